@@ -1,0 +1,38 @@
+//! Which of QEMU's options take a value.
+#![forbid(unsafe_code)]
+
+/// What QEMU does with the word behind an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arity {
+    /// The next word is another option, or a disk image.
+    Alone,
+    /// The next word is this option's value, whatever it looks like.
+    Value,
+    /// No QEMU that we know has this option.
+    Unknown,
+}
+
+/// The options without a value: the union of QEMU 5.2, 7.2 and 10.0, none of which changed between them.
+const ALONE: &str = "S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-kvm \
+    enable-sync-profile full-screen h help jitdump mem-prealloc no-acpi no-fd-bootchk no-hpet no-quit no-reboot \
+    no-shutdown no-user-config nodefaults nographic old-param only-migratable perfmap portrait preconfig s sdl \
+    semihosting show-cursor singlestep snapshot usb version win2k-hack xen-attach xen-domid-restrict";
+
+/// The options with a value, of the same versions.
+const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bt cdrom \
+    chardev chroot compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb fsdev fw_cfg g \
+    gdb global hda hdb hdc hdd icount incoming initrd iscsi k kernel loadvm m machine M mem-path mon monitor msg \
+    mtdblock name net netdev nic numa object one-insn-per-tb option-rom overcommit parallel pflash pidfile plugin \
+    prom-env qmp qmp-pretty readconfig rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim \
+    smbios smp spice tb-size tpmdev trace usbdevice uuid vga virtfs virtfs_synth vnc watchdog watchdog-action \
+    writeconfig xen-create xen-domid";
+
+/// Whether the option of this name, without its dashes, takes a value.
+pub fn arity(name: &[u8]) -> Arity {
+    let is_in = |list: &str| list.split_ascii_whitespace().any(|option| option.as_bytes() == name);
+    match name {
+        _ if is_in(ALONE) => Arity::Alone,
+        _ if is_in(VALUE) => Arity::Value,
+        _ => Arity::Unknown,
+    }
+}

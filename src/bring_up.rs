@@ -1,0 +1,287 @@
+//! Makes the network that a command line asks for, and hands over what QEMU is to inherit.
+//!
+//! A bridge that was there before us is joined without a word to anybody. Where a bridge is missing or ours, its lock is
+//! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
+//! alone before it takes the bridge away.
+
+use crate::argv::Line;
+use crate::error::{Error, Result};
+use crate::host::{Host, Kind, Link};
+use crate::journal::{Files, Journal};
+use crate::lease::{Lease, Store, VmKey};
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::net::observe::{observe, unreadable};
+use crate::net::{apply, rtnl::Netlink};
+use crate::plan::{BridgePlan, Plan, plan};
+use crate::reaper;
+use crate::request::Nic;
+use crate::step::{Step, Tap};
+use crate::sys::lock::Hold;
+use crate::sys::{process, tap};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
+#[derive(Debug)]
+pub struct Applied {
+    lease: Lease,
+    taps: Vec<OwnedFd>,
+}
+
+impl Applied {
+    /// The TAPs' descriptors, in the order of the network cards.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.taps.iter().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The guest's addresses, in the same order.
+    pub fn macs(&self) -> &[Mac] {
+        &self.lease.macs
+    }
+
+    /// Lets all of it live on through exec.
+    pub fn pass_on(&self) -> Result<()> {
+        process::inherit(&self.lease.lock)?;
+        self.taps.iter().try_for_each(process::inherit)
+    }
+}
+
+/// Brings the network of a line up. If anything fails, what this made is taken back first.
+pub fn bring_up(line: &Line) -> Result<Applied> {
+    if !process::can_change_network() {
+        let what =
+            format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
+        return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
+    }
+    let mut devices = Vec::new();
+    for nic in &line.nics {
+        devices.push(tap::open_device().map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
+    }
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let (host, claims) = observe_locked(&mut netlink, &line.nics)?;
+    let plan = plan(&line.nics, &host)?;
+    let vm = VmKey::of(&line.vm);
+    let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new() };
+    match made.all(&plan, &host, &claims, devices, &vm, &lease) {
+        Ok(taps) => Ok(Applied { lease, taps }),
+        Err(error) => {
+            made.take_back();
+            Err(error)
+        }
+    }
+}
+
+fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
+    let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
+    let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
+    // A bridge that does not answer is no reason to have no address.
+    let is_in_use = |mac| bridges.iter().any(|bridge| netlink.fdb_has(*bridge, mac).unwrap_or_default());
+    Store::open()?.take(vm, &given, is_in_use)
+}
+
+/// A bridge that is missing or ours, and its lock.
+struct Claim {
+    files: Files,
+    hold: Hold,
+    _lock: File,
+    /// The journal, where the bridge is there and ours.
+    journal: Option<Journal>,
+}
+
+impl Drop for Claim {
+    /// Who held the lock alone and made nothing leaves nothing.
+    fn drop(&mut self) {
+        if self.hold == Hold::Alone && !self.files.exist() {
+            self.files.remove();
+        }
+    }
+}
+
+type Claims = BTreeMap<IfName, Claim>;
+
+/// Looks at the host; where a bridge is missing or ours, under its lock.
+fn observe_locked(netlink: &mut Netlink, nics: &[Nic]) -> Result<(Host, Claims)> {
+    // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
+    for _ in 0..100 {
+        let before = observe(netlink, nics)?;
+        let wanted = wanted_locks(&before, nics)?;
+        if wanted.is_empty() {
+            return Ok((before, Claims::new()));
+        }
+        // In the order of their names, so that no two wait for each other.
+        let mut claims = Claims::new();
+        for (bridge, hold) in &wanted {
+            let files = Files::of(bridge)?;
+            let lock = files.lock(*hold)?;
+            claims.insert(bridge.clone(), Claim { files, hold: *hold, _lock: lock, journal: None });
+        }
+        let host = observe(netlink, nics)?;
+        let is_as_before = wanted_locks(&host, nics)?.iter().all(|(bridge, hold)| {
+            claims.get(bridge).is_some_and(|claim| claim.hold == Hold::Alone || *hold == Hold::Shared)
+        });
+        if is_as_before {
+            for (bridge, claim) in &mut claims {
+                let link = host.link(bridge);
+                claim.journal = claim.files.read()?.filter(|journal| link.is_some_and(|link| journal.owns(link)));
+            }
+            return Ok((host, claims));
+        }
+    }
+    let what = format!("--bridge {}: it comes and goes all the time", nics[0].bridge);
+    Err(Error::new(what, "See who makes and deletes it: ip monitor link"))
+}
+
+/// Which locks are needed: alone for a bridge that is missing, or whose `keep` is said, or that has a journal and is not
+/// ours; shared for one of ours.
+fn wanted_locks(host: &Host, nics: &[Nic]) -> Result<BTreeMap<IfName, Hold>> {
+    let mut wanted = BTreeMap::new();
+    for nic in nics {
+        let is_ours = |link: &Link| link.alias.as_deref().is_some_and(is_tag);
+        let hold = match host.link(&nic.bridge) {
+            None => Hold::Alone,
+            Some(link) if link.kind != Kind::Bridge => continue,
+            Some(link) if !is_ours(link) => match Files::of(&nic.bridge)?.exist() {
+                true => Hold::Alone,
+                false => continue,
+            },
+            Some(_) if nic.keep.is_some() => Hold::Alone,
+            Some(_) => Hold::Shared,
+        };
+        let known = wanted.entry(nic.bridge.clone()).or_insert(hold);
+        if hold == Hold::Alone {
+            *known = hold;
+        }
+    }
+    Ok(wanted)
+}
+
+/// Whether an alias looks like that of a bridge of ours; the journal has the last word.
+fn is_tag(alias: &str) -> bool {
+    alias.starts_with("kvm-bridge ")
+}
+
+/// What was made so far.
+struct Made {
+    netlink: Netlink,
+    ours: Vec<(Journal, Files)>,
+    set_up: Vec<u32>,
+}
+
+impl Made {
+    fn all(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        claims: &Claims,
+        devices: Vec<File>,
+        vm: &VmKey,
+        lease: &Lease,
+    ) -> Result<Vec<OwnedFd>> {
+        let mut indices = BTreeMap::new();
+        for bridge in &plan.bridges {
+            let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
+            let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
+            indices.insert(&bridge.bridge, index);
+        }
+        let mut taps = Vec::new();
+        for ((tap, device), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+            let index = indices.get(&tap.bridge).copied().unwrap_or_default();
+            let opened = self.tap(tap, device, *mac, vm, index);
+            taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
+        }
+        Ok(taps)
+    }
+
+    /// Makes a bridge, or what it lacks, and tells its index.
+    fn bridge(&mut self, plan: &BridgePlan, host: &Host, claim: Option<&Claim>, whole: &Plan) -> Result<u32> {
+        let keep = whole.keep.get(&plan.bridge).copied();
+        match (claim, host.link(&plan.bridge)) {
+            (Some(claim), None) => self.make(plan, &claim.files, keep.unwrap_or_default()),
+            (Some(Claim { files, journal: Some(journal), .. }), Some(link)) => {
+                let mut journal = journal.clone();
+                journal.keep = keep.unwrap_or(journal.keep);
+                if keep.is_some() {
+                    files.write(&journal)?;
+                }
+                if !journal.keep {
+                    reaper::ensure(&plan.bridge, files)?;
+                }
+                self.set_up(plan, link.index)
+            }
+            (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
+                self.forget_stale(files)?;
+                files.remove();
+                self.set_up(plan, link.index)
+            }
+            (_, Some(link)) => self.set_up(plan, link.index),
+            (None, None) => Err(Error::new("it went away in this moment", "Try again.")),
+        }
+    }
+
+    fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
+        self.forget_stale(files)?;
+        let journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
+        if !keep {
+            reaper::ensure(&plan.bridge, files)?;
+        }
+        files.write(&journal)?;
+        let index = journal.index;
+        match apply::make(&mut self.netlink, &journal) {
+            Ok(()) => {
+                self.ours.push((journal, files.clone()));
+                Ok(index)
+            }
+            Err(error) => {
+                files.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// A journal of a bridge that is gone is what a kill of us, or a hand, left; of what it speaks of, what is still ours
+    /// is undone.
+    fn forget_stale(&mut self, files: &Files) -> Result<()> {
+        match files.read()? {
+            Some(stale) => apply::undo(&mut self.netlink, &stale),
+            None => Ok(()),
+        }
+    }
+
+    fn set_up(&mut self, plan: &BridgePlan, index: u32) -> Result<u32> {
+        if plan.steps.iter().any(|step| matches!(step, Step::SetUp { .. })) {
+            apply::set_up(&mut self.netlink, index, true)
+                .map_err(|error| apply::failed(&plan.bridge, &format!("cannot set {} up", plan.bridge), &error))?;
+            self.set_up.push(index);
+        }
+        Ok(index)
+    }
+
+    fn tap(&mut self, tap: &Tap, device: File, mac: Mac, vm: &VmKey, bridge: u32) -> Result<OwnedFd> {
+        let is_multi_queue = tap.found.is_some_and(|found| found.is_multi_queue);
+        let (descriptor, name) = tap::open(device, tap.name.as_ref(), is_multi_queue).map_err(|error| {
+            let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
+            let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
+            apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
+        })?;
+        if tap.found.is_none() {
+            apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge)?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.
+    fn take_back(&mut self) {
+        for index in self.set_up.drain(..) {
+            let _ = apply::set_up(&mut self.netlink, index, false);
+        }
+        for (journal, files) in self.ours.drain(..).rev() {
+            // If not, the reaper tries again.
+            if apply::undo(&mut self.netlink, &journal).is_ok() {
+                files.remove();
+            }
+        }
+    }
+}

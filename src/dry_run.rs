@@ -1,0 +1,92 @@
+//! Says what a launch would do, in commands that a person could type, and does nothing.
+
+use crate::argv::{self, Backend, Line, rewrite};
+use crate::config::Config;
+use crate::error::Result;
+use crate::launch::Qemu;
+use crate::lease::{Store, VmKey};
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::net::observe::{observe, unreadable};
+use crate::net::rtnl::Netlink;
+use crate::plan::plan;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+
+/// The commands, one a line, for a shell; QEMU's is the last.
+pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
+    let ids = argv::rewrite::ids(line)?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let host = observe(&mut netlink, &line.nics)?;
+    let plan = plan(&line.nics, &host)?;
+    let vm = VmKey::of(&line.vm);
+    let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
+    let known = Store::open()?.peek(&vm, &given)?;
+    let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
+    let names = tap_names(&mut netlink, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
+
+    let mut text = String::new();
+    let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
+    let taps = plan.taps.iter().zip(&names).zip(&macs);
+    let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
+    for command in steps.chain(taps) {
+        let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
+        let _ = writeln!(text, "{}", words.join(" "));
+    }
+    if known.contains(&None) {
+        text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+    }
+    let backends = names.into_iter().map(Backend::Name).collect();
+    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
+    let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
+    let words: Vec<String> = words.map(|word| quote(&word)).collect();
+    let _ = writeln!(text, "{}", words.join(" "));
+    Ok(text)
+}
+
+/// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free.
+fn tap_names(netlink: &mut Netlink, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
+    let mut used: BTreeSet<IfName> = wanted.iter().flatten().cloned().collect();
+    let mut names = Vec::new();
+    for name in wanted {
+        names.push(match name {
+            Some(name) => name,
+            None => {
+                let mut number = 0;
+                loop {
+                    let name = IfName::new(&format!("tap{number}"))?;
+                    if !used.contains(&name) && netlink.link(&name).map_err(unreadable)?.is_none() {
+                        used.insert(name.clone());
+                        break name;
+                    }
+                    number += 1;
+                }
+            }
+        });
+    }
+    Ok(names)
+}
+
+/// A word for a shell, as it is where no shell minds. Bytes that are not UTF-8 as `$'\xNN'`, which bash, zsh and POSIX.1-2024 shells read.
+fn quote(word: &OsStr) -> String {
+    match word.to_str() {
+        Some(text) if is_plain(text) => text.to_owned(),
+        Some(text) => shell_words::quote(text).into_owned(),
+        None => {
+            let bytes = word.as_bytes().iter().map(|byte| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+                b' '..=b'~' => char::from(*byte).to_string(),
+                _ => format!("\\x{byte:02x}"),
+            });
+            format!("$'{}'", bytes.collect::<String>())
+        }
+    }
+}
+
+/// `shell_words` quotes a comma and an equals sign too, of which QEMU's words are full.
+fn is_plain(text: &str) -> bool {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-+.,:/@%=".contains(c);
+    !text.is_empty() && !text.starts_with('=') && text.chars().all(is_safe)
+}

@@ -1,0 +1,149 @@
+//! Finds the real QEMU, and becomes it.
+
+use crate::config::Config;
+use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use nix::unistd::{AccessFlags, access, execve};
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The environment variable that says which QEMU to run: a path, or a name on PATH.
+pub const QEMU: &str = "KVM_BRIDGE_QEMU";
+/// The environment variable with network cards for callers that can't give an option.
+pub const NICS: &str = "KVM_BRIDGE";
+/// Counts, for those after us, how many of us have run to find one QEMU.
+const DEPTH: &str = "KVM_BRIDGE_DEPTH";
+/// More of us in a row than anybody has copies and wrappers.
+const MAX_DEPTH: u32 = 8;
+
+/// Where distributions put a QEMU that is not on PATH: RHEL and its kin.
+const ELSEWHERE: [&str; 1] = ["/usr/libexec/qemu-kvm"];
+
+/// A QEMU that is going to be executed.
+#[derive(Debug)]
+pub struct Qemu {
+    path: PathBuf,
+    depth: u32,
+}
+
+impl Qemu {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
+/// `qemu-system-ARCH` that program, else what distributions call QEMU for this machine. Never ourselves.
+pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
+    let depth: u32 = env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or_default();
+    let path = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
+        Some(value) => named(Path::new(&value), QEMU)?,
+        None => match &config.qemu {
+            Some(value) => named(value, "qemu in the configuration")?,
+            None => search(name)?,
+        },
+    };
+    if depth >= MAX_DEPTH {
+        let what = format!("{} leads back to this program, again and again", path.display());
+        let remedy =
+            format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config::SYSTEM);
+        return Err(Error::new(what, remedy).with_status(CANNOT_EXECUTE));
+    }
+    Ok(Qemu { path, depth })
+}
+
+/// A QEMU that somebody named has to be there and has to be one.
+fn named(value: &Path, whence: &str) -> Result<PathBuf> {
+    let has_folder = value.as_os_str().as_bytes().contains(&b'/');
+    let path = if has_folder { Some(value.to_owned()) } else { on_path(value.as_os_str()).next() };
+    let missing = || {
+        let what = format!("there is no {}, which {whence} names", value.display());
+        Error::new(what, "Name a QEMU that is installed.").with_status(NOT_FOUND)
+    };
+    let path = path.ok_or_else(missing)?;
+    let Ok(metadata) = path.metadata() else { return Err(missing()) };
+    let fault = if is_ourselves(&metadata) {
+        "is this program itself"
+    } else if !is_program(&path, &metadata) {
+        "cannot be executed"
+    } else {
+        return Ok(path);
+    };
+    let what = format!("{}, which {whence} names, {fault}", path.display());
+    Err(Error::new(what, "Name the real QEMU.").with_status(CANNOT_EXECUTE))
+}
+
+fn search(name: &OsStr) -> Result<PathBuf> {
+    let base = Path::new(name).file_name().unwrap_or(name);
+    let system = format!("qemu-system-{}", architecture());
+    let names: Vec<&OsStr> = match base.as_bytes().starts_with(b"qemu-system-") {
+        true => vec![base],
+        false => vec!["qemu-kvm".as_ref(), "kvm".as_ref(), system.as_ref()],
+    };
+    let elsewhere = ELSEWHERE.iter().map(PathBuf::from).filter(|_| names.len() > 1);
+    let found = on_path(names[0]).chain(elsewhere).chain(names[1..].iter().flat_map(|name| on_path(name)));
+    let mut usable = found
+        .filter(|path| path.metadata().is_ok_and(|metadata| is_program(path, &metadata) && !is_ourselves(&metadata)));
+    usable.next().ok_or_else(|| {
+        let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        let what = format!("cannot find QEMU: no other {} on PATH", names.join(", "));
+        let package = "apt install qemu-system-x86, dnf install qemu-kvm";
+        Error::new(what, format!("Install it ({package}), or say where it is: {QEMU}=/path/to/qemu"))
+            .with_status(NOT_FOUND)
+    })
+}
+
+/// The files of this name in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
+fn on_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    let name = name.to_owned();
+    let here = |folder: PathBuf| if folder.as_os_str().is_empty() { ".".into() } else { folder };
+    folders.into_iter().map(move |folder| here(folder).join(&name)).filter(|path| path.exists())
+}
+
+fn is_program(path: &Path, metadata: &Metadata) -> bool {
+    metadata.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+/// Whether a file is the program that runs: links, symbolic or hard, do not hide it.
+fn is_ourselves(metadata: &Metadata) -> bool {
+    let own = std::fs::metadata("/proc/self/exe");
+    own.is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+}
+
+/// QEMU's name for the machine that this program was built for.
+fn architecture() -> &'static str {
+    match env::consts::ARCH {
+        "x86" => "i386",
+        "powerpc" => "ppc",
+        "powerpc64" => "ppc64",
+        other => other,
+    }
+}
+
+/// Becomes QEMU: `words` with argv\[0\] first. Returns only when that fails.
+///
+/// The environment is the caller's but for two variables: the network cards in it are set up now, and a copy of us that
+/// turns out to be what we execute shall not do so again.
+pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
+    let depth = OsString::from((qemu.depth + 1).to_string());
+    let kept = env::vars_os().filter(|(name, _)| name != NICS && name != DEPTH);
+    let environment = kept.chain([(DEPTH.into(), depth)]).map(|(name, value)| {
+        let mut entry = name;
+        entry.push("=");
+        entry.push(value);
+        entry
+    });
+    // All these came from C strings, so none has a NUL in it.
+    let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
+    let environment: Vec<CString> = environment.map(|entry| c_string(&entry)).collect();
+    let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
+    let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
+    let what = format!("cannot execute {}: {}", qemu.path.display(), errno.desc());
+    Error::new(what, format!("Mend it, or name another QEMU: {QEMU}=/path/to/qemu")).with_status(CANNOT_EXECUTE)
+}

@@ -1,0 +1,451 @@
+//! A MAC belongs to a VM, for ever.
+//!
+//! A VM's file holds its addresses: for each slot one list, an address for each network card. The first run of a VM has
+//! slot 0; one that is started while another runs has the next free slot. A slot is held by a lock (flock) on a file
+//! that QEMU inherits, so that it is free again when QEMU is gone, however it went. A new address is claimed by a file
+//! of its name that only one can make. Nothing on the launch path depends on how many VMs there are.
+//!
+//! ```text
+//! /var/lib/kvm-bridge, or a user's $XDG_STATE_HOME/kvm-bridge
+//!     vms/ALICE-0123456789abcdef.json     slots and addresses
+//!     vms/ALICE-0123456789abcdef.0        the lock of slot 0
+//!     macs/92f00b2a4c11                   whose address it is
+//!     lock                                held while a file changes
+//! ```
+
+use crate::argv::scan::Identity;
+use crate::error::{Error, Result, reason};
+use crate::mac::Mac;
+use crate::sys::lock;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Root's state.
+pub const SYSTEM: &str = "/var/lib/kvm-bridge";
+/// A VM that runs this many times at once is a mistake.
+const MAX_SLOTS: usize = 1024;
+const VERSION: u32 = 1;
+
+/// A VM, as its leases are kept under: a kind and a text, `name:alice`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmKey(String);
+
+impl VmKey {
+    /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key.
+    pub fn of(identity: &Identity) -> Self {
+        let of_path = |path: &[u8]| match resolve(path) {
+            Some(full) => readable(full.as_os_str().as_bytes()),
+            None => readable(path),
+        };
+        Self(match identity {
+            Identity::Name(name) => format!("name:{}", readable(name)),
+            Identity::Uuid(uuid) => format!("uuid:{}", readable(uuid).to_lowercase()),
+            Identity::Disk(path) => format!("disk:{}", of_path(path)),
+            Identity::Kernel(path) => format!("kernel:{}", of_path(path)),
+            Identity::Unnamed => "unnamed:".to_owned(),
+        })
+    }
+
+    /// What people call it: the text behind the kind.
+    pub fn display(&self) -> &str {
+        match self.0.split_once(':') {
+            Some((_, text)) if !text.is_empty() => text,
+            _ => "unnamed",
+        }
+    }
+
+    /// The alias of its TAPs: at most 255 bytes (IFALIASZ of linux/if.h), cut between two characters.
+    pub fn alias(&self) -> String {
+        let mut alias = format!("kvm-bridge {}", self.display());
+        let end = (0..=alias.len().min(255)).rev().find(|end| alias.is_char_boundary(*end));
+        alias.truncate(end.unwrap_or_default());
+        alias
+    }
+
+    /// A file name for it: what a person recognises of it, and a hash of all (FNV-1a, 64 bits).
+    fn file_name(&self) -> String {
+        let last = self.display().rsplit('/').next().unwrap_or_default();
+        let plain = last.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c));
+        let plain: String = plain.take(40).collect();
+        let hash = self
+            .0
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        format!("{plain}-{hash:016x}")
+    }
+}
+
+/// An image's full path; `None` for what is no file, such as `nbd://host/export`.
+fn resolve(path: &[u8]) -> Option<PathBuf> {
+    let path = Path::new(OsStr::from_bytes(path));
+    fs::canonicalize(path).ok().or_else(|| {
+        let is_url = path.as_os_str().as_bytes().windows(3).any(|part| part == b"://");
+        if is_url { None } else { std::path::absolute(path).ok() }
+    })
+}
+
+/// Text that no two byte strings share: a backslash is doubled, a byte that is no UTF-8 is written in hexadecimal.
+fn readable(bytes: &[u8]) -> String {
+    let chunks = bytes.utf8_chunks().map(|chunk| {
+        let odd: String = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        chunk.valid().replace('\\', "\\\\") + &odd
+    });
+    chunks.collect()
+}
+
+/// One VM's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    version: u32,
+    /// The VM's key.
+    pub vm: String,
+    /// For each slot the addresses of its network cards; `None` for a card that was only ever run with `mac=`.
+    pub slots: Vec<Vec<Option<Mac>>>,
+}
+
+/// What one run of a VM has.
+#[derive(Debug)]
+pub struct Lease {
+    /// The slot's lock; QEMU inherits it.
+    pub lock: File,
+    /// Its number.
+    pub slot: usize,
+    /// The addresses, one for each network card.
+    pub macs: Vec<Mac>,
+}
+
+/// The folder of leases.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The calling user's: root has the system's, others have their own.
+    pub fn open() -> Result<Self> {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(Self { folder: SYSTEM.into() });
+        }
+        let folders = directories::ProjectDirs::from("", "", "kvm-bridge");
+        match folders.as_ref().and_then(|folders| folders.state_dir()) {
+            Some(folder) => Ok(Self { folder: folder.to_owned() }),
+            None => Err(Error::new("there is no home folder to keep MAC addresses in", "Set HOME.")),
+        }
+    }
+
+    fn file(&self, vm: &VmKey, end: &str) -> PathBuf {
+        self.folder.join("vms").join(format!("{}.{end}", vm.file_name()))
+    }
+
+    fn claim(&self, mac: Mac) -> PathBuf {
+        self.folder.join("macs").join(mac.to_string().replace(':', ""))
+    }
+
+    /// Takes the VM's first free slot. `given` are the addresses that the user gave for this run, one entry for each
+    /// network card; each other card has the slot's own, which is made now if it is the first time. `is_in_use` is
+    /// asked about an address that is about to be made.
+    pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
+        let (lock, slot) = self.take_slot(vm)?;
+        let known = self.read(vm)?;
+        let macs = match complete(known.as_ref(), slot, given) {
+            Some(macs) => macs,
+            None => self.add(vm, slot, given, is_in_use)?,
+        };
+        Ok(Lease { lock, slot, macs })
+    }
+
+    /// The addresses that `take` would give now, `None` for one that it would make. Changes nothing.
+    pub fn peek(&self, vm: &VmKey, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
+        let known = self.read(vm)?;
+        let is_free = |slot: &usize| match File::open(self.file(vm, &slot.to_string())) {
+            Ok(file) => file.try_lock().is_ok(),
+            Err(_) => true,
+        };
+        let slot = (0..MAX_SLOTS).find(is_free).unwrap_or_default();
+        let own = known.and_then(|known| known.slots.into_iter().nth(slot)).unwrap_or_default();
+        let macs = given.iter().enumerate();
+        Ok(macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect())
+    }
+
+    fn take_slot(&self, vm: &VmKey) -> Result<(File, usize)> {
+        for slot in 0..MAX_SLOTS {
+            let path = self.file(vm, &slot.to_string());
+            if let Some(lock) = lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
+                return Ok((lock, slot));
+            }
+        }
+        let what = format!("{} runs {MAX_SLOTS} times already", vm.display());
+        Err(Error::new(what, "Give the VMs names of their own: -name, or vm=."))
+    }
+
+    /// Makes the addresses that a slot lacks.
+    fn add(
+        &self,
+        vm: &VmKey,
+        slot: usize,
+        given: &[Option<Mac>],
+        mut is_in_use: impl FnMut(Mac) -> bool,
+    ) -> Result<Vec<Mac>> {
+        let _lock = self.lock()?;
+        let mut record = self.read(vm)?.unwrap_or(Record { version: VERSION, vm: vm.0.clone(), slots: Vec::new() });
+        if record.slots.len() <= slot {
+            record.slots.resize(slot + 1, Vec::new());
+        }
+        let own = &mut record.slots[slot];
+        if own.len() < given.len() {
+            own.resize(given.len(), None);
+        }
+        let mut macs = Vec::new();
+        for (own, given) in own.iter_mut().zip(given) {
+            let mac = match given.or(*own) {
+                Some(mac) => mac,
+                None => *own.insert(self.make(vm, &mut is_in_use)?),
+            };
+            macs.push(mac);
+        }
+        self.write(vm, &record)?;
+        Ok(macs)
+    }
+
+    /// An address that nobody has, claimed for the VM.
+    fn make(&self, vm: &VmKey, is_in_use: &mut impl FnMut(Mac) -> bool) -> Result<Mac> {
+        loop {
+            let mac = Mac::generate()?;
+            if is_in_use(mac) {
+                continue;
+            }
+            let path = self.claim(mac);
+            let claimed = create_folder(&path)
+                .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
+                .and_then(|mut file| file.write_all(vm.0.as_bytes()));
+            match claimed {
+                Ok(()) => return Ok(mac),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(unusable(&path, &error)),
+            }
+        }
+    }
+
+    fn lock(&self) -> Result<File> {
+        let path = self.folder.join("lock");
+        lock::wait(&path, lock::Hold::Alone).map_err(|error| unusable(&path, &error))
+    }
+
+    fn read(&self, vm: &VmKey) -> Result<Option<Record>> {
+        let path = self.file(vm, "json");
+        let record = read_record(&path)?;
+        match &record {
+            Some(record) if record.vm != vm.0 => Err(broken(&path, &format!("it is that of {}", record.vm))),
+            _ => Ok(record),
+        }
+    }
+
+    /// Writes a VM's file whole: a new one, synced, then renamed over the old one.
+    fn write(&self, vm: &VmKey, record: &Record) -> Result<()> {
+        let (path, new) = (self.file(vm, "json"), self.file(vm, "new"));
+        let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
+        let written = text.and_then(|text| {
+            let mut file = File::create(&new)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        });
+        written.map_err(|error| unusable(&path, &error))
+    }
+
+    /// All records, by VM; a file that can't be read is an error of its own.
+    pub fn list(&self) -> Result<Vec<Record>> {
+        let folder = self.folder.join("vms");
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unusable(&folder, &error)),
+        };
+        let files = entries.flatten().map(|entry| entry.path());
+        let files = files.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let mut records: Vec<Record> =
+            files.filter_map(|path| read_record(&path).transpose()).collect::<Result<_>>()?;
+        records.sort_by(|a, b| a.vm.cmp(&b.vm));
+        Ok(records)
+    }
+
+    /// Forgets a VM, called by its key or by the text of it, and tells its key. One that runs is not forgotten. A file
+    /// that can't be read is moved aside, not deleted.
+    pub fn forget(&self, name: &str) -> Result<String> {
+        let _lock = self.lock()?;
+        if let Some(path) = self.broken_file_of(name) {
+            let aside = path.with_extension("broken");
+            fs::rename(&path, &aside).map_err(|error| unusable(&path, &error))?;
+            return Ok(format!("name:{name} (its broken file is kept as {})", aside.display()));
+        }
+        let records = self.list()?;
+        let is_called = |record: &&Record| record.vm == name || VmKey(record.vm.clone()).display() == name;
+        let matching: Vec<&Record> = records.iter().filter(is_called).collect();
+        let record = match matching.as_slice() {
+            [] => {
+                let what = format!("no VM called {name} has a MAC");
+                return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
+            }
+            [record] => record,
+            several => {
+                let keys: Vec<&str> = several.iter().map(|record| record.vm.as_str()).collect();
+                return Err(Error::new(format!("{name} can be {}", keys.join(" or ")), "Give one of these."));
+            }
+        };
+        let vm = VmKey(record.vm.clone());
+        let mut locks = Vec::new();
+        for slot in 0..record.slots.len() {
+            let path = self.file(&vm, &slot.to_string());
+            match lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
+                Some(lock) => locks.push((path, lock)),
+                None => {
+                    let what = format!("{name} is running, in slot {slot}");
+                    return Err(Error::new(what, "End it first."));
+                }
+            }
+        }
+        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac));
+        let files =
+            [self.file(&vm, "json")].into_iter().chain(claims).chain(locks.iter().map(|(path, _)| path.clone()));
+        for path in files {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&path, &error)),
+                _ => {}
+            }
+        }
+        Ok(vm.0)
+    }
+
+    /// The file of the VM of this name, if it is there and can't be read.
+    fn broken_file_of(&self, name: &str) -> Option<PathBuf> {
+        let by_name = VmKey(format!("name:{name}"));
+        let keys = [by_name, VmKey(name.to_owned())];
+        keys.iter().map(|vm| self.file(vm, "json")).find(|path| read_record(path).is_err())
+    }
+}
+
+/// The slot's addresses, if it has one for each card that was given none.
+fn complete(known: Option<&Record>, slot: usize, given: &[Option<Mac>]) -> Option<Vec<Mac>> {
+    let own = known.and_then(|known| known.slots.get(slot)).map(Vec::as_slice).unwrap_or_default();
+    let macs = given.iter().enumerate();
+    macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect()
+}
+
+fn read_record(path: &Path) -> Result<Option<Record>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unusable(path, &error)),
+    };
+    match serde_json::from_slice::<Record>(&text) {
+        Ok(record) if record.version == VERSION => Ok(Some(record)),
+        Ok(record) => Err(broken(path, &format!("its version {} is not ours, {VERSION}", record.version))),
+        Err(error) => Err(broken(path, &error.to_string())),
+    }
+}
+
+fn create_folder(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.exists() => fs::create_dir_all(folder),
+        _ => Ok(()),
+    }
+}
+
+fn broken(path: &Path, why: &str) -> Error {
+    let (path, aside) = (path.display(), path.with_extension("broken"));
+    Error::new(
+        format!("the MAC addresses in {path} cannot be read: {why}"),
+        format!("Mend the file, or move it aside for new ones: mv {path} {}", aside.display()),
+    )
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    let what = format!("cannot use {}: {}", path.display(), reason(error));
+    Error::new(what, "MAC addresses are kept there: see that it can be written.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store { folder: folder.path().join("state") };
+        (folder, store)
+    }
+
+    fn key(name: &str) -> VmKey {
+        VmKey::of(&Identity::Name(name.into()))
+    }
+
+    #[test]
+    fn an_address_is_kept_and_a_second_run_at_once_has_its_own() {
+        let (_folder, store) = store();
+        let first = store.take(&key("a"), &[None, None], |_| false).unwrap();
+        let second = store.take(&key("a"), &[None], |_| false).unwrap();
+        assert_eq!((first.slot, second.slot), (0, 1));
+        assert!(!first.macs.contains(&second.macs[0]));
+        assert_eq!(store.peek(&key("a"), &[None]).unwrap(), [None]);
+        let macs = [first.macs.clone(), second.macs.clone()];
+        drop((first, second));
+        let again = [store.take(&key("a"), &[None, None], |_| false), store.take(&key("a"), &[None], |_| false)];
+        assert_eq!(again.map(|lease| lease.unwrap().macs), macs);
+    }
+
+    #[test]
+    fn an_address_that_the_bridge_knows_is_not_given() {
+        let (_folder, store) = store();
+        let mut asked = Vec::new();
+        let lease = store.take(&key("a"), &[None], |mac| {
+            asked.push(mac);
+            asked.len() < 3
+        });
+        assert_eq!(lease.unwrap().macs, [asked[2]]);
+    }
+
+    #[test]
+    fn a_given_address_is_not_kept() {
+        let (_folder, store) = store();
+        let given = Mac([2, 0, 0, 0, 0, 1]);
+        assert_eq!(store.take(&key("a"), &[Some(given)], |_| false).unwrap().macs, [given]);
+        assert!(store.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_broken_file_is_never_reset() {
+        let (_folder, store) = store();
+        drop(store.take(&key("a"), &[None], |_| false).unwrap());
+        let path = store.file(&key("a"), "json");
+        for broken in
+            ["", "{", "{}", r#"{"version":2,"vm":"name:a","slots":[]}"#, r#"{"version":1,"vm":"x","slots":[]}"#]
+        {
+            fs::write(&path, broken).unwrap();
+            assert!(store.take(&key("a"), &[None], |_| false).is_err(), "{broken}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), broken);
+        }
+        fs::write(&path, "{").unwrap();
+        store.forget("a").unwrap();
+        assert_eq!(fs::read_to_string(path.with_extension("broken")).unwrap(), "{");
+        store.take(&key("a"), &[None], |_| false).unwrap();
+    }
+
+    #[test]
+    fn files_of_version_1_are_read_for_ever() {
+        let record: Record = serde_json::from_str(include_str!("../tests/fixtures/lease-1.json")).unwrap();
+        assert_eq!((record.vm.as_str(), record.slots.len()), ("name:alice", 2));
+        assert_eq!(record.slots[0][1], Some(Mac([0x92, 0xf0, 0x0b, 0x2a, 0x4c, 0x12])));
+    }
+
+    #[test]
+    fn keys_are_told_apart() {
+        assert_ne!(key("a\\x").0, VmKey::of(&Identity::Name(b"a\\\\x".to_vec())).0);
+        assert_ne!(VmKey::of(&Identity::Name(b"a\xff".to_vec())).0, VmKey::of(&Identity::Name(b"a\\xff".to_vec())).0);
+        assert_eq!(key("../../etc/passwd").file_name().matches('/').count(), 0);
+        assert_eq!(key("").display(), "unnamed");
+    }
+}

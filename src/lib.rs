@@ -1,0 +1,39 @@
+//! A QEMU/KVM guest on the host's own network, in one command.
+//!
+//! # Theory of operation
+//!
+//! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan`] finds our options among QEMU's words and
+//! gives a list of [`request::Nic`]s; [`net::observe`] asks the kernel about the links that they name and gives a
+//! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
+//! anything is touched; [`bring_up`] carries them out; [`argv::rewrite`] puts QEMU's words where ours stood; and
+//! [`launch`] executes the real QEMU in our place. [`dry_run`] turns off after the plan and prints it.
+//!
+//! Nothing has to be cleaned up after a guest: its TAP is not persistent and lives as long as QEMU's inherited
+//! descriptor, its slot ([`lease`]) as long as an inherited lock. Only a bridge that we made stays behind, and with it
+//! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
+//! before it is. What was there before us is joined, never changed, never deleted.
+//!
+//! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`plan`], [`step`], [`name`].
+//! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
+
+pub mod argv;
+pub mod bring_up;
+pub mod cli;
+pub mod config;
+pub mod dry_run;
+pub mod error;
+pub mod help;
+pub mod host;
+pub mod journal;
+pub mod launch;
+pub mod lease;
+pub mod mac;
+pub mod name;
+pub mod net;
+pub mod optstr;
+pub mod plan;
+pub mod reaper;
+pub mod request;
+pub mod shim;
+pub mod step;
+pub mod sys;

@@ -1,0 +1,5 @@
+//! The kernel's network configuration: read and changed over rtnetlink.
+
+pub mod apply;
+pub mod observe;
+pub mod rtnl;

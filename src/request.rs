@@ -1,0 +1,213 @@
+//! What the user asked for: one `--bridge` value, read and checked in itself.
+//!
+//! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::optstr;
+use std::collections::HashSet;
+use std::fmt::Display;
+
+/// Where a missing bridge gets its way to the network from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplink {
+    /// Nowhere: the guests and the host reach each other only.
+    Isolated,
+    /// This interface of the host becomes a port.
+    Link(IfName),
+}
+
+/// One network card that is asked for: the value of one `--bridge`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// The bridge that it is on.
+    pub bridge: IfName,
+    /// `uplink=`: needed only where the bridge is missing.
+    pub uplink: Option<Uplink>,
+    /// `mac=`: the guest's address, for this run only.
+    pub mac: Option<Mac>,
+    /// `model=`: the QEMU device.
+    pub model: Option<String>,
+    /// `ifname=`: the TAP's name on the host.
+    pub ifname: Option<IfName>,
+    /// `id=`: the netdev's id on QEMU's command line.
+    pub id: Option<String>,
+    /// `vm=`: whose lease it is.
+    pub vm: Option<String>,
+    /// `keep=`: whether a bridge that is made stays when its last guest has gone.
+    pub keep: Option<bool>,
+    /// `mtu=`: of a bridge that is made, in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
+/// held against this list by tests.
+pub const KEYS: [(&str, &str, &str); 8] = [
+    ("uplink", "IFACE|none", "if the bridge is missing: the port to the network, or none for guests and host alone"),
+    ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
+    ("model", "DEVICE", "the network card that the guest sees (default: e1000)"),
+    ("ifname", "NAME", "the TAP's name on the host (default: the kernel's next tapN)"),
+    ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
+    ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
+    ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
+    ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
+];
+
+impl Nic {
+    /// Reads a value: `BR[,key=value...]` in QEMU's own grammar.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let show = String::from_utf8_lossy(text).into_owned();
+        Self::parse_params(text).map_err(|error| match show.is_empty() {
+            true => error.of("--bridge"),
+            false => error.of(format_args!("--bridge {show}")),
+        })
+    }
+
+    fn parse_params(text: &[u8]) -> Result<Self> {
+        let mut params = optstr::parse(text).into_iter();
+        let name = match params.next() {
+            Some(optstr::Param { key: None, value: Some(name) }) => name,
+            None => Vec::new(),
+            Some(_) => return Err(Error::new("the bridge's name has to come first", "Write --bridge br0,key=value.")),
+        };
+        let mut nic = Self {
+            bridge: IfName::new(&utf8(name)?)?,
+            uplink: None,
+            mac: None,
+            model: None,
+            ifname: None,
+            id: None,
+            vm: None,
+            keep: None,
+            mtu: None,
+        };
+        let mut seen = HashSet::new();
+        for optstr::Param { key, value } in params {
+            let key = utf8(key.unwrap_or_default())?;
+            if !KEYS.iter().any(|(known, ..)| *known == key) {
+                let known: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
+                let remedy = format!("The keys are {}.", known.join(", "));
+                return Err(Error::new(format!("there is no key '{key}'"), remedy));
+            }
+            let Some(value) = value else {
+                return Err(Error::new(format!("{key} has no value"), format!("Write {key}={}.", form_of(&key))));
+            };
+            nic.set(&key, &utf8(value)?)?;
+            if !seen.insert(key.clone()) {
+                return Err(Error::new(format!("{key}= is given twice"), "Leave one of them out."));
+            }
+        }
+        if nic.ifname.as_ref() == Some(&nic.bridge) {
+            return Err(Error::new("the TAP cannot have the bridge's name", "Give ifname= another name."));
+        }
+        if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
+            return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
+        }
+        Ok(nic)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let wrong = || Error::new(format!("{key}={value} is not {key}={}", form_of(key)), "See --bridge-help.");
+        match key {
+            "uplink" if value == "none" => self.uplink = Some(Uplink::Isolated),
+            "uplink" => self.uplink = Some(Uplink::Link(IfName::new(value)?)),
+            "mac" => self.mac = Some(value.parse::<Mac>()?.check_unicast()?),
+            "model" if is_word(value, "-_.") => self.model = Some(value.to_owned()),
+            "model" => {
+                let remedy = "Give the name of a QEMU device; qemu-kvm -device help lists them.";
+                return Err(Error::new(format!("model='{value}' is no name of a device"), remedy));
+            }
+            "ifname" => self.ifname = Some(IfName::new(value)?),
+            // QEMU's id_wellformed() in util/id.c.
+            "id" if is_word(value, "-._") && value.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                self.id = Some(value.to_owned());
+            }
+            "id" => {
+                let remedy = "An id begins with a letter; then come letters, digits, '-', '.' and '_'.";
+                return Err(Error::new(format!("QEMU would not take id='{value}'"), remedy));
+            }
+            "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
+            "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
+            "keep" => {
+                self.keep = Some(match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(wrong()),
+                })
+            }
+            // ETH_MIN_MTU and ETH_MAX_MTU of the kernel.
+            "mtu" => match value.parse() {
+                Ok(mtu @ 68..=65535) => self.mtu = Some(mtu),
+                _ => return Err(Error::new(format!("mtu={value} is no MTU"), "Give a number from 68 to 65535.")),
+            },
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+}
+
+fn form_of(key: &str) -> &'static str {
+    KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
+}
+
+fn is_word(text: &str, more: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        Error::new(format!("'{text}' is not UTF-8"), "Names and values of --bridge are UTF-8 text.")
+    })
+}
+
+/// What all the network cards of one command line have to agree on.
+pub fn check_together(nics: &[Nic]) -> Result<()> {
+    let unique = |what: &str, remedy: &str, values: Vec<String>| {
+        let mut seen = HashSet::new();
+        match values.into_iter().find(|value| !seen.insert(value.clone())) {
+            Some(twice) => Err(Error::new(format!("{what}={twice} is asked for twice"), remedy)),
+            None => Ok(()),
+        }
+    };
+    fn all<T: Display>(nics: &[Nic], of: impl Fn(&Nic) -> Option<&T>) -> Vec<String> {
+        nics.iter().filter_map(of).map(T::to_string).collect()
+    }
+    unique("ifname", "Each network card has a TAP of its own.", all(nics, |nic| nic.ifname.as_ref()))?;
+    unique("id", "Each netdev has an id of its own.", all(nics, |nic| nic.id.as_ref()))?;
+    unique("mac", "Each network card has an address of its own.", all(nics, |nic| nic.mac.as_ref()))?;
+    for (at, nic) in nics.iter().enumerate() {
+        for earlier in &nics[..at] {
+            check_pair(earlier, nic).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
+    fn differ<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+        matches!((one, other), (Some(one), Some(other)) if one != other)
+    }
+    if differ(&one.vm, &other.vm) {
+        return Err(Error::new("vm= names two VMs on one command line", "Give one of them, once."));
+    }
+    if one.bridge == other.bridge {
+        for (key, differs) in [
+            ("uplink", differ(&one.uplink, &other.uplink)),
+            ("keep", differ(&one.keep, &other.keep)),
+            ("mtu", differ(&one.mtu, &other.mtu)),
+        ] {
+            if differs {
+                return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));
+            }
+        }
+    } else if let (Some(Uplink::Link(link)), true) = (&one.uplink, one.uplink == other.uplink) {
+        return Err(Error::new(
+            format!("{link} is already to be the uplink of {}", one.bridge),
+            "An interface is a port of one bridge only: give another, or uplink=none.",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! One change of the host's network: as data to be kept in the journal, and as the command that a person would type.
+#![forbid(unsafe_code)]
+
+use crate::mac::Mac;
+use crate::name::IfName;
+use serde::{Deserialize, Serialize};
+
+/// A change that lasts longer than the process that makes it, and so has to be undone by somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// Makes a bridge: no STP, no forward delay, its address pinned.
+    AddBridge {
+        /// Its name.
+        bridge: IfName,
+        /// Its address, given in the creating request so that no port moves it.
+        mac: Mac,
+        /// Its MTU in bytes, where it is not the kernel's 1500.
+        mtu: Option<u32>,
+    },
+    /// Sets a link up.
+    SetUp {
+        /// Which one.
+        link: IfName,
+    },
+    /// Makes an interface of the host a port of the bridge.
+    TakeUplink {
+        /// The bridge.
+        bridge: IfName,
+        /// The interface.
+        uplink: IfName,
+        /// Its index when this was planned.
+        index: u32,
+    },
+}
+
+/// A TAP and its way onto a bridge. It goes with the process that holds it: nothing to undo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tap {
+    /// Its name; `None` where the kernel numbers it.
+    pub name: Option<IfName>,
+    /// The bridge that it becomes a port of.
+    pub bridge: IfName,
+    /// Its MTU in bytes: the bridge's.
+    pub mtu: u32,
+    /// Whether it is there: a persistent one that is a port already.
+    pub found: Option<Found>,
+}
+
+/// How a TAP that somebody else made has to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// With IFF_MULTI_QUEUE.
+    pub is_multi_queue: bool,
+}
+
+impl Step {
+    /// The `ip` commands that do the same.
+    pub fn commands(&self) -> Vec<Vec<String>> {
+        match self {
+            Self::AddBridge { bridge, mac, mtu } => {
+                let add = format!("ip link add name {bridge} address {mac} type bridge stp_state 0 forward_delay 0");
+                // In the creating request it would last until the first port only.
+                let mtu = mtu.map(|mtu| format!("ip link set dev {bridge} mtu {mtu}"));
+                [Some(add), mtu].into_iter().flatten().map(|command| split(&command)).collect()
+            }
+            Self::SetUp { link } => vec![split(&format!("ip link set dev {link} up"))],
+            Self::TakeUplink { bridge, uplink, .. } => {
+                vec![split(&format!("ip link set dev {uplink} master {bridge}"))]
+            }
+        }
+    }
+}
+
+impl Tap {
+    /// The `ip` commands that do the same, for a TAP called `name`.
+    pub fn commands(&self, name: &IfName, mac: Mac, alias: &str) -> Vec<Vec<String>> {
+        if self.found.is_some() {
+            return Vec::new();
+        }
+        let mut dress = split(&format!("ip link set dev {name} address {mac} mtu {} addrgenmode none", self.mtu));
+        dress.extend(["alias".to_owned(), alias.to_owned()]);
+        vec![
+            split(&format!("ip tuntap add dev {name} mode tap vnet_hdr")),
+            dress,
+            split(&format!("ip link set dev {name} master {} up", self.bridge)),
+        ]
+    }
+}
+
+/// Interface names have no blanks, so that a command of names and numbers can be written as one string.
+fn split(command: &str) -> Vec<String> {
+    command.split(' ').map(str::to_owned).collect()
+}

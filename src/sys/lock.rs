@@ -1,0 +1,59 @@
+//! Lock files (flock(2)) that may be deleted while others wait for them.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Together with others of this kind (LOCK_SH).
+    Shared,
+    /// Alone (LOCK_EX).
+    Alone,
+}
+
+/// Waits for the lock. The file and its folder are made where they are missing; the lock is free when the last copy of
+/// the descriptor is closed.
+pub fn wait(path: &Path, hold: Hold) -> io::Result<File> {
+    loop {
+        let file = open(path)?;
+        match hold {
+            Hold::Shared => file.lock_shared()?,
+            Hold::Alone => file.lock()?,
+        }
+        if is_current(&file)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Takes the lock alone if nobody has it.
+pub fn try_alone(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = open(path)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) if is_current(&file)? => return Ok(Some(file)),
+            Ok(()) => {}
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    loop {
+        match (open(), path.parent()) {
+            (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(folder)?,
+            (opened, _) => return opened,
+        }
+    }
+}
+
+/// Whoever deletes a lock file holds it; who waited for it then holds a file that nobody else will find.
+fn is_current(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.nlink() > 0)
+}

@@ -1,0 +1,73 @@
+//! TAP interfaces, which the kernel makes through /dev/net/tun only (Documentation/networking/tuntap.rst).
+
+use crate::error::{Error, Result, reason};
+use crate::name::IfName;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The device that TAPs are made with.
+const DEVICE: &str = "/dev/net/tun";
+
+/// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
+mod ioctl {
+    #![allow(missing_docs)]
+    nix::ioctl_read!(tun_get_features, b'T', 207, libc::c_uint);
+    nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
+}
+
+/// Opens /dev/net/tun, which tells early whether TAPs can be had at all.
+pub fn open_device() -> Result<File> {
+    OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "Load the kernel's module: modprobe tun".to_owned(),
+            io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: chmod 666 {DEVICE}"),
+            _ => "Load the kernel's module: modprobe tun".to_owned(),
+        };
+        Error::new(format!("cannot open {DEVICE}: {}", reason(&error)), remedy)
+    })
+}
+
+/// Makes a TAP, or opens a persistent one, and returns its descriptor and name. Without a name the kernel takes the
+/// first free `tapN`. It goes when the last copy of the descriptor is closed, unless it is persistent.
+pub fn open(device: File, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<(OwnedFd, IfName)> {
+    let mut features = 0;
+    // SAFETY: the kernel writes one unsigned int.
+    unsafe { ioctl::tun_get_features(device.as_raw_fd(), &mut features) }?;
+    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | features as i32 & libc::IFF_VNET_HDR;
+    if is_multi_queue {
+        flags |= libc::IFF_MULTI_QUEUE;
+    }
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let wanted = name.map_or("tap%d", IfName::as_str);
+    // An IfName is shorter than ifr_name, so that its final NUL stays.
+    for (to, from) in request.ifr_name.iter_mut().zip(wanted.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the kernel reads the ifreq and writes the name that it chose into it.
+    unsafe { ioctl::tun_set_iff(device.as_raw_fd(), &raw mut request) }?;
+    let chosen: Vec<u8> = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
+    let chosen = IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((device.into(), chosen))
+}
+
+/// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. It is looked
+/// for only where somebody wants a TAP by a name that is taken.
+pub fn holder(name: &IfName) -> Option<String> {
+    let wanted = format!("iff:\t{name}");
+    let is_holder = |process: &std::path::Path| {
+        let files = std::fs::read_dir(process.join("fdinfo")).ok().into_iter().flatten().flatten();
+        let mut infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        infos.any(|info| info.lines().any(|line| line == wanted))
+    };
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).find_map(|entry| {
+        let process = entry.path();
+        is_holder(&process).then(|| {
+            let program = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+            format!("{} ({})", program.trim_end(), entry.file_name().to_string_lossy())
+        })
+    })
+}

@@ -1,0 +1,193 @@
+//! Whatever is wrong is said in a clear sentence of its own, with status 125, and the host is untouched.
+
+use crate::support::command::{Cmd, Ended};
+use crate::support::{Lab, have, namespaces, snapshot};
+use std::fs;
+use std::process::Command;
+
+/// Runs it, sees to it that nothing happened, and compares what it said with tests/snapshots/errors.txt.
+#[track_caller]
+fn is_refused(lab: &Lab, name: &str, cmd: Cmd) -> Ended {
+    let ended = cmd.run().exits_with(125);
+    assert!(!ended.qemu_ran(), "{name}: QEMU ran all the same");
+    assert_eq!(ended.out, "", "{name}: errors belong on stderr");
+    lab.is_untouched();
+    let said = tidy(lab, &ended.err);
+    assert!(said.starts_with("qemu-kvm: "), "{name}: {said}");
+    assert!(said.trim_end().lines().count() >= 2, "{name}: no line says what to do: {said}");
+    snapshot::matches("errors.txt", name, &said);
+    ended
+}
+
+/// Without what differs from run to run.
+fn tidy(lab: &Lab, text: &str) -> String {
+    text.replace(&lab.dir.path().display().to_string(), "FOLDER")
+}
+
+#[test]
+fn words_that_are_wrong_in_themselves() {
+    let Some(lab) = Lab::new() else { return };
+    for (name, value) in [
+        ("unknown key", "br0,colour=red"),
+        ("key without a value", "br0,mac"),
+        ("key given twice", "br0,mtu=1400,mtu=1300"),
+        ("empty name", ""),
+        ("empty name before a key", ",uplink=none"),
+        ("name of 16 bytes", "sixteen-bytes-xy"),
+        ("name with a slash", "br/0"),
+        ("name with a blank", "br 0"),
+        ("name that is a folder", ".."),
+        ("name with a colon", "br:0"),
+        ("name with a percent sign", "br%d"),
+        ("mac that is none", "br0,uplink=none,mac=1:2"),
+        ("mac with other letters", "br0,uplink=none,mac=02:00:5e:10:20:3g"),
+        ("mac of a group", "br0,uplink=none,mac=03:00:5e:10:20:30"),
+        ("mac of zeroes", "br0,uplink=none,mac=00:00:00:00:00:00"),
+        ("mtu that is no number", "br0,uplink=none,mtu=big"),
+        ("mtu that is too small", "br0,uplink=none,mtu=10"),
+        ("mtu that is too large", "br0,uplink=none,mtu=70000"),
+        ("keep that is neither on nor off", "br0,uplink=none,keep=maybe"),
+        ("model that is empty", "br0,uplink=none,model="),
+        ("model with a comma", "br0,uplink=none,model=e1000,,mac=02:00:00:00:00:01"),
+        ("id that qemu would not take", "br0,uplink=none,id=7up"),
+        ("ifname of 16 bytes", "br0,uplink=none,ifname=sixteen-bytes-xy"),
+        ("ifname that is the bridge", "br0,uplink=none,ifname=br0"),
+        ("vm that is empty", "br0,uplink=none,vm="),
+        ("uplink that is missing", "br0,uplink=nope0"),
+        ("uplink that is the bridge itself", "br0,uplink=br0"),
+        ("uplink that is the loopback", "br0,uplink=lo"),
+        ("uplink that is no name", "br0,uplink=sixteen-bytes-xy"),
+    ] {
+        is_refused(&lab, name, lab.shim("--bridge").arg(value).words("-m 64"));
+    }
+}
+
+#[test]
+fn a_line_that_is_wrong_as_a_whole() {
+    let Some(lab) = Lab::new() else { return };
+    for (name, line) in [
+        ("--bridge as the last word", "-m 64 --bridge"),
+        ("the same TAP twice", "--bridge br0,uplink=none,ifname=tap7 --bridge br0,ifname=tap7"),
+        ("the same id twice", "--bridge br0,uplink=none,id=lan --bridge br0,id=lan"),
+        ("an id that the line uses for a netdev", "--bridge br0,uplink=none,id=lan -netdev user,id=lan"),
+        ("the same MAC twice", "--bridge br0,uplink=none,mac=02:00:00:00:00:01 --bridge br0,mac=02:00:00:00:00:01"),
+        ("two uplinks for one bridge", "--bridge br0,uplink=none --bridge br0,uplink=eth0"),
+        ("one uplink for two bridges", "--bridge br0,uplink=eth0 --bridge br1,uplink=eth0"),
+    ] {
+        is_refused(&lab, name, lab.shim(line));
+    }
+}
+
+#[test]
+fn the_second_nic_is_wrong_and_the_first_is_not_made() {
+    let Some(lab) = Lab::new() else { return };
+    is_refused(&lab, "the second of two", lab.shim("--bridge br0,uplink=none --bridge br1,uplink=nope0"));
+}
+
+#[test]
+fn an_environment_that_is_wrong() {
+    let Some(lab) = Lab::new() else { return };
+    let run = |value: &str| lab.shim("-m 64").env("KVM_BRIDGE", value);
+    is_refused(&lab, "unknown key in the environment", run("br0,colour=red"));
+    is_refused(&lab, "open quote in the environment", run("'br0,uplink=none"));
+}
+
+#[test]
+fn a_link_of_that_name_is_no_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    is_refused(&lab, "a link that is no bridge", lab.shim("--bridge eth0"));
+    is_refused(&lab, "a link that is no bridge, with an uplink", lab.shim("--bridge eth0,uplink=none"));
+}
+
+#[test]
+fn an_uplink_that_belongs_to_another_bridge() {
+    let Some(lab) = Lab::with_bridge("br1") else { return };
+    is_refused(&lab, "uplink that has a master", lab.shim("--bridge br0,uplink=eth0"));
+    is_refused(&lab, "uplink that is a bridge", lab.shim("--bridge br0,uplink=br1"));
+}
+
+#[test]
+fn a_bridge_that_is_there_and_not_as_it_is_asked_for() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    is_refused(&lab, "mtu that the bridge has not", lab.shim("--bridge br0,mtu=1400"));
+    lab.add_bridge("br1");
+    lab.baseline();
+    is_refused(&lab, "uplink that is no port of the bridge", lab.shim("--bridge br1,uplink=eth0"));
+}
+
+#[test]
+fn a_persistent_tap_that_is_no_port_of_the_bridge() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("tuntap add dev tap-p mode tap");
+    is_refused(&lab, "persistent TAP that is no port", lab.shim("--bridge br0,ifname=tap-p"));
+}
+
+#[test]
+fn a_bridge_that_is_missing_and_no_word_on_its_uplink() {
+    let Some(lab) = Lab::new() else { return };
+    is_refused(&lab, "no bridge and no uplink", lab.shim("--bridge br0"));
+}
+
+#[test]
+fn a_tap_that_somebody_else_has() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0,ifname=tap7 -name alice").boot();
+    let ended = lab.shim("--bridge br0,ifname=tap7 -name bob").run().exits_with(125);
+    assert!(ended.err.contains(&guest.pid().to_string()), "it names the holder: {}", ended.err);
+    let said = ended.err.replace(&guest.pid().to_string(), "PID");
+    snapshot::matches("errors.txt", "TAP that another QEMU has", &said);
+    assert_eq!(lab.ports("br0"), ["eth0", "tap7"]);
+    drop(guest);
+    lab.becomes_as_before();
+    is_refused(&lab, "ifname that is no TAP", lab.shim("--bridge br0,ifname=eth0"));
+}
+
+#[test]
+fn no_tun_device() {
+    let Some(lab) = Lab::new() else { return };
+    namespaces::hide("/dev/net").expect("hide /dev/net");
+    is_refused(&lab, "no /dev/net/tun", lab.shim("--bridge br0,uplink=none"));
+}
+
+#[test]
+fn no_right_to_change_the_network() {
+    let Some(lab) = Lab::with_bridge("br1") else { return };
+    if !have("setpriv") {
+        return;
+    }
+    let without = "setpriv --bounding-set=-net_admin --inh-caps=-net_admin";
+    is_refused(&lab, "root without CAP_NET_ADMIN", lab.shim("--bridge br0,uplink=none").through(without));
+    is_refused(&lab, "joining without CAP_NET_ADMIN", lab.shim("--bridge br1").through(without));
+}
+
+#[test]
+fn a_bridge_that_is_full() {
+    let Some(lab) = Lab::new() else { return };
+    lab.add_bridge("br0");
+    let mut batch = String::new();
+    for i in 1..1023 {
+        batch += &format!("link add p{i} type ifb\nlink set p{i} master br0\n");
+    }
+    let file = lab.new_file("batch");
+    fs::write(&file, batch).expect("write the batch");
+    let status = Command::new("ip").arg("-batch").arg(&file).status().expect("run ip");
+    assert!(status.success());
+    is_refused(&lab, "a bridge that is full", lab.shim("--bridge br0"));
+}
+
+#[test]
+fn a_configuration_that_is_wrong() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("qemu = 5\n");
+    is_refused(&lab, "configuration with a wrong type", lab.shim("--bridge br0,uplink=none"));
+    lab.configure("qemu = \"/bin/true\"\ncolour = \"red\"\n");
+    is_refused(&lab, "configuration with an unknown key", lab.shim("--bridge br0,uplink=none"));
+    lab.configure("qemu = \n");
+    is_refused(&lab, "configuration that is no TOML", lab.shim("--bridge br0,uplink=none"));
+}
+
+#[test]
+fn an_uplink_with_addresses() {
+    let Some(lab) = Lab::with_address() else { return };
+    is_refused(&lab, "uplink that has addresses", lab.shim("--bridge br0,uplink=eth0"));
+}

@@ -1,0 +1,193 @@
+//! Which program is the real QEMU: never ourselves, by whatever name and way we were called.
+
+use crate::support::command::fake_qemu;
+use crate::support::{Lab, namespaces};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+const SHIM: &str = env!("CARGO_BIN_EXE_qemu-kvm");
+
+/// A folder with programs, to be put on PATH.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(lab: &Lab) -> Self {
+        let folder = lab.new_file("bin");
+        fs::create_dir(&folder).expect("make a folder");
+        Self(folder)
+    }
+
+    fn link(self, name: &str, to: impl AsRef<Path>) -> Self {
+        symlink(to, self.0.join(name)).expect("make a link");
+        self
+    }
+
+    fn script(self, name: &str, script: &str) -> Self {
+        let path = self.0.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write a script");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+        self
+    }
+
+    fn copy_of_us(self, name: &str) -> Self {
+        fs::copy(SHIM, self.0.join(name)).expect("copy the shim");
+        self
+    }
+}
+
+/// A PATH of these folders; the shell and its tools stay within reach at the end.
+fn path(folders: &[&Folder]) -> String {
+    folders.iter().map(|folder| format!("{}:", folder.0.display())).collect::<String>() + "/nowhere"
+}
+
+/// A machine on which no QEMU is installed.
+fn without_system_qemu() -> Option<Lab> {
+    let lab = Lab::new()?;
+    let keep = ["sh", "dash", "bash", "env", "ip"].map(|name| (name, fs::read(Path::new("/usr/bin").join(name)).ok()));
+    namespaces::hide("/usr/bin").expect("hide /usr/bin");
+    for (name, program) in keep {
+        let path = Path::new("/usr/bin").join(name);
+        if let Some(program) = program {
+            fs::write(&path, program).expect("write a program");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+        }
+    }
+    if Path::new("/usr/libexec").exists() {
+        namespaces::hide("/usr/libexec").expect("hide /usr/libexec");
+    }
+    Some(lab)
+}
+
+#[test]
+fn qemu_kvm_on_the_path_is_found_behind_a_link_to_ourselves() {
+    let Some(lab) = without_system_qemu() else { return };
+    let ours = Folder::new(&lab).link("qemu-kvm", SHIM);
+    let real = Folder::new(&lab).link("qemu-kvm", fake_qemu());
+    let ended = lab.program(ours.0.join("qemu-kvm")).words("-m 64").finding_qemu_on(path(&[&ours, &real])).run();
+    assert_eq!(ended.succeeds().qemu().line(), "-m 64");
+}
+
+#[test]
+fn a_hard_link_to_ourselves_is_not_qemu() {
+    let Some(lab) = without_system_qemu() else { return };
+    // A hard link can't leave the file system that the program is on.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("make a folder");
+    fs::hard_link(SHIM, folder.path().join("qemu-kvm")).expect("make a hard link");
+    let real = Folder::new(&lab).link("qemu-system-x86_64", fake_qemu());
+    let path = format!("{}:{}", folder.path().display(), path(&[&real]));
+    lab.shim("-m 64").finding_qemu_on(path).run().succeeds().qemu();
+}
+
+#[test]
+fn a_copy_of_ourselves_only_passes_on() {
+    let Some(lab) = without_system_qemu() else { return };
+    let copy = Folder::new(&lab).copy_of_us("qemu-kvm");
+    let real = Folder::new(&lab).link("qemu-kvm", fake_qemu());
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&copy, &real])).run().succeeds();
+    assert_eq!(ended.qemu().line(), "-m 64");
+}
+
+#[test]
+fn two_copies_of_ourselves_are_named_as_a_loop() {
+    let Some(lab) = without_system_qemu() else { return };
+    let (one, two) = (Folder::new(&lab).copy_of_us("qemu-kvm"), Folder::new(&lab).copy_of_us("qemu-kvm"));
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&one, &two])).run();
+    let said = ended.err.clone();
+    assert!(ended.status.code() == Some(126) || ended.status.code() == Some(127), "{:?} {said}", ended.status);
+    assert!(said.contains("qemu-kvm"), "{said}");
+}
+
+#[test]
+fn a_wrapper_that_executes_us_again_is_named_as_a_loop() {
+    let Some(lab) = without_system_qemu() else { return };
+    let wrapper = Folder::new(&lab).script("qemu-kvm", &format!("exec {SHIM} \"$@\""));
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&wrapper])).run().exits_with(126);
+    assert!(ended.err.contains(&wrapper.0.join("qemu-kvm").display().to_string()), "{}", ended.err);
+}
+
+#[test]
+fn a_wrapper_that_forks_us_again_is_named_as_a_loop() {
+    let Some(lab) = without_system_qemu() else { return };
+    let wrapper = Folder::new(&lab).script("qemu-kvm", &format!("{SHIM} \"$@\"; exit $?"));
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&wrapper])).run().exits_with(126);
+    assert!(ended.err.contains(&wrapper.0.join("qemu-kvm").display().to_string()), "{}", ended.err);
+}
+
+#[test]
+fn a_wrapper_that_ends_in_qemu_is_a_qemu() {
+    let Some(lab) = without_system_qemu() else { return };
+    let wrapper = Folder::new(&lab).script("qemu-kvm", &format!("exec {} -wrapped \"$@\"", fake_qemu().display()));
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&wrapper])).run().succeeds();
+    assert_eq!(ended.qemu().line(), "-wrapped -m 64");
+}
+
+#[test]
+fn a_guest_that_is_started_from_within_a_guests_wrapper_is_no_loop() {
+    let Some(lab) = without_system_qemu() else { return };
+    // A script that starts one VM from a hook of another inherits whatever we left in the environment.
+    let nested = lab.new_file("record");
+    let (fake, nested) = (fake_qemu().display().to_string(), nested.display().to_string());
+    let real = Folder::new(&lab).link("qemu-system-x86_64", &fake);
+    let wrapper = Folder::new(&lab).script(
+        "qemu-kvm",
+        &format!(
+            "FAKE_QEMU_RECORD={nested} KVM_BRIDGE_QEMU={}/qemu-system-x86_64 {SHIM} -nested && exec {fake} \"$@\"",
+            real.0.display()
+        ),
+    );
+    lab.shim("-m 64").finding_qemu_on(path(&[&wrapper])).run().succeeds().qemu();
+    assert!(Path::new(&nested).exists());
+}
+
+#[test]
+fn under_the_name_of_another_qemu_that_qemu_is_found() {
+    let Some(lab) = without_system_qemu() else { return };
+    for name in ["qemu-system-x86_64", "qemu-system-aarch64"] {
+        let ours = Folder::new(&lab).link(name, SHIM);
+        let real = Folder::new(&lab).link("qemu-kvm", "/bin/false").link(name, fake_qemu());
+        let ended = lab.program(ours.0.join(name)).words("-m 64").finding_qemu_on(path(&[&ours, &real])).run();
+        let argv = ended.succeeds().qemu().argv.clone();
+        assert!(argv[0].to_string_lossy().ends_with(name), "{argv:?}");
+        assert_eq!(argv[1..], ["-m", "64"]);
+    }
+}
+
+#[test]
+fn the_configuration_says_which_qemu() {
+    let Some(lab) = without_system_qemu() else { return };
+    lab.configure(&format!("qemu = \"{}\"\n", fake_qemu().display()));
+    lab.shim("-m 64").finding_qemu_on("/nowhere").run().succeeds().qemu();
+}
+
+#[test]
+fn the_environment_says_it_before_the_configuration() {
+    let Some(lab) = without_system_qemu() else { return };
+    lab.configure("qemu = \"/bin/false\"\n");
+    lab.shim("-m 64").run().succeeds().qemu();
+}
+
+#[test]
+fn without_any_qemu_the_status_is_127() {
+    let Some(lab) = without_system_qemu() else { return };
+    let ended = lab.shim("-m 64").finding_qemu_on("/nowhere").run().exits_with(127);
+    assert!(ended.err.starts_with("qemu-kvm: "), "{}", ended.err);
+}
+
+#[test]
+fn a_qemu_that_is_not_there_is_127_and_one_that_cannot_run_is_126() {
+    let Some(lab) = Lab::new() else { return };
+    let run = |qemu: &str| lab.shim("-m 64").env("KVM_BRIDGE_QEMU", qemu).run();
+    run("/nowhere/qemu").exits_with(127);
+    run("/etc/passwd").exits_with(126);
+    run("/usr").exits_with(126);
+    run(SHIM).exits_with(126);
+}
+
+#[test]
+fn a_qemu_that_cannot_run_leaves_no_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    lab.shim("--bridge br0,uplink=none").env("KVM_BRIDGE_QEMU", "/etc/passwd").run().exits_with(126);
+    lab.shim("--bridge br0,uplink=none").env("KVM_BRIDGE_QEMU", "/nowhere/qemu").run().exits_with(127);
+    lab.becomes_as_before();
+}

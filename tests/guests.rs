@@ -1,0 +1,116 @@
+//! The real QEMU with real guests: what is claimed to work, works.
+
+use crate::support::command::{Cmd, Running};
+use crate::support::{Lab, have, skip, wait_for};
+use std::path::PathBuf;
+
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+/// The machine type and accelerator that work wherever tests run.
+fn real<'lab>(cmd: Cmd<'lab>) -> Cmd<'lab> {
+    cmd.env("KVM_BRIDGE_QEMU", QEMU).words("-accel tcg -nographic -no-reboot")
+}
+
+/// The MAC of the guest, from the command line that its process has.
+#[track_caller]
+fn mac_of(guest: &Running) -> String {
+    wait_for("a MAC on QEMU's command line", 5, || {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", guest.pid())).expect("it runs");
+        line.split(['\0', ',']).find_map(|word| word.strip_prefix("mac=")).map(str::to_owned)
+    })
+}
+
+#[track_caller]
+fn waits_for_qemu(guest: &mut Running) {
+    wait_for("QEMU to be executed", 10, || {
+        let exe = std::fs::read_link(format!("/proc/{}/exe", guest.pid())).unwrap_or_default();
+        let running = exe.ends_with("qemu-system-x86_64");
+        (running || !guest.is_running()).then_some(())
+    });
+    assert!(guest.is_running(), "it ended: {}{}", guest.out(), guest.err());
+}
+
+#[test]
+fn a_guest_without_any_disk_gets_its_address_over_the_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    let line = "--bridge br0,uplink=eth0 -machine pc,graphics=off -m 64 -boot n -name ipxe";
+    let mut guest = real(lab.shim(line)).start();
+    waits_for_qemu(&mut guest);
+    let mac = mac_of(&guest);
+    lab.lan.lease_of(&mac, 60);
+    assert!(guest.out().contains("iPXE"), "the console is the caller's: {}", guest.out());
+    guest.terminate().succeeds();
+    lab.becomes_as_before();
+}
+
+/// The folder with a Linux kernel and an initramfs that asks for an address.
+fn linux() -> Option<(PathBuf, PathBuf)> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/guest");
+    let folder = PathBuf::from(std::env::var_os("KVM_BRIDGE_GUEST").unwrap_or_else(|| default.into()));
+    let kernel = ["vmlinux", "vmlinuz"].map(|name| folder.join(name)).into_iter().find(|kernel| kernel.exists());
+    let found = kernel.zip(Some(folder.join("initramfs")).filter(|initramfs| initramfs.exists()));
+    if found.is_none() {
+        skip(&format!("there is no guest in {} (tests/guest/build makes one)", folder.display()));
+    }
+    found
+}
+
+fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {
+    let (kernel, initramfs) = linux()?;
+    if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
+        return None;
+    }
+    let cmd = real(lab.shim(&format!("--bridge {bridge} -m 256"))).words("-kernel").arg(kernel).words("-initrd");
+    let mut guest =
+        cmd.arg(initramfs).words("-append").arg("ip=dhcp console=ttyS0 panic=-1 guest.then=hold quiet").start();
+    waits_for_qemu(&mut guest);
+    Some(guest)
+}
+
+#[test]
+fn a_linux_guest_gets_its_address_and_answers_the_lan() {
+    let Some(lab) = Lab::new() else { return };
+    let Some(guest) = boot_linux(&lab, "br0,uplink=eth0") else { return };
+    let address = lab.lan.lease_of(&mac_of(&guest), 90);
+    assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());
+    guest.terminate().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_linux_guest_on_a_bridge_that_was_there_leaves_it_there() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let Some(guest) = boot_linux(&lab, "br0") else { return };
+    let address = lab.lan.lease_of(&mac_of(&guest), 90);
+    assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());
+    guest.kill();
+    assert!(lab.link("br0").is_some());
+}
+
+#[test]
+fn qemu_says_what_is_wrong_with_its_own_words_and_status() {
+    let Some(lab) = Lab::new() else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let ended = real(lab.shim("--bridge br0,uplink=none -no-such-option")).run().exits_with(1);
+    assert!(ended.err.contains("invalid option"), "{}", ended.err);
+    lab.becomes_as_before();
+}
+
+#[test]
+fn every_answer_to_a_probe_is_qemus() {
+    let Some(lab) = Lab::new() else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    for probe in ["-version", "-machine help", "-device e1000,help"] {
+        let direct = lab.program(QEMU).words(probe).run().succeeds();
+        let ours = lab.shim(probe).env("KVM_BRIDGE_QEMU", QEMU).run().succeeds();
+        assert_eq!(ours.out, direct.out);
+        assert_eq!(ours.err, direct.err);
+    }
+}

@@ -1,0 +1,141 @@
+//! A bridge that is there already is joined, and nothing else about it changes.
+
+use crate::support::Lab;
+use crate::support::state::comparable;
+use serde_json::Value;
+
+#[test]
+fn a_guest_becomes_a_port_of_the_bridge_and_reaches_the_lan() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
+    let qemu = guest.qemu();
+    assert_eq!(qemu.answer("bridge0"), Some(lab.lan.mac()));
+    let tap = qemu.tap().name;
+    assert_eq!(lab.ports("br0"), ["eth0", tap.as_str()]);
+    assert!(guest.terminate().err.is_empty());
+}
+
+/// What `ip -d link` says of the bridge itself.
+fn own_line(lab: &Lab) -> Value {
+    let mut bridge = comparable(lab.a_link("br0"));
+    // The kernel's sum over the ports: what each of them can send in one go.
+    let sums = ["tso_max_size", "tso_max_segs", "gso_max_size", "gso_max_segs"];
+    bridge.as_object_mut().expect("a link").retain(|name, _| !sums.contains(&name.as_str()));
+    bridge
+}
+
+#[track_caller]
+fn stays_as_it_is(lab: &Lab) {
+    let before = own_line(lab);
+    let guest = lab.shim("--bridge br0").boot();
+    lab.settle();
+    assert_eq!(own_line(lab), before);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn its_mac_stays_though_nobody_pinned_it() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    stays_as_it_is(&lab);
+}
+
+#[test]
+fn its_pinned_mac_stays() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("link set br0 address 02:00:5e:10:20:30");
+    stays_as_it_is(&lab);
+}
+
+#[test]
+fn spanning_tree_and_delays_stay() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("link set br0 type bridge stp_state 1 forward_delay 200 hello_time 100 ageing_time 1000 priority 7");
+    // The topology change that we did not cause has to be over first.
+    crate::support::wait_for("eth0 to forward", 10, || {
+        let port = lab.a_link("eth0");
+        (port["linkinfo"]["info_slave_data"]["state"] == "forwarding").then_some(())
+    });
+    let of_bridge = |lab: &Lab| {
+        let mut bridge = lab.a_link("br0")["linkinfo"]["info_data"].clone();
+        // A port that comes is a topology change, whoever makes it.
+        for passing in ["topology_change", "topology_change_detected"] {
+            bridge[passing] = Value::Null;
+        }
+        comparable(bridge)
+    };
+    let before = of_bridge(&lab);
+    let guest = lab.shim("--bridge br0").boot();
+    assert_eq!(of_bridge(&lab), before);
+    drop(guest);
+    crate::support::wait_for("the topology change to end", 10, || {
+        (lab.a_link("br0")["linkinfo"]["info_data"]["topology_change"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn addresses_and_routes_on_it_stay() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("addr add 10.77.0.2/24 dev br0");
+    lab.ip("addr add fd77::2/64 dev br0");
+    lab.ip("route add default via 10.77.0.1");
+    let addresses = lab.addresses("br0");
+    let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.2,hold").start();
+    assert!(guest.qemu().answer("bridge0").is_some(), "the host itself answers the guest");
+    assert_eq!(lab.addresses("br0"), addresses);
+    assert!(lab.lan.reaches("10.77.0.2"));
+}
+
+#[test]
+fn it_is_set_up_if_it_is_down() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.baseline();
+    lab.ip("link set br0 down");
+    let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
+    assert!(guest.qemu().answer("bridge0").is_some());
+    drop(guest);
+    lab.becomes_as_before();
+}
+
+#[test]
+fn joining_leaves_no_process_and_no_file() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0").boot();
+    let others: Vec<_> = lab.processes().into_iter().filter(|process| process.pid != guest.pid()).collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(!lab.run_dir().join("br0.json").exists());
+}
+
+#[test]
+fn it_is_never_deleted() {
+    let Some(lab) = Lab::new() else { return };
+    lab.add_bridge("br0");
+    lab.shim("--bridge br0").boot().kill();
+    lab.shim("--bridge br0").run().succeeds();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(lab.link("br0").is_some());
+}
+
+#[test]
+fn an_uplink_that_is_named_too_has_to_be_a_port_of_it_already() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.shim("--bridge br0,uplink=eth0").run().succeeds();
+    lab.becomes_as_before();
+    lab.add_bridge("br1");
+    lab.baseline();
+    lab.shim("--bridge br1,uplink=eth0").run().exits_with(125);
+    lab.is_untouched();
+}
+
+#[test]
+fn a_bridge_of_any_legal_name_is_joined() {
+    let Some(lab) = Lab::new() else { return };
+    for name in ["b", "fifteen-bytes-x", "br.0", "br_0-1", "br+0"] {
+        lab.add_bridge(name);
+        lab.baseline();
+        let guest = lab.shim("--bridge").arg(name).boot();
+        assert_eq!(lab.ports(name).len(), 2, "{name}");
+        drop(guest);
+        lab.becomes_as_before();
+    }
+}

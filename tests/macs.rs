@@ -1,0 +1,186 @@
+//! A MAC belongs to a VM, for ever.
+
+use crate::support::{Lab, wait_for};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::collections::HashSet;
+use std::fs;
+
+/// The MAC of a guest that ran for a moment.
+#[track_caller]
+fn mac_of(lab: &Lab, line: &str) -> String {
+    lab.shim(line).run().succeeds().qemu().mac()
+}
+
+#[test]
+fn it_is_local_and_of_the_quadrant_that_is_free_for_us() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = mac_of(&lab, "--bridge br0 -name alice");
+    assert_eq!(mac.as_bytes()[1], b'2', "{mac}");
+    assert_eq!(mac.to_lowercase(), mac);
+}
+
+#[test]
+fn a_vm_has_the_same_one_each_time() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for vm in [
+        "-name alice",
+        "-name guest=bob,debug-threads=on",
+        "-uuid 6d1c0a3e-27a5-4a12-9f4d-2c1f6f2c9d10",
+        "-drive file=disk.qcow2,if=virtio",
+        "-hda other.qcow2",
+        "plain.img",
+        "-kernel bzImage",
+    ] {
+        let line = format!("--bridge br0 -m 64 {vm}");
+        assert_eq!(mac_of(&lab, &line), mac_of(&lab, &line), "{vm}");
+    }
+}
+
+#[test]
+fn different_vms_have_different_ones() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let vms = ["-name alice", "-name bob", "-kernel bzImage", "-hda disk.qcow2", "-hda other.qcow2", ""];
+    let macs: HashSet<String> = vms.iter().map(|vm| mac_of(&lab, &format!("--bridge br0 {vm}"))).collect();
+    assert_eq!(macs.len(), vms.len());
+}
+
+#[test]
+fn the_name_counts_more_than_the_disk_and_vm_more_than_the_name() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let alice = mac_of(&lab, "--bridge br0 -name alice -hda one.img");
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice -hda two.img"), alice);
+    assert_eq!(mac_of(&lab, "--bridge br0,vm=alice -name bob"), alice);
+    assert_ne!(mac_of(&lab, "--bridge br0 -name bob -hda one.img"), alice);
+}
+
+#[test]
+fn each_nic_has_its_own_and_keeps_it() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let line = "--bridge br0 --bridge br0 -name alice";
+    let first = lab.shim(line).run().succeeds().qemu().macs();
+    let second = lab.shim(line).run().succeeds().qemu().macs();
+    assert_eq!(first, second);
+    assert_ne!(first[0], first[1]);
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), first[0]);
+}
+
+#[test]
+fn a_vm_that_runs_twice_has_two_and_both_come_back() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let run_both = || {
+        let mut one = lab.shim("--bridge br0 -name alice").boot();
+        let mut two = lab.shim("--bridge br0 -name alice").boot();
+        (one.qemu().mac(), two.qemu().mac())
+    };
+    let (one, two) = run_both();
+    assert_ne!(one, two);
+    assert_eq!(run_both(), (one.clone(), two));
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), one);
+}
+
+#[test]
+fn a_slot_is_free_again_after_a_kill() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().mac();
+    guest.kill();
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), mac);
+}
+
+#[test]
+fn a_guest_that_went_to_the_background_still_holds_its_slot() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let first = lab.shim("--bridge br0 -name alice").then("daemonize,hold").run().succeeds();
+    let second = mac_of(&lab, "--bridge br0 -name alice");
+    let tap = first.qemu().tap().name;
+    assert!(lab.link(&tap).is_some());
+    let daemon = nix::unistd::Pid::from_raw(first.daemon.expect("a daemon"));
+    nix::sys::signal::kill(daemon, Signal::SIGKILL).expect("the daemon runs");
+    assert_ne!(first.qemu().mac(), second);
+    lab.waits_until_gone(&tap);
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), first.qemu().mac());
+}
+
+#[test]
+fn one_that_the_user_gives_is_for_this_run_only() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let own = mac_of(&lab, "--bridge br0 -name alice");
+    assert_eq!(mac_of(&lab, "--bridge br0,mac=02:00:5E:10:20:30 -name alice"), "02:00:5e:10:20:30");
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), own);
+}
+
+#[test]
+fn a_name_of_odd_bytes_has_one_too() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let run = |name: &[u8]| {
+        let cmd = lab.shim("--bridge br0 -name").arg(crate::support::record::bytes(name));
+        cmd.run().succeeds().qemu().mac()
+    };
+    assert_eq!(run(b"al\xffice"), run(b"al\xffice"));
+    assert_ne!(run(b"al\xffice"), run(b"al\xfeice"));
+    assert_ne!(run(b"../../etc/passwd"), run(b".."));
+}
+
+#[test]
+fn they_are_listed() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = mac_of(&lab, "--bridge br0 -name alice");
+    let ended = lab.kvm_bridge("mac list").run().succeeds();
+    assert!(ended.out.lines().any(|line| line.contains("alice") && line.contains(&mac)), "{}", ended.out);
+    let ended = lab.kvm_bridge("mac list --json").run().succeeds();
+    let json: Value = serde_json::from_str(&ended.out).expect("it is JSON");
+    assert!(json.to_string().contains(&mac) && json.to_string().contains("alice"), "{json}");
+}
+
+#[test]
+fn one_that_is_forgotten_does_not_come_back() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));
+    lab.kvm_bridge("mac forget alice").run().succeeds();
+    assert_ne!(mac_of(&lab, "--bridge br0 -name alice"), alice);
+    assert_eq!(mac_of(&lab, "--bridge br0 -name bob"), bob);
+    let ended = lab.kvm_bridge("mac forget nobody").run();
+    assert!(!ended.status.success() && ended.err.contains("nobody"), "{}", ended.err);
+}
+
+#[test]
+fn one_of_a_running_vm_is_not_forgotten() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().mac();
+    assert!(!lab.kvm_bridge("mac forget alice").run().status.success());
+    guest.kill();
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), mac);
+}
+
+#[test]
+fn a_corrupt_state_file_is_kept_beside_and_said() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    mac_of(&lab, "--bridge br0 -name alice");
+    let state = json_files("/var/lib/kvm-bridge");
+    assert!(!state.is_empty(), "there is a state file");
+    for file in &state {
+        fs::write(file, "{ this is not JSON").expect("damage it");
+    }
+    let ended = lab.shim("--bridge br0 -name alice").run();
+    let said = ended.err.clone();
+    assert!(said.contains("/var/lib/kvm-bridge"), "it names the file: {said}");
+    let kept = wait_for("the damaged text", 1, || Some(all_files("/var/lib/kvm-bridge"))).into_iter();
+    let kept = kept.filter(|file| fs::read_to_string(file).is_ok_and(|text| text == "{ this is not JSON"));
+    assert!(kept.count() >= 1, "the damaged file is not thrown away");
+}
+
+fn json_files(folder: &str) -> Vec<std::path::PathBuf> {
+    all_files(folder).into_iter().filter(|file| file.extension().is_some_and(|end| end == "json")).collect()
+}
+
+fn all_files(folder: &str) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => all_files(&entry.path().to_string_lossy()),
+            _ => vec![entry.path()],
+        })
+        .collect()
+}

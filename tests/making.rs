@@ -1,0 +1,154 @@
+//! A bridge that is missing is made, and gone after its last guest.
+
+use crate::support::state::comparable;
+use crate::support::{Lab, wait_for};
+use std::fs;
+
+#[test]
+fn an_isolated_bridge_joins_two_guests_to_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    let mut one = lab.shim("--bridge br0,uplink=none -name one").then("answer:192.168.7.1").start();
+    let mac = one.qemu().mac();
+    let mut two = lab.shim("--bridge br0,uplink=none -name two").then("arp:192.168.7.1,hold").start();
+    assert_eq!(two.qemu().answer("bridge0"), Some(mac));
+    let ports = lab.ports("br0");
+    assert_eq!(ports.len(), 2, "{ports:?}");
+    assert!(!ports.contains(&"eth0".to_owned()));
+}
+
+#[test]
+fn it_forwards_at_once() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").boot();
+    let bridge = lab.a_link("br0")["linkinfo"]["info_data"].clone();
+    assert_eq!((&bridge["stp_state"], &bridge["forward_delay"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn it_says_whose_it_is() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").boot();
+    let alias = lab.a_link("br0")["ifalias"].clone();
+    assert!(alias.as_str().is_some_and(|alias| alias.starts_with("kvm-bridge")), "{alias}");
+}
+
+#[test]
+fn its_mac_is_pinned_and_no_guest_moves_it() {
+    let Some(lab) = Lab::new() else { return };
+    let one = lab.shim("--bridge br0,uplink=none -name one").boot();
+    let mac = lab.a_link("br0")["address"].clone();
+    assert_eq!(fs::read_to_string("/sys/class/net/br0/addr_assign_type").expect("sysfs").trim(), "3");
+    let two = lab.shim("--bridge br0,uplink=none -name two").boot();
+    assert_eq!(lab.a_link("br0")["address"], mac);
+    drop(one);
+    assert_eq!(lab.a_link("br0")["address"], mac);
+    drop(two);
+}
+
+#[test]
+fn it_takes_an_uplink_that_has_no_address() {
+    let Some(lab) = Lab::new() else { return };
+    let mut guest = lab.shim("--bridge br0,uplink=eth0").then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
+    assert_eq!(lab.a_link("eth0")["master"], "br0");
+    assert_eq!(lab.a_link("br0")["address"], lab.a_link("eth0")["address"]);
+}
+
+#[test]
+fn the_uplink_is_free_again_afterwards() {
+    let Some(lab) = Lab::new() else { return };
+    let before = comparable(lab.a_link("eth0"));
+    lab.shim("--bridge br0,uplink=eth0").boot().terminate();
+    lab.waits_until_gone("br0");
+    assert_eq!(comparable(lab.a_link("eth0")), before);
+    assert!(lab.a_link("eth0").get("master").is_none());
+}
+
+#[test]
+fn an_uplink_that_was_down_is_down_again_afterwards() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link set eth0 down");
+    let mut guest = lab.shim("--bridge br0,uplink=eth0").then("arp:10.77.0.1,hold").start();
+    assert!(guest.qemu().answer("bridge0").is_some(), "the uplink is up while it is used");
+}
+
+#[test]
+fn it_has_the_mtu_of_its_uplink_and_so_has_the_guest() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link set eth0 mtu 1400");
+    let mut guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    let tap = guest.qemu().tap().name;
+    assert_eq!((&lab.a_link("br0")["mtu"], &lab.a_link(&tap)["mtu"]), (&1400.into(), &1400.into()));
+}
+
+#[test]
+fn the_mtu_can_be_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    let mut guest = lab.shim("--bridge br0,uplink=none,mtu=1300").boot();
+    let tap = guest.qemu().tap().name;
+    assert_eq!((&lab.a_link("br0")["mtu"], &lab.a_link(&tap)["mtu"]), (&1300.into(), &1300.into()));
+}
+
+#[test]
+fn the_second_guest_joins_what_the_first_one_made() {
+    let Some(lab) = Lab::new() else { return };
+    let one = lab.shim("--bridge br0,uplink=none -name one").boot();
+    let index = lab.a_link("br0")["ifindex"].clone();
+    let two = lab.shim("--bridge br0,uplink=none -name two").boot();
+    assert_eq!(lab.a_link("br0")["ifindex"], index);
+    drop(one);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(lab.link("br0").is_some(), "the bridge stays as long as the second guest");
+    drop(two);
+    lab.waits_until_gone("br0");
+}
+
+#[test]
+fn a_guest_that_starts_within_the_grace_time_finds_the_same_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    lab.shim("--bridge br0,uplink=none").boot().terminate();
+    let index = lab.a_link("br0")["ifindex"].clone();
+    let _again = lab.shim("--bridge br0,uplink=none").boot();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(lab.a_link("br0")["ifindex"], index);
+}
+
+#[test]
+fn a_restart_loop_does_no_harm() {
+    let Some(lab) = Lab::new() else { return };
+    for _ in 0..8 {
+        lab.shim("--bridge br0,uplink=eth0").run().succeeds();
+    }
+    wait_for("one reaper", 2, || (lab.reapers().len() == 1).then_some(()));
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_that_is_to_be_kept_stays() {
+    let Some(lab) = Lab::new() else { return };
+    lab.shim("--bridge br0,uplink=none,keep=on").boot().terminate();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(lab.link("br0").is_some());
+    assert!(lab.reapers().is_empty());
+    // Deleted by hand, it is nobody's any more.
+    lab.ip("link del br0");
+    lab.shim("--bridge br0,uplink=none").run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn two_bridges_at_once_are_two() {
+    let Some(lab) = Lab::new() else { return };
+    let mut guest = lab.shim("--bridge br0,uplink=none --bridge br1,uplink=eth0").boot();
+    assert_eq!(guest.qemu().taps().len(), 2);
+    assert_eq!((lab.ports("br0").len(), lab.ports("br1").len()), (1, 2));
+    assert_eq!(lab.reapers().len(), 2);
+}
+
+#[test]
+fn without_a_word_on_the_uplink_the_error_names_the_choices() {
+    let Some(lab) = Lab::new() else { return };
+    let ended = lab.shim("--bridge br0").run().exits_with(125);
+    assert!(ended.err.contains("uplink=none") && ended.err.contains("eth0"), "{}", ended.err);
+    lab.is_untouched();
+}

@@ -1,0 +1,103 @@
+//! The one process that stays behind, for the time that there is something to undo.
+
+use crate::support::Lab;
+use crate::support::processes::Process;
+use std::io::Read;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+#[test]
+fn there_is_one_for_each_bridge_that_we_made() {
+    let Some(lab) = Lab::new() else { return };
+    let _guests: Vec<_> = (0..4).map(|_| lab.shim("--bridge br0,uplink=none").boot()).collect();
+    let _other = lab.shim("--bridge br1,uplink=none").boot();
+    lab.reaper_of("br0");
+    lab.reaper_of("br1");
+    assert_eq!(lab.reapers().len(), 2);
+}
+
+#[test]
+fn it_is_nobodys_child_and_has_a_session_of_its_own() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=none").boot();
+    let reaper = lab.reaper_of("br0");
+    let stat = reaper.stat();
+    assert_ne!(stat.parent, guest.pid());
+    assert_ne!(stat.parent, std::process::id() as i32);
+    let callers_session = Process { pid: std::process::id() as i32, command: String::new() }.stat().session;
+    assert_ne!(stat.session, callers_session);
+    assert_eq!(stat.terminal, 0);
+}
+
+#[test]
+fn qemu_has_no_child() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=none").boot();
+    let children: Vec<_> = lab.processes().into_iter().filter(|p| p.stat().parent == guest.pid()).collect();
+    assert!(children.is_empty(), "{children:?}");
+}
+
+#[test]
+fn it_holds_neither_the_callers_descriptors_nor_the_tap() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").through_sh(r#"exec "$0" "$@" 7</usr/bin/env"#).boot();
+    let files = lab.reaper_of("br0").open_files();
+    let own = lab.dir.path().display().to_string();
+    for stranger in ["/dev/net/tun", "/usr/bin/env", "pipe:", "/dev/pts", "/dev/tty", &own] {
+        assert!(!files.iter().any(|file| file.starts_with(stranger)), "{files:?}");
+    }
+}
+
+#[test]
+fn it_holds_no_folder() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").boot();
+    let cwd = std::fs::read_link(format!("/proc/{}/cwd", lab.reaper_of("br0").pid)).expect("it runs");
+    assert_eq!(cwd.to_string_lossy(), "/");
+}
+
+#[test]
+fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_it() {
+    let Some(lab) = Lab::new() else { return };
+    let mut command = lab.shim("--bridge br0,uplink=none").into_command();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the shim");
+    let start = Instant::now();
+    let mut text = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("read it");
+    child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("read it");
+    assert!(child.wait().expect("its end").success());
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    assert_eq!(lab.reapers().len(), 1, "it was there all the time");
+}
+
+#[test]
+fn it_goes_within_a_few_seconds_of_the_last_guest() {
+    let Some(lab) = Lab::new() else { return };
+    lab.shim("--bridge br0,uplink=none").boot().terminate();
+    let start = Instant::now();
+    lab.becomes_as_before();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn it_ignores_the_hangup_of_the_callers_terminal() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").boot();
+    let reaper = lab.reaper_of("br0");
+    let group = nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(reaper.pid))).expect("it runs");
+    assert_ne!(group, nix::unistd::getpgrp(), "a signal to the caller's process group does not reach it");
+}
+
+#[test]
+fn it_takes_next_to_nothing() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none").boot();
+    let pid = lab.reaper_of("br0").pid;
+    let ticks = || -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        stat.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before <= 1, "it sleeps");
+}

@@ -1,0 +1,41 @@
+//! What the tests stand on: a laboratory of network namespaces and the programs run in it.
+//!
+//! A test opens with `let Some(lab) = Lab::new() else { return };` and then tells its story. Whatever happens, the
+//! laboratory ends every process of the test when it is dropped, and fails the test unless the host is then as it was
+//! before the first of our programs ran.
+
+// Every test module uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod command;
+pub mod lab;
+pub mod lan;
+pub mod namespaces;
+pub mod processes;
+pub mod record;
+pub mod snapshot;
+pub mod state;
+pub mod wait;
+
+pub use lab::Lab;
+pub use wait::wait_for;
+
+/// Says that a test did not run, past the test harness's capture of output; a failure where skipping is not allowed.
+pub fn skip(reason: &str) {
+    use std::io::Write;
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var_os("KVM_BRIDGE_TEST_REQUIRE").is_none(), "{name} was skipped: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+}
+
+/// Whether a program is on PATH; says that the test is skipped where it is not.
+pub fn have(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(program).is_file());
+    if !found {
+        skip(&format!("{program} is not installed"));
+    }
+    found
+}

@@ -1,0 +1,111 @@
+//! What is at the other end of the cable: a host with an address, and a DHCP server on demand.
+
+use super::wait_for;
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub struct Lan {
+    dir: PathBuf,
+    server: RefCell<Option<Child>>,
+}
+
+impl Lan {
+    /// Plugs eth0 of the calling thread's network namespace into a LAN.
+    pub fn new(dir: &Path) -> Self {
+        let lan = Self { dir: dir.to_owned(), server: RefCell::default() };
+        ip("netns add lan");
+        // With the same index at both ends the kernel takes it for a link of its own kind, and a second to see its carrier.
+        ip("link add index 10 name eth0 type veth peer name lan0 netns lan");
+        for which in ["all", "default"] {
+            lan.run(&format!("sysctl -qw net.ipv6.conf.{which}.accept_dad=0"));
+        }
+        for command in ["link set lo up", "addr add 10.77.0.1/24 dev lan0", "addr add fd77::1/64 dev lan0"] {
+            lan.run(&format!("ip {command}"));
+        }
+        lan.run("ip link set lan0 up");
+        ip("link set eth0 up");
+        lan
+    }
+
+    pub fn command(&self, words: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", "lan"]).args(words.split_whitespace());
+        command
+    }
+
+    /// Runs a program in the LAN that has to succeed.
+    #[track_caller]
+    pub fn run(&self, words: &str) -> String {
+        let Output { status, stdout, stderr } = self.command(words).output().expect("run ip netns exec");
+        assert!(status.success(), "{words}: {}", String::from_utf8_lossy(&stderr));
+        String::from_utf8_lossy(&stdout).into_owned()
+    }
+
+    pub fn mac(&self) -> String {
+        self.run("cat /sys/class/net/lan0/address").trim().to_owned()
+    }
+
+    /// Whether somebody at this address answers a ping within ten seconds.
+    pub fn reaches(&self, address: &str) -> bool {
+        let ping = format!("ping -c 1 -w 10 {address}");
+        self.command(&ping).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    }
+
+    /// Starts a DHCP server with 10.77.0.100 to .199; false, loudly, where there is none to start.
+    pub fn serve_dhcp(&self) -> bool {
+        if !super::have("dnsmasq") {
+            return false;
+        }
+        let log = File::create(self.log()).expect("create the server's log");
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        let child = self
+            .command(
+                "dnsmasq --keep-in-foreground --no-ping --conf-file=/dev/null --port=0 --user=root --interface=lan0 \
+                 --bind-interfaces --dhcp-authoritative --log-dhcp --log-facility=- \
+                 --dhcp-range=10.77.0.100,10.77.0.199,1h",
+            )
+            .arg(format!("--pid-file={}", file("dnsmasq.pid")))
+            .arg(format!("--dhcp-leasefile={}", file("dnsmasq.leases")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start dnsmasq");
+        *self.server.borrow_mut() = Some(child);
+        wait_for("the DHCP server to be ready", 5, || self.dhcp_log().contains("DHCP, IP range").then_some(()));
+        true
+    }
+
+    /// The address that the server has acknowledged for this MAC, once it has.
+    #[track_caller]
+    pub fn lease_of(&self, mac: &str, seconds: u64) -> String {
+        wait_for(&format!("a DHCPACK for {mac}"), seconds, || {
+            let log = self.dhcp_log();
+            let line = log.lines().rfind(|line| line.contains("DHCPACK(") && line.contains(mac))?;
+            line.split_whitespace().find(|word| word.starts_with("10.77.0.")).map(str::to_owned)
+        })
+    }
+
+    pub fn dhcp_log(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("dnsmasq.log")
+    }
+
+    pub fn close(&self) {
+        if let Some(mut server) = self.server.borrow_mut().take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+#[track_caller]
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split_whitespace()).status().expect("run ip");
+    assert!(status.success(), "ip {args}");
+}

@@ -1,0 +1,61 @@
+//! Who runs in the laboratory, read from /proc.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub pid: i32,
+    /// The words of its command line, joined by blanks.
+    pub command: String,
+}
+
+impl Process {
+    pub fn kill(&self) {
+        let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+    }
+
+    pub fn stat(&self) -> Stat {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("the process runs");
+        let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 1..].split_whitespace().collect();
+        let number = |i: usize| fields[i].parse().expect("a number");
+        Stat { parent: number(1), session: number(3), terminal: number(4) }
+    }
+
+    /// What its open descriptors are, as /proc says: "pipe:[123]", "/dev/null".
+    pub fn open_files(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return Vec::new() };
+        entries
+            .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+            .collect()
+    }
+}
+
+pub struct Stat {
+    pub parent: i32,
+    pub session: i32,
+    /// 0 for a process that has no controlling terminal.
+    pub terminal: i32,
+}
+
+/// All processes of a network namespace, the test itself apart.
+pub fn in_namespace(net_inode: u64) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid: &i32| pid != std::process::id() as i32)
+        .filter(|pid| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns.ino() == net_inode))
+        .filter_map(|pid| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let words: Vec<_> = command.split(|&b| b == 0).map(String::from_utf8_lossy).collect();
+            Some(Process { pid, command: words.join(" ").trim_end().to_owned() })
+        })
+        .collect()
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !stat[stat.rfind(')').unwrap_or(0)..].starts_with(") Z")
+}
