@@ -43,14 +43,14 @@ _kvm_bridge_values()
     local link vm
     case $1 in
         uplink)
-            echo none
+            printf '%s\n' auto none
             for link in /sys/class/net/*; do
                 [[ $link == */lo || -d $link/bridge || -e $link/phy80211 || -e $link/tun_flags ]] && continue
                 [[ $(<"$link/type") == 1 ]] && echo "${link##*/}"
             done
             ;;
         model) printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 ;;
-        keep) printf '%s\n' on off ;;
+        keep | force) printf '%s\n' on off ;;
         vm)
             _kvm_bridge_vms | while read -r vm; do
                 # A comma in a value is written twice.
@@ -77,7 +77,7 @@ _kvm_bridge_nic()
         mapfile -t candidates < <(_kvm_bridge_values "$key")
         head+=$key=
     else
-        for key in uplink mac model ifname id vm keep mtu; do
+        for key in uplink mac model ifname id vm keep mtu force; do
             [[ ,$plain == *,$key=* ]] || candidates+=("$key=")
         done
     fi
@@ -145,7 +145,8 @@ _kvm_bridge()
         [[ $word == -* ]] || command+=" $word"
     done
     case $command in
-        "") _kvm_bridge_reply "${words[-1]}" plan mac --help --version ;;
+        "") _kvm_bridge_reply "${words[-1]}" plan recover mac --help --version ;;
+        " recover") _kvm_bridge_reply "${words[-1]}" --help ;;
         " plan") _kvm_bridge_reply "${words[-1]}" -- --help ;;
         " mac") _kvm_bridge_reply "${words[-1]}" list forget --help ;;
         " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;

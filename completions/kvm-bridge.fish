@@ -13,7 +13,7 @@
 function __kvm_bridge_values
     switch $argv[1]
         case uplink
-            echo none
+            printf '%s\n' auto none
             for link in /sys/class/net/*
                 set -l name (string split / $link)[-1]
                 test $name = lo -o -d $link/bridge -o -e $link/phy80211 -o -e $link/tun_flags && continue
@@ -21,7 +21,7 @@ function __kvm_bridge_values
             end
         case model
             printf '%s\n' e1000 virtio-net-pci e1000e rtl8139
-        case keep
+        case keep force
             printf '%s\n' on off
         case vm
             # A comma in a value is written twice.
@@ -51,7 +51,7 @@ function __kvm_bridge_nic
             printf '%s\tValue\n' $head$key=$candidate
         end
     else
-        for key in uplink mac model ifname id vm keep mtu
+        for key in uplink mac model ifname id vm keep mtu force
             string match -q "$key=*" -- $parts || printf '%s\tKey\n' $head$key=
         end
     end
@@ -88,6 +88,7 @@ complete -c kvm-bridge -n '__kvm_bridge_is_at plan' -a -- -d 'The arguments for 
 complete -c kvm-bridge -s h -l help -d 'Print help'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -s V -l version -d 'Print version'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a plan -d 'Print what qemu-kvm would do'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a recover -d 'Take back what a killed run left'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a mac -d 'The MAC addresses that VMs keep'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a list -d 'List VMs and their MAC addresses'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a forget -d 'Forget a VM'

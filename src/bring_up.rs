@@ -5,14 +5,16 @@
 //! alone before it takes the bridge away.
 
 use crate::argv::Line;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::net::apply::{self, Source};
 use crate::net::observe::{observe, unreadable};
-use crate::net::{apply, rtnl::Netlink};
+use crate::net::{gateway, rtnl::Netlink};
 use crate::plan::{BridgePlan, Plan, plan};
 use crate::reaper;
 use crate::request::Nic;
@@ -21,13 +23,18 @@ use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
 
 /// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
 #[derive(Debug)]
 pub struct Applied {
     lease: Lease,
     taps: Vec<OwnedFd>,
+    /// What people should know of: sentences.
+    pub news: Vec<String>,
 }
 
 impl Applied {
@@ -49,24 +56,26 @@ impl Applied {
 }
 
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
-pub fn bring_up(line: &Line) -> Result<Applied> {
+pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     if !process::can_change_network() {
         let what =
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
         return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
     }
+    process::hold_standard_places()?;
+    reaper::ensure_all()?;
     let mut devices = Vec::new();
     for nic in &line.nics {
         devices.push(tap::open_device().map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
     }
     let mut netlink = Netlink::open().map_err(unreadable)?;
-    let (host, claims) = observe_locked(&mut netlink, &line.nics)?;
-    let plan = plan(&line.nics, &host)?;
+    let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
+    let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new() };
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => Ok(Applied { lease, taps }),
+        Ok(taps) => Ok(Applied { lease, taps, news: made.news }),
         Err(error) => {
             made.take_back();
             Err(error)
@@ -86,15 +95,18 @@ fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> R
 struct Claim {
     files: Files,
     hold: Hold,
-    _lock: File,
+    lock: File,
+    /// The lock of all makers, where it may have to be made.
+    making: Option<Rc<File>>,
     /// The journal, where the bridge is there and ours.
     journal: Option<Journal>,
 }
 
 impl Drop for Claim {
-    /// Who held the lock alone and made nothing leaves nothing.
+    /// Who made nothing leaves nothing, if nobody else has the lock.
     fn drop(&mut self) {
-        if self.hold == Hold::Alone && !self.files.exist() {
+        if !self.files.exist() && self.lock.try_lock().is_ok() && !self.files.exist() {
+            self.making = None;
             self.files.remove();
         }
     }
@@ -103,22 +115,24 @@ impl Drop for Claim {
 type Claims = BTreeMap<IfName, Claim>;
 
 /// Looks at the host; where a bridge is missing or ours, under its lock.
-fn observe_locked(netlink: &mut Netlink, nics: &[Nic]) -> Result<(Host, Claims)> {
+fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Claims)> {
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
     for _ in 0..100 {
-        let before = observe(netlink, nics)?;
+        let before = observe(netlink, nics, config)?;
         let wanted = wanted_locks(&before, nics)?;
         if wanted.is_empty() {
             return Ok((before, Claims::new()));
         }
         // In the order of their names, so that no two wait for each other.
+        let is_maker = wanted.values().any(|hold| *hold == Hold::Alone);
+        let making = if is_maker { Some(Rc::new(Files::lock_making()?)) } else { None };
         let mut claims = Claims::new();
         for (bridge, hold) in &wanted {
             let files = Files::of(bridge)?;
             let lock = files.lock(*hold)?;
-            claims.insert(bridge.clone(), Claim { files, hold: *hold, _lock: lock, journal: None });
+            claims.insert(bridge.clone(), Claim { files, hold: *hold, lock, making: making.clone(), journal: None });
         }
-        let host = observe(netlink, nics)?;
+        let host = observe(netlink, nics, config)?;
         let is_as_before = wanted_locks(&host, nics)?.iter().all(|(bridge, hold)| {
             claims.get(bridge).is_some_and(|claim| claim.hold == Hold::Alone || *hold == Hold::Shared)
         });
@@ -163,11 +177,30 @@ fn is_tag(alias: &str) -> bool {
     alias.starts_with("kvm-bridge ")
 }
 
+/// How long a gateway may take to show that it is there.
+const BEFORE: Duration = Duration::from_secs(1);
+/// And to show that it still is.
+const AFTER: Duration = Duration::from_secs(4);
+
+/// What is to be said of a bridge that was made, if it is more than was asked for by name.
+fn news(journal: &Journal) -> Option<String> {
+    let (uplink, layer3) = journal.steps.iter().find_map(|step| match step {
+        Step::TakeUplink { uplink, layer3, .. } => Some((uplink, layer3)),
+        _ => None,
+    })?;
+    let bridge = &journal.bridge;
+    let until = if journal.keep { "" } else { ", until its last guest has gone" };
+    (!layer3.is_empty()).then(|| {
+        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}")
+    })
+}
+
 /// What was made so far.
 struct Made {
     netlink: Netlink,
     ours: Vec<(Journal, Files)>,
     set_up: Vec<u32>,
+    news: Vec<String>,
 }
 
 impl Made {
@@ -209,6 +242,8 @@ impl Made {
                 if !journal.keep {
                     reaper::ensure(&plan.bridge, files)?;
                 }
+                // Who made it may have been killed before this.
+                apply::configure(&journal)?;
                 self.set_up(plan, link.index)
             }
             (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
@@ -227,25 +262,66 @@ impl Made {
         if !keep {
             reaper::ensure(&plan.bridge, files)?;
         }
+        let answered = self.gateways(&journal)?;
         files.write(&journal)?;
-        let index = journal.index;
-        match apply::make(&mut self.netlink, &journal) {
+        // Until all of it has arrived the journal alone has all of it.
+        let made = match apply::make(&mut self.netlink, &journal) {
+            Ok(()) => self.check_gateways(&journal, &answered).map_err(|error| (error, Source::Bridge)),
+            Err(error) => Err((error, Source::Journal)),
+        };
+        let Err((error, source)) = made else {
+            self.news.extend(news(&journal));
+            let index = journal.index;
+            self.ours.push((journal, files.clone()));
+            return Ok(index);
+        };
+        match apply::undo(&mut self.netlink, &journal, source) {
             Ok(()) => {
-                self.ours.push((journal, files.clone()));
-                Ok(index)
-            }
-            Err(error) => {
                 files.remove();
                 Err(error)
             }
+            // The reaper tries again.
+            Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// The default gateways on the uplink that answer.
+    fn gateways(&mut self, journal: &Journal) -> Result<Vec<IpAddr>> {
+        let mut answered = Vec::new();
+        for step in &journal.steps {
+            if let Step::TakeUplink { index, layer3, .. } = step {
+                let gateways = layer3.default_gateways();
+                if !gateways.is_empty() {
+                    let found = gateway::answering(&mut self.netlink, &gateways, *index, false, BEFORE);
+                    answered.extend(found.map_err(unreadable)?);
+                }
+            }
+        }
+        Ok(answered)
+    }
+
+    /// A gateway that answered has to answer still.
+    fn check_gateways(&mut self, journal: &Journal, answered: &[IpAddr]) -> Result<()> {
+        if answered.is_empty() {
+            return Ok(());
+        }
+        let found = gateway::answering(&mut self.netlink, answered, journal.index, true, AFTER).map_err(unreadable)?;
+        if found.len() == answered.len() {
+            return Ok(());
+        }
+        let silent = answered.iter().filter(|gateway| !found.contains(gateway));
+        let silent: Vec<String> = silent.map(IpAddr::to_string).collect();
+        let what = format!("the gateway {} answered before and does not by the bridge", silent.join(" and "));
+        let remedy =
+            "All is as before. See whether the switch lets only one MAC in (port security), or take another uplink.";
+        Err(Error::new(what, remedy))
     }
 
     /// A journal of a bridge that is gone is what a kill of us, or a hand, left; of what it speaks of, what is still ours
     /// is undone.
     fn forget_stale(&mut self, files: &Files) -> Result<()> {
         match files.read()? {
-            Some(stale) => apply::undo(&mut self.netlink, &stale),
+            Some(stale) => apply::undo(&mut self.netlink, &stale, Source::Bridge),
             None => Ok(()),
         }
     }
@@ -266,8 +342,14 @@ impl Made {
             let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
             apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
         })?;
-        if tap.found.is_none() {
-            apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge)?;
+        match tap.found {
+            None => apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge)?,
+            Some(found) if !found.is_up => {
+                apply::set_up(&mut self.netlink, found.index, true)
+                    .map_err(|error| apply::failed(&tap.bridge, &format!("cannot set {name} up"), &error))?;
+                self.set_up.push(found.index);
+            }
+            Some(_) => {}
         }
         Ok(descriptor)
     }
@@ -279,7 +361,7 @@ impl Made {
         }
         for (journal, files) in self.ours.drain(..).rev() {
             // If not, the reaper tries again.
-            if apply::undo(&mut self.netlink, &journal).is_ok() {
+            if apply::undo(&mut self.netlink, &journal, Source::Bridge).is_ok() {
                 files.remove();
             }
         }

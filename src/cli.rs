@@ -2,10 +2,12 @@
 
 mod mac;
 mod plan;
+mod recover;
 
-use crate::error::{Error, FAILED};
+use crate::error::FAILED;
+use crate::{out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
-use std::io::Write;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Puts QEMU/KVM guests on the host's own network.
@@ -20,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
   kvm-bridge mac list
+  kvm-bridge recover
 
 Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)";
 
@@ -27,12 +30,18 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 enum Command {
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
+    /// Take back what a killed run left behind, in this network namespace
+    Recover(recover::Recover),
     /// The MAC addresses that VMs keep
     Mac(mac::Mac),
 }
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if words.first().is_some_and(|name| name == reaper::NAME) {
+        return ExitCode::from(reaper::main(&words) as u8);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -42,26 +51,15 @@ pub fn main() -> ExitCode {
     };
     let text = match cli.command {
         Command::Plan(plan) => plan.run(),
+        Command::Recover(recover) => recover.run(),
         Command::Mac(mac) => mac.run(),
     };
-    match text {
-        Ok(text) => print(&text),
+    match text.and_then(|text| out::print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "kvm-bridge: {error}");
+            out::say("kvm-bridge", &error);
             ExitCode::from(error.status())
         }
-    }
-}
-
-/// Prints a result; a reader that has gone is no fault, a full disk is.
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            let error = Error::new(format!("cannot write: {}", crate::error::reason(&error)), "See where stdout goes.");
-            let _ = writeln!(std::io::stderr(), "kvm-bridge: {error}");
-            ExitCode::from(FAILED)
-        }
-        _ => ExitCode::SUCCESS,
     }
 }
 

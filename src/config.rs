@@ -4,7 +4,10 @@
 //! is silently not there is worse than none.
 
 use crate::error::{Error, Result, reason};
-use serde::Deserialize;
+use crate::name::IfName;
+use crate::request::{Uplink, is_model};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +21,37 @@ pub struct Config {
     /// The real QEMU: a path, or a name to be found on PATH.
     pub qemu: Option<PathBuf>,
     /// The network card that guests see, in place of `e1000`.
+    #[serde(default, deserialize_with = "model")]
     pub model: Option<String>,
+    /// `[bridge.NAME]`: how a bridge is made that is missing.
+    #[serde(rename = "bridge", default)]
+    pub bridges: BTreeMap<IfName, Bridge>,
+}
+
+/// What is not said on the command line about a bridge that is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bridge {
+    /// Its port to the network.
+    #[serde(default, deserialize_with = "uplink")]
+    pub uplink: Option<Uplink>,
+    /// Whether it stays when its last guest has gone.
+    pub keep: Option<bool>,
+    /// Its MTU in bytes.
+    pub mtu: Option<u32>,
+}
+
+fn model<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    match is_model(&text) {
+        true => Ok(Some(text)),
+        false => Err(serde::de::Error::custom(format!("'{text}' is no name of a device"))),
+    }
+}
+
+fn uplink<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Uplink>, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map(Some).map_err(|error: Error| serde::de::Error::custom(error.to_string().replace("\n ", ".")))
 }
 
 impl Config {
@@ -29,13 +62,20 @@ impl Config {
             Some(path) => Self::read(&path)?,
             None => Self::default(),
         };
-        Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model) })
+        let mut bridges = system.bridges;
+        bridges.extend(own.bridges);
+        Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
+    }
+
+    /// What is configured for a bridge.
+    pub fn bridge(&self, name: &IfName) -> Bridge {
+        self.bridges.get(name).cloned().unwrap_or_default()
     }
 
     fn read(path: &Path) -> Result<Self> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text).map_err(|why| {
-                let remedy = "Its keys are qemu = \"PATH\" and model = \"DEVICE\".";
+                let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep and mtu.";
                 Error::new(format!("{}: {why}", path.display()), remedy)
             }),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

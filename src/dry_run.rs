@@ -19,13 +19,14 @@ use std::os::unix::ffi::OsStrExt;
 pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
-    let host = observe(&mut netlink, &line.nics)?;
-    let plan = plan(&line.nics, &host)?;
+    let host = observe(&mut netlink, &line.nics, config)?;
+    let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, &given)?;
     let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
-    let names = tap_names(&mut netlink, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
+    let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
+    let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
     let mut text = String::new();
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
@@ -46,9 +47,9 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     Ok(text)
 }
 
-/// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free.
-fn tap_names(netlink: &mut Netlink, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
-    let mut used: BTreeSet<IfName> = wanted.iter().flatten().cloned().collect();
+/// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.
+fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
+    used.extend(wanted.iter().flatten().cloned());
     let mut names = Vec::new();
     for name in wanted {
         names.push(match name {
@@ -69,18 +70,22 @@ fn tap_names(netlink: &mut Netlink, wanted: Vec<Option<IfName>>) -> Result<Vec<I
     Ok(names)
 }
 
-/// A word for a shell, as it is where no shell minds. Bytes that are not UTF-8 as `$'\xNN'`, which bash, zsh and POSIX.1-2024 shells read.
+/// A word for a shell, as it is where no shell minds. Bytes that are not UTF-8 as `printf` gives them, which every POSIX
+/// shell can be asked for.
 fn quote(word: &OsStr) -> String {
     match word.to_str() {
         Some(text) if is_plain(text) => text.to_owned(),
         Some(text) => shell_words::quote(text).into_owned(),
         None => {
-            let bytes = word.as_bytes().iter().map(|byte| match byte {
-                b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
-                b' '..=b'~' => char::from(*byte).to_string(),
-                _ => format!("\\x{byte:02x}"),
+            let chunks = word.as_bytes().utf8_chunks().map(|chunk| {
+                let valid = match chunk.valid() {
+                    "" => String::new(),
+                    text => shell_words::quote(text).into_owned(),
+                };
+                let odd: String = chunk.invalid().iter().map(|byte| format!("\\{byte:03o}")).collect();
+                if odd.is_empty() { valid } else { format!("{valid}\"$(printf '{odd}')\"") }
             });
-            format!("$'{}'", bytes.collect::<String>())
+            chunks.collect()
         }
     }
 }

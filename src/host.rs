@@ -1,6 +1,7 @@
 //! What the kernel has now, as far as a plan needs it. Filled in by `net::observe`; pure data here.
 #![forbid(unsafe_code)]
 
+use crate::layer3::Layer3;
 use crate::mac::Mac;
 use crate::name::IfName;
 use std::collections::BTreeMap;
@@ -12,8 +13,12 @@ pub struct Host {
     pub links: BTreeMap<IfName, Option<Link>>,
     /// For each bridge that is missing, an address that it can be pinned to.
     pub fresh_macs: BTreeMap<IfName, Mac>,
-    /// Interfaces that could be an uplink, to be named in an error.
-    pub candidates: Vec<IfName>,
+    /// The interfaces of the default routes, the preferred one first. Looked up where an uplink has to be chosen.
+    pub default_uplinks: Vec<IfName>,
+    /// All interfaces. Looked up where no uplink is in sight, for the error that is going to come.
+    pub all: Vec<Link>,
+    /// The settings (`SETTINGS`) that a new link begins with.
+    pub default_settings: BTreeMap<String, String>,
 }
 
 impl Host {
@@ -22,6 +27,30 @@ impl Host {
         self.links.get(name)?.as_ref()
     }
 }
+
+/// The settings of an interface that decide on what it lets through and answers, as FAMILY/NAME: see
+/// Documentation/networking/ip-sysctl.rst. They follow from an uplink to its bridge.
+pub const SETTINGS: [&str; 19] = [
+    "ipv4/accept_redirects",
+    "ipv4/arp_announce",
+    "ipv4/arp_ignore",
+    "ipv4/forwarding",
+    "ipv4/promote_secondaries",
+    "ipv4/proxy_arp",
+    "ipv4/route_localnet",
+    "ipv4/rp_filter",
+    "ipv4/send_redirects",
+    "ipv4/src_valid_mark",
+    "ipv6/disable_ipv6",
+    "ipv6/forwarding",
+    "ipv6/accept_ra",
+    "ipv6/accept_ra_defrtr",
+    "ipv6/accept_ra_pinfo",
+    "ipv6/accept_redirects",
+    "ipv6/autoconf",
+    "ipv6/proxy_ndp",
+    "ipv6/use_tempaddr",
+];
 
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +73,12 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Its ifalias; bytes that are not UTF-8 are replaced.
     pub alias: Option<String>,
-    /// Global addresses on it, with their prefix lengths. Looked up for an uplink only.
-    pub addresses: Vec<String>,
+    /// What the host has on it. Looked up for an uplink only.
+    pub layer3: Layer3,
+    /// Its own settings, of `SETTINGS`. Looked up for an uplink only.
+    pub settings: BTreeMap<String, String>,
+    /// Who looks after its addresses, and would be surprised. Looked up for an uplink only.
+    pub keeper: Option<String>,
     /// Whether it is Wi-Fi. Looked up for an uplink only.
     pub is_wifi: bool,
     /// Who has it open, as `NAME (PID)`. Looked up for a TAP that is asked for by name only.
@@ -68,4 +101,26 @@ pub enum Kind {
     Other(String),
     /// No kind: a network card.
     Card,
+}
+
+impl Link {
+    /// A link of which nothing is known but its name and index.
+    pub fn bare(index: u32, name: IfName) -> Self {
+        Self {
+            index,
+            name,
+            kind: Kind::Card,
+            is_ethernet: false,
+            is_up: false,
+            mac: None,
+            mtu: 0,
+            controller: None,
+            alias: None,
+            layer3: Layer3::default(),
+            settings: BTreeMap::new(),
+            keeper: None,
+            is_wifi: false,
+            holder: None,
+        }
+    }
 }

@@ -8,9 +8,11 @@ use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
 use crate::name::IfName;
 use crate::step::Step;
+use crate::sys::files;
 use crate::sys::lock::{self, Hold};
 use rand::TryRng;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +20,11 @@ use std::path::PathBuf;
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written.
-const VERSION: u32 = 1;
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`.
+const VERSION: u32 = 2;
+
+/// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
+const FIRST_INDEX: u32 = 0x4000_0000;
 
 /// One bridge of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +39,9 @@ pub struct Journal {
     token: String,
     /// Whether it stays when its last guest has gone.
     pub keep: bool,
+    /// When it was written, in seconds since the machine was booted.
+    #[serde(default)]
+    since: u64,
     /// What is done, in order; to be undone from the end.
     pub steps: Vec<Step>,
 }
@@ -46,10 +54,14 @@ impl Journal {
             Error::new(format!("the kernel gives no random bytes: {error}"), "A usual /dev/urandom is needed.")
         })?;
         let [a, b, c, d, ..] = random;
-        // Far above what the kernel hands out by itself, and a positive int.
-        let index = u32::from_ne_bytes([a, b, c, d]) & 0x3fff_ffff | 0x4000_0000;
+        let index = u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { version: VERSION, bridge, index, token, keep, steps })
+        Ok(Self { version: VERSION, bridge, index, token, keep, since: uptime(), steps })
+    }
+
+    /// How long ago it was written, in seconds.
+    pub fn age(&self) -> u32 {
+        uptime().saturating_sub(self.since).try_into().unwrap_or(u32::MAX)
     }
 
     /// The bridge's alias: for people, and for `owns`.
@@ -57,9 +69,14 @@ impl Journal {
         format!("kvm-bridge {}", self.token)
     }
 
-    /// Whether this link is the bridge that the journal speaks of.
+    /// Whether this link is the bridge that the journal speaks of: a bridge of that index, which no other has by chance,
+    /// with its alias or, if somebody gave it another one, with its address.
     pub fn owns(&self, link: &Link) -> bool {
-        link.kind == Kind::Bridge && link.index == self.index && link.alias.as_deref() == Some(&self.alias())
+        let has_its_index = link.index == self.index && self.index >= FIRST_INDEX;
+        let has_its_alias = link.alias.as_deref() == Some(&self.alias());
+        let has_its_mac = link.mac.is_some()
+            && self.steps.iter().any(|step| matches!(step, Step::AddBridge { mac, .. } if link.mac == Some(*mac)));
+        link.kind == Kind::Bridge && has_its_index && (has_its_alias || has_its_mac)
     }
 
     /// Whether this link is a port of that bridge.
@@ -76,6 +93,11 @@ impl Journal {
     }
 }
 
+/// Seconds since the machine was booted, sleep included, as lifetimes of addresses count.
+fn uptime() -> u64 {
+    rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec.try_into().unwrap_or_default()
+}
+
 /// The files of one bridge in this network namespace.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -83,15 +105,33 @@ pub struct Files {
     bridge: IfName,
 }
 
+/// The folder of the network namespace that the calling thread is in.
+fn folder() -> Result<PathBuf> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(|error| {
+        let what = format!("cannot tell the network namespace: {}", reason(&error));
+        Error::new(what, "A mounted /proc is needed.")
+    })?;
+    Ok(PathBuf::from(RUN).join(namespace.ino().to_string()))
+}
+
 impl Files {
     /// Those of a bridge of the network namespace that the calling thread is in.
     pub fn of(bridge: &IfName) -> Result<Self> {
-        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(|error| {
-            let what = format!("cannot tell the network namespace: {}", reason(&error));
-            Error::new(what, "A mounted /proc is needed.")
-        })?;
-        let folder = PathBuf::from(RUN).join(namespace.ino().to_string());
-        Ok(Self { folder, bridge: bridge.clone() })
+        Ok(Self { folder: folder()?, bridge: bridge.clone() })
+    }
+
+    /// Those of all bridges that have any there.
+    pub fn all() -> Result<Vec<Self>> {
+        let folder = folder()?;
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let bridge = |entry: fs::DirEntry| IfName::new(entry.file_name().to_str()?.rsplit_once('.')?.0).ok();
+        let bridges: BTreeSet<IfName> = entries.filter_map(bridge).collect();
+        Ok(bridges.into_iter().map(|bridge| Self { folder: folder.clone(), bridge }).collect())
+    }
+
+    /// The bridge's name.
+    pub fn bridge(&self) -> &IfName {
+        &self.bridge
     }
 
     fn path(&self, end: &str) -> PathBuf {
@@ -101,6 +141,15 @@ impl Files {
     /// Whether there is a journal.
     pub fn exist(&self) -> bool {
         self.path("json").exists()
+    }
+
+    /// Waits for the lock of all who make bridges in this network namespace: an uplink can be only one's.
+    pub fn lock_making() -> Result<File> {
+        let folder = folder()?;
+        lock::wait_for_folder(&folder).map_err(|error| {
+            let what = format!("cannot use {}: {}", folder.display(), reason(&error));
+            Error::new(what, "Making bridges needs a writable /run: run it as root.")
+        })
     }
 
     /// Waits for the bridge's lock: alone to make, keep or delete it, shared to join it.
@@ -123,11 +172,13 @@ impl Files {
         };
         let broken = |why: String| {
             let what = format!("cannot read the journal {}: {why}", path.display());
-            Error::new(what, format!("Look at 'ip link show {}', and delete or move the file.", self.bridge))
+            let remedy =
+                "Mend the file. Without it the bridge is not taken back any more: move it away, then ip link del";
+            Error::new(what, format!("{remedy} {}", self.bridge))
         };
         let journal: Journal = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-        if journal.version != VERSION {
-            return Err(broken(format!("its version {} is not ours, {VERSION}", journal.version)));
+        if !(1..=VERSION).contains(&journal.version) {
+            return Err(broken(format!("its version {} is not one of ours, 1 to {VERSION}", journal.version)));
         }
         Ok(Some(journal))
     }
@@ -136,13 +187,13 @@ impl Files {
     pub fn write(&self, journal: &Journal) -> Result<()> {
         let (path, new) = (self.path("json"), self.path("new"));
         let text = serde_json::to_vec_pretty(journal).map_err(io::Error::from);
-        let written = text.and_then(|text| fs::write(&new, text)).and_then(|()| fs::rename(&new, path));
+        let written = text.and_then(|text| files::replace(&path, &new, &text, false));
         written.map_err(|error| self.failed("json", &error))
     }
 
     /// Leaves an error for people to find: the reaper has no terminal.
     pub fn complain(&self, error: &Error) {
-        let _ = fs::write(self.path("error"), format!("{error}\n"));
+        let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 
     /// Deletes them all; for who holds the lock alone.
@@ -150,9 +201,11 @@ impl Files {
         for end in ["json", "new", "error", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
-        // The folders go with their last file.
-        let _ = fs::remove_dir(&self.folder);
-        let _ = fs::remove_dir(RUN);
+        // The folders go with their last file, unless somebody is about to make one.
+        if File::open(&self.folder).is_ok_and(|folder| folder.try_lock().is_ok()) {
+            let _ = fs::remove_dir(&self.folder);
+            let _ = fs::remove_dir(RUN);
+        }
     }
 
     fn failed(&self, end: &str, error: &io::Error) -> Error {
@@ -164,6 +217,7 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer3::Layer3;
     use crate::mac::Mac;
 
     fn journal() -> Journal {
@@ -171,7 +225,7 @@ mod tests {
         let steps = vec![
             Step::AddBridge { bridge: br0.clone(), mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1400) },
             Step::SetUp { link: br0.clone() },
-            Step::TakeUplink { bridge: br0.clone(), uplink: eth0.clone(), index: 2 },
+            Step::TakeUplink { bridge: br0.clone(), uplink: eth0.clone(), index: 2, layer3: Layer3::default() },
             Step::SetUp { link: eth0 },
         ];
         Journal::new(br0, false, steps).unwrap()
@@ -196,22 +250,13 @@ mod tests {
     fn another_bridge_of_the_same_name_is_not_ours() {
         let journal = journal();
         let ours = Link {
-            index: journal.index,
-            name: journal.bridge.clone(),
             kind: Kind::Bridge,
-            is_ethernet: true,
-            is_up: true,
-            mac: None,
-            mtu: 1500,
-            controller: None,
             alias: Some(journal.alias()),
-            addresses: Vec::new(),
-            is_wifi: false,
-            holder: None,
+            ..Link::bare(journal.index, journal.bridge.clone())
         };
         assert!(journal.owns(&ours));
         assert!(!journal.owns(&Link { index: 7, ..ours.clone() }));
-        assert!(!journal.owns(&Link { alias: None, ..ours.clone() }));
+        assert!(!journal.owns(&Link { alias: Some("kvm-bridge 00".to_owned()), ..ours.clone() }));
         assert!(!journal.owns(&Link { kind: Kind::Card, ..ours }));
     }
 }

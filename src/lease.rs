@@ -16,10 +16,10 @@
 use crate::argv::scan::Identity;
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
-use crate::sys::lock;
+use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -150,17 +150,22 @@ impl Store {
     /// network card; each other card has the slot's own, which is made now if it is the first time. `is_in_use` is
     /// asked about an address that is about to be made.
     pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
+        let _all = self.lock()?;
         let (lock, slot) = self.take_slot(vm)?;
         let known = self.read(vm)?;
         let macs = match complete(known.as_ref(), slot, given) {
             Some(macs) => macs,
             None => self.add(vm, slot, given, is_in_use)?,
         };
+        check_different(&macs)?;
         Ok(Lease { lock, slot, macs })
     }
 
     /// The addresses that `take` would give now, `None` for one that it would make. Changes nothing.
     pub fn peek(&self, vm: &VmKey, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
+        // Else a start at this moment would take a slot for taken that is only looked at.
+        let path = self.folder.join("lock");
+        let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
         let known = self.read(vm)?;
         let is_free = |slot: &usize| match File::open(self.file(vm, &slot.to_string())) {
             Ok(file) => file.try_lock().is_ok(),
@@ -183,7 +188,7 @@ impl Store {
         Err(Error::new(what, "Give the VMs names of their own: -name, or vm=."))
     }
 
-    /// Makes the addresses that a slot lacks.
+    /// Makes the addresses that a slot lacks; for who holds the lock.
     fn add(
         &self,
         vm: &VmKey,
@@ -191,7 +196,6 @@ impl Store {
         given: &[Option<Mac>],
         mut is_in_use: impl FnMut(Mac) -> bool,
     ) -> Result<Vec<Mac>> {
-        let _lock = self.lock()?;
         let mut record = self.read(vm)?.unwrap_or(Record { version: VERSION, vm: vm.0.clone(), slots: Vec::new() });
         if record.slots.len() <= slot {
             record.slots.resize(slot + 1, Vec::new());
@@ -200,16 +204,29 @@ impl Store {
         if own.len() < given.len() {
             own.resize(given.len(), None);
         }
-        let mut macs = Vec::new();
-        for (own, given) in own.iter_mut().zip(given) {
-            let mac = match given.or(*own) {
-                Some(mac) => mac,
-                None => *own.insert(self.make(vm, &mut is_in_use)?),
-            };
-            macs.push(mac);
+        let mut made = Vec::new();
+        let mut fill = || {
+            let mut macs = Vec::new();
+            for (own, given) in own.iter_mut().zip(given) {
+                let mac = match given.or(*own) {
+                    Some(mac) => mac,
+                    None => {
+                        let mac = self.make(vm, &mut is_in_use)?;
+                        made.push(mac);
+                        *own.insert(mac)
+                    }
+                };
+                macs.push(mac);
+            }
+            Ok(macs)
+        };
+        let macs = fill().and_then(|macs| self.write(vm, &record).map(|()| macs));
+        if macs.is_err() {
+            for mac in made {
+                let _ = fs::remove_file(self.claim(mac));
+            }
         }
-        self.write(vm, &record)?;
-        Ok(macs)
+        macs
     }
 
     /// An address that nobody has, claimed for the VM.
@@ -220,11 +237,14 @@ impl Store {
                 continue;
             }
             let path = self.claim(mac);
-            let claimed = create_folder(&path)
-                .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
-                .and_then(|mut file| file.write_all(vm.0.as_bytes()));
-            match claimed {
-                Ok(()) => return Ok(mac),
+            match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
+                Ok(mut file) => match file.write_all(vm.0.as_bytes()) {
+                    Ok(()) => return Ok(mac),
+                    Err(error) => {
+                        let _ = fs::remove_file(&path);
+                        return Err(unusable(&path, &error));
+                    }
+                },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(unusable(&path, &error)),
             }
@@ -249,41 +269,45 @@ impl Store {
     fn write(&self, vm: &VmKey, record: &Record) -> Result<()> {
         let (path, new) = (self.file(vm, "json"), self.file(vm, "new"));
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
-        let written = text.and_then(|text| {
-            let mut file = File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        });
-        written.map_err(|error| unusable(&path, &error))
+        let written = text.and_then(|text| files::replace(&path, &new, &text, true));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&new);
+            unusable(&path, &error)
+        })
     }
 
-    /// All records, by VM; a file that can't be read is an error of its own.
-    pub fn list(&self) -> Result<Vec<Record>> {
+    /// All records, by VM, and an error for each file that can't be read.
+    pub fn list(&self) -> Result<(Vec<Record>, Vec<Error>)> {
         let folder = self.folder.join("vms");
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(unusable(&folder, &error)),
         };
         let files = entries.flatten().map(|entry| entry.path());
         let files = files.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        let mut records: Vec<Record> =
-            files.filter_map(|path| read_record(&path).transpose()).collect::<Result<_>>()?;
+        let (mut records, mut faults) = (Vec::new(), Vec::new());
+        for path in files {
+            match read_record(&path) {
+                Ok(record) => records.extend(record),
+                Err(error) => faults.push(error),
+            }
+        }
         records.sort_by(|a, b| a.vm.cmp(&b.vm));
-        Ok(records)
+        Ok((records, faults))
     }
 
     /// Forgets a VM, called by its key or by the text of it, and tells its key. One that runs is not forgotten. A file
     /// that can't be read is moved aside, not deleted.
     pub fn forget(&self, name: &str) -> Result<String> {
-        let _lock = self.lock()?;
+        let path = self.folder.join("lock");
+        let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
         if let Some(path) = self.broken_file_of(name) {
-            let aside = path.with_extension("broken");
+            let aside = aside(&path);
             fs::rename(&path, &aside).map_err(|error| unusable(&path, &error))?;
             return Ok(format!("name:{name} (its broken file is kept as {})", aside.display()));
         }
-        let records = self.list()?;
+        let (records, _) = self.list()?;
         let is_called = |record: &&Record| record.vm == name || VmKey(record.vm.clone()).display() == name;
         let matching: Vec<&Record> = records.iter().filter(is_called).collect();
         let record = match matching.as_slice() {
@@ -349,15 +373,26 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
     }
 }
 
-fn create_folder(file: &Path) -> io::Result<()> {
-    match file.parent() {
-        Some(folder) if !folder.exists() => fs::create_dir_all(folder),
-        _ => Ok(()),
+/// An address that is given for one card may be the one that the VM keeps for another.
+fn check_different(macs: &[Mac]) -> Result<()> {
+    for (at, mac) in macs.iter().enumerate() {
+        if macs[..at].contains(mac) {
+            let what = format!("mac={mac} is the address of another network card of this VM");
+            return Err(Error::new(what, "Each network card has an address of its own."));
+        }
     }
+    Ok(())
+}
+
+/// A name for a file that can't be read, which no earlier one has.
+fn aside(path: &Path) -> PathBuf {
+    let names = (1..).map(|number| if number == 1 { "broken".to_owned() } else { format!("broken{number}") });
+    let mut free = names.map(|end| path.with_extension(end)).filter(|path| !path.exists());
+    free.next().unwrap_or_else(|| path.with_extension("broken"))
 }
 
 fn broken(path: &Path, why: &str) -> Error {
-    let (path, aside) = (path.display(), path.with_extension("broken"));
+    let (path, aside) = (path.display(), aside(path));
     Error::new(
         format!("the MAC addresses in {path} cannot be read: {why}"),
         format!("Mend the file, or move it aside for new ones: mv {path} {}", aside.display()),
@@ -413,7 +448,7 @@ mod tests {
         let (_folder, store) = store();
         let given = Mac([2, 0, 0, 0, 0, 1]);
         assert_eq!(store.take(&key("a"), &[Some(given)], |_| false).unwrap().macs, [given]);
-        assert!(store.list().unwrap().is_empty());
+        assert!(store.list().unwrap().0.is_empty());
     }
 
     #[test]

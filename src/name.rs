@@ -21,13 +21,24 @@ impl IfName {
         let fault = match name {
             "" => "an interface name cannot be empty".to_owned(),
             "." | ".." => format!("'{name}' cannot be the name of an interface"),
+            "all" | "default" => format!("'{name}' is the kernel's word for settings of many interfaces"),
             _ if name.len() > Self::MAX => format!("the interface name '{name}' has {} bytes", name.len()),
+            // The kernel's isspace() counts the byte of Latin-1's non-breaking blank.
+            _ if name.bytes().any(|byte| byte == 0xa0) => {
+                format!("the interface name '{name}' has a byte a0 in it, which the kernel takes for a blank")
+            }
             _ => match name.chars().find(|c| "/:%".contains(*c) || c.is_whitespace() || c.is_control()) {
                 Some(bad) => format!("the interface name {name:?} has a {bad:?} in it"),
                 None => return Ok(Self(name.to_owned())),
             },
         };
         Err(Error::new(fault, "Give a name of 1 to 15 bytes without blanks and without / : %, such as br0."))
+    }
+
+    /// The name of an interface that is there, as the kernel tells it: any name, with bytes that are not UTF-8 replaced.
+    /// Good to be shown, and to be compared.
+    pub fn seen(name: String) -> Self {
+        Self(name)
     }
 
     /// The name as text.

@@ -1,5 +1,7 @@
 //! The kernel's network configuration: read and changed over rtnetlink.
 
 pub mod apply;
+pub mod gateway;
+pub mod keeper;
 pub mod observe;
 pub mod rtnl;

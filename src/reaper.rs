@@ -9,7 +9,8 @@
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
-use crate::net::apply;
+use crate::net::apply::{self, Source};
+use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::sys::lock::Hold;
 use crate::sys::process;
@@ -34,6 +35,18 @@ pub fn ensure(bridge: &IfName, files: &Files) -> Result<()> {
     }
 }
 
+/// Sees to it that every bridge of ours in this network namespace has its reaper: those of bridges that this start has
+/// nothing to do with may have been killed. It will do what is left to be done.
+pub fn ensure_all() -> Result<()> {
+    for files in Files::all()? {
+        // One that can't be read is an error for who uses that bridge.
+        if files.read().is_ok_and(|journal| journal.is_some_and(|journal| !journal.keep)) {
+            ensure(files.bridge(), &files)?;
+        }
+    }
+    Ok(())
+}
+
 fn spawn(bridge: &IfName, lock: &File) -> Result<()> {
     let words = [NAME, bridge.as_str()].map(|word| CString::new(word).unwrap_or_default());
     process::leave_behind(&[words[0].as_c_str(), words[1].as_c_str()], lock)
@@ -46,57 +59,97 @@ pub fn main(words: &[OsString]) -> i32 {
         return 1;
     };
     let _ = nix::sys::prctl::set_name(c"kvm-bridge-reap");
+    process::ignore_requests_to_end();
+    let mut own = Some(process::inherited());
     let Ok(files) = Files::of(&bridge) else {
         return 1;
     };
     // What fails now may work in a moment: memory, a link that is being changed by another.
-    for _ in 0..ATTEMPTS {
-        match watch(&bridge, &files) {
+    for attempt in 1..=ATTEMPTS {
+        match watch(&bridge, &files, &mut own) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
-        std::thread::sleep(GRACE);
+        if attempt < ATTEMPTS {
+            std::thread::sleep(GRACE);
+        }
     }
     1
 }
 
-fn watch(bridge: &IfName, files: &Files) -> Result<()> {
+/// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the
+/// bridge's lock is still held, so that whoever comes next finds that there is no reaper any more.
+fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
-    let mut idle_since = None;
+    let mut idle_since: Option<Instant> = None;
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
         let Some(journal) = files.read()? else {
             files.remove();
+            drop(own.take());
             return Ok(());
         };
         if journal.keep {
+            drop(own.take());
             return Ok(());
         }
         match guests(&mut netlink, &journal).map_err(deaf)? {
-            // Somebody else deleted it, or it was never made.
-            None => {
-                apply::undo(&mut netlink, &journal)?;
-                files.remove();
+            Some(guests) if guests > 0 => idle_since = None,
+            Some(_) if idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
+            // Its time is over, or somebody else deleted it, or it was never made.
+            _ => {
+                restore(&mut netlink, files, &journal)?;
+                drop(own.take());
                 return Ok(());
             }
-            Some(0) => {
-                let since: Instant = *idle_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= GRACE {
-                    apply::undo(&mut netlink, &journal)?;
-                    files.remove();
-                    return Ok(());
-                }
-            }
-            Some(_) => idle_since = None,
         }
         drop(lock);
-        wait(&news, idle_since.map(|since: Instant| GRACE.saturating_sub(since.elapsed())))?;
+        wait(&news, idle_since.map(|since| GRACE.saturating_sub(since.elapsed())))?;
+    }
+}
+
+/// Undoes a journal; for who holds the lock alone.
+fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()> {
+    apply::undo(netlink, journal, Source::Bridge)?;
+    files.remove();
+    Ok(())
+}
+
+/// What `look_after` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A bridge with so many ports beside its uplink. It has a reaper.
+    InUse(usize),
+    /// A bridge that is to stay.
+    Kept,
+    /// A bridge that nobody uses any more, or less than a bridge: it was undone.
+    Undone,
+    /// No journal any more.
+    Nothing,
+}
+
+/// Does at once what a reaper would have done in time.
+pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
+    let _lock = files.lock(Hold::Alone)?;
+    let Some(journal) = files.read()? else {
+        files.remove();
+        return Ok(Found::Nothing);
+    };
+    match guests(netlink, &journal).map_err(unreadable)? {
+        Some(guests) if guests > 0 => {
+            if !journal.keep {
+                ensure(files.bridge(), files)?;
+            }
+            Ok(Found::InUse(guests))
+        }
+        Some(_) if journal.keep => Ok(Found::Kept),
+        _ => restore(netlink, files, &journal).map(|()| Found::Undone),
     }
 }
 
@@ -105,8 +158,7 @@ fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<us
     if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
         return Ok(None);
     }
-    let ports = netlink.ports(journal.index)?;
-    Ok(Some(ports.iter().filter(|port| !journal.uplinks().any(|uplink| uplink == port.index)).count()))
+    Ok(Some(apply::ports_of_others(netlink, journal)?.len()))
 }
 
 /// Sleeps until there is news, for `time` at the most.

@@ -9,12 +9,15 @@ use crate::name::IfName;
 use crate::optstr;
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::str::FromStr;
 
 /// Where a missing bridge gets its way to the network from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Uplink {
     /// Nowhere: the guests and the host reach each other only.
     Isolated,
+    /// The interface of the default route becomes a port.
+    Auto,
     /// This interface of the host becomes a port.
     Link(IfName),
 }
@@ -24,7 +27,7 @@ pub enum Uplink {
 pub struct Nic {
     /// The bridge that it is on.
     pub bridge: IfName,
-    /// `uplink=`: needed only where the bridge is missing.
+    /// `uplink=`: of a bridge that is missing.
     pub uplink: Option<Uplink>,
     /// `mac=`: the guest's address, for this run only.
     pub mac: Option<Mac>,
@@ -40,12 +43,18 @@ pub struct Nic {
     pub keep: Option<bool>,
     /// `mtu=`: of a bridge that is made, in bytes.
     pub mtu: Option<u32>,
+    /// `force=`: to take an uplink that somebody else looks after.
+    pub force: bool,
 }
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 8] = [
-    ("uplink", "IFACE|none", "if the bridge is missing: the port to the network, or none for guests and host alone"),
+pub const KEYS: [(&str, &str, &str); 9] = [
+    (
+        "uplink",
+        "IFACE|auto|none",
+        "if the bridge is missing: its port to the network (default: auto, the default route's)",
+    ),
     ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
     ("model", "DEVICE", "the network card that the guest sees (default: e1000)"),
     ("ifname", "NAME", "the TAP's name on the host (default: the kernel's next tapN)"),
@@ -53,6 +62,7 @@ pub const KEYS: [(&str, &str, &str); 8] = [
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
+    ("force", "on|off", "on: take the uplink though a network manager or DHCP client looks after it"),
 ];
 
 impl Nic {
@@ -82,6 +92,7 @@ impl Nic {
             vm: None,
             keep: None,
             mtu: None,
+            force: false,
         };
         let mut seen = HashSet::new();
         for optstr::Param { key, value } in params {
@@ -111,10 +122,9 @@ impl Nic {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let wrong = || Error::new(format!("{key}={value} is not {key}={}", form_of(key)), "See --bridge-help.");
         match key {
-            "uplink" if value == "none" => self.uplink = Some(Uplink::Isolated),
-            "uplink" => self.uplink = Some(Uplink::Link(IfName::new(value)?)),
+            "uplink" => self.uplink = Some(value.parse()?),
             "mac" => self.mac = Some(value.parse::<Mac>()?.check_unicast()?),
-            "model" if is_word(value, "-_.") => self.model = Some(value.to_owned()),
+            "model" if is_model(value) => self.model = Some(value.to_owned()),
             "model" => {
                 let remedy = "Give the name of a QEMU device; qemu-kvm -device help lists them.";
                 return Err(Error::new(format!("model='{value}' is no name of a device"), remedy));
@@ -130,13 +140,8 @@ impl Nic {
             }
             "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
-            "keep" => {
-                self.keep = Some(match value {
-                    "on" => true,
-                    "off" => false,
-                    _ => return Err(wrong()),
-                })
-            }
+            "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
+            "force" => self.force = switch(value).ok_or_else(wrong)?,
             // ETH_MIN_MTU and ETH_MAX_MTU of the kernel.
             "mtu" => match value.parse() {
                 Ok(mtu @ 68..=65535) => self.mtu = Some(mtu),
@@ -148,8 +153,33 @@ impl Nic {
     }
 }
 
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+impl FromStr for Uplink {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "none" => Self::Isolated,
+            "auto" => Self::Auto,
+            name => Self::Link(IfName::new(name)?),
+        })
+    }
+}
+
 fn form_of(key: &str) -> &'static str {
     KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
+}
+
+/// Whether this can be the name of a QEMU device.
+pub fn is_model(text: &str) -> bool {
+    is_word(text, "-_.")
 }
 
 fn is_word(text: &str, more: &str) -> bool {
@@ -186,6 +216,12 @@ pub fn check_together(nics: &[Nic]) -> Result<()> {
     Ok(())
 }
 
+/// The error of two bridges that want the same uplink.
+pub fn taken_twice(uplink: &IfName, other: &IfName) -> Error {
+    let what = format!("{uplink} is already to be the uplink of {other}");
+    Error::new(what, "An interface is a port of one bridge only: give another, or uplink=none.")
+}
+
 fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
     fn differ<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
         matches!((one, other), (Some(one), Some(other)) if one != other)
@@ -204,10 +240,7 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
             }
         }
     } else if let (Some(Uplink::Link(link)), true) = (&one.uplink, one.uplink == other.uplink) {
-        return Err(Error::new(
-            format!("{link} is already to be the uplink of {}", one.bridge),
-            "An interface is a port of one bridge only: give another, or uplink=none.",
-        ));
+        return Err(taken_twice(link, &one.bridge));
     }
     Ok(())
 }

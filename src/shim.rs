@@ -9,23 +9,19 @@ use crate::bring_up::{Applied, bring_up};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::launch::{self, Qemu};
-use crate::{dry_run, reaper};
+use crate::{dry_run, out, reaper};
 use std::env;
 use std::ffi::OsString;
-use std::io::Write;
 
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return reaper::main(&words);
     }
-    match run(words) {
-        Ok(text) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            0
-        }
+    match run(words).and_then(|text| out::print(&text)) {
+        Ok(()) => 0,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "qemu-kvm: {error}");
+            out::say("qemu-kvm", &error);
             i32::from(error.status())
         }
     }
@@ -34,12 +30,12 @@ pub fn main(words: Vec<OsString>) -> i32 {
 /// Becomes QEMU, or returns what was asked to be printed instead.
 fn run(words: Vec<OsString>) -> Result<String> {
     let name = words.first().cloned().unwrap_or_else(|| "qemu-kvm".into());
-    let environment = nics_of_environment()?;
-    let is_for_us = !environment.is_empty() || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
+    let is_for_us = env::var_os(launch::NICS).is_some_and(|value| !value.is_empty())
+        || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
     if !is_for_us {
         return Err(launch::exec(&launch::find(&name, &Config::load()?)?, &words));
     }
-    let line = scan(words.get(1..).unwrap_or_default(), &environment)?;
+    let line = scan(words.get(1..).unwrap_or_default(), nics_of_environment)?;
     if line.mode == Mode::Help {
         return Ok(crate::help::shim());
     }
@@ -56,9 +52,12 @@ fn run(words: Vec<OsString>) -> Result<String> {
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu) -> Error {
     let prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let applied = bring_up(line)?;
+        let applied = bring_up(line, config)?;
         let netdevs = netdevs(line, config, ids, &applied);
         applied.pass_on()?;
+        for news in &applied.news {
+            out::say("qemu-kvm", news);
+        }
         Ok((applied, netdevs))
     };
     match prepare() {

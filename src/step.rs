@@ -1,6 +1,7 @@
 //! One change of the host's network: as data to be kept in the journal, and as the command that a person would type.
 #![forbid(unsafe_code)]
 
+use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ pub enum Step {
         /// Which one.
         link: IfName,
     },
-    /// Makes an interface of the host a port of the bridge.
+    /// Makes an interface of the host a port of the bridge, and moves what the host has on it there.
     TakeUplink {
         /// The bridge.
         bridge: IfName,
@@ -31,6 +32,20 @@ pub enum Step {
         uplink: IfName,
         /// Its index when this was planned.
         index: u32,
+        /// What the host had on it then.
+        #[serde(default)]
+        layer3: Layer3,
+    },
+    /// Gives a setting of an interface (`host::SETTINGS`) another value.
+    Configure {
+        /// The interface.
+        link: IfName,
+        /// The setting, as `ipv6/accept_ra`.
+        setting: String,
+        /// Its value from now on.
+        value: String,
+        /// The one before.
+        was: String,
     },
 }
 
@@ -50,6 +65,10 @@ pub struct Tap {
 /// How a TAP that somebody else made has to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
+    /// Its index.
+    pub index: u32,
+    /// Whether it is up; else it is set up.
+    pub is_up: bool,
     /// With IFF_MULTI_QUEUE.
     pub is_multi_queue: bool,
 }
@@ -65,8 +84,17 @@ impl Step {
                 [Some(add), mtu].into_iter().flatten().map(|command| split(&command)).collect()
             }
             Self::SetUp { link } => vec![split(&format!("ip link set dev {link} up"))],
-            Self::TakeUplink { bridge, uplink, .. } => {
-                vec![split(&format!("ip link set dev {uplink} master {bridge}"))]
+            Self::TakeUplink { bridge, uplink, index, layer3 } => {
+                let (from, to) = (End { index: *index, name: uplink }, End { index: 0, name: bridge });
+                let mut commands = vec![split(&format!("ip link set dev {uplink} master {bridge}"))];
+                commands.extend(layer3.commands(from, to));
+                commands
+            }
+            Self::Configure { link, setting, value, .. } => {
+                let (family, name) = setting.split_once('/').unwrap_or_default();
+                // A dot in a name would divide it.
+                let link = link.as_str().replace('.', "/");
+                vec![split(&format!("sysctl -qw net.{family}.conf.{link}.{name}={value}"))]
             }
         }
     }
@@ -75,8 +103,10 @@ impl Step {
 impl Tap {
     /// The `ip` commands that do the same, for a TAP called `name`.
     pub fn commands(&self, name: &IfName, mac: Mac, alias: &str) -> Vec<Vec<String>> {
-        if self.found.is_some() {
-            return Vec::new();
+        match self.found {
+            Some(found) if found.is_up => return Vec::new(),
+            Some(_) => return vec![split(&format!("ip link set dev {name} up"))],
+            None => {}
         }
         let mut dress = split(&format!("ip link set dev {name} address {mac} mtu {} addrgenmode none", self.mtu));
         dress.extend(["alias".to_owned(), alias.to_owned()]);

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 pub mod entry;
+pub mod files;
 pub mod lock;
 pub mod process;
+pub mod sysctl;
 pub mod tap;

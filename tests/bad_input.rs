@@ -185,9 +185,3 @@ fn a_configuration_that_is_wrong() {
     lab.configure("qemu = \n");
     is_refused(&lab, "configuration that is no TOML", lab.shim("--bridge br0,uplink=none"));
 }
-
-#[test]
-fn an_uplink_with_addresses() {
-    let Some(lab) = Lab::with_address() else { return };
-    is_refused(&lab, "uplink that has addresses", lab.shim("--bridge br0,uplink=eth0"));
-}

@@ -129,3 +129,38 @@ fn help_says_what_there_is() {
     }
     assert!(!ended.qemu_ran());
 }
+
+#[test]
+fn a_question_to_qemu_needs_no_network_here_either() {
+    let Some(lab) = Lab::new() else { return };
+    let ended = lab.shim("--bridge-dry-run --bridge br0,uplink=none -version").run().succeeds();
+    assert_eq!(tidy(&ended.out), "QEMU -version\n");
+}
+
+#[test]
+fn the_tap_does_not_have_the_name_of_the_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    let ended = lab.shim("--bridge-dry-run --bridge tap0,uplink=none").run().succeeds();
+    assert!(ended.out.contains("ifname=tap1,"), "{}", ended.out);
+}
+
+#[test]
+fn bytes_that_are_no_text_survive_every_shell() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let odd = crate::support::record::bytes(b"a\xff\xfe'b c\xe2\x82$x");
+    let plan = lab.kvm_bridge("plan -- --bridge br0,ifname=tap-a -append").arg(&odd).run().succeeds().out;
+    for shell in ["dash", "bash"] {
+        let typed = lab.program(format!("/bin/{shell}")).arg("-c").arg(format!("set -e\n{plan}")).run().succeeds();
+        assert_eq!(typed.qemu().argv.last(), Some(&odd), "{shell}: {plan}");
+        lab.ip("link del tap-a");
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for script in [r#"exec "$0" --bridge-dry-run --bridge br0 >/dev/full"#, r#"exec "$0" --bridge-help >/dev/full"#] {
+        let ended = lab.shim("").through_sh(script).run().exits_with(125);
+        assert!(ended.err.contains("cannot write"), "{}", ended.err);
+    }
+}

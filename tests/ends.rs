@@ -71,6 +71,16 @@ fn the_next_guest_finds_our_bridge_without_being_told_of_its_uplink() {
 }
 
 #[test]
+fn a_guest_on_another_bridge_sees_to_what_was_left() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    kill_everything(&lab);
+    guest.end();
+    let _other = lab.shim("--bridge br1,uplink=none").boot();
+    lab.waits_until_gone("br0");
+}
+
+#[test]
 fn a_reaper_that_was_killed_is_replaced_by_the_next_guest() {
     let Some(lab) = Lab::new() else { return };
     let _one = lab.shim("--bridge br0,uplink=none -name one").boot();
@@ -126,4 +136,68 @@ fn a_guest_that_stops_is_still_a_guest() {
     assert_eq!(lab.ports("br0").len(), 1);
     kill(Pid::from_raw(guest.pid()), Signal::SIGCONT).expect("it is there");
     guest.terminate();
+}
+
+#[test]
+fn a_foreign_port_keeps_the_bridge_whatever_its_name() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=none").boot();
+    lab.ip("link add veth-c type veth peer name veth-d");
+    lab.ip("link set veth-c master br0");
+    // The kernel takes it, and it is no text.
+    let name = crate::support::record::bytes(b"\xff\xfe\xff\xfe\xff\xfe");
+    let mut rename = std::process::Command::new("ip");
+    assert!(rename.args(["link", "set", "veth-c", "name"]).arg(name).status().expect("run ip").success());
+    guest.terminate();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    // What iproute2 prints of that name is no JSON.
+    assert!(std::fs::exists("/sys/class/net/br0").expect("look"));
+    lab.ip("link del veth-d");
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_of_ours_that_was_renamed_keeps_its_guests() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    for command in ["link set br0 down", "link set br0 name mine", "link set mine up"] {
+        lab.ip(command);
+    }
+    let ended = lab.shim("--bridge br0,uplink=none").run().exits_with(125);
+    assert!(ended.err.contains("mine has the port tap0"), "{}", ended.err);
+    assert_eq!(lab.ports("mine"), ["eth0", "tap0"]);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_of_ours_with_another_alias_is_still_ours() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    lab.ip("link set br0 alias my-lab");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(lab.ports("br0"), ["eth0", "tap0"]);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_request_to_end_that_reaches_all_is_not_meant_for_the_reaper() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    let reaper = Pid::from_raw(lab.reaper_of("br0").pid);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        kill(reaper, signal).expect("it is there");
+    }
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_that_is_kept_now_and_then_always_has_its_reaper_when_it_needs_one() {
+    let Some(lab) = Lab::new() else { return };
+    for keep in ["off", "on", "off", "on", "off", "off", "on", "off"] {
+        lab.shim(&format!("--bridge br0,uplink=none,keep={keep}")).run().succeeds();
+    }
+    lab.becomes_as_before();
 }

@@ -184,3 +184,30 @@ fn all_files(folder: &str) -> Vec<std::path::PathBuf> {
         })
         .collect()
 }
+
+#[test]
+fn one_that_is_given_is_not_that_of_another_card() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let own = mac_of(&lab, "--bridge br0 -name alice");
+    let ended = lab.shim(&format!("--bridge br0 --bridge br0,mac={own} -name alice")).run().exits_with(125);
+    assert!(ended.err.contains("another network card of this VM"), "{}", ended.err);
+}
+
+#[test]
+fn a_corrupt_file_of_one_vm_is_no_matter_of_the_others() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    mac_of(&lab, "--bridge br0 -name alice");
+    let damaged = json_files("/var/lib/kvm-bridge").remove(0);
+    let bob = mac_of(&lab, "--bridge br0 -name bob");
+    for round in 1..=2 {
+        fs::write(&damaged, format!("{{ damage {round}")).expect("damage it");
+        let ended = lab.kvm_bridge("mac list").run().exits_with(125);
+        assert!(ended.out.contains(&bob), "{}", ended.out);
+        assert!(ended.err.contains("cannot be read"), "{}", ended.err);
+        lab.kvm_bridge("mac forget alice").run().succeeds();
+    }
+    lab.kvm_bridge("mac forget bob").run().succeeds();
+    let kept =
+        all_files("/var/lib/kvm-bridge").iter().filter_map(|file| fs::read_to_string(file).ok()).collect::<String>();
+    assert!(kept.contains("{ damage 1") && kept.contains("{ damage 2"), "{kept}");
+}

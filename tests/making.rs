@@ -152,3 +152,49 @@ fn without_a_word_on_the_uplink_the_error_names_the_choices() {
     assert!(ended.err.contains("uplink=none") && ended.err.contains("eth0"), "{}", ended.err);
     lab.is_untouched();
 }
+
+#[test]
+fn a_caller_that_ignores_its_children_is_no_hindrance() {
+    let Some(lab) = Lab::new() else { return };
+    let script = r#"exec env --ignore-signal=CHLD "$0" "$@""#;
+    lab.shim("--bridge br0,uplink=none").through_sh(script).run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn without_room_for_the_reaper_there_is_no_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    for limit in 5..16 {
+        let script = format!(r#"ulimit -n {limit}; exec "$0" "$@""#);
+        let ended = lab.shim("--bridge br0,uplink=none").through_sh(&script).run();
+        assert!(ended.qemu_ran() || ended.status.code() == Some(125), "{limit}: {:?} {}", ended.status, ended.err);
+        lab.becomes_as_before();
+    }
+}
+
+#[test]
+fn an_mtu_that_was_asked_for_is_there_the_second_time_too() {
+    let Some(lab) = Lab::new() else { return };
+    lab.lan.run("ip link set lan0 mtu 9000");
+    lab.ip("link set eth0 mtu 9000");
+    let line = "--bridge br0,uplink=eth0,mtu=1500";
+    let _one = lab.shim(line).boot();
+    let _two = lab.shim(line).boot();
+    assert_eq!(lab.a_link("br0")["mtu"], 1500);
+}
+
+#[test]
+fn by_an_uplink_without_address_the_host_does_not_join_the_network() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=eth0").boot();
+    let accepts = fs::read_to_string("/proc/sys/net/ipv6/conf/br0/accept_ra").expect("read a setting");
+    assert_eq!(accepts.trim(), "0");
+}
+
+#[test]
+fn what_it_writes_only_the_owner_may_write() {
+    let Some(lab) = Lab::new() else { return };
+    let _guest = lab.shim("--bridge br0,uplink=none -name alice").through_sh(r#"umask 0; exec "$0" "$@""#).boot();
+    let found = lab.sh("find /run/kvm-bridge /var/lib/kvm-bridge -perm /022").run().succeeds().out;
+    assert_eq!(found, "");
+}

@@ -188,7 +188,9 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     }
     let (_, messages) = shim.split_once(".Bl -diag\n").expect("messages");
     for message in messages.lines().filter_map(|line| line.strip_prefix(".It \"")?.strip_suffix('"')) {
-        let fixed = ["FILE", "IFACE", "ADDRESS"].iter().fold(message.to_owned(), |text, name| text.replace(name, "\0"));
+        let fixed = ["FILE", "IFACE", "ADDRESS", "CLIENT"]
+            .iter()
+            .fold(message.to_owned(), |text, name| text.replace(name, "\0"));
         for part in fixed.split('\0').flat_map(|part| part.split(": ")) {
             assert!(sources.contains(part), "{SHIM_PAGE} has the message '{part}', which does not exist");
         }
@@ -263,7 +265,7 @@ fn expected() -> Vec<(String, Words)> {
             words(["br0,mtu=1500,model=e1000", "br0,mtu=1500,model=e1000e"])
         }),
         ("qemu-kvm --bridge br0,uplink=".to_owned(), {
-            words(["br0,uplink=none", "br0,uplink=eth0", "br0,uplink=port1"])
+            words(["br0,uplink=auto", "br0,uplink=none", "br0,uplink=eth0", "br0,uplink=port1"])
         }),
         ("qemu-kvm --bridge br0,vm=al".to_owned(), words(["br0,vm=alice"])),
         ("kvm-bridge ma".to_owned(), words(["mac"])),

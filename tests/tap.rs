@@ -145,3 +145,28 @@ fn a_signal_at_the_very_start_leaves_nothing() {
     lab.shim("--bridge br0,uplink=none").run().succeeds();
     lab.becomes_as_before();
 }
+
+#[test]
+fn standard_files_that_the_caller_closed_stay_closed() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"] {
+        let script = format!(r#"exec "$0" "$@" {closed}"#);
+        let direct = lab.program(crate::support::command::fake_qemu()).through_sh(&script).run().succeeds();
+        let ended = lab.shim("--bridge br0").through_sh(&script).run().succeeds();
+        let standard = |record: &crate::support::record::Record| {
+            record.fds().iter().map(|(fd, _)| *fd).filter(|fd| *fd < 3).collect::<Vec<_>>()
+        };
+        assert_eq!(standard(ended.qemu()), standard(direct.qemu()), "{closed}");
+        assert!(ended.qemu().tap().fd > 2, "{closed}");
+    }
+}
+
+#[test]
+fn a_persistent_one_that_is_down_is_set_up() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("tuntap add dev tap-p mode tap vnet_hdr");
+    lab.ip("link set dev tap-p master br0 addrgenmode none");
+    let mut guest = lab.shim("--bridge br0,ifname=tap-p").then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
+    lab.ends_here();
+}

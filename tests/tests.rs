@@ -19,4 +19,6 @@ mod pass_through;
 mod reaper;
 mod rewriting;
 mod shipped;
+mod takeover;
+mod takeover_kills;
 mod tap;

@@ -18,9 +18,6 @@ pub enum Mode {
     DryRun,
     /// `--bridge-help`.
     Help,
-    /// The caller asks QEMU about itself (`-version`, `-device help`, `-machine none` ...): no guest will run, so there
-    /// is nothing to set up and nothing to be said.
-    Probe,
 }
 
 /// One piece of the command line.
@@ -85,8 +82,11 @@ fn option_name(word: &[u8]) -> Option<&[u8]> {
     Some(name.strip_prefix(b"-").unwrap_or(name))
 }
 
-/// Reads the words behind argv\[0\] and the values of the environment variable.
-pub fn scan(words: &[OsString], environment: &[String]) -> Result<Line> {
+/// Reads the words behind argv\[0\], and the values of the environment variable if they count.
+///
+/// Where the caller asks QEMU about itself (`-version`, `-device help`, `-machine none` ...) no guest will run: there is
+/// nothing to set up and nothing to be said, and the line has no network cards.
+pub fn scan(words: &[OsString], environment: impl FnOnce() -> Result<Vec<String>>) -> Result<Line> {
     let mut found = Found::default();
     let mut line = Line {
         parts: Vec::with_capacity(words.len()),
@@ -139,13 +139,13 @@ pub fn scan(words: &[OsString], environment: &[String]) -> Result<Line> {
         }
     }
     // A word behind an option that lacks its value would become that value; QEMU will refuse this line by itself.
-    if complete {
-        for value in environment {
-            line.add_nic(value.as_bytes())?;
+    if found.is_probe {
+        line.nics.clear();
+        line.parts.retain(|part| matches!(part, Part::Word(_)));
+    } else if complete {
+        for value in environment()? {
+            line.add_nic(value.as_bytes()).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
-    }
-    if found.is_probe && line.mode == Mode::Launch {
-        line.mode = Mode::Probe;
     }
     crate::request::check_together(&line.nics)?;
     line.vm = found.identity(&line.nics);
@@ -177,7 +177,10 @@ impl Found {
         let get = |key: &str| params.get(key);
         line.ids.extend(get("id"));
         match option {
-            b"name" => self.name = optstr::get(value, "guest", "guest").or(self.name.take()),
+            b"name" => {
+                let name = optstr::get(value, "guest", "guest").filter(|name| !name.is_empty());
+                self.name = name.or(self.name.take());
+            }
             b"uuid" => self.uuid = Some(value.to_vec()),
             b"kernel" => self.kernel = Some(value.to_vec()),
             b"cdrom" => self.cdrom = Some(value.to_vec()),
@@ -188,7 +191,7 @@ impl Found {
                 // Firmware is shared by many VMs.
                 (Some(b"pflash"), _) => {}
                 (_, Some(b"cdrom")) => self.cdrom = self.cdrom.take().or(get("file")),
-                _ => self.disk = self.disk.take().or(get("file")),
+                _ => self.disk = self.disk.take().or(get("file")).or_else(|| get("file.filename")),
             },
             b"blockdev" => {
                 let file = get("filename").or_else(|| get("file.filename"));
@@ -230,7 +233,11 @@ impl<'a> Params<'a> {
     fn get(&self, key: &str) -> Option<Vec<u8>> {
         match self {
             Self::Text(text) => optstr::get(text, key, ""),
-            Self::Json(json) => Some(json.get(key)?.as_str()?.as_bytes().to_vec()),
+            Self::Json(json) => {
+                // QEMU takes `{"file.filename": x}` for `{"file": {"filename": x}}`.
+                let nested = || key.split('.').try_fold(json, |json, part| json.get(part));
+                Some(json.get(key).or_else(nested)?.as_str()?.as_bytes().to_vec())
+            }
         }
     }
 }
@@ -238,8 +245,9 @@ impl<'a> Params<'a> {
 /// Whether QEMU answers a question and ends, or starts without a machine, on this value.
 fn asks_for_help(option: &[u8], value: &[u8]) -> bool {
     let lists = [
-        "accel", "audio", "audiodev", "chardev", "cpu", "d", "device", "display", "drive", "machine", "M", "msg",
-        "net", "netdev", "nic", "object", "plugin", "trace", "vga", "watchdog",
+        "accel", "audio", "audiodev", "boot", "chardev", "cpu", "d", "device", "display", "drive", "machine", "M",
+        "msg", "net", "netdev", "nic", "object", "plugin", "rtc", "smp", "soundhw", "spice", "tpmdev", "trace", "vga",
+        "watchdog",
     ];
     if !lists.iter().any(|list| list.as_bytes() == option) {
         return false;
@@ -262,7 +270,7 @@ mod tests {
     }
 
     fn line(text: &str) -> Line {
-        scan(&words(text), &[]).unwrap()
+        scan(&words(text), || Ok(Vec::new())).unwrap()
     }
 
     fn bridges(text: &str) -> Vec<String> {
@@ -287,6 +295,9 @@ mod tests {
         assert_eq!(vm("-drive media=cdrom,file=c -kernel k"), Identity::Kernel(b"k".to_vec()));
         assert_eq!(vm("-cdrom c"), Identity::Disk(b"c".to_vec()));
         assert_eq!(vm(r#"-blockdev {"driver":"file","filename":"d"}"#), Identity::Disk(b"d".to_vec()));
+        assert_eq!(vm(r#"-blockdev {"driver":"qcow2","file":{"filename":"d"}}"#), Identity::Disk(b"d".to_vec()));
+        assert_eq!(vm("-drive driver=qcow2,file.filename=d"), Identity::Disk(b"d".to_vec()));
+        assert_eq!(vm("-name guest= -uuid u"), Identity::Uuid(b"u".to_vec()));
         assert_eq!(vm("-m 64"), Identity::Unnamed);
         assert_eq!(line("--bridge br0,vm=v -name n").vm, Identity::Name(b"v".to_vec()));
     }
@@ -315,18 +326,18 @@ mod tests {
             "-d help",
             "-object help",
         ] {
-            assert_eq!(line(probe).mode, Mode::Probe, "{probe}");
-            assert_eq!(line(&format!("--bridge br0 {probe}")).mode, Mode::Probe, "{probe}");
+            let line = scan(&words(&format!("--bridge br0 {probe}")), || Ok(vec!["?".to_owned()])).unwrap();
+            assert!(line.nics.is_empty() && line.parts.len() == words(probe).len(), "{probe}: {line:?}");
         }
         for other in ["-name help", "-append ?", "-vga none", "-display none", "-nic none", "-net none", "help"] {
-            assert_eq!(line(other).mode, Mode::Launch, "{other}");
+            assert_eq!(line(&format!("--bridge br0 {other}")).nics.len(), 1, "{other}");
         }
     }
 
     #[test]
     fn nothing_of_the_environment_becomes_the_value_of_a_truncated_option() {
-        let environment = ["br0".to_owned()];
-        assert_eq!(scan(&words("-m 64"), &environment).unwrap().nics.len(), 1);
-        assert_eq!(scan(&words("-m 64 -append"), &environment).unwrap().nics.len(), 0);
+        let environment = || Ok(vec!["br0".to_owned()]);
+        assert_eq!(scan(&words("-m 64"), environment).unwrap().nics.len(), 1);
+        assert_eq!(scan(&words("-m 64 -append"), environment).unwrap().nics.len(), 0);
     }
 }

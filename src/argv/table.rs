@@ -18,13 +18,13 @@ const ALONE: &str = "S alt-grab async-teardown audio-help ctrl-grab curses daemo
     no-shutdown no-user-config nodefaults nographic old-param only-migratable perfmap portrait preconfig s sdl \
     semihosting show-cursor singlestep snapshot usb version win2k-hack xen-attach xen-domid-restrict";
 
-/// The options with a value, of the same versions.
+/// The options with a value, of the same versions and of those between them (soundhw).
 const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bt cdrom \
     chardev chroot compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb fsdev fw_cfg g \
     gdb global hda hdb hdc hdd icount incoming initrd iscsi k kernel loadvm m machine M mem-path mon monitor msg \
     mtdblock name net netdev nic numa object one-insn-per-tb option-rom overcommit parallel pflash pidfile plugin \
     prom-env qmp qmp-pretty readconfig rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim \
-    smbios smp spice tb-size tpmdev trace usbdevice uuid vga virtfs virtfs_synth vnc watchdog watchdog-action \
+    smbios smp soundhw spice tb-size tpmdev trace usbdevice uuid vga virtfs virtfs_synth vnc watchdog watchdog-action \
     writeconfig xen-create xen-domid";
 
 /// Whether the option of this name, without its dashes, takes a value.

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::lease::{Record, Store};
+use crate::out;
 use clap::{Args, Subcommand};
 use std::fmt::Write;
 
@@ -31,8 +32,17 @@ impl Mac {
     pub(super) fn run(self) -> Result<String> {
         let store = Store::open()?;
         match self.command {
-            Command::List { json: true } => Ok(json(&store.list()?)),
-            Command::List { json: false } => Ok(table(&store.list()?)),
+            Command::List { json: as_json } => {
+                let (records, faults) = store.list()?;
+                let text = if as_json { json(&records) } else { table(&records) };
+                match faults.into_iter().next() {
+                    None => Ok(text),
+                    Some(fault) => {
+                        out::print(&text)?;
+                        Err(fault)
+                    }
+                }
+            }
             Command::Forget { vm } => store.forget(&vm).map(|vm| format!("forgot {vm}\n")),
         }
     }

@@ -17,7 +17,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn run(self) -> Result<String> {
-        let line = scan(&self.words, &shim::nics_of_environment()?)?;
+        let line = scan(&self.words, shim::nics_of_environment)?;
         if line.nics.is_empty() || line.mode == Mode::Help {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));

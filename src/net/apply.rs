@@ -2,10 +2,13 @@
 
 use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
+use crate::host::Link;
 use crate::journal::Journal;
+use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::step::{Step, Tap};
+use crate::sys::sysctl;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{
@@ -14,23 +17,60 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 use std::io;
 
-/// Makes the bridge of a journal: all its steps in one send, so that a kill finds either none of them done or all.
+/// Where what the host had on an uplink is taken from when it goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The bridge, which has all of it and what came since; the journal, if the bridge has gone.
+    Bridge,
+    /// The journal alone: some of it never arrived on the bridge.
+    Journal,
+}
+
+/// Makes the bridge of a journal: all its links, addresses and routes in one send, so that a kill finds either none of it
+/// done or all, then the settings. What it is then is read back.
 ///
-/// If one fails the others are taken back before this returns.
+/// After an error anything may be done: undo it, from `Source::Journal`.
 pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    let (requests, meaning): (Vec<Request>, Vec<&Step>) = journal
+    let requests: Vec<(Request, &Step)> = journal
         .steps
         .iter()
-        .flat_map(|step| requests_of(step, journal).into_iter().map(move |one| (one, step)))
-        .unzip();
-    let answers = netlink.change(requests).map_err(|error| failed(&journal.bridge, "the kernel", &error))?;
-    let failure = answers.into_iter().zip(meaning).find_map(|(answer, step)| Some((answer.err()?, step)));
-    let Some((error, step)) = failure else { return Ok(()) };
-    let error = failed(&journal.bridge, &said(step), &error);
-    match undo(netlink, journal) {
-        Ok(()) => Err(error),
-        Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Look at 'ip link' for what is left.")),
+        .flat_map(|step| requests_of(step, journal).into_iter().map(move |request| (request, step)))
+        .collect();
+    let (requests, steps): (Vec<Request>, Vec<&Step>) = requests.into_iter().unzip();
+    let answers = netlink
+        .change(requests)
+        .map_err(|error| failed(&journal.bridge, "the kernel was asked to make it and did not answer", &error))?;
+    if let Some((error, step)) = answers.into_iter().zip(steps).find_map(|(answer, step)| Some((answer.err()?, step))) {
+        return Err(failed(&journal.bridge, &said(step), &error));
     }
+    configure(journal)?;
+    for step in &journal.steps {
+        if let Step::TakeUplink { uplink, index, layer3, .. } = step {
+            let unsure = |error: io::Error| failed(&journal.bridge, "cannot read back what was made", &error);
+            let is_port = netlink.link_at(*index).map_err(unsure)?.is_some_and(|link| journal.is_port(&link));
+            let missing = match layer3.is_empty() {
+                true => Vec::new(),
+                false => layer3.missing_in(&netlink.layer3(journal.index).map_err(unsure)?),
+            };
+            if !is_port || !missing.is_empty() {
+                let what = format!("{uplink} did not become a port with all that it has: {}", missing.join(", "));
+                return Err(Error::new(what, "Something else changes the network at the same time: ip monitor"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives interfaces the settings that the journal has for them, where they have those from before still.
+pub fn configure(journal: &Journal) -> Result<()> {
+    for step in &journal.steps {
+        if let Step::Configure { link, setting, value, was } = step
+            && sysctl::read(link.as_str(), setting).as_ref() == Some(was)
+        {
+            sysctl::write(link, setting, value).map_err(|error| failed(&journal.bridge, &said(step), &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets a bridge up that was there and down.
@@ -55,25 +95,46 @@ fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
             if let Some(mtu) = mtu {
                 dress = dress.mtu(*mtu);
             }
-            vec![(Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL), set(dress.build())]
+            vec![(Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[]), set(dress.build())]
         }
         Step::SetUp { link } if *link == journal.bridge => {
             vec![set(LinkUnspec::new_with_index(bridge).up().build())]
         }
         Step::SetUp { link } => vec![set(by_name(link).up().build())],
-        Step::TakeUplink { index, .. } => {
-            vec![set(LinkUnspec::new_with_index(*index).controller(bridge).build())]
+        Step::TakeUplink { uplink, index, layer3, .. } => {
+            let (from, to) = (End { index: *index, name: uplink }, End { index: bridge, name: &journal.bridge });
+            let mut requests = vec![set(LinkUnspec::new_with_index(*index).controller(bridge).build())];
+            requests.extend(layer3.moves(from, to));
+            requests
         }
+        Step::Configure { .. } => Vec::new(),
     }
 }
 
-/// Takes the steps of a journal back, the last one first, as far as they were carried out: what is not as we left it is
-/// somebody else's and stays. All errors are collected.
-pub fn undo(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
+/// Takes the steps of a journal back, the last one first, as far as they were carried out. What the host has on the
+/// bridge by now goes to the uplink, and the bridge goes only when it is there. All errors are collected; after one of
+/// them the journal is still needed.
+///
+/// A bridge with a port of somebody else stays, with all that is on it. One of the journal's index that is not as we made
+/// it is somebody else's altogether: nothing is touched.
+pub fn undo(netlink: &mut Netlink, journal: &Journal, source: Source) -> Result<()> {
+    let unsure = |error: io::Error| {
+        Error::new(format!("cannot look at {}: {}", journal.bridge, reason(&error)), "To try again: kvm-bridge recover")
+    };
+    match netlink.link_at(journal.index).map_err(unsure)? {
+        Some(link) if !journal.owns(&link) => return Ok(()),
+        Some(link) => {
+            if let Some(port) = ports_of_others(netlink, journal).map_err(unsure)?.first() {
+                let what = format!("{} has the port {}, which is not ours, and stays", link.name, port.name);
+                return Err(Error::new(what, format!("To take it back: ip link set dev {} nomaster", port.name)));
+            }
+        }
+        None => {}
+    }
     let mut faults = Vec::new();
     let mut requests = Vec::new();
     for step in journal.steps.iter().rev() {
-        match undo_requests(netlink, step, journal) {
+        match undo_requests(netlink, step, journal, source) {
             Ok(mut more) => requests.append(&mut more),
             Err(error) => faults.push(reason(&error)),
         }
@@ -82,39 +143,120 @@ pub fn undo(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
         Ok(answers) => faults.extend(answers.into_iter().filter_map(|answer| Some(reason(&answer.err()?)))),
         Err(error) => faults.push(reason(&error)),
     }
+    if faults.is_empty() {
+        faults.extend(delete(netlink, journal).err().map(|error| reason(&error)));
+    }
+    if !faults.is_empty() {
+        faults.extend(stay(netlink, journal).err().map(|error| reason(&error)));
+    }
     match faults.is_empty() {
         true => Ok(()),
         false => {
             let bridge = &journal.bridge;
             let what = format!("{bridge} could not be taken back: {}", faults.join("; "));
-            Err(Error::new(what, format!("To delete it by hand: ip link del {bridge}")))
+            Err(Error::new(what, "To try again: kvm-bridge recover"))
         }
     }
 }
 
-fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal) -> io::Result<Vec<Request>> {
+/// The ports that the bridge has beside the uplink, whosever they are.
+pub fn ports_of_others(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> {
+    let mut ports = netlink.ports(journal.index)?;
+    ports.retain(|port| !journal.uplinks().any(|uplink| uplink == port.index));
+    Ok(ports)
+}
+
+/// When not all could be given back, the host stays on the bridge, where it has all.
+fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
+    if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
+        return Ok(());
+    }
+    for step in &journal.steps {
+        if let Step::TakeUplink { index, layer3, .. } = step
+            && !layer3.is_empty()
+            && netlink.link_at(*index)?.is_some_and(|link| link.controller.is_none())
+        {
+            let mut requests = vec![set(LinkUnspec::new_with_index(*index).controller(journal.index).build())];
+            requests.extend(netlink.layer3(*index)?.departures());
+            netlink.change(requests)?.into_iter().collect::<io::Result<Vec<()>>>()?;
+        }
+    }
+    configure(journal).map_err(|error| io::Error::other(error.to_string()))
+}
+
+fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
+    match netlink.link_at(journal.index)? {
+        Some(link) if journal.owns(&link) => {
+            let delete = LinkUnspec::new_with_index(link.index).build();
+            only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, source: Source) -> io::Result<Vec<Request>> {
     Ok(match step {
-        Step::AddBridge { .. } => match netlink.link_at(journal.index)? {
-            Some(link) if journal.owns(&link) => {
-                vec![(Message::DelLink(LinkUnspec::new_with_index(link.index).build()), 0)]
-            }
-            _ => Vec::new(),
-        },
-        // A bridge goes as a whole.
-        Step::SetUp { link } if *link == journal.bridge => Vec::new(),
+        // A bridge goes as a whole, when all else is back.
+        Step::AddBridge { .. } => Vec::new(),
+        Step::SetUp { link } | Step::Configure { link, .. } if *link == journal.bridge => Vec::new(),
         Step::SetUp { link } => match netlink.link(link)? {
-            Some(found) if journal.is_port(&found) => {
+            Some(found) if is_still_uplink(netlink, journal, &found)? => {
                 vec![set(LinkUnspec::new_with_index(found.index).down().build())]
             }
             _ => Vec::new(),
         },
-        Step::TakeUplink { index, .. } => match netlink.link_at(*index)? {
-            Some(found) if journal.is_port(&found) => {
-                vec![set(LinkUnspec::new_with_index(found.index).nocontroller().build())]
+        Step::Configure { link, setting, value, was } => {
+            let is_its = netlink.link(link)?.is_some_and(|link| journal.uplinks().any(|index| index == link.index));
+            if is_its && sysctl::read(link.as_str(), setting).as_ref() == Some(value) {
+                sysctl::write(link, setting, was)?;
             }
-            _ => Vec::new(),
-        },
+            Vec::new()
+        }
+        Step::TakeUplink { uplink, index, layer3, .. } => {
+            give_back(netlink, journal, End { index: *index, name: uplink }, layer3, source)?
+        }
     })
+}
+
+/// Whether a link is the uplink, still a port of the bridge, or freed only by the bridge's deletion.
+fn is_still_uplink(netlink: &mut Netlink, journal: &Journal, link: &Link) -> io::Result<bool> {
+    if !journal.uplinks().any(|index| index == link.index) {
+        return Ok(false);
+    }
+    Ok(journal.is_port(link) || link.controller.is_none() && netlink.link_at(journal.index)?.is_none())
+}
+
+/// The requests that free the uplink and bring what the host has back to it.
+fn give_back(
+    netlink: &mut Netlink,
+    journal: &Journal,
+    uplink: End,
+    taken: &Layer3,
+    source: Source,
+) -> io::Result<Vec<Request>> {
+    let index = uplink.index;
+    let Some(found) = netlink.link_at(index)? else { return Ok(Vec::new()) };
+    let is_port = journal.is_port(&found);
+    let is_free = found.controller.is_none() && found.name == *uplink.name;
+    if !is_port && !is_free {
+        return Ok(Vec::new());
+    }
+    let end = End { index, name: &found.name };
+    let mut requests = Vec::new();
+    if is_port {
+        requests.push(set(LinkUnspec::new_with_index(index).nocontroller().build()));
+    }
+    if source == Source::Journal {
+        // What did not leave goes first, so that all comes in its order.
+        requests.extend(netlink.layer3(index)?.departures());
+        requests.extend(taken.arrivals(end, end));
+    } else if netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
+        let bridge = End { index: journal.index, name: &journal.bridge };
+        requests.extend(netlink.layer3(journal.index)?.arrivals(bridge, end));
+    } else if !taken.is_empty() && netlink.layer3(index)?.is_empty() {
+        requests.extend(taken.clone().aged(journal.age()).arrivals(end, end));
+    }
+    Ok(requests)
 }
 
 /// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, and makes it a
@@ -143,7 +285,7 @@ pub fn plug(netlink: &mut Netlink, tap: &Tap, name: &IfName, mac: Mac, alias: &s
 }
 
 fn set(message: LinkMessage) -> Request {
-    (Message::SetLink(message), 0)
+    (Message::SetLink(message), 0, &[])
 }
 
 fn by_name(name: &IfName) -> LinkMessageBuilder<LinkUnspec> {
@@ -160,6 +302,7 @@ fn said(step: &Step) -> String {
         Step::AddBridge { bridge, .. } => format!("cannot make {bridge}"),
         Step::SetUp { link } => format!("cannot set {link} up"),
         Step::TakeUplink { uplink, .. } => format!("cannot make {uplink} a port"),
+        Step::Configure { link, setting, .. } => format!("cannot set {setting} of {link}"),
     }
 }
 

@@ -2,16 +2,19 @@
 //! or a bridge has to be made.
 
 use super::rtnl::Netlink;
+use crate::config::Config;
 use crate::error::{Error, Result, reason};
-use crate::host::{Host, Kind, Link};
+use crate::host::{Host, Kind, SETTINGS};
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::net::keeper::keeper;
+use crate::plan::{Wish, why_no_uplink, wishes};
 use crate::request::{Nic, Uplink};
-use crate::sys::tap;
+use crate::sys::{sysctl, tap};
 use std::path::Path;
 
 /// What the kernel has of the links that these network cards name.
-pub fn observe(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
+pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
     let mut host = Host::default();
     for nic in nics {
         look(netlink, &mut host, &nic.bridge)?;
@@ -27,13 +30,11 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
             }
         }
     }
-    for nic in nics {
-        if host.link(&nic.bridge).is_none() {
-            host.fresh_macs.insert(nic.bridge.clone(), Mac::generate()?);
+    for wish in wishes(nics, config) {
+        if host.link(wish.bridge).is_none() {
+            host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
+            look_for_uplink(netlink, &wish, &mut host)?;
         }
-    }
-    if !host.fresh_macs.is_empty() {
-        look_at_uplinks(netlink, nics, &mut host)?;
     }
     Ok(host)
 }
@@ -47,38 +48,47 @@ fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {
 }
 
 /// What only matters where a bridge has to be made.
-fn look_at_uplinks(netlink: &mut Netlink, nics: &[Nic], host: &mut Host) -> Result<()> {
-    for nic in nics {
-        if let Some(Uplink::Link(uplink)) = &nic.uplink
-            && let Some(Some(link)) = host.links.get_mut(uplink)
-        {
-            link.addresses = netlink.addresses(link.index).map_err(unreadable)?;
-            link.is_wifi = is_wifi(uplink);
+fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Result<()> {
+    let mut is_in_sight = false;
+    match &wish.uplink {
+        Uplink::Isolated => return Ok(()),
+        Uplink::Link(uplink) => {
+            look(netlink, host, uplink)?;
+            is_in_sight = look_closely(netlink, host, uplink)?;
+        }
+        Uplink::Auto => {
+            for index in netlink.default_interfaces().map_err(unreadable)? {
+                if let Some(link) = netlink.link_at(index).map_err(unreadable)?
+                    && !host.default_uplinks.contains(&link.name)
+                {
+                    let name = link.name.clone();
+                    host.links.insert(name.clone(), Some(link));
+                    is_in_sight |= look_closely(netlink, host, &name)?;
+                    host.default_uplinks.push(name);
+                }
+            }
         }
     }
-    // To be named in the error that is going to come.
-    let is_lost = |nic: &Nic| match &nic.uplink {
-        None => host.link(&nic.bridge).is_none(),
-        Some(Uplink::Link(uplink)) => host.link(uplink).is_none(),
-        Some(Uplink::Isolated) => false,
-    };
-    if nics.iter().any(is_lost) {
-        for link in netlink.links().map_err(unreadable)? {
-            if could_be_uplink(&link) && netlink.addresses(link.index).map_err(unreadable)?.is_empty() {
-                host.candidates.push(link.name);
-            }
+    let begins_with = |setting: &&str| Some(((*setting).to_owned(), sysctl::read("default", setting)?));
+    host.default_settings = SETTINGS.iter().filter_map(begins_with).collect();
+    if !is_in_sight && host.all.is_empty() {
+        host.all = netlink.links().map_err(unreadable)?;
+        for link in &mut host.all {
+            link.is_wifi = is_wifi(&link.name);
         }
     }
     Ok(())
 }
 
-fn could_be_uplink(link: &Link) -> bool {
-    let is_wired = match &link.kind {
-        Kind::Card => true,
-        Kind::Other(kind) => ["veth", "bond", "team", "vlan"].contains(&kind.as_str()),
-        Kind::Bridge | Kind::Tap { .. } => false,
-    };
-    is_wired && link.is_ethernet && link.controller.is_none() && !is_wifi(&link.name)
+/// Finds out what becoming a port would mean for an interface. Whether it could be one.
+fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<bool> {
+    let Some(Some(link)) = host.links.get_mut(name) else { return Ok(false) };
+    link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
+    let has = |setting: &&str| Some(((*setting).to_owned(), sysctl::read(name.as_str(), setting)?));
+    link.settings = SETTINGS.iter().filter_map(has).collect();
+    link.is_wifi = is_wifi(name);
+    link.keeper = if link.layer3.is_empty() { None } else { keeper(link) };
+    Ok(why_no_uplink(link).is_none())
 }
 
 /// A wireless interface has its radio linked in sysfs. A sysfs of another namespace only costs a better message: the

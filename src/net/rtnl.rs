@@ -9,21 +9,26 @@
 //! parse is no reason to fail, and a launch does not pay for statistics.
 
 use crate::host::{Kind, Link};
+use crate::layer3::Layer3;
 use crate::mac::Mac;
 use crate::name::IfName;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NlaBuffer, NlasIterator};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NlaBuffer, NlasIterator, Parseable,
+};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
-use std::net::IpAddr;
 
 /// The header of every netlink message (struct nlmsghdr) and of every link message behind it (struct ifinfomsg).
 const HEADER: usize = 16;
 /// Larger than any datagram that the kernel sends (NLMSG_GOODSIZE, 32 KiB at the most for dumps).
 const BUFFER: usize = 64 * 1024;
+/// Of linux/netlink.h: what a dump goes through has changed meanwhile.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A socket to the kernel's routing and link layer, of the network namespace that it was opened in.
 pub struct Netlink {
@@ -34,12 +39,13 @@ pub struct Netlink {
 /// One answer: its type, and what follows its header.
 struct Answer<'a> {
     kind: u16,
+    flags: u16,
     sequence: u32,
     body: &'a [u8],
 }
 
-/// A request with the flags beside NLM_F_REQUEST that it is sent with.
-pub type Request = (RouteNetlinkMessage, u16);
+/// A request, the flags beside NLM_F_REQUEST that it is sent with, and the errnos that mean that it is so already.
+pub type Request = (RouteNetlinkMessage, u16, &'static [i32]);
 
 impl Netlink {
     /// Opens the socket.
@@ -53,6 +59,12 @@ impl Netlink {
     pub fn subscribe_to_links(&mut self) -> io::Result<()> {
         // RTNLGRP_LINK of linux/rtnetlink.h.
         self.socket.add_membership(1)
+    }
+
+    /// Also hears what changes about neighbours.
+    pub fn subscribe_to_neighbours(&mut self) -> io::Result<()> {
+        // RTNLGRP_NEIGH.
+        self.socket.add_membership(3)
     }
 
     /// The descriptor, readable when there is news; for `poll`.
@@ -79,28 +91,51 @@ impl Netlink {
     /// Makes changes, all in one send. The answers are in the order of the requests: the kernel carries out each of
     /// them, whatever became of those before it.
     ///
-    /// The error is that of the sending itself, and then nothing was changed.
+    /// An error says that the send, or reading the answers, failed: all may be done, or nothing.
     pub fn change(&mut self, requests: Vec<Request>) -> io::Result<Vec<io::Result<()>>> {
+        // The kernel takes an empty send for a mistake (ENODATA).
+        let Some(last) = requests.len().checked_sub(1) else { return Ok(Vec::new()) };
         let first = self.sequence + 1;
         let mut bytes = Vec::new();
-        let mut results: Vec<Option<io::Result<()>>> = Vec::new();
-        for (payload, flags) in requests {
-            self.push(&mut bytes, payload, flags | NLM_F_ACK);
-            results.push(None);
+        let mut fine = Vec::new();
+        for (at, (payload, flags, so_already)) in requests.into_iter().enumerate() {
+            let payload = fault::injected(payload);
+            // Failures are told anyway, and in order: when the last one is answered, all are. A thousand answers more
+            // would not fit the socket.
+            self.push(&mut bytes, payload, if at == last { flags | NLM_F_ACK } else { flags });
+            fine.push(so_already);
         }
-        // The kernel takes an empty send for a mistake (ENODATA).
-        if !bytes.is_empty() {
-            self.send(&bytes)?;
-        }
-        while results.iter().any(Option::is_none) {
+        self.make_room(bytes.len());
+        self.send(&bytes)?;
+        let mut results: Vec<io::Result<()>> = fine.iter().map(|_| Ok(())).collect();
+        let mut is_done = false;
+        while !is_done {
             self.receive(|answer| {
                 let at = answer.sequence.wrapping_sub(first) as usize;
-                if let (Some(result), Some(outcome)) = (results.get_mut(at), outcome(&answer)) {
-                    *result = Some(outcome);
-                }
+                let (Some(result), Some(fine), Some(outcome)) = (results.get_mut(at), fine.get(at), outcome(&answer))
+                else {
+                    return;
+                };
+                *result = outcome.or_else(|error| match error.raw_os_error() {
+                    Some(errno) if fine.contains(&errno) => Ok(()),
+                    _ => Err(error),
+                });
+                is_done |= at == last;
             })?;
         }
-        Ok(results.into_iter().flatten().collect())
+        Ok(results)
+    }
+
+    /// Lets a send of many requests, and their failures, fit the socket. If it can't be, the send fails, and nothing is
+    /// changed.
+    fn make_room(&self, size: usize) {
+        use nix::sys::socket::{setsockopt, sockopt};
+        /// Fits every socket (net.core.wmem_default less the kernel's own part).
+        const USUAL: usize = 64 * 1024;
+        if size > USUAL {
+            let _ = setsockopt(&self.socket, sockopt::SndBufForce, &(4 * size));
+            let _ = setsockopt(&self.socket, sockopt::RcvBufForce, &(16 * size));
+        }
     }
 
     /// The link of this name; one request, no dump.
@@ -140,27 +175,100 @@ impl Netlink {
     }
 
     fn dump_links(&mut self, message: LinkMessage, wanted: impl Fn(&Link) -> bool) -> io::Result<Vec<Link>> {
-        let mut links = Vec::new();
-        self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP, |answer| {
-            links.extend(parse_link(answer.body).filter(&wanted));
-        })?;
-        Ok(links)
+        whole(|| {
+            let mut links = Vec::new();
+            self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
+                links.extend(parse_link(answer.body).filter(&wanted));
+            })?;
+            Ok(links)
+        })
     }
 
-    /// The global addresses of a link, as `10.0.0.1/8`.
-    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<String>> {
-        let mut found = Vec::new();
-        let message = AddressMessage::default();
-        self.ask(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP, |answer| {
-            found.extend(parse_address(answer.body, index));
+    /// What the host has on a link above Ethernet. What is there and can't be read is an error: it would be lost.
+    pub fn layer3(&mut self, index: u32) -> io::Result<Layer3> {
+        whole(|| self.layer3_now(index))
+    }
+
+    fn layer3_now(&mut self, index: u32) -> io::Result<Layer3> {
+        const RTA_OIF: u16 = 4;
+        const RTA_MULTIPATH: u16 = 9;
+        let mut found = Layer3::default();
+        let mut failure = Ok(());
+        self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+            if u32_at(answer.body, 4) == Some(index) {
+                keep(AddressMessage::parse(answer.body), &mut failure, |address| found.add_address(address, index));
+            }
         })?;
-        Ok(found)
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            self.dump_routes(family, |body| {
+                let attributes = body.get(12..).unwrap_or_default();
+                let oif = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
+                if oif == Some(index) || attribute(attributes, RTA_MULTIPATH).is_some() {
+                    keep(RouteMessage::parse(body), &mut failure, |route| found.add_route(route, index));
+                }
+            })?;
+            for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
+                let mut message = NeighbourMessage::default();
+                message.header.family = family;
+                message.header.flags = flags;
+                message.attributes.push(NeighbourAttribute::IfIndex(index));
+                self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, |answer| {
+                    if u32_at(answer.body, 4) == Some(index) {
+                        let message = NeighbourMessage::parse(answer.body);
+                        keep(message, &mut failure, |neighbour| found.add_neighbour(neighbour, index));
+                    }
+                })?;
+            }
+        }
+        failure.map(|()| found)
+    }
+
+    fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, |answer| each(answer.body))
+    }
+
+    /// The interfaces that the default routes of the main table lead to: IPv4's before IPv6's, the preferred ones first.
+    pub fn default_interfaces(&mut self) -> io::Result<Vec<u32>> {
+        whole(|| self.default_interfaces_now())
+    }
+
+    fn default_interfaces_now(&mut self) -> io::Result<Vec<u32>> {
+        const RTA_OIF: u16 = 4;
+        const RTA_PRIORITY: u16 = 6;
+        let mut interfaces = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut found = Vec::new();
+            self.dump_routes(family, |body| {
+                let (prefix, table) = (body.get(1), body.get(4));
+                let attributes = body.get(12..).unwrap_or_default();
+                let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+                if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(oif)) = (prefix, table, number(RTA_OIF)) {
+                    found.push((number(RTA_PRIORITY).unwrap_or_default(), oif));
+                }
+            })?;
+            found.sort_unstable();
+            interfaces.extend(found.into_iter().map(|(_, oif)| oif));
+        }
+        Ok(interfaces)
+    }
+
+    /// What the kernel knows of a neighbour.
+    pub fn neighbour(&mut self, message: NeighbourMessage) -> io::Result<Option<NeighbourMessage>> {
+        let mut found = None;
+        match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |answer| {
+            found = NeighbourMessage::parse(answer.body).ok();
+        }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            done => done.map(|()| found),
+        }
     }
 
     /// Whether the bridge's forwarding database knows this address.
     pub fn fdb_has(&mut self, bridge: u32, mac: Mac) -> io::Result<bool> {
         let mut message = NeighbourMessage::default();
-        message.header.family = rtnetlink::packet_route::AddressFamily::Bridge;
+        message.header.family = AddressFamily::Bridge;
         message.attributes.push(NeighbourAttribute::Controller(bridge));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
         let mut found = false;
@@ -170,15 +278,18 @@ impl Netlink {
         }
     }
 
-    /// Asks one question; `each` sees every part of the answer.
+    /// Asks one question; `each` sees every part of the answer. A dump through which a change went is
+    /// `ResourceBusy`: it may lack something, and can be asked for again.
     fn ask(&mut self, payload: RouteNetlinkMessage, flags: u16, mut each: impl FnMut(Answer)) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.push(&mut bytes, payload, flags);
         let sequence = self.sequence;
         self.send(&bytes)?;
         let mut end = None;
+        let mut is_whole = true;
         while end.is_none() {
             self.receive(|answer| {
+                is_whole &= answer.sequence != sequence || answer.flags & NLM_F_DUMP_INTR == 0;
                 if answer.sequence != sequence {
                 } else if let Some(outcome) = outcome(&answer) {
                     end = Some(outcome);
@@ -190,7 +301,11 @@ impl Netlink {
                 }
             })?;
         }
-        end.unwrap_or(Ok(()))
+        match end {
+            Some(Err(error)) => Err(error),
+            _ if is_whole => Ok(()),
+            _ => Err(io::ErrorKind::ResourceBusy.into()),
+        }
     }
 
     fn push(&mut self, bytes: &mut Vec<u8>, payload: RouteNetlinkMessage, flags: u16) {
@@ -224,10 +339,12 @@ impl Netlink {
             }
         };
         let mut rest = if sender.port_number() == 0 { buffer.as_slice() } else { &[] };
-        while let (Some(length), Some(kind), Some(sequence)) = (u32_at(rest, 0), u16_at(rest, 4), u32_at(rest, 8)) {
+        while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
+            (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
+        {
             let length = length as usize;
             let Some(body) = rest.get(HEADER..length) else { break };
-            each(Answer { kind, sequence, body });
+            each(Answer { kind, flags, sequence, body });
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(())
@@ -278,24 +395,15 @@ fn parse_link(body: &[u8]) -> Option<Link> {
     const ARPHRD_ETHER: u16 = 1;
     let flags = u32_at(body, 8)?;
     let mut link = Link {
-        index: u32_at(body, 4)?,
-        name: IfName::new("unnamed").ok()?,
-        kind: Kind::Card,
         is_ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
         is_up: flags & libc::IFF_UP as u32 != 0,
-        mac: None,
-        mtu: 0,
-        controller: None,
-        alias: None,
-        addresses: Vec::new(),
-        is_wifi: false,
-        holder: None,
+        ..Link::bare(u32_at(body, 4)?, IfName::seen(String::new()))
     };
     for attribute in attributes(body.get(HEADER..)?) {
         let kind = attribute.kind();
         let value = value_of(attribute);
         match kind {
-            libc::IFLA_IFNAME => link.name = IfName::new(&text(value)).ok()?,
+            libc::IFLA_IFNAME => link.name = IfName::seen(text(value)),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
             libc::IFLA_MASTER => link.controller = u32_at(value, 0),
@@ -326,20 +434,47 @@ fn parse_kind(info: &[u8]) -> Kind {
     }
 }
 
-/// A struct ifaddrmsg: family, prefix length, flags, scope, index; then IFA_LOCAL or IFA_ADDRESS. Only what is of use
-/// beyond the link counts as an address here.
-fn parse_address(body: &[u8], index: u32) -> Option<String> {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    let (prefix, scope) = (*body.get(1)?, *body.get(3)?);
-    if u32_at(body, 4)? != index || scope == libc::RT_SCOPE_LINK || scope == libc::RT_SCOPE_HOST {
-        return None;
+/// Asks again while others make changes in the midst of an answer (`ResourceBusy`).
+fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..50 {
+        match ask() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            answer => return answer,
+        }
     }
-    let attributes = body.get(8..)?;
-    let value = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
-    let address: IpAddr = match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok()?.into(),
-        _ => <[u8; 16]>::try_from(value).ok()?.into(),
-    };
-    Some(format!("{address}/{prefix}"))
+    ask()
+}
+
+/// Keeps a message that could be read; notes the first that could not.
+fn keep<M>(message: Result<M, DecodeError>, failure: &mut io::Result<()>, take: impl FnOnce(M)) {
+    match message {
+        Ok(message) => take(message),
+        Err(error) if failure.is_ok() => *failure = Err(io::Error::other(error.to_string())),
+        Err(_) => {}
+    }
+}
+
+/// Lets the tests have the kernel refuse any one request. Not in a release.
+mod fault {
+    use super::RouteNetlinkMessage;
+
+    #[cfg(not(debug_assertions))]
+    pub(super) fn injected(request: RouteNetlinkMessage) -> RouteNetlinkMessage {
+        request
+    }
+
+    /// The request of the number that KVM_BRIDGE_TEST_FAIL says, counted from 1, is one for no link at all: EINVAL.
+    #[cfg(debug_assertions)]
+    pub(super) fn injected(request: RouteNetlinkMessage) -> RouteNetlinkMessage {
+        use rtnetlink::packet_route::link::LinkMessage;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+        let wanted = std::env::var("KVM_BRIDGE_TEST_FAIL").ok().and_then(|number| number.parse().ok());
+        if wanted != Some(number) {
+            return request;
+        }
+        eprintln!("request {number} fails");
+        RouteNetlinkMessage::SetLink(LinkMessage::default())
+    }
 }

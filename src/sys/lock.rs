@@ -1,6 +1,7 @@
 //! Lock files (flock(2)) that may be deleted while others wait for them.
 #![forbid(unsafe_code)]
 
+use super::files::create_folder_of;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -46,10 +47,34 @@ pub fn try_alone(path: &Path) -> io::Result<Option<File>> {
 fn open(path: &Path) -> io::Result<File> {
     let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     loop {
-        match (open(), path.parent()) {
-            (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => std::fs::create_dir_all(folder)?,
-            (opened, _) => return opened,
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => create_folder_of(path)?,
+            opened => return opened,
         }
+    }
+}
+
+/// Waits for the lock on a folder alone, which is made where it is missing.
+pub fn wait_for_folder(folder: &Path) -> io::Result<File> {
+    loop {
+        create_folder_of(&folder.join("file"))?;
+        let file = match File::open(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        file.lock()?;
+        if is_current(&file)? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Waits for the lock alone if there is such a file; makes none.
+pub fn wait_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(file) => file.lock().map(|()| Some(file)),
     }
 }
 

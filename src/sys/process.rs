@@ -2,9 +2,11 @@
 
 use crate::error::{Error, Result, reason};
 use nix::unistd::{ForkResult, fork};
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
@@ -23,64 +25,114 @@ pub fn inherit(file: &impl AsFd) -> Result<()> {
         .map_err(|error| Error::new(format!("cannot pass a descriptor on: {}", error.desc()), "Please report this."))
 }
 
+/// Holds the places of standard files that the caller has closed, so that none of ours gets one of their numbers: an
+/// error would be written into it, and QEMU would take it for its console. QEMU finds them closed, as the caller left
+/// them.
+pub fn hold_standard_places() -> Result<()> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    for standard in 0..3 {
+        // SAFETY: whether the descriptor is open is all that is asked.
+        let place = unsafe { BorrowedFd::borrow_raw(standard) };
+        if fcntl(place, FcntlArg::F_GETFD) == Err(nix::Error::EBADF) {
+            // The lowest number that is free, and closed by exec.
+            let null = open_null()?;
+            let _ = null.into_raw_fd();
+        }
+    }
+    Ok(())
+}
+
+fn open_null() -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|error| Error::new(format!("cannot open /dev/null: {}", reason(&error)), "A usual /dev is needed."))
+}
+
+/// The file that this process was left behind with; to be asked for once.
+pub fn inherited() -> File {
+    // SAFETY: `become_detached` has left it open, and nobody else knows of it.
+    File::from(unsafe { OwnedFd::from_raw_fd(INHERITED) })
+}
+
 /// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder,
 /// with /dev/null as its three standard files, an empty environment, no signal blocked, and no descriptor of ours but
-/// `file`, which it finds as `INHERITED`.
+/// `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if it has not.
 pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
-    let cannot = |what: &str, error: nix::Error| {
-        let what = format!("cannot start the process that tidies up: {what}: {}", error.desc());
-        Error::new(what, "See whether the limit on processes is reached: ulimit -u")
+    let cannot = |error: nix::Error| {
+        let what = format!("cannot start the process that tidies up: {}", error.desc());
+        let remedy = match error {
+            nix::Error::EMFILE | nix::Error::EINVAL => "See whether the limit on open files is reached: ulimit -n",
+            _ => "See whether the limit on processes is reached: ulimit -u",
+        };
+        Error::new(what, remedy)
     };
-    let null =
-        File::options().read(true).write(true).open("/dev/null").map_err(|error| {
-            Error::new(format!("cannot open /dev/null: {}", reason(&error)), "A usual /dev is needed.")
-        })?;
+    let null = open_null()?;
     let words: Vec<CString> = words.iter().map(|word| (*word).to_owned()).collect();
-    // SAFETY: the child calls nothing but functions that are safe after fork, and ends in exec or _exit. The process
-    // has one thread.
-    match unsafe { fork() }.map_err(|error| cannot("fork", error))? {
+    let (news, child_news) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
+    match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
-            become_detached(&words, file, &null);
+            let error = match become_detached(&words, file, &null, &child_news) {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            let _ = nix::unistd::write(&child_news, &(error as i32).to_ne_bytes());
             // SAFETY: _exit may be called at any time.
             unsafe { libc::_exit(1) }
         }
         ForkResult::Parent { child } => {
-            let ended = nix::sys::wait::waitpid(child, None).map_err(|error| cannot("wait", error))?;
-            match ended {
-                nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
-                _ => Err(cannot("it ended early", nix::Error::UnknownErrno)),
+            drop(child_news);
+            // Not there to be waited for, where the caller ignores SIGCHLD.
+            let _ = nix::sys::wait::waitpid(child, None);
+            // Executed, it has closed its end; or it says what went wrong.
+            let mut failure = Vec::new();
+            File::from(news).read_to_end(&mut failure).map_err(|_| cannot(nix::Error::EIO))?;
+            match <[u8; 4]>::try_from(failure.as_slice()) {
+                Ok(errno) => Err(cannot(nix::Error::from_raw(i32::from_ne_bytes(errno)))),
+                Err(_) => Ok(()),
             }
         }
     }
 }
 
-/// The child's part. Returns only when something failed.
-fn become_detached(words: &[CString], file: &File, null: &File) -> Option<()> {
-    nix::unistd::setsid().ok()?;
+/// The child's part: forks once more and executes. Returns only when something failed.
+fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) -> nix::Result<Infallible> {
+    /// Where the pipe that tells of failure is, until exec closes it.
+    const NEWS: RawFd = INHERITED + 1;
+    nix::unistd::setsid()?;
     // SAFETY: as in `leave_behind`; the second child is no session leader and so can never have a terminal.
-    if let ForkResult::Parent { .. } = unsafe { fork() }.ok()? {
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
         // SAFETY: as in `leave_behind`.
         unsafe { libc::_exit(0) }
     }
-    nix::unistd::chdir(c"/").ok()?;
-    // SAFETY: plain system calls on descriptors of ours. `file` is moved above the three standard ones first, so that
-    // none of these overwrites it; those and INHERITED are then open, and everything above is closed.
+    nix::unistd::chdir(c"/")?;
+    // SAFETY: plain system calls on descriptors of ours. All three are moved above their final places first, so that none
+    // overwrites another; everything above is then closed.
     unsafe {
-        let file = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 10);
-        let null = libc::fcntl(null.as_raw_fd(), libc::F_DUPFD, 10);
+        let above = |fd: RawFd| nix::Error::result(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, NEWS + 1));
+        let (file, null, news) = (above(file.as_raw_fd())?, above(null.as_raw_fd())?, above(news.as_raw_fd())?);
         for standard in 0..3 {
-            libc::dup2(null, standard);
+            nix::Error::result(libc::dup2(null, standard))?;
         }
-        if libc::dup2(file, INHERITED) != INHERITED {
-            return None;
-        }
-        libc::syscall(libc::SYS_close_range, INHERITED + 1, libc::c_uint::MAX, 0);
+        nix::Error::result(libc::dup2(file, INHERITED))?;
+        nix::Error::result(libc::dup3(news, NEWS, libc::O_CLOEXEC))?;
+        libc::syscall(libc::SYS_close_range, NEWS + 1, libc::c_uint::MAX, 0);
     }
     for signal in nix::sys::signal::Signal::iterator() {
         // SAFETY: the default action is no function of ours. KILL and STOP can't be set, and need not.
         let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
     }
-    nix::sys::signal::SigSet::empty().thread_set_mask().ok()?;
-    let _ = nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr]);
-    None
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+}
+
+/// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass.
+pub fn ignore_requests_to_end() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        // SAFETY: to ignore it is no function of ours.
+        let _ = unsafe { signal(request, SigHandler::SigIgn) };
+    }
 }

@@ -53,11 +53,20 @@ pub fn open(device: File, name: Option<&IfName>, is_multi_queue: bool) -> io::Re
     Ok((device.into(), chosen))
 }
 
-/// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. It is looked
-/// for only where somebody wants a TAP by a name that is taken.
+/// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. A process of
+/// another network namespace has its own by that name. It is looked for only where somebody wants a TAP by a name that is
+/// taken.
 pub fn holder(name: &IfName) -> Option<String> {
     let wanted = format!("iff:\t{name}");
+    let namespace = |process: &std::path::Path| {
+        use std::os::unix::fs::MetadataExt;
+        process.join("ns/net").metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    };
+    let own = namespace("/proc/thread-self".as_ref());
     let is_holder = |process: &std::path::Path| {
+        if namespace(process) != own {
+            return false;
+        }
         let files = std::fs::read_dir(process.join("fdinfo")).ok().into_iter().flatten().flatten();
         let mut infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
         infos.any(|info| info.lines().any(|line| line == wanted))

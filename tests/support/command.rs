@@ -90,6 +90,13 @@ impl<'lab> Cmd<'lab> {
         self
     }
 
+    /// Kills it at its Nth of these system calls, which is not carried out; false if it does not come so far.
+    #[track_caller]
+    pub fn dies_at(self, calls: &str, nth: usize) -> bool {
+        let strace = format!("strace -qq -e trace={calls} -e inject={calls}:signal=KILL:when={nth} -o /dev/null");
+        self.through(&strace).run().signal() == Some(Signal::SIGKILL as i32)
+    }
+
     /// Runs it from a shell script in which `"$0" "$@"` is the program.
     pub fn through_sh(mut self, script: &str) -> Self {
         self.words.splice(0..0, ["sh", "-c", script].map(OsString::from));

@@ -3,7 +3,7 @@
 //!     host: eth0 ======== lan0 :lan
 //!     10.77.0.2 (if asked for)  10.77.0.1, fd77::1
 
-use super::command::Cmd;
+use super::command::{Cmd, Running};
 use super::lan::Lan;
 use super::namespaces::Namespaces;
 use super::processes::{self, Process};
@@ -70,6 +70,46 @@ impl Lab {
         let lab = Self::new()?;
         lab.ip("addr add 10.77.0.2/24 dev eth0");
         lab.ip("route add default via 10.77.0.1");
+        Some(lab)
+    }
+
+    /// A host with all that one can have on an interface.
+    pub fn with_everything() -> Option<Self> {
+        let lab = Self::new()?;
+        for command in [
+            "addr add 10.77.0.2/24 brd + dev eth0",
+            "addr add 10.77.0.3/24 dev eth0 label eth0:1",
+            "addr add 192.168.9.1 peer 192.168.9.2/32 dev eth0 metric 50",
+            "addr add 169.254.7.7/16 dev eth0 scope link",
+            "addr add fd77::2/64 dev eth0",
+            "addr add fd77::3/64 dev eth0 valid_lft 5000 preferred_lft 4000 noprefixroute",
+            "addr add fd77::4/64 dev eth0 nodad",
+            "addr add fd78::5 peer fd78::6/128 dev eth0 metric 77",
+            "addr add fe80::abcd/64 dev eth0",
+            "route add default via 10.77.0.1 proto static metric 100",
+            "route add default via 10.77.0.9 dev eth0 metric 200",
+            "route add 10.9.0.0/16 via 10.77.0.1 src 10.77.0.3 mtu 1400 table 77",
+            "route add 10.8.0.0/16 dev eth0 scope link tos 0x10",
+            "route add 10.7.0.0/16 nexthop via 10.77.0.1 dev eth0 weight 1 nexthop via 10.77.0.9 dev eth0 weight 3",
+            "route add 10.6.0.0/16 via 172.16.0.1 dev eth0 onlink",
+            "route add local 10.5.0.0/24 dev eth0 proto static",
+            "route add 10.4.0.0/16 via inet6 fe80::1 dev eth0",
+            "-6 route add default via fd77::1 dev eth0 metric 1024 pref high",
+            "-6 route add fd99::/64 via fd77::1 dev eth0 expires 600",
+            "-6 route add fd98::/64 dev eth0 metric 5 advmss 1200",
+            "-6 route add fd97::/64 nexthop via fd77::1 dev eth0 nexthop via fd77::9 dev eth0 weight 2",
+            "-6 route add fd96::/64 via fe80::1 dev eth0 table 77",
+            "neigh add 10.77.0.77 lladdr 02:00:00:00:00:77 dev eth0",
+            "neigh add proxy 10.77.0.78 dev eth0",
+        ] {
+            lab.ip(command);
+        }
+        for (setting, value) in
+            [("ipv4/conf/eth0/rp_filter", "2"), ("ipv4/conf/eth0/forwarding", "1"), ("ipv6/conf/eth0/accept_ra", "2")]
+        {
+            fs::write(format!("/proc/sys/net/{setting}"), value).expect("change a setting");
+        }
+        lab.settle();
         Some(lab)
     }
 
@@ -233,6 +273,30 @@ impl Lab {
         }
     }
 
+    pub fn is_as_before(&self) -> bool {
+        self.remains().is_none()
+    }
+
+    /// Waits until all but a guest that still runs is as it was.
+    #[track_caller]
+    pub fn becomes_as_before_but_for(&self, guest: &Running) {
+        let differs = || {
+            let mut remains = self.remains_of(&[guest.pid()]);
+            remains.extend(
+                self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now_without_taps())),
+            );
+            remains
+        };
+        if patiently(self.patience.get(), || differs().is_empty().then_some(())).is_none() {
+            panic!("the host is not as it was:\n{}", differs().concat());
+        }
+    }
+
+    /// For a test that leaves the host changed on purpose, by hand: from here on nothing is compared.
+    pub fn ends_here(&self) {
+        *self.baseline.borrow_mut() = None;
+    }
+
     fn remains_in_the_end(&self) -> Option<String> {
         match patiently(self.patience.get(), || self.remains().is_none().then_some(())) {
             Some(()) => None,
@@ -242,13 +306,20 @@ impl Lab {
 
     /// What differs from the baseline: the network, processes, run-time files.
     fn remains(&self) -> Option<String> {
-        let mut remains: Vec<String> =
-            self.processes().iter().map(|p| format!("process {} still runs: {}\n", p.pid, p.command)).collect();
-        files_under(Path::new("/run/kvm-bridge"), &mut remains);
+        let mut remains = self.remains_of(&[]);
         if remains.is_empty() {
             remains.extend(self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now())));
         }
         (!remains.is_empty()).then(|| remains.concat())
+    }
+
+    /// Processes but for some, and run-time files.
+    fn remains_of(&self, but: &[i32]) -> Vec<String> {
+        let processes = self.processes().into_iter().filter(|process| !but.contains(&process.pid));
+        let mut remains: Vec<String> =
+            processes.map(|p| format!("process {} still runs: {}\n", p.pid, p.command)).collect();
+        files_under(Path::new("/run/kvm-bridge"), &mut remains);
+        remains
     }
 }
 

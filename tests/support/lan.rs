@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::{JoinHandle, spawn};
 
 pub struct Lan {
     dir: PathBuf,
@@ -27,6 +28,15 @@ impl Lan {
         lan.run("ip link set lan0 up");
         ip("link set eth0 up");
         lan
+    }
+
+    /// A thread in the LAN, as a program there would be.
+    pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let lan = File::open("/run/netns/lan").expect("open the LAN's namespace");
+        spawn(move || {
+            nix::sched::setns(lan, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the LAN");
+            work()
+        })
     }
 
     pub fn command(&self, words: &str) -> Command {

@@ -31,6 +31,15 @@ impl State {
         Self(VIEWS.iter().map(|view| (*view, lines(&comparable(ip_json(view))))).collect())
     }
 
+    /// Without links that are TAPs and what they have.
+    pub fn now_without_taps() -> Self {
+        let mut state = Self::now();
+        for (_, lines) in &mut state.0 {
+            lines.retain(|line| !line.starts_with("tap") && !line.contains("\"dev\":\"tap"));
+        }
+        state
+    }
+
     /// The lines that differ, for a person to read; None if there are none.
     pub fn difference(&self, later: &Self) -> Option<String> {
         let differing: Vec<String> = (self.0.iter().zip(&later.0))

@@ -1,0 +1,35 @@
+//! Files and folders of ours, with modes of their own whatever the caller's umask: what others may write, they may abuse.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Makes the folder that a file is in, and those above it, where they are missing.
+pub fn create_folder_of(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.exists() => DirBuilder::new().recursive(true).mode(0o755).create(folder),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file whole: under the name `new` first, which then becomes `path`.
+pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Result<()> {
+    // What a kill left there.
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create(new)?;
+    file.write_all(text)?;
+    if is_to_last {
+        file.sync_all()?;
+    }
+    fs::rename(new, path)
+}
+
+/// Makes a file that nobody has made.
+pub fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
+}

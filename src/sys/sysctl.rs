@@ -1,0 +1,22 @@
+//! Settings of interfaces (Documentation/networking/ip-sysctl.rst), in the network namespace of the calling thread.
+#![forbid(unsafe_code)]
+
+use crate::name::IfName;
+use std::io;
+use std::path::PathBuf;
+
+/// A setting's value; `None` where the kernel has no such setting, or not for this interface.
+pub fn read(link: &str, setting: &str) -> Option<String> {
+    Some(std::fs::read_to_string(path(link, setting)?).ok()?.trim_end().to_owned())
+}
+
+/// Changes a setting of an interface.
+pub fn write(link: &IfName, setting: &str, value: &str) -> io::Result<()> {
+    std::fs::write(path(link.as_str(), setting).ok_or(io::ErrorKind::NotFound)?, value)
+}
+
+/// Where `ipv6/accept_ra` of an interface is.
+fn path(link: &str, setting: &str) -> Option<PathBuf> {
+    let (family, name) = setting.split_once('/')?;
+    Some(["/proc/sys/net", family, "conf", link, name].iter().collect())
+}
