@@ -2,10 +2,10 @@
 //!
 //! # Theory of operation
 //!
-//! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan`] finds our options among QEMU's words and
+//! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan()`] finds our options among QEMU's words and
 //! gives a list of [`request::Nic`]s; [`net::observe`] asks the kernel about the links that they name and gives a
 //! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
-//! anything is touched; [`bring_up`] carries them out; [`argv::rewrite`] puts QEMU's words where ours stood; and
+//! anything is touched; [`bring_up`] carries them out; [`argv::rewrite()`] puts QEMU's words where ours stood; and
 //! [`launch`] executes the real QEMU in our place. [`dry_run`] turns off after the plan and prints it.
 //!
 //! Nothing has to be cleaned up after a guest: its TAP is not persistent and lives as long as QEMU's inherited
@@ -13,7 +13,11 @@
 //! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
-//! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`plan`], [`step`], [`name`].
+//! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
+//! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
+//!
+//! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
+//! [`step`], [`name`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
 pub mod argv;

@@ -6,9 +6,8 @@ use std::collections::HashSet;
 
 #[test]
 fn sixteen_guests_that_start_at_once_share_one_bridge_and_the_last_one_restores() {
-    let Some(lab) = Lab::new() else { return };
-    let mut guests: Vec<_> =
-        (0..16).map(|_| lab.shim("--bridge br0,uplink=eth0 -name alice").then("hold").start()).collect();
+    let Some(lab) = Lab::with_everything() else { return };
+    let mut guests: Vec<_> = (0..16).map(|_| lab.shim("--bridge br0 -name alice").then("hold").start()).collect();
     let records: Vec<_> = guests.iter_mut().map(|guest| guest.qemu().clone()).collect();
 
     let taps: HashSet<String> = records.iter().map(|record| record.tap().name).collect();
