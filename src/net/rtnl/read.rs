@@ -1,0 +1,244 @@
+//! What can be asked of the kernel.
+//!
+//! Answers are read attribute by attribute, only what is asked for: a kernel whose other attributes the crate can't
+//! parse is no reason to fail, and a launch does not pay for statistics. What is going to be moved is read whole, by the
+//! crate.
+
+use super::{HEADER, Netlink, u16_at, u32_at};
+use crate::host::{Kind, Link};
+use crate::layer3::Layer3;
+use crate::mac::Mac;
+use crate::name::IfName;
+use rtnetlink::packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, NlasIterator, Parseable};
+use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::io;
+
+impl Netlink {
+    /// The link of this name; one request, no dump.
+    pub fn link(&mut self, name: &IfName) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        self.get_link(message)
+    }
+
+    /// The link of this index.
+    pub fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.get_link(message)
+    }
+
+    fn get_link(&mut self, mut message: LinkMessage) -> io::Result<Option<Link>> {
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let mut found = None;
+        match self.ask(RouteNetlinkMessage::GetLink(message), 0, |answer| found = parse_link(answer.body)) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            done => done.map(|()| found),
+        }
+    }
+
+    /// The ports of a bridge; the kernel picks them out.
+    pub fn ports(&mut self, bridge: u32) -> io::Result<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.dump_links(message, |link| link.controller == Some(bridge))
+    }
+
+    /// All links. Never on the launch path: there may be thousands.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        self.dump_links(LinkMessage::default(), |_| true)
+    }
+
+    fn dump_links(&mut self, message: LinkMessage, wanted: impl Fn(&Link) -> bool) -> io::Result<Vec<Link>> {
+        whole(|| {
+            let mut links = Vec::new();
+            self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
+                links.extend(parse_link(answer.body).filter(&wanted));
+            })?;
+            Ok(links)
+        })
+    }
+
+    /// What the host has on a link above Ethernet. What is there and can't be read is an error: it would be lost.
+    pub fn layer3(&mut self, index: u32) -> io::Result<Layer3> {
+        whole(|| self.layer3_now(index))
+    }
+
+    fn layer3_now(&mut self, index: u32) -> io::Result<Layer3> {
+        const RTA_OIF: u16 = 4;
+        const RTA_MULTIPATH: u16 = 9;
+        let mut found = Layer3::default();
+        let mut failure = Ok(());
+        self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+            if u32_at(answer.body, 4) == Some(index) {
+                keep(AddressMessage::parse(answer.body), &mut failure, |address| found.add_address(address, index));
+            }
+        })?;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            self.dump_routes(family, |body| {
+                let attributes = body.get(12..).unwrap_or_default();
+                let oif = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
+                if oif == Some(index) || attribute(attributes, RTA_MULTIPATH).is_some() {
+                    keep(RouteMessage::parse(body), &mut failure, |route| found.add_route(route, index));
+                }
+            })?;
+            for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
+                let mut message = NeighbourMessage::default();
+                message.header.family = family;
+                message.header.flags = flags;
+                message.attributes.push(NeighbourAttribute::IfIndex(index));
+                self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, |answer| {
+                    if u32_at(answer.body, 4) == Some(index) {
+                        let message = NeighbourMessage::parse(answer.body);
+                        keep(message, &mut failure, |neighbour| found.add_neighbour(neighbour, index));
+                    }
+                })?;
+            }
+        }
+        failure.map(|()| found)
+    }
+
+    fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, |answer| each(answer.body))
+    }
+
+    /// The interfaces that the default routes of the main table lead to: IPv4's before IPv6's, the preferred ones first.
+    pub fn default_interfaces(&mut self) -> io::Result<Vec<u32>> {
+        whole(|| self.default_interfaces_now())
+    }
+
+    fn default_interfaces_now(&mut self) -> io::Result<Vec<u32>> {
+        const RTA_OIF: u16 = 4;
+        const RTA_PRIORITY: u16 = 6;
+        let mut interfaces = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut found = Vec::new();
+            self.dump_routes(family, |body| {
+                let (prefix, table) = (body.get(1), body.get(4));
+                let attributes = body.get(12..).unwrap_or_default();
+                let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+                if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(oif)) = (prefix, table, number(RTA_OIF)) {
+                    found.push((number(RTA_PRIORITY).unwrap_or_default(), oif));
+                }
+            })?;
+            found.sort_unstable();
+            interfaces.extend(found.into_iter().map(|(_, oif)| oif));
+        }
+        Ok(interfaces)
+    }
+
+    /// What the kernel knows of a neighbour.
+    pub fn neighbour(&mut self, message: NeighbourMessage) -> io::Result<Option<NeighbourMessage>> {
+        let mut found = None;
+        match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |answer| {
+            found = NeighbourMessage::parse(answer.body).ok();
+        }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            done => done.map(|()| found),
+        }
+    }
+
+    /// Whether the bridge's forwarding database knows this address.
+    pub fn fdb_has(&mut self, bridge: u32, mac: Mac) -> io::Result<bool> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.attributes.push(NeighbourAttribute::Controller(bridge));
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+        let mut found = false;
+        match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |_| found = true) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => Ok(false),
+            done => done.map(|()| found),
+        }
+    }
+}
+
+/// Text up to the final NUL.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|found| found.kind() == kind).map(value_of)
+}
+
+/// The value of an attribute, for as long as its message lives.
+fn value_of<'a>(attribute: NlaBuffer<&'a [u8]>) -> &'a [u8] {
+    let length = attribute.value_length();
+    let bytes: &'a [u8] = attribute.into_inner();
+    bytes.get(4..4 + length).unwrap_or_default()
+}
+
+/// A struct ifinfomsg and its attributes (linux/if_link.h).
+fn parse_link(body: &[u8]) -> Option<Link> {
+    const ARPHRD_ETHER: u16 = 1;
+    let flags = u32_at(body, 8)?;
+    let mut link = Link {
+        is_ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
+        is_up: flags & libc::IFF_UP as u32 != 0,
+        ..Link::bare(u32_at(body, 4)?, IfName::seen(String::new()))
+    };
+    for attribute in attributes(body.get(HEADER..)?) {
+        let kind = attribute.kind();
+        let value = value_of(attribute);
+        match kind {
+            libc::IFLA_IFNAME => link.name = IfName::seen(text(value)),
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_MASTER => link.controller = u32_at(value, 0),
+            libc::IFLA_IFALIAS => link.alias = Some(text(value)),
+            libc::IFLA_LINKINFO => link.kind = parse_kind(value),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// IFLA_LINKINFO; for a TAP with the flags that IFLA_TUN_* of linux/if_link.h tell.
+fn parse_kind(info: &[u8]) -> Kind {
+    const IFLA_INFO_KIND: u16 = 1;
+    const IFLA_INFO_DATA: u16 = 2;
+    const IFLA_TUN_TYPE: u16 = 3;
+    const IFLA_TUN_PERSIST: u16 = 6;
+    const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+    let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
+    let byte = |kind| attribute(data, kind).and_then(|value| value.first().copied()).unwrap_or_default();
+    match attribute(info, IFLA_INFO_KIND).map(text).as_deref() {
+        None => Kind::Card,
+        Some("bridge") => Kind::Bridge,
+        Some("tun") if i32::from(byte(IFLA_TUN_TYPE)) == libc::IFF_TAP => {
+            Kind::Tap { is_persistent: byte(IFLA_TUN_PERSIST) != 0, is_multi_queue: byte(IFLA_TUN_MULTI_QUEUE) != 0 }
+        }
+        Some(other) => Kind::Other(other.to_owned()),
+    }
+}
+
+/// Asks again while others make changes in the midst of an answer (`ResourceBusy`).
+fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..50 {
+        match ask() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            answer => return answer,
+        }
+    }
+    ask()
+}
+
+/// Keeps a message that could be read; notes the first that could not.
+fn keep<M>(message: Result<M, DecodeError>, failure: &mut io::Result<()>, take: impl FnOnce(M)) {
+    match message {
+        Ok(message) => take(message),
+        Err(error) if failure.is_ok() => *failure = Err(io::Error::other(error.to_string())),
+        Err(_) => {}
+    }
+}
