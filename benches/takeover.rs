@@ -25,7 +25,7 @@ const SERVER: &str = "10.77.0.1:7777";
 const TICK: Duration = Duration::from_millis(1);
 /// A stream is watched for so long before and after the event.
 const BEFORE: Duration = Duration::from_millis(400);
-const AFTER: Duration = Duration::from_millis(2500);
+const AFTER: Duration = Duration::from_millis(1500);
 
 fn main() {
     let runs = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(20);
