@@ -258,15 +258,19 @@ impl Made {
 
     fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
-        let journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
+        let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
         if !keep {
             reaper::ensure(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
+        self.look_again(&mut journal)?;
         files.write(&journal)?;
         // Until all of it has arrived the journal alone has all of it.
         let made = match apply::make(&mut self.netlink, &journal) {
-            Ok(()) => self.check_gateways(&journal, &answered).map_err(|error| (error, Source::Bridge)),
+            Ok(()) => {
+                let checked = self.check_nothing_left(&journal).and_then(|()| self.check_gateways(&journal, &answered));
+                checked.map_err(|error| (error, Source::Bridge))
+            }
             Err(error) => Err((error, Source::Journal)),
         };
         let Err((error, source)) = made else {
@@ -283,6 +287,28 @@ impl Made {
             // The reaper tries again.
             Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this
+    /// one: what it has now is moved.
+    fn look_again(&mut self, journal: &mut Journal) -> Result<()> {
+        for step in &mut journal.steps {
+            if let Step::TakeUplink { index, layer3, .. } = step
+                && !layer3.is_empty()
+            {
+                *layer3 = self.netlink.layer3(*index).map_err(unreadable)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_nothing_left(&mut self, journal: &Journal) -> Result<()> {
+        let left = apply::left_behind(&mut self.netlink, journal).map_err(unreadable)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let what = format!("{} came to the uplink while it was taken", left.join(" and "));
+        Err(Error::new(what, "Something else changes the network at the same time. Try again."))
     }
 
     /// The default gateways on the uplink that answer.
@@ -312,8 +338,7 @@ impl Made {
         let silent = answered.iter().filter(|gateway| !found.contains(gateway));
         let silent: Vec<String> = silent.map(IpAddr::to_string).collect();
         let what = format!("the gateway {} answered before and does not by the bridge", silent.join(" and "));
-        let remedy =
-            "All is as before. See whether the switch lets only one MAC in (port security), or take another uplink.";
+        let remedy = "See whether the switch lets only one MAC in (port security), or take another uplink.";
         Err(Error::new(what, remedy))
     }
 

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
-use crate::request::{Uplink, is_model};
+use crate::request::{Uplink, is_model, is_mtu};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::io;
@@ -38,7 +38,16 @@ pub struct Bridge {
     /// Whether it stays when its last guest has gone.
     pub keep: Option<bool>,
     /// Its MTU in bytes.
+    #[serde(default, deserialize_with = "mtu")]
     pub mtu: Option<u32>,
+}
+
+fn mtu<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u32>, D::Error> {
+    let number = u32::deserialize(from)?;
+    match is_mtu(number) {
+        true => Ok(Some(number)),
+        false => Err(serde::de::Error::custom(format!("{number} is no MTU: give a number from 68 to 65535"))),
+    }
 }
 
 fn model<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<String>, D::Error> {

@@ -42,6 +42,9 @@ pub struct Journal {
     /// When it was written, in seconds since the machine was booted.
     #[serde(default)]
     since: u64,
+    /// The machine's life that it is of (random/boot_id of proc(5)).
+    #[serde(default)]
+    boot: Option<String>,
     /// What is done, in order; to be undone from the end.
     pub steps: Vec<Step>,
 }
@@ -56,7 +59,7 @@ impl Journal {
         let [a, b, c, d, ..] = random;
         let index = u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { version: VERSION, bridge, index, token, keep, since: uptime(), steps })
+        Ok(Self { version: VERSION, bridge, index, token, keep, since: uptime(), boot: boot_id(), steps })
     }
 
     /// How long ago it was written, in seconds.
@@ -84,6 +87,11 @@ impl Journal {
         link.controller == Some(self.index)
     }
 
+    /// Whether it is of this life of the machine. /run does not outlive the machine, where it is as it should be.
+    pub fn is_current(&self) -> bool {
+        self.boot.as_ref().is_none_or(|boot| Some(boot) == boot_id().as_ref())
+    }
+
     /// The ports that it took itself.
     pub fn uplinks(&self) -> impl Iterator<Item = u32> {
         self.steps.iter().filter_map(|step| match step {
@@ -91,6 +99,10 @@ impl Journal {
             _ => None,
         })
     }
+}
+
+fn boot_id() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_end().to_owned())
 }
 
 /// Seconds since the machine was booted, sleep included, as lifetimes of addresses count.
@@ -225,7 +237,13 @@ mod tests {
         let steps = vec![
             Step::AddBridge { bridge: br0.clone(), mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1400) },
             Step::SetUp { link: br0.clone() },
-            Step::TakeUplink { bridge: br0.clone(), uplink: eth0.clone(), index: 2, layer3: Layer3::default() },
+            Step::TakeUplink {
+                bridge: br0.clone(),
+                uplink: eth0.clone(),
+                index: 2,
+                mac: None,
+                layer3: Layer3::default(),
+            },
             Step::SetUp { link: eth0 },
         ];
         Journal::new(br0, false, steps).unwrap()

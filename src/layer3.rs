@@ -20,6 +20,7 @@ use rtnetlink::packet_route::route::{
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// What one interface has. Empty for one that takes no part in IP.
@@ -83,7 +84,7 @@ impl Layer3 {
             RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == index),
             _ => false,
         };
-        let is_kernels = message.header.protocol == RouteProtocol::Kernel;
+        let is_kernels = message.header.protocol == RouteProtocol::Kernel && !text::is_from_advertisement(&message);
         if !is_kernels && !message.header.flags.contains(RouteFlags::Cloned) && message.attributes.iter().any(is_here) {
             self.routes.push(message);
         }
@@ -96,6 +97,16 @@ impl Layer3 {
         if message.header.ifindex == index && (is_known || message.header.flags.contains(NeighbourFlags::Proxy)) {
             self.neighbours.push(message);
         }
+    }
+
+    /// To be called when all is added: leaves out the routes that come by themselves with an address.
+    pub fn complete(&mut self) {
+        let Self { addresses, automatic, routes, .. } = self;
+        let is_of_address = |route: &RouteMessage| {
+            route.header.protocol == RouteProtocol::Kernel
+                && addresses.iter().chain(automatic.iter()).any(|address| text::is_prefix_route(route, address))
+        };
+        routes.retain(|route| !is_of_address(route));
     }
 
     /// Whether there is nothing that would be missed.
@@ -149,9 +160,12 @@ impl Layer3 {
         // The kernel puts a new IPv6 address before the others of its scope.
         let addresses = ipv4.into_iter().chain(ipv6.into_iter().rev());
         let mut moves: Vec<Move> = addresses.flat_map(|address| arrival(address, from, to)).collect();
-        // A gateway is only accepted once it can be reached.
-        let (direct, by_gateway): (Vec<_>, Vec<_>) =
-            self.routes.iter().partition(|route| gateway(&route.attributes).is_none());
+        // A gateway is only accepted once it can be reached. Routes to the same place keep their order.
+        let key = |route: &RouteMessage| (text::destination(route), text::table(route), text::priority(route));
+        let with_gateway: HashSet<_> =
+            self.routes.iter().filter(|route| gateway(&route.attributes).is_some()).map(key).collect();
+        let (by_gateway, direct): (Vec<_>, Vec<_>) =
+            self.routes.iter().partition(|route| with_gateway.contains(&key(route)));
         for route in direct.into_iter().chain(by_gateway) {
             let route = route_at(route, from.index, to.index);
             moves.push((Message::NewRoute(route), NLM_F_CREATE | NLM_F_APPEND, THERE_OR_DOWN));
@@ -190,7 +204,8 @@ impl Layer3 {
                 .any(|other| local(other) == local(address) && other.header.prefix_len == address.header.prefix_len)
         });
         let key = |route: &RouteMessage| (text::destination(route), text::table(route), text::priority(route));
-        let routes = self.routes.iter().filter(|route| !there.routes.iter().any(|other| key(other) == key(route)));
+        let known: HashSet<_> = there.routes.iter().map(key).collect();
+        let routes = self.routes.iter().filter(|route| !known.contains(&key(route)));
         addresses.map(text::address_with_prefix).chain(routes.map(text::destination)).collect()
     }
 

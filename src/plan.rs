@@ -155,6 +155,7 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
             bridge: bridge.clone(),
             uplink: name.clone(),
             index: uplink.index,
+            mac: uplink.mac,
             layer3: uplink.layer3.clone(),
         },
     ];
@@ -224,8 +225,8 @@ fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Li
 
 /// The interface of the default route, if it can be taken.
 fn choose_uplink<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
-    let mut links = host.default_uplinks.iter().filter_map(|name| host.link(name));
-    match links.find(|link| why_no_uplink(link).is_none()) {
+    let link = host.default_uplinks.first().and_then(|name| host.link(name));
+    match link.filter(|link| why_no_uplink(link).is_none()) {
         Some(link) => check_uplink(link, wish),
         None => {
             let what = match host.default_uplinks.first() {
@@ -253,9 +254,12 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
         let why = format!("its route to {route} is by a next hop of its own, which cannot be moved");
         return refuse(&why, "Give the route its gateway in place of nhid, or take another interface.".to_owned());
     }
-    if let Some(keeper) = link.keeper.as_deref().filter(|_| !wish.force) {
+    // What nobody has named is not forced.
+    let is_forced = wish.force && matches!(wish.said.uplink, Some(Uplink::Link(_)));
+    if let Some(keeper) = link.keeper.as_deref().filter(|_| !is_forced) {
         let remedy = format!(
-            "It would put the addresses back, in time. Make a bridge in its configuration and join it (--bridge BR), or              give an interface that it leaves alone. To take {name} all the same: --bridge {},uplink={name},force=on",
+            "It would put the addresses back. Make a bridge in its configuration and join it, or give an interface that it \
+             leaves alone. To take {name} all the same: --bridge {},uplink={name},force=on",
             wish.bridge
         );
         return refuse(&format!("{keeper} looks after it"), remedy);

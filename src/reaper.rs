@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "kvm-bridge-reaper";
 /// How long a bridge without guests is kept.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often it is tried before the error is left where it is written.
+/// How often it is tried in a row before a change is waited for.
 const ATTEMPTS: usize = 5;
 
 /// Sees to it that a reaper watches the bridge. The caller holds the bridge's lock.
@@ -64,17 +64,30 @@ pub fn main(words: &[OsString]) -> i32 {
     let Ok(files) = Files::of(&bridge) else {
         return 1;
     };
-    // What fails now may work in a moment: memory, a link that is being changed by another.
-    for attempt in 1..=ATTEMPTS {
+    let mut attempts = 0;
+    loop {
         match watch(&bridge, &files, &mut own) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
-        if attempt < ATTEMPTS {
+        // What fails now may work in a moment, or when something has changed: the uplink is up again.
+        attempts += 1;
+        if attempts < ATTEMPTS {
             std::thread::sleep(GRACE);
+        } else if wait_for_a_change().is_err() {
+            return 1;
         }
     }
-    1
+}
+
+/// Sleeps until a link changes, and a little longer: changes come in numbers.
+fn wait_for_a_change() -> Result<()> {
+    let deaf = |error| unreadable(error);
+    let mut news = Netlink::open().map_err(deaf)?;
+    news.subscribe_to_links().map_err(deaf)?;
+    wait(&news, None)?;
+    std::thread::sleep(GRACE);
+    Ok(())
 }
 
 /// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the

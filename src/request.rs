@@ -142,9 +142,8 @@ impl Nic {
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "force" => self.force = switch(value).ok_or_else(wrong)?,
-            // ETH_MIN_MTU and ETH_MAX_MTU of the kernel.
             "mtu" => match value.parse() {
-                Ok(mtu @ 68..=65535) => self.mtu = Some(mtu),
+                Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),
                 _ => return Err(Error::new(format!("mtu={value} is no MTU"), "Give a number from 68 to 65535.")),
             },
             _ => return Err(wrong()),
@@ -175,6 +174,11 @@ impl FromStr for Uplink {
 
 fn form_of(key: &str) -> &'static str {
     KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
+}
+
+/// Whether a bridge can have this MTU: ETH_MIN_MTU to ETH_MAX_MTU of the kernel.
+pub fn is_mtu(mtu: u32) -> bool {
+    (68..=65535).contains(&mtu)
 }
 
 /// Whether this can be the name of a QEMU device.

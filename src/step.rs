@@ -32,7 +32,10 @@ pub enum Step {
         uplink: IfName,
         /// Its index when this was planned.
         index: u32,
-        /// What the host had on it then.
+        /// Its address.
+        #[serde(default)]
+        mac: Option<Mac>,
+        /// What the host had on it when it was taken.
         #[serde(default)]
         layer3: Layer3,
     },
@@ -84,7 +87,7 @@ impl Step {
                 [Some(add), mtu].into_iter().flatten().map(|command| split(&command)).collect()
             }
             Self::SetUp { link } => vec![split(&format!("ip link set dev {link} up"))],
-            Self::TakeUplink { bridge, uplink, index, layer3 } => {
+            Self::TakeUplink { bridge, uplink, index, layer3, .. } => {
                 let (from, to) = (End { index: *index, name: uplink }, End { index: 0, name: bridge });
                 let mut commands = vec![split(&format!("ip link set dev {uplink} master {bridge}"))];
                 commands.extend(layer3.commands(from, to));

@@ -1,5 +1,6 @@
 //! An uplink with addresses: nothing of the host's network is lost, neither on the way in nor on the way out.
 
+use crate::support::command::Running;
 use crate::support::state::{comparable, ip_json};
 use crate::support::{Lab, wait_for};
 use serde_json::Value;
@@ -330,9 +331,23 @@ fn an_uplink_with_a_dhcp_client_is_left_alone() {
     let running = lab.program(&client).words("-i eth0").then("hold:60000").start();
     wait_for("it to run", 5, || fs::exists(format!("/proc/{}/exe", running.pid())).ok().filter(|there| *there));
     lab.baseline();
-    let ended = lab.shim("--bridge br0").run().exits_with(125);
-    assert!(ended.err.contains(&format!("udhcpc ({})", running.pid())), "{}", ended.err);
+    let is_left_to = |running: &Running| {
+        let ended = lab.shim("--bridge br0").run().exits_with(125);
+        assert!(ended.err.contains(&format!("udhcpc ({})", running.pid())), "{}", ended.err);
+    };
+    is_left_to(&running);
     drop(running);
+    for words in ["-b", "-ieth0"] {
+        let running = lab.program(&client).words(words).then("hold:60000").start();
+        wait_for("it to run", 5, || {
+            let line = fs::read_to_string(format!("/proc/{}/cmdline", running.pid())).unwrap_or_default();
+            line.contains("udhcpc").then_some(())
+        });
+        is_left_to(&running);
+    }
+    let other = lab.program(&client).words("-i lo").then("hold:60000").start();
+    lab.shim("--bridge br0").run().succeeds();
+    drop(other);
     lab.shim("--bridge br0").run().succeeds();
 }
 
@@ -389,4 +404,163 @@ fn a_journal_that_does_not_match_harms_nothing() {
         lab.kvm_bridge("recover").run().succeeds();
         lab.is_untouched();
     }
+}
+
+#[test]
+fn what_comes_to_the_uplink_while_its_gateway_is_waited_for_goes_along() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("addr add 10.77.0.2/24 dev eth0");
+    lab.ip("route add default via 10.77.0.99");
+    lab.baseline();
+    let mut guest = lab.shim("--bridge br0").then("hold").start();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(lab.link("br0").is_none(), "it still waits for a gateway that is silent");
+    lab.ip("addr add 10.77.0.55/24 dev eth0");
+    lab.ip("route add 10.99.0.0/16 via 10.77.0.1");
+    guest.qemu();
+    has_nothing("eth0");
+    assert!(lab.addresses("br0").contains(&"10.77.0.55/24".to_owned()), "{:?}", lab.addresses("br0"));
+    guest.terminate();
+    lab.waits_until_gone("br0");
+    assert_eq!(ip_json("route show 10.99.0.0/16")[0]["dev"], "eth0");
+    lab.ip("route del 10.99.0.0/16");
+    lab.ip("addr del 10.77.0.55/24 dev eth0");
+}
+
+#[test]
+fn another_interface_of_the_uplinks_name_and_index_is_left_alone() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0").boot();
+    lab.reaper_of("br0").kill();
+    guest.kill();
+    for command in ["link del br0", "link del eth0", "link add index 10 name eth0 type veth peer name x0"] {
+        lab.ip(command);
+    }
+    lab.ip("link set eth0 up");
+    lab.ip("addr add 10.1.1.1/24 dev eth0");
+    lab.kvm_bridge("recover").run().succeeds();
+    assert_eq!(lab.addresses("eth0").iter().filter(|address| address.starts_with("10.")).count(), 1);
+    lab.ends_here();
+}
+
+#[test]
+fn a_journal_of_another_life_of_the_machine_is_only_forgotten() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.baseline();
+    let guest = lab.shim("--bridge br0").boot();
+    let journal = fs::read_to_string(lab.run_dir().join("br0.json")).expect("read the journal");
+    guest.terminate();
+    lab.becomes_as_before();
+    let mut journal: Value = serde_json::from_str(&journal).expect("it is JSON");
+    journal["boot"] = "00000000-0000-0000-0000-000000000000".into();
+    lab.ip("addr flush dev eth0");
+    lab.baseline();
+    fs::create_dir_all(lab.run_dir()).expect("make the folder");
+    fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");
+    lab.kvm_bridge("recover").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn an_uplink_that_was_renamed_is_given_back_all_the_same() {
+    let Some(lab) = Lab::with_everything() else { return };
+    lab.baseline();
+    let guest = lab.shim("--bridge br0").boot();
+    lab.ip("link set eth0 name wan0");
+    guest.terminate();
+    lab.waits_until_gone("br0");
+    assert!(lab.addresses("wan0").contains(&"fd77::2/64".to_owned()), "{:?}", lab.addresses("wan0"));
+    lab.ip("link set wan0 down");
+    lab.ip("link set wan0 name eth0");
+    lab.ends_here();
+}
+
+#[test]
+fn an_uplink_that_is_down_is_given_back_when_it_is_up() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.baseline();
+    let guest = lab.shim("--bridge br0").boot();
+    lab.ip("link set eth0 down");
+    guest.terminate();
+    std::thread::sleep(Duration::from_secs(13));
+    assert!(lab.addresses("br0").contains(&"10.77.0.2/24".to_owned()), "the host stays where it has all");
+    lab.ip("link set eth0 up");
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_that_is_set_down_by_hand_costs_nothing() {
+    let Some(lab) = Lab::with_everything() else { return };
+    lab.baseline();
+    let guest = lab.shim("--bridge br0").boot();
+    lab.ip("link set br0 down");
+    guest.terminate();
+    lab.waits_until_gone("br0");
+    assert!(lab.lan.reaches("10.77.0.2"));
+    let addresses = lab.addresses("eth0");
+    assert!(addresses.contains(&"fd77::2/64".to_owned()), "{addresses:?}");
+    assert_eq!(ip_json("route show default")[0]["gateway"], "10.77.0.1");
+    lab.ends_here();
+}
+
+#[test]
+fn routes_to_the_same_place_keep_their_order() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("route append 10.64.0.0/16 via 10.77.0.1");
+    lab.ip("route append 10.64.0.0/16 dev eth0");
+    lab.shim("--bridge br0").run().succeeds();
+    lab.becomes_as_before();
+    assert_eq!(ip_json("route get 10.64.1.1")[0]["gateway"], "10.77.0.1");
+}
+
+#[test]
+fn a_route_over_two_uplinks_follows_both() {
+    let Some(lab) = Lab::with_address() else { return };
+    for command in [
+        "link add eth1 type veth peer name lan1",
+        "link set lan1 up",
+        "link set eth1 up",
+        "addr add 10.78.0.2/24 dev eth1",
+        "route add 10.7.0.0/16 nexthop via 10.77.0.1 dev eth0 nexthop via 10.78.0.1 dev eth1",
+    ] {
+        lab.ip(command);
+    }
+    lab.settle();
+    let guest = lab.shim("--bridge br0,uplink=eth0 --bridge br1,uplink=eth1").boot();
+    let hops = ip_json("route show 10.7.0.0/16")[0]["nexthops"].clone();
+    assert_eq!((&hops[0]["dev"], &hops[1]["dev"]), (&"br0".into(), &"br1".into()));
+    guest.terminate();
+    lab.waits_until_gone("br0");
+    lab.waits_until_gone("br1");
+    let hops = ip_json("route show 10.7.0.0/16")[0]["nexthops"].clone();
+    assert_eq!((&hops[0]["dev"], &hops[1]["dev"]), (&"eth0".into(), &"eth1".into()));
+    // Of two links IPv6 lists last the one that came to it last.
+    lab.ends_here();
+}
+
+#[test]
+fn force_is_for_an_uplink_that_is_named() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("addr add 10.77.0.2/24 dev eth0 valid_lft 1000 preferred_lft 1000");
+    lab.ip("route add default via 10.77.0.1");
+    lab.shim("--bridge br0,force=on").run().exits_with(125);
+    lab.is_untouched();
+}
+
+#[test]
+fn the_preferred_default_route_counts_alone() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("tuntap add dev wg0 mode tun");
+    lab.ip("link set wg0 up");
+    lab.ip("route del default");
+    lab.ip("route add default via 10.77.0.1 metric 100");
+    lab.ip("route add default dev wg0 metric 5");
+    let ended = lab.shim("--bridge br0").run().exits_with(125);
+    assert!(ended.err.contains("wg0, where the default route leads, cannot be its uplink"), "{}", ended.err);
+    lab.is_untouched();
+    lab.ip("route del default dev wg0");
+    lab.ip("route del default");
+    lab.ip("route add default nexthop via 10.77.0.1 dev eth0 nexthop via 10.77.0.9 dev eth0");
+    lab.shim("--bridge br0").run().succeeds();
+    lab.ends_here();
 }

@@ -70,6 +70,30 @@ fn lifetime(seconds: u32) -> String {
     if seconds == u32::MAX { "forever".to_owned() } else { seconds.to_string() }
 }
 
+/// Whether a route of the kernel's may be from a router advertisement: IPv6, with an end, in a table of unicast routes.
+pub(super) fn is_from_advertisement(route: &RouteMessage) -> bool {
+    let has_end = route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::CacheInfo(info) => info.expires > 0 && info.expires <= i32::MAX as u32,
+        _ => false,
+    });
+    route.header.address_family == AddressFamily::Inet6 && route.header.kind == RouteType::Unicast && has_end
+}
+
+/// Whether a route is the one that comes with an address: to its prefix, or to its peer.
+pub(super) fn is_prefix_route(route: &RouteMessage, address: &AddressMessage) -> bool {
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(u128::from(*ip)),
+        _ => None,
+    });
+    let length = u32::from(address.header.prefix_len);
+    let network = |ip: u128| ip.checked_shr(128 - length).unwrap_or_default();
+    let is_in = |ip: Option<IpAddr>| match (ip, destination) {
+        (Some(IpAddr::V6(ip)), Some(destination)) => network(u128::from(ip)) == network(destination),
+        _ => false,
+    };
+    u32::from(route.header.destination_prefix_length) == length && (is_in(local(address)) || is_in(peer(address)))
+}
+
 /// `default` or `10.0.0.0/8`.
 pub(super) fn destination(route: &RouteMessage) -> String {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {

@@ -121,6 +121,9 @@ pub fn undo(netlink: &mut Netlink, journal: &Journal, source: Source) -> Result<
     let unsure = |error: io::Error| {
         Error::new(format!("cannot look at {}: {}", journal.bridge, reason(&error)), "To try again: kvm-bridge recover")
     };
+    if !journal.is_current() {
+        return Ok(());
+    }
     match netlink.link_at(journal.index).map_err(unsure)? {
         Some(link) if !journal.owns(&link) => return Ok(()),
         Some(link) => {
@@ -199,64 +202,95 @@ fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, source: 
         // A bridge goes as a whole, when all else is back.
         Step::AddBridge { .. } => Vec::new(),
         Step::SetUp { link } | Step::Configure { link, .. } if *link == journal.bridge => Vec::new(),
-        Step::SetUp { link } => match netlink.link(link)? {
-            Some(found) if is_still_uplink(netlink, journal, &found)? => {
+        Step::SetUp { link } => match uplink_of(netlink, journal, link)? {
+            Some(found) if is_port_or_orphan(netlink, journal, &found)? => {
                 vec![set(LinkUnspec::new_with_index(found.index).down().build())]
             }
             _ => Vec::new(),
         },
         Step::Configure { link, setting, value, was } => {
-            let is_its = netlink.link(link)?.is_some_and(|link| journal.uplinks().any(|index| index == link.index));
-            if is_its && sysctl::read(link.as_str(), setting).as_ref() == Some(value) {
-                sysctl::write(link, setting, was)?;
+            if let Some(found) = uplink_of(netlink, journal, link)?
+                && sysctl::read(found.name.as_str(), setting).as_ref() == Some(value)
+            {
+                sysctl::write(&found.name, setting, was)?;
             }
             Vec::new()
         }
-        Step::TakeUplink { uplink, index, layer3, .. } => {
-            give_back(netlink, journal, End { index: *index, name: uplink }, layer3, source)?
-        }
+        Step::TakeUplink { uplink, layer3, .. } => give_back(netlink, journal, uplink, layer3, source)?,
     })
 }
 
-/// Whether a link is the uplink, still a port of the bridge, or freed only by the bridge's deletion.
-fn is_still_uplink(netlink: &mut Netlink, journal: &Journal, link: &Link) -> io::Result<bool> {
-    if !journal.uplinks().any(|index| index == link.index) {
-        return Ok(false);
+/// The interface that was taken as `name`, whatever it is called now; `None` if it has gone, and another of its index is
+/// not it.
+fn uplink_of(netlink: &mut Netlink, journal: &Journal, name: &IfName) -> io::Result<Option<Link>> {
+    for step in &journal.steps {
+        if let Step::TakeUplink { uplink, index, mac, .. } = step
+            && uplink == name
+        {
+            let found = netlink.link_at(*index)?;
+            return Ok(found.filter(|link| mac.is_none_or(|mac| link.mac == Some(mac)) || journal.is_port(link)));
+        }
     }
-    Ok(journal.is_port(link) || link.controller.is_none() && netlink.link_at(journal.index)?.is_none())
+    Ok(None)
+}
+
+/// Whether the uplink is still a port of the bridge, or freed only by the bridge's deletion.
+fn is_port_or_orphan(netlink: &mut Netlink, journal: &Journal, uplink: &Link) -> io::Result<bool> {
+    Ok(journal.is_port(uplink) || uplink.controller.is_none() && netlink.link_at(journal.index)?.is_none())
 }
 
 /// The requests that free the uplink and bring what the host has back to it.
 fn give_back(
     netlink: &mut Netlink,
     journal: &Journal,
-    uplink: End,
+    name: &IfName,
     taken: &Layer3,
     source: Source,
 ) -> io::Result<Vec<Request>> {
-    let index = uplink.index;
-    let Some(found) = netlink.link_at(index)? else { return Ok(Vec::new()) };
-    let is_port = journal.is_port(&found);
-    let is_free = found.controller.is_none() && found.name == *uplink.name;
-    if !is_port && !is_free {
+    let Some(uplink) = uplink_of(netlink, journal, name)? else { return Ok(Vec::new()) };
+    let is_port = journal.is_port(&uplink);
+    if !is_port && uplink.controller.is_some() {
         return Ok(Vec::new());
     }
-    let end = End { index, name: &found.name };
+    let end = End { index: uplink.index, name: &uplink.name };
+    // As it was taken: labels have its name of then.
+    let taken_end = End { index: uplink.index, name };
+    let then = |taken: &Layer3| taken.clone().aged(journal.age()).arrivals(taken_end, end);
     let mut requests = Vec::new();
     if is_port {
-        requests.push(set(LinkUnspec::new_with_index(index).nocontroller().build()));
+        requests.push(set(LinkUnspec::new_with_index(uplink.index).nocontroller().build()));
     }
     if source == Source::Journal {
         // What did not leave goes first, so that all comes in its order.
-        requests.extend(netlink.layer3(index)?.departures());
-        requests.extend(taken.arrivals(end, end));
-    } else if netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
-        let bridge = End { index: journal.index, name: &journal.bridge };
-        requests.extend(netlink.layer3(journal.index)?.arrivals(bridge, end));
-    } else if !taken.is_empty() && netlink.layer3(index)?.is_empty() {
-        requests.extend(taken.clone().aged(journal.age()).arrivals(end, end));
+        requests.extend(netlink.layer3(uplink.index)?.departures());
+        requests.extend(taken.arrivals(taken_end, end));
+        return Ok(requests);
+    }
+    match netlink.link_at(journal.index)?.filter(|link| journal.owns(link)) {
+        Some(bridge) => {
+            let from = End { index: journal.index, name: &bridge.name };
+            requests.extend(netlink.layer3(journal.index)?.arrivals(from, end));
+            if !bridge.is_up {
+                // Set down by hand, it has lost its routes.
+                requests.extend(then(taken));
+            }
+        }
+        // Deleted by hand, with all that was on it.
+        None if !taken.is_empty() && netlink.layer3(uplink.index)?.is_empty() => requests.extend(then(taken)),
+        None => {}
     }
     Ok(requests)
+}
+
+/// What came to an uplink while it was taken, and so stayed on it.
+pub fn left_behind(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for step in &journal.steps {
+        if let Step::TakeUplink { index, .. } = step {
+            left.extend(netlink.layer3(*index)?.missing_in(&Layer3::default()));
+        }
+    }
+    Ok(left)
 }
 
 /// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, and makes it a

@@ -29,27 +29,33 @@ fn networkd(link: &Link) -> Option<String> {
     is_managed.then(|| "systemd-networkd".to_owned())
 }
 
-/// A DHCP client that runs in this network namespace and names the interface, or all of them.
+/// DHCP clients, by the names of their programs; `busybox udhcpc` is one too.
+const CLIENTS: [&str; 6] = ["dhclient", "dhcpcd", "dhcpcd-bin", "udhcpc", "dhcp6c", "connmand"];
+
+/// A DHCP client that runs in this network namespace and names the interface, or none: then it is for all of them.
 fn dhcp_client(link: &Link) -> Option<String> {
-    let own = fs::metadata("/proc/self/ns/net").ok()?;
-    let is_here = |process: &Path| {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(process.join("ns/net")).is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
-    };
+    use std::os::unix::fs::MetadataExt;
+    let namespace = |process: &Path| fs::metadata(process.join("ns/net")).ok().map(|file| (file.dev(), file.ino()));
+    let own = namespace(Path::new("/proc/thread-self"))?;
+    let interfaces = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let others: Vec<&str> = (interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())))
+        .filter(|name| *name != link.name.as_str())
+        .collect();
     let processes = fs::read_dir("/proc").ok()?.flatten();
     processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).find_map(|entry| {
         let process = entry.path();
-        let client = fs::read_to_string(process.join("comm")).ok()?.trim_end().to_owned();
-        if !["dhclient", "dhcpcd", "udhcpc", "dhcpcd-bin", "connmand"].contains(&client.as_str()) || !is_here(&process)
-        {
-            return None;
-        }
         let line = fs::read(process.join("cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line).into_owned();
-        let mut words = line.split(['\0', ' ']).filter(|word| !word.is_empty());
-        let names_it = words.clone().any(|word| word == link.name.as_str());
-        // dhcpcd's one process for all interfaces, and connman, name none.
-        let is_for_all = client == "connmand" || words.any(|word| word == "[manager]" || word == "[master]");
-        (names_it || is_for_all).then(|| format!("{client} ({})", entry.file_name().to_string_lossy()))
+        let words: Vec<&str> = line.split(['\0', ' ']).filter(|word| !word.is_empty()).collect();
+        let program = |word: &&str| {
+            let name = word.rsplit('/').next().unwrap_or_default().trim_end_matches(':').to_owned();
+            CLIENTS.contains(&name.as_str()).then_some(name)
+        };
+        let is_busybox = words.first()?.rsplit('/').next() == Some("busybox");
+        let client = words.get(usize::from(is_busybox)).and_then(program)?;
+        let names = |interface: &str| words.iter().any(|word| word.trim_start_matches("-i") == interface);
+        let is_others = others.iter().any(|other| names(other)) && !names(link.name.as_str());
+        let is_here = !is_others && namespace(&process) == Some(own);
+        is_here.then(|| format!("{client} ({})", entry.file_name().to_string_lossy()))
     })
 }

@@ -100,6 +100,7 @@ impl Netlink {
                 })?;
             }
         }
+        found.complete();
         failure.map(|()| found)
     }
 
@@ -115,17 +116,23 @@ impl Netlink {
     }
 
     fn default_interfaces_now(&mut self) -> io::Result<Vec<u32>> {
+        const RTN_UNICAST: u8 = 1;
         const RTA_OIF: u16 = 4;
         const RTA_PRIORITY: u16 = 6;
+        const RTA_MULTIPATH: u16 = 9;
         let mut interfaces = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut found = Vec::new();
             self.dump_routes(family, |body| {
-                let (prefix, table) = (body.get(1), body.get(4));
+                let (prefix, table, kind) = (body.get(1), body.get(4), body.get(7));
                 let attributes = body.get(12..).unwrap_or_default();
                 let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
-                if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(oif)) = (prefix, table, number(RTA_OIF)) {
-                    found.push((number(RTA_PRIORITY).unwrap_or_default(), oif));
+                // Of several next hops (struct rtnexthop) the first.
+                let hop = attribute(attributes, RTA_MULTIPATH).and_then(|hops| u32_at(hops, 4));
+                if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(&RTN_UNICAST)) = (prefix, table, kind)
+                    && let Some(interface) = number(RTA_OIF).or(hop)
+                {
+                    found.push((number(RTA_PRIORITY).unwrap_or_default(), interface));
                 }
             })?;
             found.sort_unstable();
