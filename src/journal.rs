@@ -264,6 +264,21 @@ mod tests {
         assert_eq!(back.steps, journal().steps);
     }
 
+    // The kernel's messages are in the byte order of the machine that wrote them.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn journals_of_version_2_are_read_for_ever() {
+        let text = include_str!("../tests/fixtures/journal-2.json");
+        let back: Journal = serde_json::from_str(text).unwrap();
+        let Step::TakeUplink { uplink, mac, layer3, .. } = &back.steps[2] else { panic!("{back:?}") };
+        assert_eq!((uplink.as_str(), *mac), ("eth0", Some(Mac([2, 0, 0, 0, 0, 1]))));
+        assert_eq!(layer3.address_texts(), ["10.77.0.2/24", "fd77::2/64"]);
+        assert_eq!(layer3.default_gateways(), [std::net::IpAddr::from([10, 77, 0, 1])]);
+        assert_eq!(layer3.neighbours.len(), 1);
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    }
+
     #[test]
     fn another_bridge_of_the_same_name_is_not_ours() {
         let journal = journal();

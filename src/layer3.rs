@@ -16,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
+    RouteAddress, RouteAttribute, RouteCacheInfo, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -222,6 +222,15 @@ impl Layer3 {
                 _ => true,
             })
         });
+        self.routes.retain_mut(|route| {
+            route.attributes.iter_mut().all(|attribute| match attribute {
+                RouteAttribute::CacheInfo(info) if has_end(info) => {
+                    info.expires = info.expires.saturating_sub(seconds.saturating_mul(TICKS));
+                    info.expires > 0
+                }
+                _ => true,
+            })
+        });
         self.neighbours.clear();
         self
     }
@@ -354,9 +363,15 @@ fn route_at(route: &RouteMessage, from: u32, to: u32) -> RouteMessage {
     new
 }
 
+/// Of a second (USER_HZ), in which the kernel tells when a route ends.
+const TICKS: u32 = 100;
+
+/// Whether a route has an end; the kernel tells zero or less of one that has none, or has reached it.
+fn has_end(info: &RouteCacheInfo) -> bool {
+    (1..=i32::MAX as u32).contains(&info.expires)
+}
+
 fn route_attribute_at(attribute: RouteAttribute, from: u32, to: u32) -> Option<RouteAttribute> {
-    /// Of a second (USER_HZ).
-    const TICKS: u32 = 100;
     Some(match attribute {
         RouteAttribute::Oif(oif) if oif == from => RouteAttribute::Oif(to),
         RouteAttribute::MultiPath(mut hops) => {
@@ -369,9 +384,7 @@ fn route_attribute_at(attribute: RouteAttribute, from: u32, to: u32) -> Option<R
             RouteAttribute::MultiPath(hops)
         }
         // It is told so and has to be asked for otherwise.
-        RouteAttribute::CacheInfo(info) if info.expires > 0 && info.expires <= i32::MAX as u32 => {
-            RouteAttribute::Expires((info.expires / TICKS).max(1))
-        }
+        RouteAttribute::CacheInfo(info) if has_end(&info) => RouteAttribute::Expires((info.expires / TICKS).max(1)),
         RouteAttribute::CacheInfo(_) | RouteAttribute::MfcStats(_) => return None,
         other => other,
     })

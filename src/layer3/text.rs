@@ -1,7 +1,7 @@
 //! Addresses and routes as iproute2's commands have them.
 #![forbid(unsafe_code)]
 
-use super::{End, flags, gateway, local, peer};
+use super::{End, flags, gateway, has_end, local, peer};
 use crate::name::IfName;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -73,7 +73,7 @@ fn lifetime(seconds: u32) -> String {
 /// Whether a route of the kernel's may be from a router advertisement: IPv6, with an end, in a table of unicast routes.
 pub(super) fn is_from_advertisement(route: &RouteMessage) -> bool {
     let has_end = route.attributes.iter().any(|attribute| match attribute {
-        RouteAttribute::CacheInfo(info) => info.expires > 0 && info.expires <= i32::MAX as u32,
+        RouteAttribute::CacheInfo(info) => has_end(info),
         _ => false,
     });
     route.header.address_family == AddressFamily::Inet6 && route.header.kind == RouteType::Unicast && has_end
