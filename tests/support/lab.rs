@@ -277,6 +277,11 @@ impl Lab {
         self.remains().is_none()
     }
 
+    /// What differs of the network alone: a process that has nothing left to do takes a moment to end.
+    pub fn network_difference(&self) -> Option<String> {
+        self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now()))
+    }
+
     /// Waits until all but a guest that still runs is as it was.
     #[track_caller]
     pub fn becomes_as_before_but_for(&self, guest: &Running) {
@@ -308,7 +313,7 @@ impl Lab {
     fn remains(&self) -> Option<String> {
         let mut remains = self.remains_of(&[]);
         if remains.is_empty() {
-            remains.extend(self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now())));
+            remains.extend(self.network_difference());
         }
         (!remains.is_empty()).then(|| remains.concat())
     }
