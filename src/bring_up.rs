@@ -4,6 +4,9 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
+pub mod down;
+pub mod up;
+
 use crate::argv::Line;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -75,7 +78,12 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
     let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => Ok(Applied { lease, taps, news: made.news }),
+        Ok(taps) => {
+            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+                made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
+            }
+            Ok(Applied { lease, taps, news: made.news })
+        }
         Err(error) => {
             made.take_back();
             Err(error)

@@ -1,8 +1,10 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod down;
 mod mac;
 mod plan;
 mod recover;
+mod up;
 
 use crate::error::FAILED;
 use crate::{out, reaper};
@@ -20,6 +22,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  kvm-bridge up br0 --uplink eth1 --save
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
   kvm-bridge mac list
   kvm-bridge recover
@@ -28,6 +31,10 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a bridge that stays, and TAPs on it that belong to users
+    Up(up::Bring),
+    /// Take a bridge back that we made
+    Down(down::Take),
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
     /// Take back what a killed run left behind, in this network namespace
@@ -50,6 +57,8 @@ pub fn main() -> ExitCode {
         }
     };
     let text = match cli.command {
+        Command::Up(up) => up.run(),
+        Command::Down(down) => down.run(),
         Command::Plan(plan) => plan.run(),
         Command::Recover(recover) => recover.run(),
         Command::Mac(mac) => mac.run(),
@@ -61,6 +70,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.status())
         }
     }
+}
+
+/// JSON for a program, with a newline behind it.
+fn json(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
 }
 
 /// The command line's definition, for the tests that hold completions and man pages against it.

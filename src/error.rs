@@ -42,6 +42,13 @@ impl Error {
         self
     }
 
+    /// The same error in other words.
+    pub fn rephrased(mut self, say: impl Fn(&str) -> String) -> Self {
+        self.what = say(&self.what);
+        self.remedy = say(&self.remedy);
+        self
+    }
+
     /// The exit status that goes with it.
     pub fn status(&self) -> u8 {
         self.status

@@ -7,3 +7,4 @@ pub mod lock;
 pub mod process;
 pub mod sysctl;
 pub mod tap;
+pub mod tap_owner;

@@ -22,3 +22,4 @@ mod shipped;
 mod takeover;
 mod takeover_kills;
 mod tap;
+mod up_down;

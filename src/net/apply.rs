@@ -189,10 +189,7 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
 
 fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
     match netlink.link_at(journal.index)? {
-        Some(link) if journal.owns(&link) => {
-            let delete = LinkUnspec::new_with_index(link.index).build();
-            only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
-        }
+        Some(link) if journal.owns(&link) => delete_link(netlink, link.index),
         _ => Ok(()),
     }
 }
@@ -316,6 +313,17 @@ pub fn plug(netlink: &mut Netlink, tap: &Tap, name: &IfName, mac: Mac, alias: &s
     }
     answers.into_iter().collect::<io::Result<Vec<()>>>().map_err(failed)?;
     Ok(())
+}
+
+/// Takes a port off its bridge.
+pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).nocontroller().build())])?)
+}
+
+/// Deletes a link, if it is there.
+pub fn delete_link(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let delete = LinkUnspec::new_with_index(index).build();
+    only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
 }
 
 fn set(message: LinkMessage) -> Request {
