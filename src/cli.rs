@@ -4,6 +4,7 @@ mod down;
 mod mac;
 mod plan;
 mod recover;
+mod status;
 mod up;
 
 use crate::error::FAILED;
@@ -22,6 +23,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  kvm-bridge status
   kvm-bridge up br0 --uplink eth1 --save
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
   kvm-bridge mac list
@@ -31,6 +33,8 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the bridges, and what is on them
+    Status(status::Status),
     /// Make a bridge that stays, and TAPs on it that belong to users
     Up(up::Bring),
     /// Take a bridge back that we made
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         }
     };
     let text = match cli.command {
+        Command::Status(status) => status.run(),
         Command::Up(up) => up.run(),
         Command::Down(down) => down.run(),
         Command::Plan(plan) => plan.run(),

@@ -208,6 +208,11 @@ impl Files {
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 
+    /// The error that was left.
+    pub fn complaint(&self) -> Option<String> {
+        fs::read_to_string(self.path("error")).ok()
+    }
+
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
         for end in ["json", "new", "error", "reaper", "lock"] {

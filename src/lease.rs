@@ -138,6 +138,13 @@ impl Store {
         }
     }
 
+    /// Those of root's VMs and of the calling user's.
+    pub fn everybodys() -> Vec<Self> {
+        let system = Self { folder: SYSTEM.into() };
+        let own = Self::open().ok().filter(|own| own.folder != system.folder);
+        std::iter::once(system).chain(own).collect()
+    }
+
     fn file(&self, vm: &VmKey, end: &str) -> PathBuf {
         self.folder.join("vms").join(format!("{}.{end}", vm.file_name()))
     }

@@ -19,6 +19,7 @@ mod pass_through;
 mod reaper;
 mod rewriting;
 mod shipped;
+mod status;
 mod takeover;
 mod takeover_kills;
 mod tap;
