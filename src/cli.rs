@@ -1,13 +1,14 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
 mod down;
+mod ip;
 mod mac;
 mod plan;
 mod recover;
 mod status;
 mod up;
 
-use crate::error::FAILED;
+use crate::error::{FAILED, Result};
 use crate::{out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -35,6 +36,8 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 enum Command {
     /// Show the bridges, and what is on them
     Status(status::Status),
+    /// Print the addresses of a guest
+    Ip(ip::Ip),
     /// Make a bridge that stays, and TAPs on it that belong to users
     Up(up::Bring),
     /// Take a bridge back that we made
@@ -60,20 +63,28 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
     };
-    let text = match cli.command {
-        Command::Status(status) => status.run(),
-        Command::Up(up) => up.run(),
-        Command::Down(down) => down.run(),
-        Command::Plan(plan) => plan.run(),
-        Command::Recover(recover) => recover.run(),
-        Command::Mac(mac) => mac.run(),
-    };
-    match text.and_then(|text| out::print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match cli.command.run().and_then(|(text, status)| out::print(&text).map(|()| status)) {
+        Ok(status) => status,
         Err(error) => {
             out::say("kvm-bridge", &error);
             ExitCode::from(error.status())
         }
+    }
+}
+
+impl Command {
+    /// What is to be printed, and the exit status that goes with it.
+    fn run(self) -> Result<(String, ExitCode)> {
+        let text = match self {
+            Self::Ip(ip) => return ip.run(),
+            Self::Status(status) => status.run(),
+            Self::Up(up) => up.run(),
+            Self::Down(down) => down.run(),
+            Self::Plan(plan) => plan.run(),
+            Self::Recover(recover) => recover.run(),
+            Self::Mac(mac) => mac.run(),
+        };
+        Ok((text?, ExitCode::SUCCESS))
     }
 }
 

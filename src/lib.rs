@@ -47,3 +47,4 @@ pub mod shim;
 pub mod step;
 pub mod style;
 pub mod sys;
+pub mod watch;

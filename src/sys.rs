@@ -4,6 +4,7 @@
 pub mod entry;
 pub mod files;
 pub mod lock;
+pub mod packet;
 pub mod process;
 pub mod sysctl;
 pub mod tap;

@@ -11,6 +11,7 @@ mod dry_run;
 mod ends;
 mod finding_qemu;
 mod guests;
+mod ip;
 mod joining;
 mod laboratory;
 mod macs;
