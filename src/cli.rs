@@ -9,7 +9,7 @@ mod status;
 mod up;
 
 use crate::error::{FAILED, Result};
-use crate::{out, reaper};
+use crate::{announce, out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -55,6 +55,9 @@ pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return ExitCode::from(reaper::main(&words) as u8);
+    }
+    if words.first().is_some_and(|name| name == announce::NAME) {
+        return ExitCode::from(announce::main(&words) as u8);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

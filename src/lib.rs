@@ -20,6 +20,7 @@
 //! [`step`], [`name`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
+pub mod announce;
 pub mod argv;
 pub mod bring_up;
 pub mod cli;

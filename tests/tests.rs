@@ -5,6 +5,7 @@
 
 mod support;
 
+mod announce;
 mod bad_input;
 mod concurrency;
 mod dry_run;

@@ -85,7 +85,7 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     for (tap, user) in taps.iter().zip(&users) {
         check(&mut netlink, tap, *user, bridge, host.link(bridge).map(|link| link.index))?;
     }
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced: Vec::new() };
     let mut results = Vec::new();
     let mut all = || {
         for wanted in &plan.bridges {
