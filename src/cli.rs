@@ -1,5 +1,6 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod doctor;
 mod down;
 mod ip;
 mod mac;
@@ -24,6 +25,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  kvm-bridge doctor br0
   kvm-bridge status
   kvm-bridge up br0 --uplink eth1 --save
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
@@ -38,6 +40,8 @@ enum Command {
     Status(status::Status),
     /// Print the addresses of a guest
     Ip(ip::Ip),
+    /// Look for what keeps guests off the network
+    Doctor(doctor::Doctor),
     /// Make a bridge that stays, and TAPs on it that belong to users
     Up(up::Bring),
     /// Take a bridge back that we made
@@ -80,6 +84,7 @@ impl Command {
     fn run(self) -> Result<(String, ExitCode)> {
         let text = match self {
             Self::Ip(ip) => return ip.run(),
+            Self::Doctor(doctor) => return doctor.run(),
             Self::Status(status) => status.run(),
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),

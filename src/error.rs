@@ -49,6 +49,16 @@ impl Error {
         self
     }
 
+    /// What is wrong.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+
     /// The exit status that goes with it.
     pub fn status(&self) -> u8 {
         self.status

@@ -35,13 +35,27 @@ pub fn of_taps() -> Vec<Process> {
     found
 }
 
-/// All QEMUs of the machine, in whichever namespace, by the name of their program.
+/// The QEMUs of this network namespace, by the name of their program; and those of other users, of which a user can't tell
+/// where they are.
 pub fn qemus() -> Vec<Process> {
+    let own = namespace(Path::new("/proc/thread-self"));
+    let is_here = |path: &Path| namespace(path).is_none_or(|namespace| Some(namespace) == own);
     let is_qemu = |path: &Path| {
         let program = fs::read_to_string(path.join("comm")).unwrap_or_default();
         program.starts_with("qemu-") || program.trim_end() == "kvm"
     };
-    processes().filter(|(path, _)| is_qemu(path)).filter_map(|(path, pid)| describe(&path, pid)).collect()
+    processes()
+        .filter(|(path, _)| is_qemu(path) && is_here(path))
+        .filter_map(|(path, pid)| describe(&path, pid))
+        .collect()
+}
+
+/// Whether a process runs in this network namespace whose command line begins with these words.
+pub fn runs(words: &[&str]) -> bool {
+    let own = namespace(Path::new("/proc/thread-self"));
+    let start: String = words.iter().map(|word| format!("{word}\0")).collect();
+    let is_it = |path: &Path| fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(start.as_bytes()));
+    processes().any(|(path, _)| is_it(&path) && namespace(&path) == own)
 }
 
 fn processes() -> impl Iterator<Item = (std::path::PathBuf, i32)> {

@@ -50,6 +50,11 @@ impl VmKey {
         })
     }
 
+    /// The key itself, as records have it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// What people call it: the text behind the kind.
     pub fn display(&self) -> &str {
         match self.0.split_once(':') {

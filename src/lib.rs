@@ -25,6 +25,7 @@ pub mod argv;
 pub mod bring_up;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod dry_run;
 pub mod error;
 pub mod help;

@@ -9,3 +9,4 @@ pub mod process;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
+pub mod xattr;

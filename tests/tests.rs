@@ -8,6 +8,7 @@ mod support;
 mod announce;
 mod bad_input;
 mod concurrency;
+mod doctor;
 mod dry_run;
 mod ends;
 mod finding_qemu;
