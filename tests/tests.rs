@@ -15,6 +15,7 @@ mod finding_qemu;
 mod guests;
 mod ip;
 mod joining;
+mod json;
 mod laboratory;
 mod macs;
 mod making;
