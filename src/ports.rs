@@ -200,10 +200,11 @@ impl Seen<'_> {
             .collect();
         let kept =
             || self.records.iter().flat_map(|record| record.slots.iter().flatten().flatten()).copied().find(is_its);
-        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or_else(|| match heard.as_slice() {
+        let only = match heard.as_slice() {
             [only] => Some(*only),
             _ => None,
-        })
+        };
+        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
     }
 }
 

@@ -126,7 +126,8 @@ fn guests_on_two_taps_reach_each_other() {
     there.qemu();
     let mut here = lab.shim("--bridge lab,ifname=tap1,vm=other").then("arp:10.9.0.1,hold").start();
     assert_eq!(here.qemu().answer("bridge0").as_deref(), Some("02:00:00:00:00:aa"));
-    (drop(here), drop(there));
+    drop(here);
+    drop(there);
     lab.kvm_bridge("down lab").run().succeeds();
     lab.is_untouched();
 }
@@ -151,7 +152,8 @@ fn down_refuses_with_guests_and_lists_them() {
     );
     assert!(lab.link("br0").is_none());
     assert!(lab.addresses("eth0").contains(&"10.77.0.2/24".to_owned()));
-    (drop(guest), drop(other));
+    drop(guest);
+    drop(other);
     lab.becomes_as_before();
 }
 
