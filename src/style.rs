@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 pub struct Style {
     /// Whether trees are drawn.
     pub has_trees: bool,
-    /// Whether there are colours: not where NO_COLOR is set to anything (no-color.org), nor on a dumb terminal.
+    /// Whether there are colours: not where NO_COLOR is set and not empty (no-color.org), nor on a dumb terminal.
     pub has_colours: bool,
 }
 

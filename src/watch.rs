@@ -86,6 +86,14 @@ pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Inst
     }
 }
 
+/// Whose doings are told, on the port of a guest whose address is not known: only who asks a DHCP server is the guest.
+pub fn client_of(told: &Told) -> Option<Mac> {
+    match told {
+        Told::Dhcp(message) => Some(message.client),
+        Told::Address { .. } => None,
+    }
+}
+
 /// How far a guest has got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {

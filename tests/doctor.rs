@@ -319,6 +319,12 @@ fn firewalls_that_drop_what_a_bridge_forwards() {
     run("iptables-nft", "-P FORWARD ACCEPT");
     look(&lab, "").has("firewall", "ok", &[]);
 
+    run("ip6tables-nft", "-P FORWARD DROP");
+    look(&lab, "").has("firewall", "ok", &["lets them pass"]);
+    fs::write(switch.replace("iptables", "ip6tables"), "1").expect("switch it on");
+    look(&lab, "").has("firewall", "failure", &["ip6 filter FORWARD", "bridge-nf-call-ip6tables=0"]);
+    run("ip6tables-nft", "-P FORWARD ACCEPT");
+
     run("iptables-legacy", "-P FORWARD DROP");
     look(&lab, "").has("firewall", "failure", &["FORWARD of iptables"]);
     run("iptables-legacy", "-P FORWARD ACCEPT");

@@ -7,7 +7,7 @@ use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::ports::{self, Port, is_link_local};
 use crate::watch::frame::Told;
-use crate::watch::{Progress, Watch};
+use crate::watch::{Progress, Watch, client_of};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ impl Ip {
                 Some((index, told)) => {
                     for (((_, port), progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
                         if port.detail.link.index == index
-                            && let Some(mac) = mac_of(port, &told)
+                            && let Some(mac) = port.mac.or_else(|| client_of(&told))
                         {
                             progress.hear(told, mac);
                             note(known, told, &progress.addresses);
@@ -161,14 +161,6 @@ impl Ip {
         }
         Ok(())
     }
-}
-
-/// A guest whose own address can't be told has that of who speaks on its port.
-fn mac_of(port: &Port, told: &Told) -> Option<crate::mac::Mac> {
-    port.mac.or(match told {
-        Told::Dhcp(message) => Some(message.client),
-        Told::Address { .. } => None,
-    })
 }
 
 fn note(known: &mut Known, told: Told, addresses: &std::collections::BTreeSet<IpAddr>) {

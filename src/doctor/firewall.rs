@@ -23,7 +23,8 @@ struct Chain {
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     let calls = |which: &str| fs::read_to_string(format!("{SYSCTL}{which}")).is_ok_and(|value| value.trim() != "0");
     let (ipv4, ipv6) = (calls("iptables"), calls("ip6tables"));
-    let bridges: Vec<&str> = patient.bridges.iter().map(|bridge| bridge.detail.link.name.as_str()).collect();
+    let there = patient.bridges.iter().map(|bridge| bridge.detail.link.name.as_str());
+    let bridges: Vec<&str> = there.chain(patient.missing.iter().map(|nic| nic.bridge.as_str())).collect();
     if !nix::unistd::geteuid().is_root() {
         return vec![match ipv4 || ipv6 {
             true => Check::warning(

@@ -2,7 +2,7 @@
 
 use super::{Check, Patient};
 use crate::holders;
-use crate::lease::Store;
+use crate::lease::{Record, Store};
 use crate::mac::Mac;
 use crate::ports::Bridge;
 use crate::qemu_line::QemuLine;
@@ -14,18 +14,15 @@ const WHY: &str =
 const DEFAULT: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    let mut checks: Vec<Check> = (patient.bridges.iter())
-        .map(|bridge| {
-            collisions(bridge)
-                .into_iter()
-                .next()
-                .unwrap_or_else(|| {
-                    let guests = bridge.ports.iter().filter(|port| port.mac.is_some()).count();
-                    Check::ok("mac", format!("{guests} guests, and no address twice"), WHY)
-                })
-                .of(&bridge.detail.link.name)
-        })
-        .collect();
+    let mut checks = Vec::new();
+    for bridge in &patient.bridges {
+        let mut found = collisions(bridge);
+        if found.is_empty() {
+            let guests = bridge.ports.iter().filter(|port| port.mac.is_some()).count();
+            found.push(Check::ok("mac", format!("{guests} guests, and no address twice"), WHY));
+        }
+        checks.extend(found.into_iter().map(|check| check.of(&bridge.detail.link.name)));
+    }
     checks.extend(defaults(patient));
     checks.extend(given(patient));
     checks
@@ -120,11 +117,12 @@ fn given(patient: &Patient) -> Vec<Check> {
     let own = own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = patient.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
     let vm = patient.line.as_ref().map(|line| crate::lease::VmKey::of(&line.vm).as_str().to_owned());
-    let mut records =
+    let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
+    let records: Vec<Record> = records.collect();
     let mut checks = Vec::new();
     for mac in own.chain(ours).filter(|mac| *mac != DEFAULT) {
-        let whose = records.find(|record| {
+        let whose = records.iter().find(|record| {
             Some(&record.vm) != vm.as_ref() && record.slots.iter().flatten().any(|own| *own == Some(mac))
         });
         let heard = patient.bridges.iter().find_map(|bridge| {
