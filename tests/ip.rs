@@ -7,10 +7,10 @@ use serde_json::Value;
 #[test]
 fn what_a_guest_gets_by_dhcp_is_learnt_on_its_port() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
+    // It is waited for before it is there. This host has no address of its own on that network, and so no neighbours.
+    let waiting = lab.kvm_bridge("ip alice --wait 90").start();
     let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
-    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
-    // This host has no address of its own on that network, and so no neighbours.
-    let known = lab.kvm_bridge("ip alice --wait 90").start().end_within(95).succeeds();
+    let known = waiting.end_within(95).succeeds();
     let address = lab.lan.lease_of(&mac_of(&guest), 10);
     assert_eq!(known.out.lines().next(), Some(address.as_str()), "{}{}", known.out, known.err);
     assert_eq!(known.err, "", "a progress line is for terminals");
@@ -93,6 +93,7 @@ fn waiting_in_vain_ends_and_shows_how_far_it_is_on_a_terminal() {
     guest.kill();
     let ended = waiting.end_within(10).exits_with(125);
     assert!(ended.err.contains("alice ended while it was waited for"), "{}", ended.err);
+    lab.kvm_bridge("ip alice --wait 1").run().exits_with(125);
     let ended = lab.kvm_bridge("ip alice").run().exits_with(125);
     assert!(ended.err.contains("there is no guest alice") && ended.err.contains("kvm-bridge status"), "{}", ended.err);
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Ip {
     /// The VM, as 'kvm-bridge status' calls it; or its TAP, its MAC address, or the process of its QEMU
     vm: String,
-    /// Watch its port for so long until it has an address; needs root
+    /// Wait for so long until it is there and has an address; to watch its port needs root
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
     /// Print JSON
@@ -46,12 +46,13 @@ type Known = BTreeMap<IpAddr, &'static str>;
 impl Ip {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let guests = self.find(&mut netlink)?;
+        let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+        let guests = self.find_in_time(&mut netlink, end)?;
         let mut known: Vec<Known> = guests.iter().map(|(_, port)| neighbours(port)).collect();
-        if let Some(seconds) = self.wait
+        if let Some(end) = end
             && !known.iter().any(is_enough)
         {
-            self.watch(&mut netlink, &guests, &mut known, Duration::from_secs(seconds.into()))?;
+            self.watch(&mut netlink, &guests, &mut known, end)?;
         }
         let status = if known.iter().all(Known::is_empty) { ExitCode::from(UNKNOWN) } else { ExitCode::SUCCESS };
         if self.json {
@@ -69,6 +70,23 @@ impl Ip {
             out::say("kvm-bridge", format_args!("no address of {} is known\n  {more}", self.vm));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
+    }
+
+    /// A guest that is waited for may not have been started yet.
+    fn find_in_time(&self, netlink: &mut Netlink, end: Option<Instant>) -> Result<Vec<(String, Port)>> {
+        let mut line = ProgressLine::new();
+        loop {
+            match self.find(netlink) {
+                Err(_) if end.is_some_and(|end| Instant::now() < end) => {
+                    line.show(format_args!("waiting for {} to be started", self.vm));
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                found => {
+                    line.clear();
+                    return found;
+                }
+            }
+        }
     }
 
     /// The guest's ports, each with its bridge: one that runs several times has several.
@@ -101,14 +119,8 @@ impl Ip {
         }
     }
 
-    fn watch(
-        &self,
-        netlink: &mut Netlink,
-        guests: &[(String, Port)],
-        known: &mut [Known],
-        time: Duration,
-    ) -> Result<()> {
-        let (start, end) = (Instant::now(), Instant::now() + time);
+    fn watch(&self, netlink: &mut Netlink, guests: &[(String, Port)], known: &mut [Known], end: Instant) -> Result<()> {
+        let start = Instant::now();
         let mut watch = match Watch::open(guests.iter().map(|(_, port)| port.detail.link.index)) {
             Ok(watch) => Some(watch),
             Err(error) if nix::unistd::geteuid().is_root() => return Err(error),

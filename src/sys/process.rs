@@ -78,9 +78,10 @@ pub fn let_go_of_stderr() {
     }
 }
 
-/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder,
-/// with /dev/null as its three standard files, if it is not to have the caller's stderr, an empty environment, no signal blocked, and no descriptor of ours but
-/// `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if it has not.
+/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder, with
+/// /dev/null as its standard files (unless it is to have the caller's stderr), an empty environment, no signal blocked,
+/// and no descriptor of ours but `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if
+/// it has not.
 pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result<()> {
     let file = file.as_fd();
     let cannot = |error: nix::Error| {
