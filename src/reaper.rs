@@ -169,13 +169,12 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
         return Ok(Found::Nothing);
     };
     match guests(netlink, &journal).map_err(unreadable)? {
+        // Its ports may be TAPs of users that nobody uses.
+        Some(_) if journal.keep => Ok(Found::Kept),
         Some(guests) if guests > 0 => {
-            if !journal.keep {
-                ensure(files.bridge(), files)?;
-            }
+            ensure(files.bridge(), files)?;
             Ok(Found::InUse(guests))
         }
-        Some(_) if journal.keep => Ok(Found::Kept),
         _ => restore(netlink, files, &journal).map(|()| Found::Undone),
     }
 }

@@ -48,6 +48,7 @@ fn twice_is_once() {
          tap1 is there already on br0, for root\n"
     );
     assert_eq!(ended.err, "");
+    assert_eq!(lab.kvm_bridge("recover").run().succeeds().out, "br0 is kept, as was asked for\n");
     assert_eq!(lab.ip_json("-d link").as_array().map(Vec::len), links.as_array().map(Vec::len));
     lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "There is no br0.\n");
