@@ -13,12 +13,14 @@ BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
+UNITDIR = $(PREFIX)/lib/systemd/system
 
 CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
 DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+PAGES = docs/json.md docs/no-address.md
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
@@ -57,7 +59,7 @@ install:
 	@for program in $(PROGRAMS); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR)/docs $(UNITDIR))
 	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
@@ -65,11 +67,14 @@ install:
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
 	ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
+	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
+	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MANUALS))
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 clean:
 	$(CARGO) clean

@@ -4,6 +4,10 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
+pub mod down;
+pub mod up;
+
+use crate::announce::Announcer;
 use crate::argv::Line;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -62,6 +66,10 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
         return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
     }
+    if let Some(nic) = line.nics.iter().find(|nic| nic.announce && !process::can_watch()) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
+    }
     process::hold_standard_places()?;
     reaper::ensure_all()?;
     let mut devices = Vec::new();
@@ -73,9 +81,16 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
+    let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
+    let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => Ok(Applied { lease, taps, news: made.news }),
+        Ok(taps) => {
+            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+                made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
+            }
+            Ok(Applied { lease, taps, news: made.news })
+        }
         Err(error) => {
             made.take_back();
             Err(error)
@@ -220,6 +235,8 @@ struct Made {
     ours: Vec<(Journal, Files)>,
     set_up: Vec<u32>,
     news: Vec<String>,
+    /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
+    announced: Vec<(IfName, Mac)>,
 }
 
 impl Made {
@@ -259,7 +276,7 @@ impl Made {
                     files.write(&journal)?;
                 }
                 if !journal.keep {
-                    reaper::ensure(&plan.bridge, files)?;
+                    self.ensure_reaper(&plan.bridge, files)?;
                 }
                 self.set_up(plan, link.index)
             }
@@ -277,7 +294,7 @@ impl Made {
         self.forget_stale(files)?;
         let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
         if !keep {
-            reaper::ensure(&plan.bridge, files)?;
+            self.ensure_reaper(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
@@ -303,6 +320,15 @@ impl Made {
             // The reaper tries again.
             Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// A reaper that is started announces, too.
+    fn ensure_reaper(&mut self, bridge: &IfName, files: &Files) -> Result<()> {
+        let cards = self.announced.iter().filter(|(on, _)| on == bridge).map(|(_, mac)| *mac);
+        if reaper::ensure_announcing(bridge, files, &cards.collect::<Vec<Mac>>())? {
+            self.announced.retain(|(on, _)| on != bridge);
+        }
+        Ok(())
     }
 
     /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this
@@ -391,6 +417,12 @@ impl Made {
                 self.set_up.push(found.index);
             }
             Some(_) => {}
+        }
+        if self.announced.contains(&(tap.bridge.clone(), mac)) {
+            let listen = Announcer::on_tap(&mut self.netlink, &name, &tap.bridge, mac, vm);
+            let announcer =
+                listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
+            announcer.leave_behind()?;
         }
         Ok(descriptor)
     }

@@ -15,8 +15,41 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
+/// What a launch would do.
+#[derive(Debug)]
+pub struct Launch {
+    /// The commands that set the network up.
+    pub commands: Vec<Vec<String>>,
+    /// QEMU's own.
+    pub qemu: Vec<OsString>,
+    /// Whether a MAC in it is only an example: the first start makes another.
+    pub has_example: bool,
+}
+
+impl Launch {
+    /// The commands, one a line, for a shell; QEMU's is the last.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for command in &self.commands {
+            let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
+            let _ = writeln!(text, "{}", words.join(" "));
+        }
+        if self.has_example {
+            text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+        }
+        let words: Vec<String> = self.qemu.iter().map(|word| quote(word)).collect();
+        let _ = writeln!(text, "{}", words.join(" "));
+        text
+    }
+}
+
 /// The commands, one a line, for a shell; QEMU's is the last.
 pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
+    launch(line, config, qemu).map(|launch| launch.text())
+}
+
+/// Finds out what a launch would do.
+pub fn launch(line: &Line, config: &Config, qemu: &Qemu) -> Result<Launch> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let host = observe(&mut netlink, &line.nics, config)?;
@@ -28,23 +61,14 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let mut text = String::new();
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
-    for command in steps.chain(taps) {
-        let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
-        let _ = writeln!(text, "{}", words.join(" "));
-    }
-    if known.contains(&None) {
-        text += "# The MAC below is an example: the first start makes one and keeps it.\n";
-    }
+    let commands = steps.chain(taps).collect();
     let backends = names.into_iter().map(Backend::Name).collect();
     let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
     let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
-    let words: Vec<String> = words.map(|word| quote(&word)).collect();
-    let _ = writeln!(text, "{}", words.join(" "));
-    Ok(text)
+    Ok(Launch { commands, qemu: words.collect(), has_example: known.contains(&None) })
 }
 
 /// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.

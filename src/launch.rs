@@ -110,10 +110,14 @@ fn is_program(path: &Path, metadata: &Metadata) -> bool {
     metadata.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// Whether a file is the program that runs: links, symbolic or hard, do not hide it.
+/// Whether a file is the program that runs, or the shim beside it: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
-    let own = std::fs::metadata("/proc/self/exe");
-    own.is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+    let own = Path::new("/proc/self/exe");
+    let beside = own.canonicalize().map(|own| own.with_file_name("qemu-kvm"));
+    let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    is(own)
+        || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge"))
+            && beside.is_ok_and(|path| is(&path))
 }
 
 /// QEMU's name for the machine that this program was built for.

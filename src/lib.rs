@@ -16,17 +16,24 @@
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
+//! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
+//! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
+//! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
+//!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
 //! [`step`], [`name`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
+pub mod announce;
 pub mod argv;
 pub mod bring_up;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod dry_run;
 pub mod error;
 pub mod help;
+pub mod holders;
 pub mod host;
 pub mod journal;
 pub mod launch;
@@ -38,8 +45,12 @@ pub mod net;
 pub mod optstr;
 pub mod out;
 pub mod plan;
+pub mod ports;
+pub mod qemu_line;
 pub mod reaper;
 pub mod request;
 pub mod shim;
 pub mod step;
+pub mod style;
 pub mod sys;
+pub mod watch;

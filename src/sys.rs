@@ -4,6 +4,9 @@
 pub mod entry;
 pub mod files;
 pub mod lock;
+pub mod packet;
 pub mod process;
 pub mod sysctl;
 pub mod tap;
+pub mod tap_owner;
+pub mod xattr;

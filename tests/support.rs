@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod command;
+pub mod frames;
 pub mod lab;
 pub mod lan;
 pub mod namespaces;

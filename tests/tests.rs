@@ -5,13 +5,17 @@
 
 mod support;
 
+mod announce;
 mod bad_input;
 mod concurrency;
+mod doctor;
 mod dry_run;
 mod ends;
 mod finding_qemu;
 mod guests;
+mod ip;
 mod joining;
+mod json;
 mod laboratory;
 mod macs;
 mod making;
@@ -19,7 +23,9 @@ mod pass_through;
 mod reaper;
 mod rewriting;
 mod shipped;
+mod status;
 mod takeover;
 mod takeover_kills;
 mod takeover_oddities;
 mod tap;
+mod up_down;

@@ -33,3 +33,11 @@ pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Re
 pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
 }
+
+/// Has reading from a file fail (EAGAIN) where there is nothing to be read now.
+pub fn do_not_block(file: &File) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
