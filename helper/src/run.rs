@@ -1,0 +1,149 @@
+//! From being executed to the descriptor on its way: the whole on one screen.
+#![forbid(unsafe_code)]
+
+use crate::NAME;
+use crate::acl::{Acl, Caller, Place, Verdict, show};
+use crate::files::{self, Accounts};
+use crate::network::{self, Task};
+use crate::options::Options;
+use crate::privilege;
+use crate::sys;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::process::ExitCode;
+
+/// Why there is no TAP, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    what: String,
+    remedy: String,
+}
+
+impl Failure {
+    /// A sentence without its full stop, and another.
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// The whole program. Exit status 0 is a promise that a descriptor was sent: without one, QEMU would take its own
+/// standard input for the TAP.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { what, remedy }) => {
+            let rest = if remedy.is_empty() { String::new() } else { format!("\n  {remedy}") };
+            let _ = writeln!(io::stderr(), "{NAME}: {what}{rest}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
+    let is_confined = nix::sys::prctl::get_no_new_privs().unwrap_or_default();
+    let (caller, reserve) = privilege::drop_to_caller()
+        .map_err(|error| Failure::new(format!("cannot give rights up: {}", reason(&error)), "Please report this."))?;
+    let options = Options::parse(std::env::args_os().skip(1)).map_err(|why| Failure::new(why, ""))?;
+    close_strays(options.fd)?;
+    let socket = socket(options.fd)?;
+    let max = judge(&options.bridge, &caller)?;
+    let reserve = reserve.ok_or_else(|| without_right(is_confined))?;
+    let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
+    let tap = network::attach(&task, reserve)?;
+    hand_over(socket, &tap)
+}
+
+/// Closes what the caller has left open but the standard files and the socket (CVE-2016-8649).
+fn close_strays(socket: RawFd) -> Result<(), Failure> {
+    let ranges = [(3, socket.saturating_sub(1)), (socket.saturating_add(1).max(3), RawFd::MAX)];
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        sys::close_range(first, last).map_err(|error| {
+            Failure::new(format!("cannot close what is open: {}", reason(&error)), "Linux 5.9 or later is needed.")
+        })?;
+    }
+    Ok(())
+}
+
+/// The caller's socket, on which descriptors can be sent.
+fn socket(number: RawFd) -> Result<BorrowedFd<'static>, Failure> {
+    let socket = sys::descriptor(number).and_then(|socket| Ok((socket, sys::socket_domain(socket)?)));
+    match socket {
+        Ok((socket, nix::libc::AF_UNIX)) => Ok(socket),
+        Ok(_) => Err(Failure::new(format!("--fd={number} is no Unix socket"), crate::options::USAGE)),
+        Err(error) => Err(Failure::new(format!("--fd={number}: {}", reason(&error)), crate::options::USAGE)),
+    }
+}
+
+/// Whether the rules allow it, and how many TAPs.
+fn judge(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Failure> {
+    let accounts = Accounts::read();
+    let shown = show(bridge);
+    let user = accounts.user(caller.uid);
+    let acl = Acl::read(files::rules);
+    let verdict = acl.as_ref().map_err(Clone::clone).and_then(|acl| acl.judge(bridge, caller, &accounts));
+    let (what, remedy) = match verdict {
+        Ok(Verdict::Allowed(max)) => return Ok(max),
+        Ok(Verdict::Denied(place)) => (
+            format!("access denied: {place} denies {shown} to {user}"),
+            format!("Your admin can change it: sudoedit {}", show(place.file.as_os_str().as_encoded_bytes())),
+        ),
+        Ok(Verdict::NoRule) => (
+            format!("access denied: no rule allows {shown} to {user} ({})", looked_at(acl.as_ref().ok())),
+            format!("Ask your admin for: sudo kvm-bridge install --allow {shown}:{user}"),
+        ),
+        Err(fault) => (
+            format!("access denied: the rules cannot be gone by: {}", fault.0),
+            "Ask your admin to mend that: sudo kvm-bridge install --check".to_owned(),
+        ),
+    };
+    Err(Failure::new(what, remedy))
+}
+
+fn looked_at(acl: Option<&Acl>) -> String {
+    let files: Vec<String> = acl.into_iter().flat_map(|acl| &acl.files).map(|file| file.display().to_string()).collect();
+    match files.is_empty() {
+        true => format!("there is neither {} nor {}", crate::acl::QEMU, crate::acl::OURS),
+        false => format!("in {}", files.join(" and ")),
+    }
+}
+
+fn without_right(is_confined: bool) -> Failure {
+    match is_confined {
+        true => Failure::new(
+            "the program that called has given up all ways to more rights (no_new_privs)",
+            "Run QEMU outside of that sandbox, or with NoNewPrivileges=no in its systemd unit.",
+        ),
+        false => Failure::new(
+            "this program has not the right to change the network: its file capability cap_net_admin is lost, or its file \
+             system is mounted nosuid, or a debugger is attached",
+            "Ask your admin for: sudo kvm-bridge install",
+        ),
+    }
+}
+
+/// One byte, and with it the descriptor.
+fn hand_over(socket: BorrowedFd, tap: &File) -> Result<(), Failure> {
+    let descriptors = [tap.as_raw_fd()];
+    let message = ControlMessage::ScmRights(&descriptors);
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &[message], MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(1) => return Ok(()),
+            Err(nix::Error::EINTR) => {}
+            Ok(_) => return Err(Failure::new("the TAP was not sent", "Please report this.")),
+            Err(error) => {
+                let what = format!("cannot send the TAP: {}", error.desc());
+                return Err(Failure::new(what, "The program that called has to read from its socket."));
+            }
+        }
+    }
+}
+
+/// The kernel's own words for an errno.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
