@@ -11,6 +11,8 @@ mod dry_run;
 mod ends;
 mod finding_qemu;
 mod guests;
+mod helper;
+mod helper_attacked;
 mod joining;
 mod laboratory;
 mod macs;

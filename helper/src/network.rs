@@ -44,6 +44,8 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     let device = open_device()?;
 
     let right = reserve.take().map_err(cannot("take the right to change the network"))?;
+    // The kernel asks for the right of who opened the socket, too.
+    let mut socket = Socket::open().map_err(cannot("ask the kernel"))?;
     let name = sys::make_tap(&device, task.use_vnet).map_err(cannot("make a TAP"))?;
     sys::set_tap_owner(&device, task.uid).map_err(cannot("make the TAP the caller's"))?;
     let tap = socket.link(&name).map_err(cannot("find the TAP"))?;
