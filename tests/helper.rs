@@ -119,7 +119,7 @@ fn what_no_rule_allows_is_refused() {
 }
 
 /// What QEMU's grammar says of br0.
-const RULES: [(&str, bool); 24] = [
+const RULES: [(&str, bool); 28] = [
     ("allow br0\n", true),
     ("allow br0", true),
     ("allow all\n", true),
@@ -136,7 +136,11 @@ const RULES: [(&str, bool); 24] = [
     ("deny br0\nallow br0\n", false),
     ("deny all\nallow br0\n", false),
     ("allow all\ndeny br0\n", false),
+    ("allow br0 # lan\n", false),
     ("allow br0 # the office\n", false),
+    ("allow br0\nallow br1 # lan\n", true),
+    ("allow br0\nallow br1 # the office\n", false),
+    ("allow br0\ndeny sixteen-bytes-xy\n", false),
     ("allow br0 br1\n", false),
     ("allow\n", false),
     ("allow br0\nallow\n", false),

@@ -32,6 +32,7 @@
 //! restrict which files it opens: it opens five, all as the caller, none named by the caller.
 
 pub mod acl;
+pub mod entry;
 pub mod files;
 pub mod netlink;
 pub mod network;

@@ -353,6 +353,19 @@ mod tests {
         assert_eq!(attributes(family).next(), Some((IFLA_INET6_ADDR_GEN_MODE, &[1u8][..])));
     }
 
+    /// CVE-2003-0856. Only root can send such a message at all.
+    #[test]
+    fn what_others_than_the_kernel_send_is_no_answer() {
+        use nix::sys::socket::{getsockname, sendto};
+        let mut socket = Socket::open().unwrap();
+        let address: NetlinkAddr = getsockname(socket.socket.as_raw_fd()).unwrap();
+        let forger = Socket::open().unwrap();
+        let mut forged = Request::new(RTM_NEWLINK, 0, 1, 4711, true);
+        forged.attribute(IFLA_IFNAME, b"lo\0");
+        let _ = sendto(forger.socket.as_raw_fd(), &forged.finish(), &address, MsgFlags::empty());
+        assert_eq!(socket.link(b"lo").unwrap().unwrap().index, 1);
+    }
+
     proptest! {
         #[test]
         fn no_answer_is_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

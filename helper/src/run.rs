@@ -9,10 +9,10 @@ use crate::options::Options;
 use crate::privilege;
 use crate::sys;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use std::fs::File;
+use std::ffi::{OsString, c_int};
+use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::process::ExitCode;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
 /// Why there is no TAP, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,24 +28,27 @@ impl Failure {
     }
 }
 
-/// The whole program. Exit status 0 is a promise that a descriptor was sent: without one, QEMU would take its own
-/// standard input for the TAP.
-pub fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+/// The whole program: `words` are argv. Exit status 0 is a promise that a descriptor was sent: without one, QEMU would
+/// take its own standard input for the TAP.
+pub fn main(words: Vec<OsString>) -> c_int {
+    match run(words) {
+        Ok(()) => 0,
         Err(Failure { what, remedy }) => {
             let rest = if remedy.is_empty() { String::new() } else { format!("\n  {remedy}") };
-            let _ = writeln!(io::stderr(), "{NAME}: {what}{rest}");
-            ExitCode::FAILURE
+            // In one piece, between the lines of others. If nobody can be told, nobody is.
+            let text = format!("{NAME}: {what}{rest}\n");
+            let _ = io::stderr().write_all(text.as_bytes());
+            1
         }
     }
 }
 
-fn run() -> Result<(), Failure> {
+fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let is_confined = nix::sys::prctl::get_no_new_privs().unwrap_or_default();
     let (caller, reserve) = privilege::drop_to_caller()
         .map_err(|error| Failure::new(format!("cannot give rights up: {}", reason(&error)), "Please report this."))?;
-    let options = Options::parse(std::env::args_os().skip(1)).map_err(|why| Failure::new(why, ""))?;
+    hold_standard_places()?;
+    let options = Options::parse(words.into_iter().skip(1)).map_err(|why| Failure::new(why, ""))?;
     close_strays(options.fd)?;
     let socket = socket(options.fd)?;
     let max = judge(&options.bridge, &caller)?;
@@ -53,6 +56,20 @@ fn run() -> Result<(), Failure> {
     let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
     let tap = network::attach(&task, reserve)?;
     hand_over(socket, &tap)
+}
+
+/// Opens /dev/null in the places of standard files that the caller has closed: else the TAP would get one of their
+/// numbers, and a message would be a frame.
+fn hold_standard_places() -> Result<(), Failure> {
+    while let Some(closed) = (0..3).find(|number| sys::descriptor(*number).is_err()) {
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        match null.map(IntoRawFd::into_raw_fd) {
+            // The lowest number that is free.
+            Ok(number) if number == closed => {}
+            _ => return Err(Failure::new("cannot open /dev/null", "A usual /dev is needed.")),
+        }
+    }
+    Ok(())
 }
 
 /// Closes what the caller has left open but the standard files and the socket (CVE-2016-8649).

@@ -2,7 +2,7 @@
 //!
 //! QEMU's is that of `parse_acl_file` in its qemu-bridge-helper.c, and whatever that one takes for something else than its
 //! writer meant is refused or allows nothing: a line longer than its buffer, which it reads as two; a NUL, at which it
-//! stops; a relative include, which follows the caller's folder; a name longer than the kernel's, which it cuts.
+//! stops; a relative include, which follows the caller's folder; words behind a name, which it takes for a part of it.
 #![forbid(unsafe_code)]
 
 /// IFNAMSIZ less the final NUL: the longest name of an interface.
@@ -87,11 +87,13 @@ impl<'a> Line<'a> {
         let first = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         let rule = |allows, bridge| Self::Rule { allows, bridge, who: Who::Anybody, max: None };
         match command {
-            // QEMU takes all behind `allow` for the name, with the words that follow: there is no such bridge.
-            b"allow" if argument != first || argument.len() > MAX_NAME => Ok(rule(true, Bridge::None)),
+            // QEMU takes all behind the first word for the name.
+            b"allow" | b"deny" if argument.len() > MAX_NAME => Err(format!("'{}' is no name", super::show(argument))),
+            // With the words that follow there is no such bridge.
+            b"allow" if argument != first => Ok(rule(true, Bridge::None)),
             b"allow" => Ok(rule(true, Bridge::named(argument))),
-            // What was meant to deny denies; a name that is too long, as QEMU cuts it.
-            b"deny" => Ok(rule(false, Bridge::named(&first[..first.len().min(MAX_NAME)]))),
+            // What was meant to deny denies.
+            b"deny" => Ok(rule(false, Bridge::named(first))),
             b"include" => absolute(argument).map(Self::Include),
             _ => Err("a line begins with allow, deny or include".into()),
         }

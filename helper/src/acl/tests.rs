@@ -73,15 +73,13 @@ fn a_denial_tells_its_line() {
 
 #[test]
 fn what_qemu_reads_otherwise_than_it_looks_allows_nothing() {
-    // A comment behind a name; a name that the kernel would cut.
-    for text in ["allow br0 # the office\n", "allow br0 br1\n", "allow sixteen-bytes-xy\n"] {
-        for bridge in ["br0", "br1", "sixteen-bytes-x", "#"] {
+    for text in ["allow br0 # lan\n", "allow br0 br1\n"] {
+        for bridge in ["br0", "br1", "#"] {
             assert!(!may(&[(QEMU, text)], bridge), "{text:?} {bridge}");
         }
     }
     // And denies.
-    assert!(!may(&[(QEMU, "allow all\ndeny br0 # the office\n")], "br0"));
-    assert!(!may(&[(QEMU, "allow all\ndeny sixteen-bytes-xy\n")], "sixteen-bytes-x"));
+    assert!(!may(&[(QEMU, "allow all\ndeny br0 # lan\n")], "br0"));
 }
 
 #[test]
@@ -96,6 +94,8 @@ fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
         "allow br0\ninclude more.conf\n",
         "allow br0\ninclude ../more.conf\n",
         "allow br0\n\x0b\n",
+        "allow br0\nallow sixteen-bytes-xy\n",
+        "allow br0\ndeny br1 # the office\n",
         &format!("allow br0\n{long}"),
         // The blank at the end is where QEMU ends the first word.
         "allow br0\nallow\tbr0 \n",
