@@ -10,6 +10,8 @@ use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
+use crate::sys::process;
+use crate::unprivileged::{Way, ways};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -19,6 +21,7 @@ use std::os::unix::ffi::OsStrExt;
 pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
+    let without_root = if process::can_change_network() { None } else { Some(ways(&mut netlink, &line.nics, config)) };
     let host = observe(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
@@ -29,6 +32,16 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
     let mut text = String::new();
+    if let Some(Ok((_, ways))) = &without_root {
+        ways.iter().for_each(|way| {
+            let _ = writeln!(text, "# {way}");
+        });
+        let backends = ways.iter().map(Way::backend).collect();
+        return Ok(text + &qemus(line, config, qemu, ids, backends, &known, &macs));
+    }
+    if without_root.is_none() && !nix::unistd::geteuid().is_root() {
+        text += "# By your own right to change the network, CAP_NET_ADMIN:\n";
+    }
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
@@ -36,15 +49,29 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
         let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
         let _ = writeln!(text, "{}", words.join(" "));
     }
-    if known.contains(&None) {
-        text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+    if let Some(Err(why)) = without_root {
+        let why = why.to_string().replace('\n', "\n# ");
+        text = format!("# Not as this user: {why}\n# As root:\n{text}");
     }
     let backends = names.into_iter().map(Backend::Name).collect();
-    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
+    Ok(text + &qemus(line, config, qemu, ids, backends, &known, &macs))
+}
+
+/// QEMU's own line.
+fn qemus(
+    line: &Line,
+    config: &Config,
+    qemu: &Qemu,
+    ids: Vec<String>,
+    backends: Vec<Backend>,
+    known: &[Option<Mac>],
+    macs: &[Mac],
+) -> String {
+    let note = "# The MAC below is an example: the first start makes one and keeps it.\n";
+    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, macs);
     let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
     let words: Vec<String> = words.map(|word| quote(&word)).collect();
-    let _ = writeln!(text, "{}", words.join(" "));
-    Ok(text)
+    format!("{}{}\n", if known.contains(&None) { note } else { "" }, words.join(" "))
 }
 
 /// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.

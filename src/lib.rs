@@ -13,6 +13,9 @@
 //! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
+//! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
+//! `kvm-bridge-helper`, the only privileged program.
+//!
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
@@ -27,6 +30,7 @@ pub mod config;
 pub mod dry_run;
 pub mod error;
 pub mod help;
+pub mod helper;
 pub mod host;
 pub mod journal;
 pub mod launch;
@@ -43,3 +47,4 @@ pub mod request;
 pub mod shim;
 pub mod step;
 pub mod sys;
+pub mod unprivileged;

@@ -24,3 +24,4 @@ mod shipped;
 mod takeover;
 mod takeover_kills;
 mod tap;
+mod unprivileged;

@@ -46,7 +46,7 @@ fn of_error(error: &io::Error) -> acl::File {
         io::ErrorKind::NotFound => acl::File::Missing,
         io::ErrorKind::PermissionDenied => acl::File::Unreadable,
         // Among these is the caller's own limit on open files, by which no rule is passed over.
-        _ => acl::File::Unfit(format!("cannot be read: {}", crate::run::reason(error))),
+        _ => acl::File::Unfit(format!("cannot be read: {}", crate::failure::reason(error))),
     }
 }
 

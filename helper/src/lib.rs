@@ -31,8 +31,10 @@
 //! it; with no_new_privs and an empty bounding of what exec gives there is no second way to a right. Landlock would
 //! restrict which files it opens: it opens five, all as the caller, none named by the caller.
 
+pub mod access;
 pub mod acl;
 pub mod entry;
+pub mod failure;
 pub mod files;
 pub mod netlink;
 pub mod network;

@@ -3,9 +3,9 @@
 
 use crate::NAME;
 use crate::acl::{Place, show};
+use crate::failure::{Failure, reason};
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
-use crate::run::{Failure, reason};
 use crate::sys;
 use std::fs::{File, OpenOptions};
 use std::io;

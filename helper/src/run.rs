@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::NAME;
-use crate::acl::{Acl, Caller, Place, Verdict, show};
-use crate::files::{self, Accounts};
+use crate::access;
 use crate::network::{self, Task};
+use crate::failure::{Failure, reason};
 use crate::options::Options;
 use crate::privilege;
 use crate::sys;
@@ -13,20 +13,6 @@ use std::ffi::{OsString, c_int};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
-
-/// Why there is no TAP, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    what: String,
-    remedy: String,
-}
-
-impl Failure {
-    /// A sentence without its full stop, and another.
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
-    }
-}
 
 /// The whole program: `words` are argv. Exit status 0 is a promise that a descriptor was sent: without one, QEMU would
 /// take its own standard input for the TAP.
@@ -51,7 +37,7 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let options = Options::parse(words.into_iter().skip(1)).map_err(|why| Failure::new(why, ""))?;
     close_strays(options.fd)?;
     let socket = socket(options.fd)?;
-    let max = judge(&options.bridge, &caller)?;
+    let max = access::check(&options.bridge, &caller)?;
     let reserve = reserve.ok_or_else(|| without_right(is_confined))?;
     let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
     let tap = network::attach(&task, reserve)?;
@@ -93,39 +79,6 @@ fn socket(number: RawFd) -> Result<BorrowedFd<'static>, Failure> {
     }
 }
 
-/// Whether the rules allow it, and how many TAPs.
-fn judge(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Failure> {
-    let accounts = Accounts::read();
-    let shown = show(bridge);
-    let user = accounts.user(caller.uid);
-    let acl = Acl::read(files::rules);
-    let verdict = acl.as_ref().map_err(Clone::clone).and_then(|acl| acl.judge(bridge, caller, &accounts));
-    let (what, remedy) = match verdict {
-        Ok(Verdict::Allowed(max)) => return Ok(max),
-        Ok(Verdict::Denied(place)) => (
-            format!("access denied: {place} denies {shown} to {user}"),
-            format!("Your admin can change it: sudoedit {}", show(place.file.as_os_str().as_encoded_bytes())),
-        ),
-        Ok(Verdict::NoRule) => (
-            format!("access denied: no rule allows {shown} to {user} ({})", looked_at(acl.as_ref().ok())),
-            format!("Ask your admin for: sudo kvm-bridge install --allow {shown}:{user}"),
-        ),
-        Err(fault) => (
-            format!("access denied: the rules cannot be gone by: {}", fault.0),
-            "Ask your admin to mend that: sudo kvm-bridge install --check".to_owned(),
-        ),
-    };
-    Err(Failure::new(what, remedy))
-}
-
-fn looked_at(acl: Option<&Acl>) -> String {
-    let files: Vec<String> = acl.into_iter().flat_map(|acl| &acl.files).map(|file| file.display().to_string()).collect();
-    match files.is_empty() {
-        true => format!("there is neither {} nor {}", crate::acl::QEMU, crate::acl::OURS),
-        false => format!("in {}", files.join(" and ")),
-    }
-}
-
 fn without_right(is_confined: bool) -> Failure {
     match is_confined {
         true => Failure::new(
@@ -154,13 +107,5 @@ fn hand_over(socket: BorrowedFd, tap: &File) -> Result<(), Failure> {
                 return Err(Failure::new(what, "The program that called has to read from its socket."));
             }
         }
-    }
-}
-
-/// The kernel's own words for an errno.
-pub(crate) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
     }
 }

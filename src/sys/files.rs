@@ -1,10 +1,15 @@
 //! Files and folders of ours, with modes of their own whatever the caller's umask: what others may write, they may abuse.
-#![forbid(unsafe_code)]
-
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+
+/// A descriptor that was received from another process.
+pub fn own(received: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has made it for this process just now, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}
 
 /// Makes the folder that a file is in, and those above it, where they are missing.
 pub fn create_folder_of(file: &Path) -> io::Result<()> {
