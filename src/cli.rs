@@ -1,5 +1,6 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod install;
 mod mac;
 mod plan;
 mod recover;
@@ -30,6 +31,8 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 enum Command {
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
+    /// Set up what users need who are not root, once
+    Install(install::Install),
     /// Take back what a killed run left behind, in this network namespace
     Recover(recover::Recover),
     /// The MAC addresses that VMs keep
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
     };
     let text = match cli.command {
         Command::Plan(plan) => plan.run(),
+        Command::Install(install) => install.run(),
         Command::Recover(recover) => recover.run(),
         Command::Mac(mac) => mac.run(),
     };

@@ -44,6 +44,7 @@ pub mod out;
 pub mod plan;
 pub mod reaper;
 pub mod request;
+pub mod setup;
 pub mod shim;
 pub mod step;
 pub mod sys;

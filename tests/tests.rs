@@ -13,6 +13,7 @@ mod finding_qemu;
 mod guests;
 mod helper;
 mod helper_attacked;
+mod install;
 mod joining;
 mod laboratory;
 mod macs;

@@ -34,6 +34,13 @@ pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Re
     fs::rename(new, path)
 }
 
+/// Makes a file that nobody has made, with this text.
+pub fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = create(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
 /// Makes a file that nobody has made.
 pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
