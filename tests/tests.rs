@@ -16,6 +16,7 @@ mod helper_attacked;
 mod install;
 mod joining;
 mod laboratory;
+mod libvirt;
 mod macs;
 mod making;
 mod pass_through;
