@@ -13,12 +13,14 @@ BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
+LIBEXECDIR = $(PREFIX)/libexec
 
 CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
+HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
-DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
@@ -42,7 +44,7 @@ demo:
 check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
@@ -54,12 +56,14 @@ bench-takeover:
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench takeover
 
 install:
-	@for program in $(PROGRAMS); do \
+	@for program in $(PROGRAMS) $(HELPER); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man8 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
 	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
 	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -m 644 man/$(HELPER).8 $(DESTDIR)$(MANDIR)/man8
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
@@ -68,6 +72,7 @@ install:
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MANUALS))
+	rm -f $(DESTDIR)$(LIBEXECDIR)/$(HELPER) $(DESTDIR)$(MANDIR)/man8/$(HELPER).8
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	rm -rf $(DESTDIR)$(DOCDIR)
 

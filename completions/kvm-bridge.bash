@@ -145,7 +145,16 @@ _kvm_bridge()
         [[ $word == -* ]] || command+=" $word"
     done
     case $command in
-        "") _kvm_bridge_reply "${words[-1]}" plan recover mac --help --version ;;
+        "") _kvm_bridge_reply "${words[-1]}" plan install recover mac --help --version ;;
+        " install"*)
+            if [[ ${words[-2]} == --allow ]]; then
+                for word in /sys/class/net/*/bridge; do
+                    [[ -d $word ]] && word=${word%/bridge} && _kvm_bridge_reply "${words[-1]}" "${word##*/}"
+                done
+            else
+                _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --help
+            fi
+            ;;
         " recover") _kvm_bridge_reply "${words[-1]}" --help ;;
         " plan") _kvm_bridge_reply "${words[-1]}" -- --help ;;
         " mac") _kvm_bridge_reply "${words[-1]}" list forget --help ;;

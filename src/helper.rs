@@ -115,7 +115,10 @@ pub fn systems() -> Option<PathBuf> {
 /// Asks a helper for a TAP on a bridge, as QEMU does.
 pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     let cannot = |error: &dyn fmt::Display| {
-        Error::new(format!("cannot run {}: {error}", helper.display()), "Have it installed anew: sudo kvm-bridge install")
+        Error::new(
+            format!("cannot run {}: {error}", helper.display()),
+            "Have it installed anew: sudo kvm-bridge install",
+        )
     };
     let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(|error| cannot(&error.desc()))?;
@@ -148,7 +151,8 @@ fn refusal(helper: &Path, said: &str) -> Error {
     let first = lines.next().unwrap_or("it ended without a word");
     let rest: Vec<&str> = lines.collect();
     let what = first.strip_prefix(NAME).and_then(|text| text.strip_prefix(": ")).unwrap_or(first);
-    let remedy = if rest.is_empty() { "Ask your admin for: sudo kvm-bridge install".to_owned() } else { rest.join(" ") };
+    let remedy =
+        if rest.is_empty() { "Ask your admin for: sudo kvm-bridge install".to_owned() } else { rest.join(" ") };
     Error::new(format!("{} says: {what}", helper.display()), remedy)
 }
 

@@ -70,8 +70,8 @@ impl Record {
     fn write(&self) -> Result<()> {
         let path = Path::new(RECORD);
         let text = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let written = files::create_folder_of(path)
-            .and_then(|()| files::replace(path, &path.with_extension("new"), &text, true));
+        let written =
+            files::create_folder_of(path).and_then(|()| files::replace(path, &path.with_extension("new"), &text, true));
         written.map_err(|error| cannot("write", path, &error))
     }
 
@@ -104,7 +104,10 @@ impl FromStr for Allow {
             IfName::new(bridge)?;
         }
         if user.is_some_and(|user| user.is_empty() || user.contains(|c: char| c.is_whitespace() || "#:".contains(c))) {
-            return Err(Error::new(format!("'{text}' names no user"), "Write --allow br0:alice, or --allow br0 for everybody."));
+            return Err(Error::new(
+                format!("'{text}' names no user"),
+                "Write --allow br0:alice, or --allow br0 for everybody.",
+            ));
         }
         Ok(Self { bridge: bridge.to_owned(), user: user.map(str::to_owned) })
     }
@@ -182,10 +185,14 @@ fn lock_record() -> Result<File> {
 /// What a link of this name would lead to: the shim that is installed with this program.
 fn check_link(name: &str) -> Result<PathBuf> {
     if name.is_empty() || name.contains('/') || name.starts_with(['-', '.']) {
-        return Err(Error::new(format!("'{name}' is no name for a link"), "Write --link or --link=qemu-system-x86_64."));
+        return Err(Error::new(
+            format!("'{name}' is no name for a link"),
+            "Write --link or --link=qemu-system-x86_64.",
+        ));
     }
     let shim = std::env::current_exe().map(|program| program.with_file_name("qemu-kvm"));
-    let shim = shim.map_err(|error| Error::new(format!("cannot find this program: {}", reason(&error)), "Mount /proc."))?;
+    let shim =
+        shim.map_err(|error| Error::new(format!("cannot find this program: {}", reason(&error)), "Mount /proc."))?;
     let path = Path::new(LINKS).join(name);
     match (shim.exists(), path.symlink_metadata()) {
         (false, _) => Err(Error::new(format!("there is no {}", shim.display()), "Install qemu-kvm beside kvm-bridge.")),
@@ -220,7 +227,9 @@ impl Work {
         let installed = installed.into_iter().find(|path| is_roots_own(path));
         let built = beside.into_iter().find(|path| path.is_file());
         let path = match (installed, built) {
-            (Some(path), Some(built)) if self.record.made.contains(&Made::Helper(path.clone())) && !same_text(&path, &built) => {
+            (Some(path), Some(built))
+                if self.record.made.contains(&Made::Helper(path.clone())) && !same_text(&path, &built) =>
+            {
                 self.copy(&built, &path)?;
                 path
             }
@@ -350,7 +359,17 @@ mod tests {
         assert_eq!(allow("br0"), Ok(("br0".into(), None)));
         assert_eq!(allow("all"), Ok(("all".into(), None)));
         assert_eq!(allow("br0:alice"), Ok(("br0".into(), Some("alice".into()))));
-        for bad in ["", ":alice", "br0:", "br0:a b", "br0:a\nallow all", "br0:a:b", "a b", "br0\nallow all", "sixteen-bytes-xy"] {
+        for bad in [
+            "",
+            ":alice",
+            "br0:",
+            "br0:a b",
+            "br0:a\nallow all",
+            "br0:a:b",
+            "a b",
+            "br0\nallow all",
+            "sixteen-bytes-xy",
+        ] {
             assert!(allow(bad).is_err(), "{bad:?}");
         }
     }

@@ -21,7 +21,7 @@ use crate::step::Tap;
 use crate::sys::{process, tap};
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::Caller;
-use nix::unistd::{AccessFlags, access as may_access, getegid, getgroups, geteuid};
+use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -110,7 +110,9 @@ fn way(tap: Tap) -> Result<Way> {
                 format!("Have it set up: sudo ip link set dev {name} up")
             })),
             None => Err(Error::new(format!("only root can give a TAP the name {name}"), {
-                format!("Leave ifname= out, or have it made: sudo ip tuntap add dev {name} mode tap user {user} && {up}")
+                format!(
+                    "Leave ifname= out, or have it made: sudo ip tuntap add dev {name} mode tap user {user} && {up}"
+                )
             })),
         };
     }
@@ -120,7 +122,10 @@ fn way(tap: Tap) -> Result<Way> {
     let allowed = access::check(tap.bridge.as_str().as_bytes(), &caller());
     if process::has_no_new_privs() && (has_right(&ours) || has_right(&systems)) {
         let what = "no program can get more rights from here: no_new_privs is set";
-        return Err(Error::new(what, "Start it outside of that sandbox, or with NoNewPrivileges=no in its systemd unit."));
+        return Err(Error::new(
+            what,
+            "Start it outside of that sandbox, or with NoNewPrivileges=no in its systemd unit.",
+        ));
     }
     match (ours, systems) {
         (Some(ours), _) if Right::of(&ours).is_there() => match allowed {
@@ -144,8 +149,12 @@ fn without_right(bridge: &IfName, ours: Option<PathBuf>, systems: Option<PathBuf
         None => "only root can make TAPs, and no helper is installed".to_owned(),
         Some(path) => match Right::of(&path) {
             Right::Nosuid => {
-                let what = format!("{} is on a file system that is mounted nosuid, where it has no rights", path.display());
-                return Error::new(what, format!("Have it mounted with suid: sudo mount -o remount,suid {}", mount_of(&path)));
+                let what =
+                    format!("{} is on a file system that is mounted nosuid, where it has no rights", path.display());
+                return Error::new(
+                    what,
+                    format!("Have it mounted with suid: sudo mount -o remount,suid {}", mount_of(&path)),
+                );
             }
             _ => format!(
                 "only root can make TAPs, and {} has not its right: neither the capability cap_net_admin, nor setuid root",

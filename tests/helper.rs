@@ -37,7 +37,10 @@ fn a_user_who_is_allowed_gets_a_tap_that_frames_cross() {
             let tap = lab.call(helper, words).gives_a_tap();
             let record = lab.try_tap(tap);
             let seen = record.tap();
-            assert_eq!((seen.vnet_hdr, seen.persistent, seen.packet_information, seen.multi_queue), (vnet_hdr, false, false, false));
+            assert_eq!(
+                (seen.vnet_hdr, seen.persistent, seen.packet_information, seen.multi_queue),
+                (vnet_hdr, false, false, false)
+            );
             assert_eq!(record.answer("bridge0"), Some(lab.lan.mac()), "{helper:?}");
             lab.waits_until_gone(&seen.name);
         }
@@ -76,7 +79,17 @@ fn the_tap_goes_with_its_last_descriptor() {
 fn anything_else_on_the_command_line_is_answered_with_the_usage() {
     with_each(|lab, helper| {
         lab.allow("allow br0\n");
-        for words in ["", "--help", "--version", "--br=br0", "--fd=0", "--br br0 --fd 0", "--br=br0 --fd=0 x", "-h", "--use-vnet"] {
+        for words in [
+            "",
+            "--help",
+            "--version",
+            "--br=br0",
+            "--fd=0",
+            "--br br0 --fd 0",
+            "--br=br0 --fd=0 x",
+            "-h",
+            "--use-vnet",
+        ] {
             let said = lab.call(helper, words).is_refused();
             assert!(said.to_lowercase().contains("usage"), "{words}: {said}");
         }
@@ -205,7 +218,9 @@ fn a_bridge_that_is_missing_or_none_is_refused() {
 fn names_that_no_bridge_can_have_are_refused() {
     with_each(|lab, helper| {
         lab.allow("allow all\n");
-        for name in ["", ".", "..", "br0/", "../br0", "tap%d", "br0%d", "sixteen-bytes-xy", "br0-with-a-name-that-never-ends"] {
+        for name in
+            ["", ".", "..", "br0/", "../br0", "tap%d", "br0%d", "sixteen-bytes-xy", "br0-with-a-name-that-never-ends"]
+        {
             lab.call(helper, &format!("--fd=0 --br={name}")).is_refused();
         }
         let odd = crate::support::record::bytes(b"--br=br0\xff");

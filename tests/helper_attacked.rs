@@ -399,7 +399,8 @@ fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut crate::support::
     assert!(calls.len() > 60, "{calls:?}");
     let sent = calls.iter().position(|(call, _)| call == "sendmsg").expect("sendmsg");
     for (at, (call, nth)) in calls.into_iter().enumerate() {
-        let inject = format!("strace -f -qq -u alice -e trace={call} -e inject={call}:signal={signal}:when={nth} -o /dev/null");
+        let inject =
+            format!("strace -f -qq -u alice -e trace={call} -e inject={call}:signal={signal}:when={nth} -o /dev/null");
         let (ours, theirs) = socket_pair(SockType::Stream);
         let mut running = lab.program(&helper.path).words(WORDS).through(&inject).stdin(theirs).start();
         after(&lab, &mut running);
@@ -502,8 +503,27 @@ fn whatever_the_rules_are_qemus_helper_allows_what_ours_does() {
     let theirs = lab.install_helper(Path::new(QEMUS), false, Right::Setuid);
     let lines = ["allow br0\n", "allow all\n", "deny br1\n", "allow br1\n", "# a\n", "\n", "include /etc/qemu/more\n"];
     let odd = [
-        "allow", "deny ", "deny br0", "br0", "all", " ", "\t", "#", "# lan", "\r\n", "user alice", "max 1", "\x0b", "\x0c", "\0", "\n",
-        "deny br0\n", "deny all\n", "allow\tbr0", "allow br0 ", "include more\n",
+        "allow",
+        "deny ",
+        "deny br0",
+        "br0",
+        "all",
+        " ",
+        "\t",
+        "#",
+        "# lan",
+        "\r\n",
+        "user alice",
+        "max 1",
+        "\x0b",
+        "\x0c",
+        "\0",
+        "\n",
+        "deny br0\n",
+        "deny all\n",
+        "allow\tbr0",
+        "allow br0 ",
+        "include more\n",
     ];
     let pieces: Vec<&str> = lines.iter().cycle().take(4 * lines.len()).chain(&odd).copied().collect();
     let mut state = 0x2545_f491_4f6c_dd1d_u64;

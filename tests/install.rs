@@ -23,7 +23,9 @@ fn lab() -> Option<Lab> {
     for folder in ["/run", "/usr/local"] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("set the mode");
     }
-    for program in [Path::new(env!("CARGO_BIN_EXE_qemu-kvm")), Path::new(env!("CARGO_BIN_EXE_kvm-bridge")), &fake_qemu()] {
+    for program in
+        [Path::new(env!("CARGO_BIN_EXE_qemu-kvm")), Path::new(env!("CARGO_BIN_EXE_kvm-bridge")), &fake_qemu()]
+    {
         lab.install(program, Right::None);
     }
     lab.install(&our_helper(), Right::None);
@@ -106,7 +108,10 @@ fn uninstall_takes_back_what_was_made_and_only_that() {
     install(&lab, "--allow br0:alice --allow br1 --link");
     assert_ne!(files(), before);
     install(&lab, "--uninstall");
-    assert_eq!(files().into_iter().filter(|file| !file.starts_with("/var/lib/kvm-bridge ")).collect::<Vec<_>>(), before);
+    assert_eq!(
+        files().into_iter().filter(|file| !file.starts_with("/var/lib/kvm-bridge ")).collect::<Vec<_>>(),
+        before
+    );
     assert_eq!(install(&lab, "--uninstall"), "There is nothing to take back.\n");
 
     // Everything was, and the admin's own.
@@ -168,7 +173,12 @@ fn check_says_what_is_missing_to_anybody() {
     assert!(lab.tun_has_mode(0o600));
     let check = |words: &str| lab.as_user(ALICE, "/run/bin/kvm-bridge").words(&format!("install --check {words}"));
     let said = check("").run().exits_with(125).err;
-    for missing in ["no kvm-bridge-helper is installed", "mode 0600", "no bridge is allowed to anybody", "sudo kvm-bridge install --allow"] {
+    for missing in [
+        "no kvm-bridge-helper is installed",
+        "mode 0600",
+        "no bridge is allowed to anybody",
+        "sudo kvm-bridge install --allow",
+    ] {
         assert!(said.contains(missing), "{said}");
     }
     lab.is_untouched();
@@ -180,7 +190,10 @@ fn check_says_what_is_missing_to_anybody() {
         assert!(said.contains(there), "{said}");
     }
     let said = check("--allow br0:bob").run().exits_with(125).err;
-    assert!(said.contains("no rule allows br0 to bob") && said.contains("sudo kvm-bridge install --allow br0:bob"), "{said}");
+    assert!(
+        said.contains("no rule allows br0 to bob") && said.contains("sudo kvm-bridge install --allow br0:bob"),
+        "{said}"
+    );
     write_rules("/etc/qemu/bridge.conf", "alow br0\n");
     let said = check("").run().exits_with(125).err;
     assert!(said.contains("/etc/qemu/bridge.conf, line 1"), "{said}");
@@ -217,7 +230,8 @@ fn killed_at_any_system_call_that_writes_it_is_finished_or_taken_back() {
     if !crate::support::have("strace") {
         return;
     }
-    let untouched = |files: Vec<String>| files.into_iter().filter(|file| !file.contains("kvm-bridge ")).collect::<Vec<_>>();
+    let untouched =
+        |files: Vec<String>| files.into_iter().filter(|file| !file.contains("kvm-bridge ")).collect::<Vec<_>>();
     let before = untouched(files());
     let words = "install --allow br0:alice --allow br1 --link";
     let mut kills = 0;

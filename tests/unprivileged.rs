@@ -8,7 +8,9 @@ use std::path::Path;
 /// A host with br0 and a LAN, and the shim where users can run it.
 fn lab() -> Option<Lab> {
     let lab = Lab::with_bridge("br0").and_then(Lab::with_users)?;
-    for program in [Path::new(env!("CARGO_BIN_EXE_qemu-kvm")), Path::new(env!("CARGO_BIN_EXE_kvm-bridge")), &fake_qemu()] {
+    for program in
+        [Path::new(env!("CARGO_BIN_EXE_qemu-kvm")), Path::new(env!("CARGO_BIN_EXE_kvm-bridge")), &fake_qemu()]
+    {
         lab.install(program, Right::None);
     }
     hide_systems_helpers();
@@ -33,7 +35,8 @@ fn shim<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
 #[track_caller]
 fn way(lab: &Lab, words: &str) -> String {
     let out = shim(lab, ALICE, &format!("--bridge-dry-run {words}")).run().succeeds().out;
-    let lines: Vec<&str> = out.lines().filter(|line| line.starts_with("# ") && !line.contains("The MAC below")).collect();
+    let lines: Vec<&str> =
+        out.lines().filter(|line| line.starts_with("# ") && !line.contains("The MAC below")).collect();
     assert_eq!(lines.len(), 1, "{out}");
     lines[0].to_owned()
 }
@@ -130,7 +133,8 @@ fn the_right_itself_comes_first() {
     let Some(lab) = lab() else { return };
     lab.install(&our_helper(), Right::Capability);
     let own = format!("setpriv {ALICE} --inh-caps +net_admin --ambient-caps +net_admin");
-    let shim = || lab.program("/run/bin/qemu-kvm").env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu").env("HOME", "/run/alice");
+    let shim =
+        || lab.program("/run/bin/qemu-kvm").env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu").env("HOME", "/run/alice");
     let dry = shim().words("--bridge-dry-run").words("--bridge br0").through(&own).run().succeeds();
     assert!(dry.out.starts_with("# By your own right to change the network"), "{}", dry.out);
     let mut guest = shim().words("--bridge br0").through(&own).then("arp:10.77.0.1,hold").start();
@@ -177,7 +181,12 @@ fn a_sandbox_without_new_rights_and_a_file_system_without_suid_are_told() {
     lab.install(&our_helper(), Right::Capability);
     lab.allow("allow br0\n");
     let confined = lab.program("/run/bin/qemu-kvm").words("--bridge br0").env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu");
-    let said = confined.through(&format!("setpriv {ALICE} --no-new-privs")).env("HOME", "/run/alice").run().exits_with(125).err;
+    let said = confined
+        .through(&format!("setpriv {ALICE} --no-new-privs"))
+        .env("HOME", "/run/alice")
+        .run()
+        .exits_with(125)
+        .err;
     assert!(said.contains("no_new_privs") && said.contains("NoNewPrivileges=no"), "{said}");
     let remount = |option: &str| {
         let done = std::process::Command::new("mount").args(["-o", &format!("remount,{option}"), "/run"]).status();
@@ -216,7 +225,8 @@ fn the_line_of_a_dry_run_works_when_it_is_pasted() {
     crate::support::namespaces::show_again("/usr/lib/qemu").expect("show QEMU's own files");
     let line = "--bridge-dry-run --bridge br0,mac=02:00:5e:00:00:04 -accel tcg -display none -machine pc,graphics=off -m 64 -boot n";
     let dry = shim(&lab, ALICE, line).env("KVM_BRIDGE_QEMU", "/usr/bin/qemu-system-x86_64").run().succeeds();
-    let pasted = lab.as_user(ALICE, "/bin/sh").words("-c").arg(format!("exec {}", dry.out.lines().last().expect("a line")));
+    let pasted =
+        lab.as_user(ALICE, "/bin/sh").words("-c").arg(format!("exec {}", dry.out.lines().last().expect("a line")));
     let guest = pasted.start();
     lab.lan.lease_of("02:00:5e:00:00:04", 60);
     guest.terminate().succeeds();

@@ -31,7 +31,8 @@ pub fn check(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Fai
 }
 
 fn looked_at(acl: Option<&Acl>) -> String {
-    let files: Vec<String> = acl.into_iter().flat_map(|acl| &acl.files).map(|file| file.display().to_string()).collect();
+    let files: Vec<String> =
+        acl.into_iter().flat_map(|acl| &acl.files).map(|file| file.display().to_string()).collect();
     match files.is_empty() {
         true => format!("there is neither {} nor {}", QEMU, OURS),
         false => format!("looked in {}", files.join(" and ")),

@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 mod line;
 
-pub use line::Who;
 pub(crate) use line::MAX_NAME;
+pub use line::Who;
 use line::{Bridge, Grammar, Line};
 
 /// QEMU's file.
@@ -197,7 +197,10 @@ impl Acl {
 }
 
 /// The `max` that holds is that of the rule that names the caller most closely; of several, the lowest.
-fn closer<'a>(one: (u8, Option<(u32, &'a Place)>), other: (u8, Option<(u32, &'a Place)>)) -> (u8, Option<(u32, &'a Place)>) {
+fn closer<'a>(
+    one: (u8, Option<(u32, &'a Place)>),
+    other: (u8, Option<(u32, &'a Place)>),
+) -> (u8, Option<(u32, &'a Place)>) {
     let max = |rule: &(u8, Option<(u32, &Place)>)| rule.1.map_or(u32::MAX, |(max, _)| max);
     if other.0 > one.0 || (other.0 == one.0 && max(&other) < max(&one)) { other } else { one }
 }
@@ -206,9 +209,7 @@ fn closer<'a>(one: (u8, Option<(u32, &'a Place)>), other: (u8, Option<(u32, &'a 
 fn closeness(rule: &Rule, caller: &Caller, names: &dyn Names) -> Result<Option<u8>, Fault> {
     let (is_caller, closeness, what, name) = match &rule.who {
         Who::Anybody => return Ok(Some(0)),
-        Who::User(name) => {
-            (number(name).or_else(|| names.uid(name)).map(|uid| uid == caller.uid), 2, "user", name)
-        }
+        Who::User(name) => (number(name).or_else(|| names.uid(name)).map(|uid| uid == caller.uid), 2, "user", name),
         Who::Group(name) => {
             (number(name).or_else(|| names.gid(name)).map(|gid| caller.gids.contains(&gid)), 1, "group", name)
         }

@@ -40,6 +40,7 @@ pub mod netlink;
 pub mod network;
 pub mod options;
 pub mod privilege;
+pub mod properties;
 pub mod run;
 mod sys;
 

@@ -228,8 +228,7 @@ pub struct Socket {
 impl Socket {
     /// Opens it.
     pub fn open() -> io::Result<Self> {
-        let socket =
-            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }

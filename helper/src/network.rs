@@ -80,11 +80,7 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     Ok(device)
 }
 
-fn find_bridge(
-    socket: &mut Socket,
-    name: &[u8],
-    cannot: impl FnOnce(io::Error) -> Failure,
-) -> Result<Link, Failure> {
+fn find_bridge(socket: &mut Socket, name: &[u8], cannot: impl FnOnce(io::Error) -> Failure) -> Result<Link, Failure> {
     let shown = show(name);
     let Some(link) = socket.link(name).map_err(cannot)? else {
         return Err(Failure::new(
@@ -151,14 +147,7 @@ enum Over {
 ///
 /// A TAP is marked before it joins, and counted after, so that the later of two always sees the earlier: however many come
 /// at once, no more than `max` get through. Those of the lowest index wait for the others to go, so that `max` do.
-fn keep_quota(
-    socket: &mut Socket,
-    task: &Task,
-    own: u32,
-    bridge: u32,
-    max: u32,
-    place: &Place,
-) -> Result<(), Over> {
+fn keep_quota(socket: &mut Socket, task: &Task, own: u32, bridge: u32, max: u32, place: &Place) -> Result<(), Over> {
     let alias = alias(task.uid);
     let end = Instant::now() + PATIENCE;
     loop {

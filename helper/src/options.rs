@@ -109,7 +109,8 @@ mod tests {
         for good in [&b"br0"[..], b"fifteen-bytes-x", b"\xff\xfe", "br\u{e4}".as_bytes(), b"all"] {
             assert_eq!(parse(&[&[b"--br=", good].concat(), b"--fd=3"]).unwrap().bridge, good);
         }
-        for bad in [&b""[..], b".", b"..", b"sixteen-bytes-xy", b"a/b", b"../br0", b"tap%d", b"a b", b"a:b", b"a\0b", b"a\n"]
+        for bad in
+            [&b""[..], b".", b"..", b"sixteen-bytes-xy", b"a/b", b"../br0", b"tap%d", b"a b", b"a:b", b"a\0b", b"a\n"]
         {
             assert!(parse(&[&[b"--br=", bad].concat(), b"--fd=3"]).is_err(), "{bad:?}");
         }

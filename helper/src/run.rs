@@ -3,8 +3,8 @@
 
 use crate::NAME;
 use crate::access;
-use crate::network::{self, Task};
 use crate::failure::{Failure, reason};
+use crate::network::{self, Task};
 use crate::options::Options;
 use crate::privilege;
 use crate::sys;

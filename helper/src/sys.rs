@@ -92,13 +92,7 @@ pub(crate) fn socket_domain(socket: BorrowedFd) -> io::Result<libc::c_int> {
     let mut size = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `size` bytes into `domain`.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
-            &raw mut size,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut size)
     };
     check(result.into()).map(|()| domain)
 }

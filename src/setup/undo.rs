@@ -12,7 +12,10 @@ use std::path::Path;
 /// Takes it back, the last first, and tells what it did. What has been changed since is left, and told of.
 pub fn uninstall() -> Result<String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new("install: only root can take this back", "Run it as root: sudo kvm-bridge install --uninstall"));
+        return Err(Error::new(
+            "install: only root can take this back",
+            "Run it as root: sudo kvm-bridge install --uninstall",
+        ));
     }
     let lock = lock_record()?;
     let mut record = Record::read()?;

@@ -15,7 +15,8 @@ use std::process::Command;
 pub const ALICE: &str = "--reuid 1000 --regid 1000 --groups 1000,104";
 pub const BOB: &str = "--reuid 1001 --regid 1001 --groups 1001";
 
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/run/alice:/bin/sh\nbob:x:1001:1001::/run/bob:/bin/sh\n";
+const PASSWD: &str =
+    "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/run/alice:/bin/sh\nbob:x:1001:1001::/run/bob:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nkvm:x:104:alice\nalice:x:1000:\nbob:x:1001:\n";
 
 /// Where Debian's helper is.
@@ -48,7 +49,10 @@ pub fn our_helper() -> PathBuf {
         for file in fs::read_dir(folder).expect("the sources").flatten() {
             let changed = file.metadata().and_then(|file| file.modified()).expect("a time");
             let is_test = file.file_name() == "tests.rs";
-            assert!(is_test || changed <= built, "the helper is older than its sources: cargo build -p kvm-bridge-helper");
+            assert!(
+                is_test || changed <= built,
+                "the helper is older than its sources: cargo build -p kvm-bridge-helper"
+            );
         }
     }
     path

@@ -55,7 +55,8 @@ fn what_no_rule_allows_is_denied() {
 
 #[test]
 fn qemus_own_lines_mean_what_they_meant() {
-    for text in ["allow br0\n", "allow br0", "  allow \t br0  \r\n", "allow all\n", "# x\n\n\t#\nallow br0\n", "allow\tbr0\n"]
+    for text in
+        ["allow br0\n", "allow br0", "  allow \t br0  \r\n", "allow all\n", "# x\n\n\t#\nallow br0\n", "allow\tbr0\n"]
     {
         assert!(may(&[(QEMU, text)], "br0"), "{text:?}");
     }
@@ -132,7 +133,9 @@ fn a_file_that_may_deny_and_cannot_be_read_refuses_everybody() {
     assert_eq!(fault(&[(QEMU, good), (OURS, "UNREADABLE")]), "you may not read /etc/kvm-bridge/bridge.conf");
     assert!(fault(&[(QEMU, good), (OURS, "UNFIT")]).contains("no plain file"));
     let including = "allow br0\ninclude /etc/more\n";
-    assert!(fault(&[(QEMU, including), ("/etc/more", "UNFIT")]).starts_with("/etc/qemu/bridge.conf, line 2: /etc/more "));
+    assert!(
+        fault(&[(QEMU, including), ("/etc/more", "UNFIT")]).starts_with("/etc/qemu/bridge.conf, line 2: /etc/more ")
+    );
 }
 
 #[test]
@@ -215,9 +218,26 @@ fn names_and_numbers_of_accounts() {
 /// Pieces of which lines are made, so that many of the texts say something.
 fn texts() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("allow"), Just("deny"), Just("include"), Just("br0"), Just("br1"), Just("all"), Just(" "), Just(" "),
-        Just("\t"), Just("\n"), Just("\n"), Just("#"), Just("user"), Just("group"), Just("max"), Just("alice"),
-        Just("1000"), Just("/etc/more"), Just("\0"), Just("\r"),
+        Just("allow"),
+        Just("deny"),
+        Just("include"),
+        Just("br0"),
+        Just("br1"),
+        Just("all"),
+        Just(" "),
+        Just(" "),
+        Just("\t"),
+        Just("\n"),
+        Just("\n"),
+        Just("#"),
+        Just("user"),
+        Just("group"),
+        Just("max"),
+        Just("alice"),
+        Just("1000"),
+        Just("/etc/more"),
+        Just("\0"),
+        Just("\r"),
     ];
     proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
