@@ -59,7 +59,12 @@ impl Applied {
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     if !process::can_change_network() {
-        return unprivileged::bring_up(line, config);
+        if !process::is_root() {
+            return unprivileged::bring_up(line, config);
+        }
+        let what =
+            format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
+        return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
     }
     process::hold_standard_places()?;
     reaper::ensure_all()?;

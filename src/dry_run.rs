@@ -21,7 +21,8 @@ use std::os::unix::ffi::OsStrExt;
 pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
-    let without_root = if process::can_change_network() { None } else { Some(ways(&mut netlink, &line.nics, config)) };
+    let is_rootless = !process::can_change_network() && !process::is_root();
+    let without_root = is_rootless.then(|| ways(&mut netlink, &line.nics, config));
     let host = observe(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
@@ -39,7 +40,7 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
         let backends = ways.iter().map(Way::backend).collect();
         return Ok(text + &qemus(line, config, qemu, ids, backends, &known, &macs));
     }
-    if without_root.is_none() && !nix::unistd::geteuid().is_root() {
+    if without_root.is_none() && !process::is_root() {
         text += "# By your own right to change the network, CAP_NET_ADMIN:\n";
     }
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());

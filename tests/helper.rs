@@ -90,7 +90,7 @@ fn anything_else_on_the_command_line_is_answered_with_the_usage() {
             "-h",
             "--use-vnet",
         ] {
-            let said = lab.call(helper, words).is_refused();
+            let said = lab.call(helper, words).refusal();
             assert!(said.to_lowercase().contains("usage"), "{words}: {said}");
         }
     });
@@ -101,7 +101,7 @@ fn the_last_of_several_counts() {
     with_each(|lab, helper| {
         lab.allow("allow br0\n");
         lab.call(helper, "--br=other --fd=9 --br=br0 --fd=0").gives_a_tap();
-        lab.call(helper, "--br=br0 --fd=0 --br=other").is_refused();
+        lab.call(helper, "--br=br0 --fd=0 --br=other").refusal();
     });
 }
 
@@ -121,10 +121,10 @@ fn the_descriptor_may_have_any_number() {
 fn what_no_rule_allows_is_refused() {
     with_each(|lab, helper| {
         // No file at all, an empty one, another bridge.
-        lab.call(helper, "--br=br0 --fd=0").is_refused();
+        lab.call(helper, "--br=br0 --fd=0").refusal();
         for text in ["", "# allow br0\n", "allow br1\n", "allow br\n", "allow br00\n", "deny br1\n"] {
             lab.allow(text);
-            let said = lab.call(helper, "--br=br0 --fd=0").is_refused();
+            let said = lab.call(helper, "--br=br0 --fd=0").refusal();
             assert!(said.contains("access denied"), "{text:?}: {said}");
         }
         lab.becomes_as_before();
@@ -171,7 +171,7 @@ fn the_rules_mean_the_same() {
             let called = lab.call(helper, "--br=br0 --fd=0");
             match is_allowed {
                 true => drop(called.gives_a_tap()),
-                false => drop(called.is_refused()),
+                false => drop(called.refusal()),
             }
             lab.waits_until_gone("tap0");
         }
@@ -188,7 +188,7 @@ fn included_files_are_read_as_the_caller_who_asks() {
         std::os::unix::fs::chown("/etc/qemu/kvm.conf", Some(0), Some(104)).expect("give it to the group");
         fs::set_permissions("/etc/qemu/kvm.conf", fs::Permissions::from_mode(0o640)).expect("set the mode");
         lab.call(helper, "--br=br0 --fd=0").gives_a_tap();
-        let of_bob = lab.call_by(lab.as_user(BOB, &helper.path).words("--br=br0 --fd=0")).is_refused();
+        let of_bob = lab.call_by(lab.as_user(BOB, &helper.path).words("--br=br0 --fd=0")).refusal();
         assert!(!of_bob.contains("kvm.conf"), "{of_bob}");
     });
 }
@@ -198,7 +198,7 @@ fn rules_that_the_caller_may_not_read_refuse() {
     with_each(|lab, helper| {
         lab.allow("allow br0\n");
         fs::set_permissions("/etc/qemu/bridge.conf", fs::Permissions::from_mode(0o600)).expect("set the mode");
-        lab.call(helper, "--br=br0 --fd=0").is_refused();
+        lab.call(helper, "--br=br0 --fd=0").refusal();
     });
 }
 
@@ -207,7 +207,7 @@ fn a_bridge_that_is_missing_or_none_is_refused() {
     with_each(|lab, helper| {
         lab.allow("allow all\n");
         for bridge in ["br1", "eth0", "lo"] {
-            let said = lab.call(helper, &format!("--br={bridge} --fd=0")).is_refused();
+            let said = lab.call(helper, &format!("--br={bridge} --fd=0")).refusal();
             assert!(!helper.is_ours || said.contains(bridge), "{said}");
         }
         lab.becomes_as_before();
@@ -221,10 +221,10 @@ fn names_that_no_bridge_can_have_are_refused() {
         for name in
             ["", ".", "..", "br0/", "../br0", "tap%d", "br0%d", "sixteen-bytes-xy", "br0-with-a-name-that-never-ends"]
         {
-            lab.call(helper, &format!("--fd=0 --br={name}")).is_refused();
+            lab.call(helper, &format!("--fd=0 --br={name}")).refusal();
         }
         let odd = crate::support::record::bytes(b"--br=br0\xff");
-        lab.call_by(lab.as_user(ALICE, &helper.path).arg(odd).words("--fd=0")).is_refused();
+        lab.call_by(lab.as_user(ALICE, &helper.path).arg(odd).words("--fd=0")).refusal();
         lab.becomes_as_before();
     });
 }
@@ -235,7 +235,7 @@ fn without_its_right_it_refuses() {
         let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
         let helper = lab.install_helper(&path, is_ours, Right::None);
         lab.allow("allow br0\n");
-        let said = lab.call(&helper, "--br=br0 --fd=0").is_refused();
+        let said = lab.call(&helper, "--br=br0 --fd=0").refusal();
         if is_ours {
             assert!(said.contains("sudo kvm-bridge install"), "{said}");
         }
@@ -248,7 +248,7 @@ fn root_needs_a_rule_too() {
     for (path, is_ours) in helpers() {
         let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
         let helper = lab.install_helper(&path, is_ours, Right::None);
-        lab.call_by(lab.program(&helper.path).words("--br=br0 --fd=0")).is_refused();
+        lab.call_by(lab.program(&helper.path).words("--br=br0 --fd=0")).refusal();
         lab.allow("allow br0\n");
         lab.call_by(lab.program(&helper.path).words("--br=br0 --fd=0")).gives_a_tap();
     }

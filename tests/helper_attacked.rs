@@ -5,7 +5,7 @@ use crate::support::{Lab, have, record, wait_for};
 use nix::sys::socket::SockType;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -28,7 +28,7 @@ fn a_longer_name_is_not_cut_to_one_that_is_allowed() {
     lab.add_bridge("fifteen-bytes-x");
     for rules in ["allow fifteen-bytes-x\n", "allow all\ndeny fifteen-bytes-x\n", "allow fifteen-bytes-xy\n"] {
         lab.allow(rules);
-        lab.call(&helper, "--fd=0 --br=fifteen-bytes-xy").is_refused();
+        lab.call(&helper, "--fd=0 --br=fifteen-bytes-xy").refusal();
     }
 }
 
@@ -37,7 +37,7 @@ fn another_name_of_a_bridge_evades_no_rule() {
     let Some((lab, helper)) = lab() else { return };
     lab.ip("link property add dev br0 altname office");
     lab.allow("allow all\ndeny br0\n");
-    let said = lab.call(&helper, "--fd=0 --br=office").is_refused();
+    let said = lab.call(&helper, "--fd=0 --br=office").refusal();
     assert!(said.contains("another name of br0"), "{said}");
 }
 
@@ -45,11 +45,11 @@ fn another_name_of_a_bridge_evades_no_rule() {
 fn no_path_is_taken_from_the_caller() {
     // CVE-2018-6556, CVE-2022-47952: errors told what is there.
     let Some((lab, helper)) = lab() else { return };
-    let said = |path: &str| lab.call(&helper, &format!("--fd=0 --br={path}")).is_refused().replace(path, "PATH");
+    let said = |path: &str| lab.call(&helper, &format!("--fd=0 --br={path}")).refusal().replace(path, "PATH");
     assert_eq!(said("/root/.bashrc"), said("/root/missing"));
     assert_eq!(said("/etc/shadow"), said("/etc/shadowx"));
     for words in ["--acl=/etc/shadow --fd=0 --br=br0", "--config /etc/shadow --fd=0 --br=br0"] {
-        assert!(lab.call(&helper, words).is_refused().contains("Usage"));
+        assert!(lab.call(&helper, words).refusal().contains("Usage"));
     }
 }
 
@@ -59,7 +59,7 @@ fn names_of_any_bytes_are_refused_without_a_byte_for_the_terminal() {
     lab.allow("allow all\n");
     for name in [&b"\x1b[2Jx"[..], b"br0\xff", b"br\n0", b"\xc3\x28", b"br0\x7f", b"%s%n", b"\xa0"] {
         let word = record::bytes(&[b"--br=", name].concat());
-        let said = lab.call_by(lab.as_user(ALICE, &helper.path).arg(word).words("--fd=0")).is_refused();
+        let said = lab.call_by(lab.as_user(ALICE, &helper.path).arg(word).words("--fd=0")).refusal();
         assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
     }
 }
@@ -79,7 +79,7 @@ fn what_is_no_socket_is_refused() {
         (r#"exec "$0" "$@" </dev/null"#, "18446744073709551616"),
     ] {
         let words = format!("--br=br0 --fd={fd}");
-        lab.call_by(lab.as_user(ALICE, &helper.path).words(&words).through_sh(script)).is_refused();
+        lab.call_by(lab.as_user(ALICE, &helper.path).words(&words).through_sh(script)).refusal();
     }
     // One of another kind carries no descriptors.
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
@@ -159,7 +159,7 @@ fn its_caller_can_neither_trace_it_nor_look_into_it() {
     }
     // Traced from its start it has no right at all.
     let traced = lab.program(&helper.path).words(WORDS).through("strace -o /dev/null");
-    let said = lab.call_by(traced.through(&format!("setpriv {ALICE}"))).is_refused();
+    let said = lab.call_by(traced.through(&format!("setpriv {ALICE}"))).refusal();
     assert!(said.contains("debugger"), "{said}");
     let (running, _socket) = stopped_at_the_end(&lab, &helper, r#"exec "$0" "$@" 9<&0 </dev/null"#);
     let pid = running.pid();
@@ -294,7 +294,7 @@ fn a_network_of_another_user_namespace_is_left_alone() {
         return crate::support::skip("user namespaces cannot be made here");
     }
     let enter = format!("nsenter --net=/proc/{}/ns/net setpriv {ALICE}", owner.id());
-    let said = lab.call_by(lab.program(&helper.path).words(WORDS).through(&enter)).is_refused();
+    let said = lab.call_by(lab.program(&helper.path).words(WORDS).through(&enter)).refusal();
     let inside = format!("nsenter --user --net --preserve-credentials --target {}", owner.id());
     let own = lab.call_by(lab.program(&helper.path).words(WORDS).through(&inside));
     let _ = (owner.kill(), owner.wait());
@@ -311,7 +311,7 @@ fn rules_that_others_can_write_are_not_gone_by() {
     for (mode, owner, group) in [(0o666, 0, 0), (0o646, 0, 0), (0o664, 0, 104), (0o644, 1000, 1000)] {
         fs::set_permissions(rules, fs::Permissions::from_mode(mode)).expect("set the mode");
         std::os::unix::fs::chown(rules, Some(owner), Some(group)).expect("give it away");
-        let said = lab.call(&helper, WORDS).is_refused();
+        let said = lab.call(&helper, WORDS).refusal();
         assert!(said.contains("sudo ch"), "{mode:o}: {said}");
     }
 }
@@ -333,13 +333,13 @@ fn rules_that_are_no_plain_file_are_refused_at_once() {
     for (what, make) in makers {
         make();
         fs::write(rules, format!("allow br0\ninclude {}\n", odd.display())).expect("write the rules");
-        let said = lab.call(&helper, WORDS).is_refused();
+        let said = lab.call(&helper, WORDS).refusal();
         let is_told = said.contains("/etc/qemu/bridge.conf, line 2") || said.contains("odd, line 1");
         assert!(is_told, "{what}: {said}");
         // And as the file of rules itself.
         fs::remove_file(rules).expect("remove");
         fs::rename(odd, rules).expect("rename");
-        lab.call(&helper, WORDS).is_refused();
+        lab.call(&helper, WORDS).refusal();
         let _ = fs::remove_dir(rules);
         let _ = fs::remove_file(rules);
         let _ = fs::remove_file(odd);
@@ -350,10 +350,10 @@ fn rules_that_are_no_plain_file_are_refused_at_once() {
 fn a_refusal_tells_the_line_and_the_command_and_nothing_of_what_is_not_for_the_caller() {
     let Some((lab, helper)) = lab() else { return };
     lab.allow("allow br0\n# not the office\ndeny br0\n");
-    let said = lab.call(&helper, WORDS).is_refused();
+    let said = lab.call(&helper, WORDS).refusal();
     assert!(said.contains("/etc/qemu/bridge.conf, line 3 denies br0 to alice"), "{said}");
     lab.allow("allow br1\n");
-    let said = lab.call(&helper, WORDS).is_refused();
+    let said = lab.call(&helper, WORDS).refusal();
     assert!(said.contains("sudo kvm-bridge install --allow br0:alice"), "{said}");
     // A file for others: the same words whether it denies, allows, is nonsense or missing.
     lab.allow("include /etc/qemu/secret\n");
@@ -361,10 +361,10 @@ fn a_refusal_tells_the_line_and_the_command_and_nothing_of_what_is_not_for_the_c
     for text in ["deny br0\n", "allow br0\n", "nonsense\n"] {
         crate::support::user::write_rules("/etc/qemu/secret", text);
         fs::set_permissions("/etc/qemu/secret", fs::Permissions::from_mode(0o600)).expect("set the mode");
-        answers.push(lab.call(&helper, WORDS).is_refused());
+        answers.push(lab.call(&helper, WORDS).refusal());
     }
     fs::remove_file("/etc/qemu/secret").expect("remove");
-    answers.push(lab.call(&helper, WORDS).is_refused());
+    answers.push(lab.call(&helper, WORDS).refusal());
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
 }
@@ -474,7 +474,7 @@ fn a_hundred_at_once_get_no_more_than_the_quota_and_no_less() {
     drop(taps.pop());
     wait_for("one of seven to go", 5, || (lab.ports("br0").len() <= 7).then_some(()));
     taps.push(lab.call(&helper, WORDS).gives_a_tap());
-    lab.call(&helper, WORDS).is_refused();
+    lab.call(&helper, WORDS).refusal();
 }
 
 #[test]
@@ -482,15 +482,32 @@ fn the_quota_is_not_evaded_with_the_descriptor() {
     let Some((lab, helper)) = lab() else { return };
     lab.allow("");
     lab.allow_more("allow br0 user alice max 1\n");
-    // The owner and whether it persists are the holder's to change; the mark that is counted is not.
     let tap = lab.call(&helper, WORDS).gives_a_tap();
-    let link = lab.a_link("tap0");
-    assert_eq!(link["linkinfo"]["info_data"]["user"], "alice", "{link}");
-    lab.call(&helper, WORDS).is_refused();
-    let said = lab.as_user(ALICE, "/bin/sh").words("-c").arg("echo x >/sys/class/net/tap0/ifalias").run();
-    assert!(!said.status.success());
+    assert_eq!(lab.a_link("tap0")["linkinfo"]["info_data"]["user"], "alice");
+    // The owner and whether it persists are the holder's to change; the mark that is counted is not.
+    // SAFETY: numbers only, for a descriptor of this test's.
+    #[allow(unsafe_code)]
+    unsafe {
+        set_persistent(tap.as_raw_fd(), 1).expect("make it persistent");
+        set_owner(tap.as_raw_fd(), 1001).expect("give it to bob");
+    }
     drop(tap);
+    assert!(lab.link("tap0").is_some(), "it was to stay");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("you have 1 TAPs"), "{said}");
+    for command in ["ip link set dev tap0 alias x", "ip link set dev tap0 nomaster", "ip link del tap0"] {
+        let ended = lab.as_user(ALICE, "/bin/sh").words("-c").arg(command).run();
+        assert!(!ended.status.success(), "{command}");
+    }
+    lab.ip("tuntap del dev tap0 mode tap");
+    lab.call(&helper, WORDS).gives_a_tap();
 }
+
+mod request {
+    nix::ioctl_write_int_bad!(set_persistent, nix::request_code_write!(b'T', 203, 4));
+    nix::ioctl_write_int_bad!(set_owner, nix::request_code_write!(b'T', 204, 4));
+}
+use request::{set_owner, set_persistent};
 
 // Two parsers of one file.
 

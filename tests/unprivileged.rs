@@ -26,6 +26,11 @@ fn hide_systems_helpers() {
     }
 }
 
+/// QEMU itself may have files beside its helper.
+fn show_qemus_files() {
+    let _ = crate::support::namespaces::show_again("/usr/lib/qemu");
+}
+
 fn shim<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
     let shim = lab.as_user(user, "/run/bin/qemu-kvm").words(words);
     shim.env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu")
@@ -200,18 +205,20 @@ fn a_sandbox_without_new_rights_and_a_file_system_without_suid_are_told() {
 
 #[test]
 fn a_guest_of_a_user_gets_its_address() {
-    let Some(lab) = lab() else { return };
-    if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
-        return;
+    for right in [Right::Capability, Right::Setuid] {
+        let Some(lab) = lab() else { return };
+        if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
+            return;
+        }
+        lab.install(&our_helper(), right);
+        lab.allow("allow br0\n");
+        show_qemus_files();
+        let line = "--bridge br0,mac=02:00:5e:00:00:03 -accel tcg -display none -machine pc,graphics=off -m 64 -boot n";
+        let guest = shim(&lab, ALICE, line).env("KVM_BRIDGE_QEMU", "/usr/bin/qemu-system-x86_64").start();
+        lab.lan.lease_of("02:00:5e:00:00:03", 60);
+        guest.terminate().succeeds();
+        lab.becomes_as_before();
     }
-    lab.install(&our_helper(), Right::Capability);
-    lab.allow("allow br0\n");
-    crate::support::namespaces::show_again("/usr/lib/qemu").expect("show QEMU's own files");
-    let line = "--bridge br0,mac=02:00:5e:00:00:03 -accel tcg -display none -machine pc,graphics=off -m 64 -boot n";
-    let guest = shim(&lab, ALICE, line).env("KVM_BRIDGE_QEMU", "/usr/bin/qemu-system-x86_64").start();
-    lab.lan.lease_of("02:00:5e:00:00:03", 60);
-    guest.terminate().succeeds();
-    lab.becomes_as_before();
 }
 
 #[test]
@@ -222,7 +229,7 @@ fn the_line_of_a_dry_run_works_when_it_is_pasted() {
     }
     lab.install(&our_helper(), Right::Capability);
     lab.allow("allow br0\n");
-    crate::support::namespaces::show_again("/usr/lib/qemu").expect("show QEMU's own files");
+    show_qemus_files();
     let line = "--bridge-dry-run --bridge br0,mac=02:00:5e:00:00:04 -accel tcg -display none -machine pc,graphics=off -m 64 -boot n";
     let dry = shim(&lab, ALICE, line).env("KVM_BRIDGE_QEMU", "/usr/bin/qemu-system-x86_64").run().succeeds();
     let pasted =

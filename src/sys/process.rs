@@ -17,6 +17,11 @@ pub fn can_change_network() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
+/// Whether the effective user is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// Whether nothing that this process executes gets more rights than it has (PR_SET_NO_NEW_PRIVS).
 pub fn has_no_new_privs() -> bool {
     nix::sys::prctl::get_no_new_privs().unwrap_or_default()

@@ -232,7 +232,7 @@ impl Called {
 
     /// Nothing sent, status 1, and a reason; which is returned.
     #[track_caller]
-    pub fn is_refused(self) -> String {
+    pub fn refusal(self) -> String {
         let Ended { status, err, out, .. } = &self.ended;
         assert_eq!(status.code(), Some(1), "{out}{err}");
         assert!(self.received.bytes.is_empty() && self.received.descriptors.is_empty());
