@@ -157,7 +157,7 @@ fn without_right(bridge: &IfName, ours: Option<PathBuf>, systems: Option<PathBuf
                 );
             }
             _ => format!(
-                "only root can make TAPs, and {} has not its right: neither the capability cap_net_admin, nor setuid root",
+                "only root can make TAPs, and {} lacks its right: it has neither the capability cap_net_admin nor setuid root",
                 path.display()
             ),
         },

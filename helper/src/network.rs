@@ -156,7 +156,7 @@ fn keep_quota(socket: &mut Socket, task: &Task, own: u32, bridge: u32, max: u32,
             Standing::Within => return Ok(()),
             Standing::Undecided if Instant::now() < end => sleep(Duration::from_millis(5)),
             _ => {
-                let what = format!("you have {max} TAPs on {}, as many as {place} allows", show(task.bridge));
+                let what = format!("you have as many TAPs on {} as {place} allows: {max}", show(task.bridge));
                 return Err(Over::Quota(Failure::new(what, "End a guest, or ask your admin for a higher max.")));
             }
         }

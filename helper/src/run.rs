@@ -86,7 +86,7 @@ fn without_right(is_confined: bool) -> Failure {
             "Run QEMU outside of that sandbox, or with NoNewPrivileges=no in its systemd unit.",
         ),
         false => Failure::new(
-            "this program has not the right to change the network: its file capability cap_net_admin is lost, or its file \
+            "this program lacks the right to change the network: its file capability cap_net_admin is lost, or its file \
              system is mounted nosuid, or a debugger is attached",
             "Ask your admin for: sudo kvm-bridge install",
         ),
