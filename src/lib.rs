@@ -14,7 +14,7 @@
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
 //! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
-//! `kvm-bridge-helper`, the only privileged program.
+//! `kvm-bridge-helper`, the only privileged program, which [`setup`] installs.
 //!
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.

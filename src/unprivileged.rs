@@ -24,6 +24,7 @@ use kvm_bridge_helper::acl::Caller;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// How a user without rights comes to a TAP.
@@ -184,7 +185,9 @@ fn check_device() -> Result<()> {
                 std::io::ErrorKind::NotFound => "Have the kernel's module loaded: sudo modprobe tun".to_owned(),
                 _ => format!("Let users in, as distributions do: sudo chmod 666 {}", tap::DEVICE),
             };
-            Err(Error::new(format!("you cannot open {}: {}", tap::DEVICE, reason(&error)), remedy))
+            let mode = std::path::Path::new(tap::DEVICE).metadata().map(|device| device.permissions().mode() & 0o777);
+            let mode = mode.map(|mode| format!(" (its mode is {mode:04o})")).unwrap_or_default();
+            Err(Error::new(format!("you cannot open {}: {}{mode}", tap::DEVICE, reason(&error)), remedy))
         }
     }
 }

@@ -295,6 +295,9 @@ fn a_network_of_another_user_namespace_is_left_alone() {
     }
     let enter = format!("nsenter --net=/proc/{}/ns/net setpriv {ALICE}", owner.id());
     let said = lab.call_by(lab.program(&helper.path).words(WORDS).through(&enter)).refusal();
+    // A user namespace of the caller's own over the host's network: the capability is one in there alone.
+    let own_users = format!("setpriv {ALICE} unshare --user --map-root-user --mount");
+    lab.call_by(lab.program(&helper.path).words(WORDS).through(&own_users)).refusal();
     let inside = format!("nsenter --user --net --preserve-credentials --target {}", owner.id());
     let own = lab.call_by(lab.program(&helper.path).words(WORDS).through(&inside));
     let _ = (owner.kill(), owner.wait());

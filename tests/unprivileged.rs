@@ -173,7 +173,11 @@ fn the_error_names_what_is_missing_and_the_command() {
     is_refused("--bridge br0", "/etc/qemu/bridge.conf, line 2 denies br0", "sudoedit /etc/qemu/bridge.conf");
     lab.allow("allow br0\n");
     assert!(lab.tun_has_mode(0o600));
-    is_refused("--bridge br0", "cannot open /dev/net/tun", "sudo chmod 666 /dev/net/tun");
+    is_refused(
+        "--bridge br0",
+        "cannot open /dev/net/tun: Permission denied (its mode is 0600)",
+        "sudo chmod 666 /dev/net/tun",
+    );
     assert!(lab.tun_has_mode(0o666));
     lab.ip("link set br0 down");
     lab.baseline();
