@@ -14,12 +14,14 @@ ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
 UNITDIR = $(PREFIX)/lib/systemd/system
+LIBEXECDIR = $(PREFIX)/libexec
 
 CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
+HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
-DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 PAGES = docs/json.md docs/no-address.md
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
 
@@ -44,7 +46,7 @@ demo:
 check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
@@ -56,12 +58,15 @@ bench-takeover:
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench takeover
 
 install:
-	@for program in $(PROGRAMS); do \
+	@for program in $(PROGRAMS) $(HELPER); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR)/docs $(UNITDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man8 $(BASHDIR) $(ZSHDIR) $(FISHDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(DOCDIR)/docs $(UNITDIR))
 	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
 	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -m 644 man/$(HELPER).8 $(DESTDIR)$(MANDIR)/man8
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
@@ -73,6 +78,7 @@ install:
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MANUALS))
+	rm -f $(DESTDIR)$(LIBEXECDIR)/$(HELPER) $(DESTDIR)$(MANDIR)/man8/$(HELPER).8
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 

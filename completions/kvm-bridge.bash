@@ -169,7 +169,7 @@ _kvm_bridge()
     # Names of bridges have no blanks.
     # shellcheck disable=SC2046
     case $command in
-        "") _kvm_bridge_reply "${words[-1]}" status ip doctor up down plan recover mac --help --version ;;
+        "") _kvm_bridge_reply "${words[-1]}" status ip doctor up down plan install recover mac --help --version ;;
         " status"*) _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --json --help ;;
         " down"*) _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --force --json --help ;;
         " up"*)
@@ -186,6 +186,15 @@ _kvm_bridge()
         " ip "*) _kvm_bridge_reply "${words[-1]}" --wait --json --help ;;
         " recover") _kvm_bridge_reply "${words[-1]}" --json --help ;;
         " plan") _kvm_bridge_reply "${words[-1]}" --json -- --help ;;
+        " install"*)
+            if [[ ${words[-2]} == --allow ]]; then
+                for word in /sys/class/net/*/bridge; do
+                    [[ -d $word ]] && word=${word%/bridge} && _kvm_bridge_reply "${words[-1]}" "${word##*/}"
+                done
+            else
+                _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --help
+            fi
+            ;;
         " mac") _kvm_bridge_reply "${words[-1]}" list forget --help ;;
         " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;
         " mac forget")

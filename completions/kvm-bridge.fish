@@ -109,8 +109,13 @@ complete -c kvm-bridge -n '__kvm_bridge_is_at' -a doctor -d 'Look for what keeps
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a up -d 'Make a bridge that stays'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a down -d 'Take a bridge back'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a plan -d 'Print what qemu-kvm would do'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a install -d 'Set up what users need who are not root'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a recover -d 'Take back what a killed run left'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a mac -d 'The MAC addresses that VMs keep'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l allow -x -d 'Allow a bridge to everybody or a user'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l link -d 'Make a link to qemu-kvm'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l uninstall -d 'Take back what was made'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l check -d 'Say what is missing'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a list -d 'List VMs and their MAC addresses'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a forget -d 'Forget a VM'
 for command in status down up doctor

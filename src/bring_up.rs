@@ -25,6 +25,7 @@ use crate::request::Nic;
 use crate::step::{Step, Tap};
 use crate::sys::lock::{self, Hold};
 use crate::sys::{process, tap};
+use crate::unprivileged;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
@@ -35,8 +36,8 @@ use std::time::Duration;
 /// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
 #[derive(Debug)]
 pub struct Applied {
-    lease: Lease,
-    taps: Vec<OwnedFd>,
+    pub(crate) lease: Lease,
+    pub(crate) taps: Vec<OwnedFd>,
     /// What people should know of: sentences.
     pub news: Vec<String>,
 }
@@ -62,6 +63,9 @@ impl Applied {
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     if !process::can_change_network() {
+        if !process::is_root() {
+            return unprivileged::bring_up(line, config);
+        }
         let what =
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
         return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
@@ -98,7 +102,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     }
 }
 
-fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
+/// Takes the addresses of a VM on bridges that were looked at.
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
     let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod down;
+mod install;
 mod ip;
 mod mac;
 mod plan;
@@ -48,6 +49,8 @@ enum Command {
     Down(down::Take),
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
+    /// Set up what users need who are not root, once
+    Install(install::Install),
     /// Take back what a killed run left behind, in this network namespace
     Recover(recover::Recover),
     /// The MAC addresses that VMs keep
@@ -89,6 +92,7 @@ impl Command {
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
             Self::Plan(plan) => plan.run(),
+            Self::Install(install) => install.run(),
             Self::Recover(recover) => recover.run(),
             Self::Mac(mac) => mac.run(),
         };

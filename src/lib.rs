@@ -13,6 +13,9 @@
 //! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
+//! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
+//! `kvm-bridge-helper`, the only privileged program, which [`setup`] installs.
+//!
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
@@ -33,6 +36,7 @@ pub mod doctor;
 pub mod dry_run;
 pub mod error;
 pub mod help;
+pub mod helper;
 pub mod holders;
 pub mod host;
 pub mod journal;
@@ -49,8 +53,10 @@ pub mod ports;
 pub mod qemu_line;
 pub mod reaper;
 pub mod request;
+pub mod setup;
 pub mod shim;
 pub mod step;
 pub mod style;
 pub mod sys;
+pub mod unprivileged;
 pub mod watch;

@@ -15,6 +15,7 @@ const ZSH: &str = "completions/_kvm-bridge";
 const FISH: &str = "completions/kvm-bridge.fish";
 const SHIM_PAGE: &str = "man/qemu-kvm-bridge.1";
 const PAGE: &str = "man/kvm-bridge.1";
+const HELPER_PAGE: &str = "man/kvm-bridge-helper.8";
 /// Where distributions put bash-completion.
 const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
 
@@ -230,7 +231,7 @@ fn mandoc_has_no_complaint() {
     if !have("mandoc") {
         return;
     }
-    for name in [SHIM_PAGE, PAGE] {
+    for name in [SHIM_PAGE, PAGE, HELPER_PAGE] {
         let output = Command::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(path(name)).output().expect("mandoc");
         let said = String::from_utf8_lossy(&output.stdout);
         // Which other pages are installed is no matter of ours.

@@ -23,6 +23,16 @@ pub fn can_watch() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_RAW))
 }
 
+/// Whether the effective user is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether nothing that this process executes gets more rights than it has (PR_SET_NO_NEW_PRIVS).
+pub fn has_no_new_privs() -> bool {
+    nix::sys::prctl::get_no_new_privs().unwrap_or_default()
+}
+
 /// Lets a descriptor live on through exec, under its number.
 pub fn inherit(file: &impl AsFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
