@@ -20,7 +20,11 @@ function __kvm_bridge_values
                 test "$(cat $link/type 2>/dev/null)" = 1 && echo $name
             end
         case model
-            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139
+            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 vmxnet3 usb-net
+        case queues
+            echo auto
+        case vhost
+            printf '%s\n' on off auto
         case keep force
             printf '%s\n' on off
         case vm
@@ -51,7 +55,7 @@ function __kvm_bridge_nic
             printf '%s\tValue\n' $head$key=$candidate
         end
     else
-        for key in uplink mac model ifname id vm keep mtu force
+        for key in uplink mac model queues vhost ifname id vm keep mtu force
             string match -q "$key=*" -- $parts || printf '%s\tKey\n' $head$key=
         end
     end
@@ -91,7 +95,15 @@ complete -c kvm-bridge -n '__kvm_bridge_is_at' -a plan -d 'Print what qemu-kvm w
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a recover -d 'Take back what a killed run left'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a mac -d 'The MAC addresses that VMs keep'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a list -d 'List VMs and their MAC addresses'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a set -d 'Give a VM an address'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a forget -d 'Forget a VM'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a export -d 'Print addresses as JSON'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a import -d 'Take over what export printed'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l nic -x -d 'Place of the network card'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l slot -x -d 'Slot'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac export' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac import' -F
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac list' -l json -d 'Print JSON'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac forget' -a '(__kvm_bridge_vms)'
 

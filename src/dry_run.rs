@@ -10,13 +10,15 @@ use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
+use crate::request::Vhost;
+use crate::sys::tap;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// The commands, one a line, for a shell; QEMU's is the last.
-pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
+/// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
+pub fn tell(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<String> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let host = observe(&mut netlink, &line.nics, config)?;
@@ -28,7 +30,7 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let mut text = String::new();
+    let mut text: String = news.iter().map(|news| format!("# {news}.\n")).collect();
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
@@ -39,9 +41,17 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     if known.contains(&None) {
         text += "# The MAC below is an example: the first start makes one and keeps it.\n";
     }
-    let backends = names.into_iter().map(Backend::Name).collect();
-    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
-    let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
+    let backends = plan.taps.iter().zip(names).zip(&line.nics);
+    let backends = backends.map(|((tap, name), nic)| {
+        let vhost = match nic.vhost {
+            Some(Vhost::On) => true,
+            Some(Vhost::Auto) => tap::open_vhost().is_ok(),
+            _ => false,
+        };
+        Backend::Named { name, queues: tap.queues, vhost }
+    });
+    let netdevs = argv::netdevs(line, ids, backends.collect(), &macs);
+    let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs));
     let words: Vec<String> = words.map(|word| quote(&word)).collect();
     let _ = writeln!(text, "{}", words.join(" "));
     Ok(text)

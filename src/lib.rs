@@ -29,6 +29,7 @@ pub mod error;
 pub mod help;
 pub mod host;
 pub mod journal;
+pub mod kvm;
 pub mod launch;
 pub mod layer3;
 pub mod lease;

@@ -17,13 +17,15 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn run(self) -> Result<String> {
-        let line = scan(&self.words, shim::nics_of_environment)?;
+        let name = OsStr::new("qemu-kvm");
+        let mut line = scan(&self.words, shim::Caller { name })?;
         if line.nics.is_empty() || line.mode == Mode::Help {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));
         }
         let config = Config::load()?;
-        let qemu = launch::find(OsStr::new("qemu-kvm"), &config)?;
-        dry_run::tell(&line, &config, &qemu)
+        let qemu = launch::find(name, &config)?;
+        let news = shim::settle(&mut line, &config, &qemu)?;
+        dry_run::tell(&line, &qemu, &config, &news)
     }
 }
