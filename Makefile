@@ -19,7 +19,8 @@ INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
 DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
+SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
+	$(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
@@ -42,6 +43,7 @@ demo:
 check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
+	tests/clients/build target
 	$(CARGO) fmt --check
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -6,6 +6,7 @@
 mod support;
 
 mod bad_input;
+mod clients;
 mod concurrency;
 mod dry_run;
 mod ends;
@@ -13,6 +14,7 @@ mod finding_qemu;
 mod guests;
 mod joining;
 mod laboratory;
+mod lives;
 mod macs;
 mod making;
 mod option_table;
