@@ -172,11 +172,14 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         }
     }
     // A word behind an option that lacks its value would become that value; QEMU will refuse this line by itself.
+    line.has_placed_device &= complete;
     if found.is_probe {
         line.nics.clear();
         line.parts.retain(|part| matches!(part, Part::Word(_)));
     } else if complete {
-        for value in outside.nics()? {
+        let more = outside.nics()?;
+        let is_cut = |option: &[u8]| outside.arity(option) == Arity::Value;
+        for value in more.iter().filter(|_| !unknown.is_some_and(is_cut)) {
             line.add_nic(value.as_bytes()).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
     }
@@ -269,11 +272,11 @@ mod tests {
     }
 
     /// A QEMU of the future, and the questions that it was asked.
-    struct Future(std::cell::RefCell<Vec<String>>);
+    struct Future(std::cell::RefCell<Vec<String>>, Vec<String>);
 
     impl Outside for &Future {
         fn nics(&self) -> Result<Vec<String>> {
-            Ok(Vec::new())
+            Ok(self.1.clone())
         }
 
         fn arity(&self, option: &[u8]) -> Arity {
@@ -304,7 +307,7 @@ mod tests {
             ("-bridge-flag --bridge br0 disk", "bridge-flag bridge-flag", "br0", "disk"),
             ("-bridge-value --bridge disk --bridge br0", "bridge-value bridge-value", "br0", "disk"),
         ] {
-            let future = Future(Default::default());
+            let future = Future(Default::default(), Vec::new());
             let line = scan(&words(text), &future).unwrap();
             let nics: Vec<String> = line.nics.iter().map(|nic| nic.bridge.to_string()).collect();
             let name = match line.vm {
@@ -317,12 +320,13 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(scan(&words("-bridge-unknown --bridge br0"), &Future(Default::default())).is_err());
+        assert!(scan(&words("-bridge-unknown --bridge br0"), &Future(Default::default(), Vec::new())).is_err());
     }
 
     #[test]
     fn a_file_of_options_counts_like_the_options() {
-        let line = scan(&words("--bridge br0,id=lan -readconfig file"), &Future(Default::default())).unwrap();
+        let line =
+            scan(&words("--bridge br0,id=lan -readconfig file"), &Future(Default::default(), Vec::new())).unwrap();
         assert_eq!(line.vm, Identity::Name(b"n".to_vec()));
         assert!(line.ids.contains(&b"x"[..]));
         assert_eq!(line.devices_on.get(&b"lan"[..]), Some(&b"igb".to_vec()));
@@ -340,5 +344,10 @@ mod tests {
         let environment = || Ok(vec!["br0".to_owned()]);
         assert_eq!(scan(&words("-m 64"), environment).unwrap().nics.len(), 1);
         assert_eq!(scan(&words("-m 64 -append"), environment).unwrap().nics.len(), 0);
+        for (text, nics) in [("-m 64 -new-value", 0), ("-m 64 -new-flag", 1), ("-m 64 -newest", 1)] {
+            let future = Future(Default::default(), vec!["br0".to_owned()]);
+            assert_eq!(scan(&words(text), &future).unwrap().nics.len(), nics, "{text}");
+            assert_eq!(future.0.borrow().len(), 1, "{text}");
+        }
     }
 }
