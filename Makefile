@@ -23,7 +23,8 @@ HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 PAGES = docs/json.md docs/no-address.md
-SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
+SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
+	$(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
@@ -47,6 +48,7 @@ check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
 	$(CARGO) fmt --all --check
+	tests/clients/build target
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items

@@ -59,7 +59,9 @@ _kvm_bridge_values()
                 [[ $(<"$link/type") == 1 ]] && echo "${link##*/}"
             done
             ;;
-        model) printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 ;;
+        model) printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 vmxnet3 usb-net ;;
+        queues) printf '%s\n' auto ;;
+        vhost) printf '%s\n' on off auto ;;
         keep | force | announce) printf '%s\n' on off ;;
         vm)
             _kvm_bridge_vms | while read -r vm; do
@@ -87,7 +89,7 @@ _kvm_bridge_nic()
         mapfile -t candidates < <(_kvm_bridge_values "$key")
         head+=$key=
     else
-        for key in uplink mac model ifname id vm keep mtu force announce; do
+        for key in uplink mac model queues vhost ifname id vm keep mtu force announce; do
             [[ ,$plain == *,$key=* ]] || candidates+=("$key=")
         done
     fi
@@ -195,9 +197,17 @@ _kvm_bridge()
                 _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --help
             fi
             ;;
-        " mac") _kvm_bridge_reply "${words[-1]}" list forget --help ;;
+        " mac") _kvm_bridge_reply "${words[-1]}" list set forget export import --help ;;
         " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;
-        " mac forget")
+        " mac import")
+            _kvm_bridge_reply "${words[-1]}" --help
+            [[ ${words[-1]} == -* ]] || compopt -o bashdefault -o default
+            ;;
+        " mac set")
+            mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
+            _kvm_bridge_reply "${words[@]}" --nic --slot --help
+            ;;
+        " mac forget" | " mac export"*)
             mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
             _kvm_bridge_reply "${words[@]}" --json --help
             ;;

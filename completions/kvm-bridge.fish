@@ -20,7 +20,11 @@ function __kvm_bridge_values
                 test "$(cat $link/type 2>/dev/null)" = 1 && echo $name
             end
         case model
-            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139
+            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 vmxnet3 usb-net
+        case queues
+            echo auto
+        case vhost
+            printf '%s\n' on off auto
         case keep force announce
             printf '%s\n' on off
         case vm
@@ -51,7 +55,7 @@ function __kvm_bridge_nic
             printf '%s\tValue\n' $head$key=$candidate
         end
     else
-        for key in uplink mac model ifname id vm keep mtu force announce
+        for key in uplink mac model queues vhost ifname id vm keep mtu force announce
             string match -q "$key=*" -- $parts || printf '%s\tKey\n' $head$key=
         end
     end
@@ -117,6 +121,7 @@ complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l link -d 'Make a link t
 complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l uninstall -d 'Take back what was made'
 complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l check -d 'Say what is missing'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a list -d 'List VMs and their MAC addresses'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a set -d 'Give a VM an address'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a forget -d 'Forget a VM'
 for command in status down up doctor
     complete -c kvm-bridge -n "__kvm_bridge_is_at $command" -a '(__kvm_bridge_bridges)'
@@ -132,6 +137,13 @@ complete -c kvm-bridge -n '__kvm_bridge_has up' -l mtu -x -d 'Its MTU'
 complete -c kvm-bridge -n '__kvm_bridge_has up' -l tap -x -d 'A persistent TAP'
 complete -c kvm-bridge -n '__kvm_bridge_has up' -l save -d 'Write it into the configuration'
 complete -c kvm-bridge -n '__kvm_bridge_has up down' -l force -d 'Do it all the same'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a export -d 'Print addresses as JSON'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a import -d 'Take over what export printed'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l nic -x -d 'Place of the network card'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l slot -x -d 'Slot'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac export' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac import' -F
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac forget' -a '(__kvm_bridge_vms)'
 
 complete -c qemu-kvm -o bridge -x -a '(__kvm_bridge_nic)'

@@ -1,14 +1,18 @@
 //! Finds the real QEMU, and becomes it.
 
+use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::sys::process;
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::Metadata;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The environment variable that says which QEMU to run: a path, or a name on PATH.
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
@@ -18,6 +22,9 @@ pub const NICS: &str = "KVM_BRIDGE";
 const DEPTH: &str = "KVM_BRIDGE_DEPTH";
 /// More of us in a row than anybody has copies and wrappers.
 const MAX_DEPTH: u32 = 8;
+
+/// How long QEMU may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where distributions put a QEMU that is not on PATH: RHEL and its kin.
 const ELSEWHERE: [&str; 1] = ["/usr/libexec/qemu-kvm"];
@@ -33,6 +40,36 @@ impl Qemu {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it emulates, as the end of its full name tells: `x86_64` of qemu-system-x86_64. Links are followed; a name
+    /// that does not tell is one for this machine.
+    pub fn system(&self) -> String {
+        let full = self.path.canonicalize().unwrap_or_default();
+        let names = [self.path.file_name(), full.file_name()];
+        let system = |name: &OsStr| name.to_str()?.strip_prefix("qemu-system-").map(str::to_owned);
+        names.into_iter().flatten().find_map(system).unwrap_or_else(|| architecture().to_owned())
+    }
+
+    /// Asks it something that it answers at once: its exit status and what it printed; `None` if it does not answer. For the
+    /// rare line that can't be understood without: a second process is no matter of every launch.
+    pub fn ask(&self, words: &[&OsStr]) -> Option<(i32, String)> {
+        let mut command = Command::new(&self.path);
+        command.args(words).stdin(Stdio::null()).env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+        // Where the caller has closed them, the pipe would get their numbers.
+        process::hold_standard_places().ok()?;
+        process::output_of(&mut command, PATIENCE)
+    }
+
+    /// What it says of an option that we do not know (QEMU looks at the options behind `-version` before it obeys it).
+    pub fn arity(&self, option: &[u8]) -> Arity {
+        let word = OsString::from_vec([b"-", option].concat());
+        match self.ask(&["-version".as_ref(), &word]) {
+            // Where the caller ignores SIGCHLD there is no status.
+            Some((_, said)) if said.contains("requires an argument") => Arity::Value,
+            Some((0, said)) if !said.contains("invalid option") => Arity::Alone,
+            _ => Arity::Unknown,
+        }
     }
 }
 
@@ -81,17 +118,19 @@ fn search(name: &OsStr) -> Result<PathBuf> {
     let base = Path::new(name).file_name().unwrap_or(name);
     let system = format!("qemu-system-{}", architecture());
     let names: Vec<&OsStr> = match base.as_bytes().starts_with(b"qemu-system-") {
+        // RHEL has the QEMU for this machine under the other names only.
+        true if base == OsStr::new(&system) => vec![base, "qemu-kvm".as_ref(), "kvm".as_ref()],
         true => vec![base],
         false => vec!["qemu-kvm".as_ref(), "kvm".as_ref(), system.as_ref()],
     };
-    let elsewhere = ELSEWHERE.iter().map(PathBuf::from).filter(|_| names.len() > 1);
-    let found = on_path(names[0]).chain(elsewhere).chain(names[1..].iter().flat_map(|name| on_path(name)));
+    let elsewhere = |is_kvm: bool| ELSEWHERE.iter().map(PathBuf::from).filter(move |_| is_kvm);
+    let found = names.iter().flat_map(|name| on_path(name).chain(elsewhere(*name == "qemu-kvm")));
     let mut usable = found
         .filter(|path| path.metadata().is_ok_and(|metadata| is_program(path, &metadata) && !is_ourselves(&metadata)));
     usable.next().ok_or_else(|| {
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         let what = format!("cannot find QEMU: no other {} on PATH", names.join(", "));
-        let package = "apt install qemu-system-x86, dnf install qemu-kvm";
+        let package = "apt install qemu-system-x86, dnf install qemu-kvm, apk add qemu-system-x86_64";
         Error::new(what, format!("Install it ({package}), or say where it is: {QEMU}=/path/to/qemu"))
             .with_status(NOT_FOUND)
     })

@@ -7,6 +7,7 @@ mod support;
 
 mod announce;
 mod bad_input;
+mod clients;
 mod concurrency;
 mod doctor;
 mod dry_run;
@@ -21,8 +22,10 @@ mod joining;
 mod json;
 mod laboratory;
 mod libvirt;
+mod lives;
 mod macs;
 mod making;
+mod option_table;
 mod pass_through;
 mod reaper;
 mod rewriting;
