@@ -13,7 +13,7 @@ use crate::net::apply::{self, Source};
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::sys::lock::Hold;
-use crate::sys::process;
+use crate::sys::{memory, process};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CString, OsString};
@@ -123,6 +123,10 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
             }
         }
         drop(lock);
+        if idle_since.is_none() {
+            // For hours, perhaps.
+            memory::let_go();
+        }
         wait(&news, idle_since.map(|since| GRACE.saturating_sub(since.elapsed())))?;
     }
 }

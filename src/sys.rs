@@ -4,6 +4,7 @@
 pub mod entry;
 pub mod files;
 pub mod lock;
+pub mod memory;
 pub mod process;
 pub mod sysctl;
 pub mod tap;
