@@ -2,9 +2,10 @@
 
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::sys::entry;
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -143,17 +144,16 @@ fn architecture() -> &'static str {
 /// The environment is the caller's but for two variables: the network cards in it are set up now, and a copy of us that
 /// turns out to be what we execute shall not do so again.
 pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
-    let depth = OsString::from((qemu.depth + 1).to_string());
-    let kept = env::vars_os().filter(|(name, _)| name != NICS && name != DEPTH);
-    let environment = kept.chain([(DEPTH.into(), depth)]).map(|(name, value)| {
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        entry
-    });
+    let is_ours = |entry: &&CStr| {
+        let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name == NICS.as_bytes() || name == DEPTH.as_bytes()
+    };
     // All these came from C strings, so none has a NUL in it.
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-    let environment: Vec<CString> = environment.map(|entry| c_string(&entry)).collect();
+    let depth = c_string(format!("{DEPTH}={}", qemu.depth + 1).as_ref());
+    let mut environment = entry::environment();
+    environment.retain(|entry| !is_ours(entry));
+    environment.push(&depth);
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
     let what = format!("cannot execute {}: {}", qemu.path.display(), errno.desc());
