@@ -98,8 +98,8 @@ impl Config {
         Self::text(path)?.map_or(Ok(Self::default()), |text| Self::parse_file(path, &text))
     }
 
-    fn text(path: &Path) -> Result<Option<String>> {
-        match std::fs::read_to_string(path) {
+    fn text(path: &Path) -> Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => {
@@ -109,25 +109,35 @@ impl Config {
         }
     }
 
-    fn parse_file(path: &Path, text: &str) -> Result<Self> {
-        Self::parse(text).map_err(|why| {
+    fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
+        Self::parse_bytes(text).map_err(|why| {
             let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep and mtu.";
             Error::new(format!("{}: {why}", path.display()), remedy)
         })
     }
 
+    fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
+        let text = std::str::from_utf8(text)
+            .map_err(|error| format!("line {}: this is not UTF-8", line_of(text, error.valid_up_to())))?;
+        Self::parse(text)
+    }
+
     fn parse(text: &str) -> std::result::Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-            format!("line {line}: {}", error.message().replace('\n', ", "))
+            format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
         })
     }
 }
 
+/// The number of the line that this byte is on, from 1.
+fn line_of(text: &[u8], at: usize) -> usize {
+    text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
 /// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
-fn may_name_qemu(text: &str) -> bool {
-    text.contains("qemu") || text.contains('\\')
+fn may_name_qemu(text: &[u8]) -> bool {
+    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
 }
 
 fn own_file() -> Option<PathBuf> {
@@ -145,7 +155,7 @@ mod tests {
     #[test]
     fn what_names_a_qemu_is_seen_without_parsing() {
         for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
-            assert_eq!(may_name_qemu(text), named, "{text}");
+            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
             assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
         }
     }
