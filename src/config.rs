@@ -165,6 +165,7 @@ mod tests {
         assert!(Config::parse("qemu = \"x\"\n\ncolour = 1\n").unwrap_err().starts_with("line 3: unknown field"));
         assert!(Config::parse("qemu = 5\n").unwrap_err().starts_with("line 1: "));
         assert!(Config::parse("model = \"virtio-net-pci\"\nqemu = \n").unwrap_err().starts_with("line 2: "));
+        assert_eq!(Config::parse_bytes(b"\n# \xff\n").unwrap_err(), "line 2: this is not UTF-8");
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
 }
