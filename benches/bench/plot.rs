@@ -64,7 +64,7 @@ pub fn plot(title: &str, series: &[(&str, &[f64])]) -> String {
 }
 
 /// The medians of each value's neighbourhood.
-pub fn smooth(values: &[f64]) -> Vec<f64> {
+fn smooth(values: &[f64]) -> Vec<f64> {
     (0..values.len())
         .map(|at| {
             let around = &values[at.saturating_sub(REACH)..values.len().min(at + REACH + 1)];
