@@ -1,6 +1,8 @@
 # make            builds the programs
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
+# make bench      measures everything beside other ways, as root; RUNS=40; bench-docs puts the figures into docs/
+# make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
@@ -31,10 +33,15 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: all guest demo check bench-takeover install uninstall clean
+# The shim runs for a millisecond, a third of which would be the dynamic linker's. Static where the C library is there as
+# libc.a; position-independent all the same.
+STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feature=+crt-static)
+
+.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall clean
 
 all:
-	$(CARGO) build --release --locked --bins
+	$(CARGO) rustc --release --locked --bin qemu-kvm -- $(STATIC)
+	$(CARGO) build --release --locked --bin kvm-bridge
 
 guest:
 	tests/guest/build target/guest
@@ -53,6 +60,18 @@ check:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked
+
+# The programs that are measured are those that are installed; the measuring one is built as the tests are.
+bench bench-docs: all
+	tests/packages bench
+	$(CC) -O2 -Wall -Wextra -static -s -o target/floor benches/floor.c
+	OUT=$(if $(filter bench-docs,$@),docs,target/bench) \
+		$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --profile dev --bench bench
+
+soak: all
+	tests/packages demo
+	$(CC) -O2 -Wall -Wextra -static -s -o target/floor benches/floor.c
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --profile dev --bench soak
 
 bench-takeover:
 	tests/packages demo

@@ -232,9 +232,9 @@ fn wanted_locks(host: &Host, nics: &[Nic]) -> Result<BTreeMap<IfName, Hold>> {
         let hold = match host.link(&nic.bridge) {
             None => Hold::Alone,
             Some(link) if link.kind != Kind::Bridge => continue,
-            Some(link) if !is_ours(link) => match Files::of(&nic.bridge)?.exist() {
-                true => Hold::Alone,
-                false => continue,
+            Some(link) if !is_ours(link) => match Files::of_journal(&nic.bridge)? {
+                Some(_) => Hold::Alone,
+                None => continue,
             },
             Some(_) if nic.keep.is_some() => Hold::Alone,
             Some(_) => Hold::Shared,

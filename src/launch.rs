@@ -3,10 +3,10 @@
 use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
-use crate::sys::process;
+use crate::sys::{entry, process};
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::Metadata;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -76,11 +76,20 @@ impl Qemu {
 /// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
 /// `qemu-system-ARCH` that program, else what distributions call QEMU for this machine. Never ourselves.
 pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
+    find_with(name, || Ok(config.qemu.clone()))
+}
+
+/// The same where nothing else of the configuration is needed: it is read only if it decides.
+pub fn find_alone(name: &OsStr) -> Result<Qemu> {
+    find_with(name, Config::qemu_alone)
+}
+
+fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
     let depth: u32 = env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or_default();
     let path = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
         Some(value) => named(Path::new(&value), QEMU)?,
-        None => match &config.qemu {
-            Some(value) => named(value, "qemu in the configuration")?,
+        None => match configured()? {
+            Some(value) => named(&value, "qemu in the configuration")?,
             None => search(name)?,
         },
     };
@@ -96,7 +105,10 @@ pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
 /// A QEMU that somebody named has to be there and has to be one.
 fn named(value: &Path, whence: &str) -> Result<PathBuf> {
     let has_folder = value.as_os_str().as_bytes().contains(&b'/');
-    let path = if has_folder { Some(value.to_owned()) } else { on_path(value.as_os_str()).next() };
+    let path = match has_folder {
+        true => Some(value.to_owned()),
+        false => on_path(value.as_os_str()).find(|path| path.exists()),
+    };
     let missing = || {
         let what = format!("there is no {}, which {whence} names", value.display());
         Error::new(what, "Name a QEMU that is installed.").with_status(NOT_FOUND)
@@ -136,13 +148,13 @@ fn search(name: &OsStr) -> Result<PathBuf> {
     })
 }
 
-/// The files of this name in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
+/// Where a file of this name may be in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
 fn on_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let folders: Vec<PathBuf> = env::split_paths(&path).collect();
     let name = name.to_owned();
     let here = |folder: PathBuf| if folder.as_os_str().is_empty() { ".".into() } else { folder };
-    folders.into_iter().map(move |folder| here(folder).join(&name)).filter(|path| path.exists())
+    folders.into_iter().map(move |folder| here(folder).join(&name))
 }
 
 fn is_program(path: &Path, metadata: &Metadata) -> bool {
@@ -174,17 +186,16 @@ fn architecture() -> &'static str {
 /// The environment is the caller's but for two variables: the network cards in it are set up now, and a copy of us that
 /// turns out to be what we execute shall not do so again.
 pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
-    let depth = OsString::from((qemu.depth + 1).to_string());
-    let kept = env::vars_os().filter(|(name, _)| name != NICS && name != DEPTH);
-    let environment = kept.chain([(DEPTH.into(), depth)]).map(|(name, value)| {
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        entry
-    });
+    let is_ours = |entry: &&CStr| {
+        let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name == NICS.as_bytes() || name == DEPTH.as_bytes()
+    };
     // All these came from C strings, so none has a NUL in it.
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-    let environment: Vec<CString> = environment.map(|entry| c_string(&entry)).collect();
+    let depth = c_string(format!("{DEPTH}={}", qemu.depth + 1).as_ref());
+    let mut environment = entry::environment();
+    environment.retain(|entry| !is_ours(entry));
+    environment.push(&depth);
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
     let what = format!("cannot execute {}: {}", qemu.path.display(), errno.desc());

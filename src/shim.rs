@@ -39,7 +39,7 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let is_for_us = env::var_os(launch::NICS).is_some_and(|value| !value.is_empty())
         || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
     if !is_for_us {
-        return Err(launch::exec(&launch::find(&name, &Config::load()?)?, &words));
+        return Err(launch::exec(&launch::find_alone(&name)?, &words));
     }
     let mut line = scan(words.get(1..).unwrap_or_default(), Caller { name: &name })?;
     if line.mode == Mode::Help {
