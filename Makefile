@@ -42,6 +42,7 @@ STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feat
 all:
 	$(CARGO) rustc --release --locked --bin qemu-kvm -- $(STATIC)
 	$(CARGO) build --release --locked --bin kvm-bridge
+	$(CARGO) build --release --locked --package kvm-bridge-helper
 
 guest:
 	tests/guest/build target/guest
