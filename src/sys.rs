@@ -10,4 +10,3 @@ pub mod process;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
-pub mod xattr;

@@ -79,7 +79,7 @@ fn every_command_prints_what_the_page_says() {
     guest.kill();
     is_as_documented(&lab, "mac forget", "mac forget alice --json");
     lab.becomes_as_before();
-    assert_eq!(documented().len(), 9, "each command has its section");
+    assert_eq!(documented().len(), 13, "each command has its section");
 }
 
 #[test]
