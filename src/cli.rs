@@ -1,5 +1,6 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod complete;
 mod mac;
 mod plan;
 mod recover;
@@ -34,6 +35,9 @@ enum Command {
     Recover(recover::Recover),
     /// The MAC addresses that VMs keep
     Mac(mac::Mac),
+    /// Tell the completions of shells what can come next
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 /// The whole program.
@@ -53,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Plan(plan) => plan.run(),
         Command::Recover(recover) => recover.run(),
         Command::Mac(mac) => mac.run(),
+        Command::Complete(complete) => complete.run(),
     };
     match text.and_then(|text| out::print(&text)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,13 @@ impl Qemu {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// A command that asks it something, without our own variables.
+    pub fn question(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.path);
+        command.env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+        command
+    }
 }
 
 /// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
@@ -110,10 +117,16 @@ fn is_program(path: &Path, metadata: &Metadata) -> bool {
     metadata.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// Whether a file is the program that runs: links, symbolic or hard, do not hide it.
+/// Where the shim is, seen from the folder of `kvm-bridge`, which looks for the same QEMU.
+const SHIMS: [&str; 2] = ["qemu-kvm", "../lib/kvm-bridge/qemu-kvm"];
+
+/// Whether a file is the program that runs, or its shim: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
-    let own = std::fs::metadata("/proc/self/exe");
-    own.is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+    let own = Path::new("/proc/self/exe");
+    let folder = own.read_link().unwrap_or_default();
+    let shims = SHIMS.iter().filter_map(|shim| Some(folder.parent()?.join(shim)));
+    let mut ours = std::iter::once(own.to_owned()).chain(shims);
+    ours.any(|own| own.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino())))
 }
 
 /// QEMU's name for the machine that this program was built for.

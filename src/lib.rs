@@ -16,6 +16,8 @@
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
+//! [`complete`] answers the shells' completions, for our own words and for QEMU's.
+//!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
 //! [`step`], [`name`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
@@ -23,6 +25,7 @@
 pub mod argv;
 pub mod bring_up;
 pub mod cli;
+pub mod complete;
 pub mod config;
 pub mod dry_run;
 pub mod error;

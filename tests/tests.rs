@@ -6,6 +6,7 @@
 mod support;
 
 mod bad_input;
+mod completions;
 mod concurrency;
 mod dry_run;
 mod ends;
