@@ -347,6 +347,16 @@ impl<'lab> Shell<'lab> {
         Self { running, keyboard, record, lines: 0 }
     }
 
+    /// A folder with links to our shim: one that zsh and bash-completion know, and one that nobody knows.
+    fn linked(lab: &Lab) -> PathBuf {
+        let folder = lab.new_file("linked");
+        fs::create_dir(&folder).expect("make a folder");
+        for name in ["qemu-system-i386", "qemu-system-alpha"] {
+            symlink(env!("CARGO_BIN_EXE_qemu-kvm"), folder.join(name)).expect("make a link");
+        }
+        folder
+    }
+
     fn bash(lab: &'lab Lab, before: &str, env: &[(&str, &str)]) -> Self {
         let rc = lab.new_file("bashrc");
         let keys = r#"
@@ -362,6 +372,10 @@ impl<'lab> Shell<'lab> {
     }
 
     fn zsh(lab: &'lab Lab) -> Self {
+        Self::zsh_with(lab, "")
+    }
+
+    fn zsh_with(lab: &'lab Lab, before: &str) -> Self {
         let folder = lab.new_file("zsh");
         fs::create_dir(&folder).expect("make a folder");
         let rc = r#"
@@ -375,7 +389,7 @@ impl<'lab> Shell<'lab> {
             bindkey '^G' record '^[*' all
             PS1='READY''> '
         "#;
-        fs::write(folder.join(".zshrc"), format!("fpath=({} $fpath)\n{rc}", path("completions").display()))
+        fs::write(folder.join(".zshrc"), format!("{before}\nfpath=({} $fpath)\n{rc}", path("completions").display()))
             .expect("write a file");
         Self::start(lab, "zsh -d -i", &[("ZDOTDIR", &folder.display().to_string())])
     }
@@ -470,6 +484,37 @@ fn bash_completes_with_bash_completion_loaded_before_or_after() {
         bash.completes_as_expected();
         bash.exits();
     }
+}
+
+#[test]
+fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before() {
+    if !(have("bash") && have("zsh") && have("fish") && have("script") && have_qemu()) {
+        return;
+    }
+    let Some(lab) = lab() else { return };
+    let folder = Shell::linked(&lab);
+    let path_of_test = format!("{}:{}", folder.display(), search_path());
+    let ours = format!("source {}", path(BASH).display());
+    let shells = [
+        Shell::bash(&lab, &format!("PATH={path_of_test}\nsource {BASH_COMPLETION}\n{ours}"), &[]),
+        Shell::zsh_with(&lab, &format!("path=({} $path)", folder.display())),
+    ];
+    for mut shell in shells {
+        for name in ["qemu-system-alpha", "qemu-system-i386"] {
+            assert_eq!(shell.candidates(&format!("{name} --bridge-")), words(["--bridge-dry-run", "--bridge-help"]));
+            assert_eq!(shell.candidates(&format!("{name} --bridge br0,keep=of")), words(["br0,keep=off"]));
+        }
+        assert!(shell.candidates("qemu-system-x86_64 -hd").contains("-hda"), "plain QEMU is completed as before");
+        let plain = shell.candidates("qemu-system-x86_64 -");
+        assert!(!plain.iter().any(|word| word.contains("bridge")), "{plain:?}");
+        shell.exits();
+    }
+    let script = r#"source $argv[1]; for line in $argv[2..]; complete -C $line; echo END; end"#;
+    let fish = lab.program("fish").words("--no-config -c").arg(script).arg("--").arg(path(FISH));
+    let fish = fish.arg("qemu-system-alpha --bridge-h").arg("qemu-system-x86_64 --bridge-h");
+    let ended = fish.finding_qemu_on(&path_of_test).run().succeeds();
+    let answers: Vec<&str> = ended.out.split_terminator("END\n").collect();
+    assert!(answers[0].starts_with("--bridge-help\t") && answers[1].is_empty(), "{answers:?}");
 }
 
 #[test]
