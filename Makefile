@@ -4,10 +4,15 @@
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
+# make deb, make rpm   build packages, in target/
+# make check-packages  installs, uses, upgrades and removes them, in a root file system that ends with the test
+# make reproducible    builds all of it twice, in two places, and compares every bit
 
 PREFIX = /usr/local
 DESTDIR =
 BINDIR = $(PREFIX)/bin
+# Packages have the shim in a folder of its own, since a distribution's QEMU may have /usr/bin/qemu-kvm.
+SHIMDIR = $(BINDIR)
 MANDIR = $(PREFIX)/share/man
 BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
@@ -17,19 +22,31 @@ DOCDIR = $(PREFIX)/share/doc/kvm-bridge
 CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
-MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
+MANUALS = qemu-kvm-bridge.1 kvm-bridge.1 kvm-bridge.conf.5
+PAGES = $(wildcard docs/*.md)
 DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
+SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
+	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
+	tests/packages_installed
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: all guest demo check bench-takeover install uninstall clean
+# Where it was built is no part of what was built.
+REMAP = --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/kvm-bridge
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1764000000)
+# The tools that packages are made with, at these versions.
+TOOLS = target/tools
+CARGO_DEB = $(TOOLS)/bin/cargo-deb
+CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
+PACKAGE = target/package
+
+.PHONY: all guest demo check bench-takeover install uninstall package deb rpm check-packages reproducible clean
 
 all:
-	$(CARGO) build --release --locked --bins
+	RUSTFLAGS='$(RUSTFLAGS) $(REMAP)' $(CARGO) build --release --locked --bins
 
 guest:
 	tests/guest/build target/guest
@@ -57,19 +74,60 @@ install:
 	@for program in $(PROGRAMS); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
-	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
-	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SHIMDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
+	$(INSTALL) -m 755 target/release/kvm-bridge $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 target/release/qemu-kvm $(DESTDIR)$(SHIMDIR)
+	for page in $(MANUALS); do \
+		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
+	done
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
+	# In /usr that name is bash-completion's own.
+	test $(PREFIX) = /usr || ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/qemu-kvm
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
 	ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
-	$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
+	$(INSTALL) -m 644 $(DOCUMENTS) $(PAGES) $(DESTDIR)$(DOCDIR)
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MANUALS))
+	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm
+	for page in $(MANUALS); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
+	test $(PREFIX) = /usr || rm -f $(DESTDIR)$(BASHDIR)/qemu-kvm
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	rm -rf $(DESTDIR)$(DOCDIR)
+
+# What packages contain, as it is on disk once they are installed.
+package: all
+	rm -rf $(PACKAGE)
+	$(MAKE) --no-print-directory install DESTDIR=$(PACKAGE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge
+	rm $(PACKAGE)/usr/share/doc/kvm-bridge/LICENSE-*
+	gzip -9n $(PACKAGE)/usr/share/man/man*/* $(PACKAGE)/usr/share/doc/kvm-bridge/CHANGELOG.md
+	mv $(PACKAGE)/usr/share/doc/kvm-bridge/CHANGELOG.md.gz $(PACKAGE)/usr/share/doc/kvm-bridge/changelog.gz
+	$(INSTALL) -D -m 644 completions/kvm-bridge.load.bash $(PACKAGE)/etc/bash_completion.d/kvm-bridge
+	$(INSTALL) -D -m 644 packaging/config.toml $(PACKAGE)/etc/kvm-bridge/config.toml
+
+deb: package $(CARGO_DEB)
+	$(CARGO_DEB) --no-build --no-strip --output target/ $(DEB_FLAGS)
+
+rpm: package $(CARGO_RPM)
+	$(CARGO_RPM) --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
+
+$(CARGO_DEB):
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deb@3.8.0
+
+$(CARGO_RPM):
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-generate-rpm@0.21.1
+
+# Two builds that an upgrade goes between; the older one has nothing older about it but its number.
+check-packages: guest
+	tests/packages packages
+	rm -f target/*.deb target/*.rpm
+	$(MAKE) --no-print-directory deb DEB_FLAGS='--deb-version 0.0.9-1'
+	$(MAKE) --no-print-directory rpm RPM_FLAGS='--set-metadata version=\"0.0.9\"'
+	$(MAKE) --no-print-directory deb rpm
+	$(AS_ROOT) tests/packages_installed target target/guest
+
+reproducible: $(CARGO_DEB) $(CARGO_RPM)
+	packaging/reproducible
 
 clean:
 	$(CARGO) clean

@@ -89,13 +89,13 @@ _kvm_bridge_look()
 }
 
 # Registers for qemu-kvm. Whoever is registered is kept, to be asked by us. If nobody is, bash-completion has to load its
-# own first: loaded later, for another of QEMU's names, that would take our place.
+# own first, by a name that is not ours: loaded later, for another of QEMU's names, that would take our place.
 _kvm_bridge_take_over()
 {
     local loader
     if ! _kvm_bridge_look && [[ -z $_kvm_bridge_theirs ]]; then
         for loader in _comp_load __load_completion; do
-            declare -F $loader >/dev/null && $loader qemu-kvm && _kvm_bridge_look && break
+            declare -F $loader >/dev/null && $loader qemu && _kvm_bridge_look && break
         done
     fi
     complete -F _kvm_bridge_qemu qemu-kvm
