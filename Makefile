@@ -41,9 +41,8 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
-PACKAGE = target/package
 
-.PHONY: all guest demo check bench-takeover install uninstall package deb rpm check-packages reproducible clean
+.PHONY: all guest demo check bench-takeover install uninstall deb rpm check-packages reproducible clean
 
 all:
 	RUSTFLAGS='$(RUSTFLAGS) $(REMAP)' $(CARGO) build --release --locked --bins
@@ -95,20 +94,24 @@ uninstall:
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	rm -rf $(DESTDIR)$(DOCDIR)
 
-# What packages contain, as it is on disk once they are installed.
-package: all
-	rm -rf $(PACKAGE)
-	$(MAKE) --no-print-directory install DESTDIR=$(PACKAGE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge
-	rm $(PACKAGE)/usr/share/doc/kvm-bridge/LICENSE-*
-	gzip -9n $(PACKAGE)/usr/share/man/man*/* $(PACKAGE)/usr/share/doc/kvm-bridge/CHANGELOG.md
-	mv $(PACKAGE)/usr/share/doc/kvm-bridge/CHANGELOG.md.gz $(PACKAGE)/usr/share/doc/kvm-bridge/changelog.gz
-	$(INSTALL) -D -m 644 completions/kvm-bridge.load.bash $(PACKAGE)/etc/bash_completion.d/kvm-bridge
-	$(INSTALL) -D -m 644 packaging/config.toml $(PACKAGE)/etc/kvm-bridge/config.toml
+# What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
+package-%: ZSHDIR = /usr/share/zsh/site-functions
+package-deb: ZSHDIR = /usr/share/zsh/vendor-completions
+package-%: TREE = target/package/$*
+package-%: all
+	rm -rf $(TREE)
+	$(MAKE) --no-print-directory install DESTDIR=$(TREE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge ZSHDIR='$(ZSHDIR)'
+	mv $(TREE)/usr/share/doc/kvm-bridge/CHANGELOG.md $(TREE)/usr/share/doc/kvm-bridge/changelog
+	gzip -9n $(TREE)/usr/share/man/man*/* $(TREE)/usr/share/doc/kvm-bridge/changelog
+	$(INSTALL) -D -m 644 completions/kvm-bridge.load.bash $(TREE)/etc/bash_completion.d/kvm-bridge
+	$(INSTALL) -D -m 644 packaging/config.toml $(TREE)/etc/kvm-bridge/config.toml
 
-deb: package $(CARGO_DEB)
+deb: package-deb $(CARGO_DEB)
+	# Debian has the licences' texts in one place for all.
+	rm target/package/deb/usr/share/doc/kvm-bridge/LICENSE-*
 	$(CARGO_DEB) --no-build --no-strip --output target/ $(DEB_FLAGS)
 
-rpm: package $(CARGO_RPM)
+rpm: package-rpm $(CARGO_RPM)
 	$(CARGO_RPM) --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
 
 $(CARGO_DEB):
