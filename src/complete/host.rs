@@ -3,6 +3,8 @@
 use super::Candidate;
 use crate::config::Config;
 use crate::lease::Store;
+use crate::net::rtnl::Netlink;
+use crate::plan::why_no_uplink;
 use crate::request::Uplink;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,10 +33,8 @@ impl Link {
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
-    /// Whether it can be a port to the network: Ethernet, and none that we or the kernel would refuse.
-    fn is_card(&self) -> bool {
-        let is_other = ["bridge", "phy80211", "wireless", "tun_flags"].iter().any(|file| self.has(file));
-        self.text("type") == "1" && self.name() != "lo" && !is_other
+    fn is_wifi(&self) -> bool {
+        self.has("phy80211") || self.has("wireless")
     }
 
     fn is_up(&self) -> bool {
@@ -85,15 +85,18 @@ fn describe(bridge: &Link) -> String {
     format!("{whose}{ports}{down}")
 }
 
-/// What `uplink=` can be for this bridge: one of its ports if it is there, else an interface that is nobody's port.
+/// What `uplink=` can be for this bridge: one of its ports if it is there, else an interface that the planner would take.
 pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
     let is_there = Link(Path::new(LINKS).join(bridge)).has("bridge");
-    let fits = |link: &Link| match link.controller() {
-        Some(controller) => is_there && controller == bridge,
-        None => !is_there,
+    let names: Vec<String> = match is_there {
+        true => ports(bridge).iter().filter(|port| !port.has("tun_flags")).map(Link::name).collect(),
+        false => {
+            let all = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
+            all.iter().filter(|link| why_no_uplink(link).is_none()).map(|link| link.name.to_string()).collect()
+        }
     };
-    let cards = links().into_iter().filter(|link| link.is_card() && fits(link));
-    cards.map(|card| Candidate::bare(card.name()).with(if card.is_up() { "connected" } else { "no carrier" })).collect()
+    let links = links().into_iter().filter(|link| names.contains(&link.name()) && !link.is_wifi());
+    links.map(|link| Candidate::bare(link.name()).with(if link.is_up() { "connected" } else { "no carrier" })).collect()
 }
 
 /// The interfaces that nobody has yet.
