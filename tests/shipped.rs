@@ -1,6 +1,6 @@
 //! What is shipped beside the programs is in step with them; `completions` and `docs` have more of it.
 
-use crate::support::have;
+use crate::support::{Lab, have};
 use kvm_bridge::request::KEYS;
 use kvm_bridge::{config, error, help, journal, launch, lease};
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(crate) const BASH: &str = "completions/kvm-bridge.bash";
+const LOADER: &str = "completions/kvm-bridge.load.bash";
 pub(crate) const ZSH: &str = "completions/_kvm-bridge";
 pub(crate) const FISH: &str = "completions/kvm-bridge.fish";
 const SHIM_PAGE: &str = "man/qemu-kvm-bridge.1";
@@ -158,6 +159,102 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     }
 }
 
+/// All man pages that are shipped.
+fn pages() -> Vec<String> {
+    let entries = fs::read_dir(path("man")).expect("read man").flatten().map(|entry| entry.file_name());
+    let mut pages: Vec<String> = entries.filter_map(|name| Some(format!("man/{}", name.into_string().ok()?))).collect();
+    pages.sort();
+    pages
+}
+
+#[test]
+fn every_man_page_has_all_that_one_looks_for_and_is_installed() {
+    let makefile = read("Makefile");
+    for name in pages() {
+        let page = page(&name);
+        for section in ["ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "DIAGNOSTICS", "SECURITY CONSIDERATIONS"] {
+            assert!(page.contains(&format!("\n.Sh {section}\n")), "{name} lacks {section}");
+        }
+        let file = name.trim_start_matches("man/");
+        assert!(makefile.contains(file), "the Makefile does not install {file}");
+    }
+}
+
+/// The quoted texts of the sources.
+fn texts(sources: &str) -> impl Iterator<Item = &str> {
+    sources
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+}
+
+#[test]
+fn man_pages_name_every_variable_and_file_of_the_sources() {
+    let all: String = pages().iter().map(|name| page(name)).collect();
+    let sources = sources(&path("src"));
+    let is_variable =
+        |text: &&str| text.starts_with("KVM_BRIDGE") && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    // The one of the fault injection is in debug builds only.
+    for variable in texts(&sources).filter(is_variable).filter(|name| *name != "KVM_BRIDGE_TEST_FAIL") {
+        assert!(all.contains(&format!("Ev {variable}")), "no man page has {variable}");
+    }
+    let is_file = |text: &&str| {
+        let ours = ["/etc/kvm-bridge", "/run/kvm-bridge", "/var/lib/kvm-bridge", "/etc/qemu/"];
+        ours.iter().any(|folder| text.starts_with(folder)) && !text.contains(char::is_whitespace) && !text.contains('{')
+    };
+    for file in texts(&sources).filter(is_file) {
+        assert!(all.contains(file), "no man page has {file}");
+    }
+    for variable in all.lines().filter_map(|line| line.strip_prefix(".It Ev ")).flat_map(|names| names.split(" , ")) {
+        let is_ours = variable.starts_with("KVM_BRIDGE");
+        let of_others =
+            ["PATH", "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "TERM", "SUDO_USER"];
+        let is_read =
+            if is_ours { sources.contains(&format!("\"{variable}\"")) } else { of_others.contains(&variable) };
+        assert!(is_read, "a man page has {variable}, which nobody reads");
+    }
+}
+
+#[test]
+fn the_page_on_the_configuration_has_the_keys_that_there_are() {
+    let Some(lab) = Lab::new() else { return };
+    let page = page("man/kvm-bridge.conf.5");
+    let (_, rest) = page.split_once(".Ss Keys of the file").expect("keys");
+    let (of_file, of_bridge) = rest.split_once(".Ss Keys of a bridge").expect("keys of a bridge");
+    let (of_bridge, _) = of_bridge.split_once(".Sh ").expect("another section");
+    for (text, section) in [("nosuch = 1\n", of_file), ("[bridge.br0]\nnosuch = 1\n", of_bridge)] {
+        lab.configure(text);
+        let said = lab.shim("--bridge br0").run().exits_with(125).err;
+        let (_, known) = said.split_once("expected ").unwrap_or_else(|| panic!("no list of keys: {said}"));
+        let known = known.lines().next().unwrap_or_default();
+        let known: Words = words(known.split('`').skip(1).step_by(2).filter(|key| *key != "bridge"));
+        assert_eq!(words(items(section, ".It Cm ").into_iter().filter_map(|item| item.split(' ').next())), known);
+    }
+}
+
+#[test]
+fn the_configuration_that_packages_bring_says_nothing_and_all_of_its_comments_are_right() {
+    let Some(lab) = Lab::new() else { return };
+    let shipped = read("packaging/config.toml");
+    assert!(shipped.lines().all(|line| line.is_empty() || line.starts_with('#')), "it would change something");
+    let set: String = shipped
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(set.contains("qemu = ") && set.contains("[bridge.br0]"), "{set}");
+    lab.configure(&set);
+    let ended = lab.shim("--bridge-dry-run --bridge lab,uplink=none").run().succeeds();
+    assert!(ended.out.contains("virtio-net-pci"), "{}", ended.out);
+}
+
+#[test]
+fn packages_have_the_version_of_the_programs() {
+    let changelog = read("packaging/deb/changelog");
+    assert!(changelog.starts_with(&format!("kvm-bridge ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
+}
+
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("read the sources").flatten().map(|entry| entry.path());
     let text =
@@ -182,8 +279,9 @@ fn mandoc_has_no_complaint() {
     if !have("mandoc") {
         return;
     }
-    for name in [SHIM_PAGE, PAGE] {
-        let output = Command::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(path(name)).output().expect("mandoc");
+    for name in pages() {
+        let output =
+            Command::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(path(&name)).output().expect("mandoc");
         let said = String::from_utf8_lossy(&output.stdout);
         // Which other pages are installed is no matter of ours.
         let said: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
@@ -194,6 +292,7 @@ fn mandoc_has_no_complaint() {
 #[test]
 fn shells_have_no_complaint() {
     has_no_complaint("bash", &["-n"], BASH);
+    has_no_complaint("bash", &["-n"], LOADER);
     has_no_complaint("shellcheck", &["-s", "bash"], BASH);
     has_no_complaint("zsh", &["-n"], ZSH);
     has_no_complaint("fish", &["--no-execute"], FISH);
