@@ -2,7 +2,7 @@
 //!
 //! The scripts in completions/ hand over the words up to the cursor, `kvm-bridge complete -- qemu-kvm -device e10`, and
 //! show what comes back; none of them knows an option. Our own commands and keys are those that the programs themselves
-//! have, QEMU's are those that the installed QEMU tells of ([`ask`]). Nothing here changes anything but a cache, and
+//! have, QEMU's are those that the installed QEMU tells of (`complete::ask`). Nothing here changes anything but a cache, and
 //! nothing fails: what can't be found out is not offered.
 //!
 //! An answer has lines of three columns, divided by tabs: a kind, a text, and what it is.

@@ -487,6 +487,33 @@ fn bash_completes_with_bash_completion_loaded_before_or_after() {
 }
 
 #[test]
+fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
+    if !(have("bash") && have("script")) {
+        return;
+    }
+    if !Path::new(BASH_COMPLETION).exists() {
+        return skip("bash-completion is not installed");
+    }
+    let Some(lab) = lab() else { return };
+    let share = lab.new_file("share");
+    fs::create_dir_all(share.join("bash-completion/completions")).expect("make a folder");
+    fs::copy(path(BASH), share.join("bash-completion/completions/kvm-bridge")).expect("copy a file");
+    let loader = fs::read_to_string(path("completions/kvm-bridge.load.bash")).expect("read the loader");
+    let folders = "/usr/share /usr/local/share";
+    assert!(loader.contains(folders), "the loader looks elsewhere");
+    let file = lab.new_file("loader");
+    fs::write(&file, loader.replace(folders, &share.display().to_string())).expect("write a file");
+    let rc = format!("source {BASH_COMPLETION}\nsource {}", file.display());
+    for first in ["qemu-kvm --bri", "qemu-system-x86_64 -hd"] {
+        let mut bash = Shell::bash(&lab, &rc, &[]);
+        assert!(!bash.candidates(first).is_empty(), "{first}");
+        assert_eq!(bash.candidates("qemu-system-x86_64 -hd"), words(["-hda", "-hdb", "-hdc", "-hdd"]));
+        bash.completes_as_expected();
+        bash.exits();
+    }
+}
+
+#[test]
 fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before() {
     if !(have("bash") && have("zsh") && have("fish") && have("script") && have_qemu()) {
         return;

@@ -45,10 +45,7 @@ impl Asker {
     fn answer(&self, words: &[&str]) -> Option<(bool, String)> {
         let kept = self.cache.as_ref().map(|folder| folder.join(file_name(words)));
         if let Some(text) = kept.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
-            return match text.split_once('\n') {
-                Some((first, said)) => Some((first == "0", said.to_owned())),
-                None => None,
-            };
+            return text.split_once('\n').map(|(good, said)| (good == "0", said.to_owned()));
         }
         let answer = self.live(words)?;
         if let Some(path) = kept {
