@@ -1,11 +1,10 @@
 //! Completions, as they are at a prompt: real interactive shells at a terminal, and the candidates that they enter.
 
 use crate::shipped::{BASH, FISH, Words, entries, options_of_the_shim, path, words};
-use crate::support::command::Running;
-use crate::support::{Lab, have, skip, wait_for};
+use crate::support::shell::{Shell, search_path};
+use crate::support::{Lab, have, skip};
 use kvm_bridge::request::KEYS;
-use std::fs::{self, File};
-use std::io::{PipeWriter, Write, pipe};
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,14 +13,6 @@ use std::time::{Duration, Instant};
 /// Where distributions put bash-completion.
 const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
-
-fn programs() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_kvm-bridge")).parent().expect("a folder")
-}
-
-fn search_path() -> String {
-    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs().display())
-}
 
 fn have_qemu() -> bool {
     Path::new(QEMU).exists() || {
@@ -301,6 +292,7 @@ fn expected() -> Vec<(String, Words)> {
         ("qemu-kvm -append \"--bridge x\" --netdev tap,vhost=".to_owned(), words(["tap,vhost=on", "tap,vhost=off"])),
         ("qemu-kvm --nogra".to_owned(), words(["--nographic"])),
         ("qemu-kvm -machine q3".to_owned(), words(["q35"])),
+        ("qemu-kvm -drive file=/etc/os-rel".to_owned(), words(["file=/etc/os-release"])),
         ("kvm-bridge-helper --us".to_owned(), words(["--use-vnet"])),
         ("qemu-kvm --bridge br0,vm=al".to_owned(), words(["br0,vm=alice"])),
         ("kvm-bridge ma".to_owned(), words(["mac"])),
@@ -318,124 +310,17 @@ fn expected() -> Vec<(String, Words)> {
     expected
 }
 
-/// An interactive shell at a terminal, in which Ctrl-G records the line that is being edited.
-struct Shell<'lab> {
-    running: Running<'lab>,
-    keyboard: PipeWriter,
-    record: PathBuf,
-    lines: usize,
-}
-
-const ENTER_ALL: &str = "\x1b*";
-const RUBOUT_LINE: &str = "\x15";
-const RECORD_LINE: &str = "\x07";
-
-impl<'lab> Shell<'lab> {
-    /// `script` of util-linux gives it a terminal.
-    fn start(lab: &'lab Lab, command: &str, env: &[(&str, &str)]) -> Self {
-        let (stdin, keyboard) = pipe().expect("make a pipe");
-        let record = lab.new_file("lines");
-        File::create(&record).expect("create a file");
-        let mut program = lab.program("script").words("-q -c").arg(command).arg("/dev/null").stdin(stdin);
-        program = program.finding_qemu_on(search_path()).env("TERM", "dumb");
-        program = program.env("RECORD", &record);
-        for (name, value) in env {
-            program = program.env(name, value);
-        }
-        let running = program.start();
-        wait_for("the prompt", 20, || running.out().contains("READY> ").then_some(()));
-        Self { running, keyboard, record, lines: 0 }
+#[track_caller]
+fn completes_as_expected(shell: &mut Shell) {
+    for (typed, candidates) in expected() {
+        assert_eq!(shell.candidates(&typed), candidates, "for {typed:?}");
     }
-
-    /// A folder with links to our shim: one that zsh and bash-completion know, and one that nobody knows.
-    fn linked(lab: &Lab) -> PathBuf {
-        let folder = lab.new_file("linked");
-        fs::create_dir(&folder).expect("make a folder");
-        for name in ["qemu-system-i386", "qemu-system-alpha"] {
-            symlink(env!("CARGO_BIN_EXE_qemu-kvm"), folder.join(name)).expect("make a link");
-        }
-        folder
-    }
-
-    fn bash(lab: &'lab Lab, before: &str, env: &[(&str, &str)]) -> Self {
-        let rc = lab.new_file("bashrc");
-        let keys = r#"
-            bind 'set enable-bracketed-paste off'
-            bind 'set bell-style none'
-            bind '"\e*": insert-completions'
-            bind -x '"\C-g": printf "%s\n" "$READLINE_LINE" >>"$RECORD"'
-            PS1='READY''> '
-            unset HISTFILE
-        "#;
-        fs::write(&rc, format!("{before}\n{keys}")).expect("write a file");
-        Self::start(lab, &format!("bash --noprofile --rcfile {} -i", rc.display()), env)
-    }
-
-    fn zsh(lab: &'lab Lab) -> Self {
-        Self::zsh_with(lab, "")
-    }
-
-    fn zsh_with(lab: &'lab Lab, before: &str) -> Self {
-        let folder = lab.new_file("zsh");
-        fs::create_dir(&folder).expect("make a folder");
-        let rc = r#"
-            autoload -Uz compinit
-            compinit -u -D
-            setopt nobeep nopromptsp
-            record() { print -r -- "$BUFFER" >>$RECORD }
-            all() { _main_complete; compstate[insert]=all; compstate[list]= }
-            zle -N record
-            zle -C all complete-word all
-            bindkey '^G' record '^[*' all
-            PS1='READY''> '
-        "#;
-        fs::write(folder.join(".zshrc"), format!("{before}\nfpath=({} $fpath)\n{rc}", path("completions").display()))
-            .expect("write a file");
-        Self::start(lab, "zsh -d -i", &[("ZDOTDIR", &folder.display().to_string())])
-    }
-
-    /// Presses keys, and tells what the line is then.
-    fn line_after(&mut self, keys: &str) -> String {
-        let keys = format!("{RUBOUT_LINE}{keys}{RECORD_LINE}{RUBOUT_LINE}");
-        self.keyboard.write_all(keys.as_bytes()).expect("the shell reads");
-        self.lines += 1;
-        let (record, count) = (&self.record, self.lines);
-        wait_for(&format!("the shell's answer to {keys:?}"), 20, || {
-            let text = fs::read_to_string(record).ok()?;
-            (text.matches('\n').count() >= count).then(|| text.lines().nth(count - 1).map(str::to_owned)).flatten()
-        })
-    }
-
-    /// All candidates for the last word.
-    fn candidates(&mut self, typed: &str) -> Words {
-        let line = self.line_after(&format!("{typed}{ENTER_ALL}"));
-        let start = typed.rfind(' ').map_or(0, |blank| blank + 1);
-        let words = line.get(start..).unwrap_or_else(|| panic!("{typed:?} has become {line:?}"));
-        // Where = and : divide words, only the first candidate still has what comes before them.
-        let word = &typed[start..];
-        let before = &word[..word.rfind(['=', ':']).map_or(0, |at| at + 1)];
-        let whole = |word: &str| if word.starts_with(before) { word.to_owned() } else { format!("{before}{word}") };
-        words.split_whitespace().map(whole).collect()
-    }
-
-    #[track_caller]
-    fn completes_as_expected(&mut self) {
-        for (typed, candidates) in expected() {
-            assert_eq!(self.candidates(&typed), candidates, "for {typed:?}");
-        }
-        for (typed, line) in [
-            ("qemu-kvm --bridge br0,upl", "qemu-kvm --bridge br0,uplink="),
-            ("qemu-kvm --bridge br0,keep=of", "qemu-kvm --bridge br0,keep=off "),
-            ("kvm-bridge mac for", "kvm-bridge mac forget "),
-        ] {
-            assert_eq!(self.line_after(&format!("{typed}\t")), line);
-        }
-    }
-
-    #[track_caller]
-    fn exits(mut self) {
-        self.keyboard.write_all(b"exit 7\n").expect("the shell reads");
-        wait_for("the shell's end", 10, || (!self.running.is_running()).then_some(()));
+    for (typed, line) in [
+        ("qemu-kvm --bridge br0,upl", "qemu-kvm --bridge br0,uplink="),
+        ("qemu-kvm --bridge br0,keep=of", "qemu-kvm --bridge br0,keep=off "),
+        ("kvm-bridge mac for", "kvm-bridge mac forget "),
+    ] {
+        assert_eq!(shell.line_after(&format!("{typed}\t")), line);
     }
 }
 
@@ -446,7 +331,7 @@ fn bash_completes() {
     }
     let Some(lab) = lab() else { return };
     let mut bash = Shell::bash(&lab, &format!("source {}", path(BASH).display()), &[]);
-    bash.completes_as_expected();
+    completes_as_expected(&mut bash);
     bash.exits();
 }
 
@@ -481,7 +366,7 @@ fn bash_completes_with_bash_completion_loaded_before_or_after() {
         assert_eq!(bash.candidates("qemu-kvm -hd"), words(["-hda", "-hdb", "-hdc", "-hdd"]), "{rc}");
         let all = bash.candidates("qemu-kvm -");
         assert!(all.is_superset(&options_of_the_shim()) && all.contains("-hda"), "{all:?}");
-        bash.completes_as_expected();
+        completes_as_expected(&mut bash);
         bash.exits();
     }
 }
@@ -508,9 +393,19 @@ fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
         let mut bash = Shell::bash(&lab, &rc, &[]);
         assert!(!bash.candidates(first).is_empty(), "{first}");
         assert_eq!(bash.candidates("qemu-system-x86_64 -hd"), words(["-hda", "-hdb", "-hdc", "-hdd"]));
-        bash.completes_as_expected();
+        completes_as_expected(&mut bash);
         bash.exits();
     }
+}
+
+/// A folder with links to our shim: one that zsh and bash-completion know, and one that nobody knows.
+fn linked(lab: &Lab) -> PathBuf {
+    let folder = lab.new_file("linked");
+    fs::create_dir(&folder).expect("make a folder");
+    for name in ["qemu-system-i386", "qemu-system-alpha"] {
+        symlink(env!("CARGO_BIN_EXE_qemu-kvm"), folder.join(name)).expect("make a link");
+    }
+    folder
 }
 
 #[test]
@@ -519,7 +414,7 @@ fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before()
         return;
     }
     let Some(lab) = lab() else { return };
-    let folder = Shell::linked(&lab);
+    let folder = linked(&lab);
     let path_of_test = format!("{}:{}", folder.display(), search_path());
     let ours = format!("source {}", path(BASH).display());
     let shells = [
@@ -551,7 +446,7 @@ fn zsh_completes() {
     }
     let Some(lab) = lab() else { return };
     let mut zsh = Shell::zsh(&lab);
-    zsh.completes_as_expected();
+    completes_as_expected(&mut zsh);
     zsh.exits();
 }
 

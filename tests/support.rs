@@ -13,6 +13,7 @@ pub mod lan;
 pub mod namespaces;
 pub mod processes;
 pub mod record;
+pub mod shell;
 pub mod snapshot;
 pub mod state;
 pub mod wait;
