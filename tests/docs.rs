@@ -4,7 +4,7 @@
 //!
 //! - `<!-- transcript -->`: commands behind `$` or `#`, and what they print; `...` stands for anything;
 //! - `<!-- file: config.toml -->`: a configuration, which has to be accepted;
-//! - `<!-- drawing -->`: nothing to run;
+//! - `<!-- drawing -->`, `<!-- output -->`: nothing to run;
 //! - `<!-- not run: REASON -->`: commands that can't be run here; few, and each with its reason.
 //!
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
@@ -225,7 +225,7 @@ fn is_true(name: &str) {
     for block in blocks(&page) {
         let place = format!("{name}:{}", block.line);
         match block.mark.split(':').next().unwrap_or_default() {
-            "drawing" => {}
+            "drawing" | "output" => {}
             "not run" => assert!(block.mark.len() > "not run: ".len() + 10, "{place}: no reason is given"),
             "file" => {
                 let Some(host) = Host::new() else { return };

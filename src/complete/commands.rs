@@ -3,15 +3,24 @@
 use super::{Answer, Candidate, host, qemu};
 use clap::{Arg, Command};
 
-/// What a value is called in the definition decides on what is offered for it.
-pub(super) fn values_of(name: &str, typed: &str) -> Option<Vec<Candidate>> {
+/// Values that are only somebody's to know, or a number.
+const FREE: [&str; 8] = ["ARGS", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID"];
+
+/// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
+fn values_of(name: &str, typed: &str) -> Option<Answer> {
     Some(match name {
-        "BR" | "BRIDGE" => host::bridges(),
-        "IF" | "IFACE" | "UPLINK" => host::free_cards(),
-        "VM" => host::vms(),
-        "TAP" | "IFNAME" => host::taps(),
-        "USER" => host::users(),
-        "FILE" | "PATH" => host::files(typed),
+        "BR" | "BRIDGE" => Answer::of(host::bridges()),
+        "BRIDGE[:USER]" => match typed.split_once(':') {
+            Some((bridge, _)) => Answer::of(host::users()).behind(&format!("{bridge}:")),
+            None => Answer::of(host::bridges()),
+        },
+        "IF" | "IFACE" | "UPLINK" => Answer::of(host::free_cards()),
+        "VM" => Answer::of(host::vms()),
+        "TAP" => Answer::of(host::taps()),
+        "USER" => Answer::of(host::users()),
+        "LINK" => Answer::of(["qemu-kvm", "kvm", "qemu-system-x86_64", "qemu-system-aarch64"].map(Candidate::bare)),
+        "FILE" | "PATH" => Answer::files(),
+        _ if FREE.contains(&name) => Answer::default(),
         _ => return None,
     })
 }
@@ -46,12 +55,11 @@ pub(super) fn complete(before: &[String], typed: &str) -> Answer {
         }
     }
     if let Some(option) = pending {
-        return Answer::of(values(option, typed));
+        return values(option, typed);
     }
     if let Some((name, value)) = typed.strip_prefix("--").and_then(|typed| typed.split_once('=')) {
         let option = command.get_arguments().find(|argument| argument.get_long() == Some(name));
-        return Answer::of(option.map(|option| values(option, value)).unwrap_or_default())
-            .behind(&format!("--{name}="));
+        return option.map(|option| values(option, value)).unwrap_or_default().behind(&format!("--{name}="));
     }
     let last = command.get_positionals().find(|argument| argument.is_last_set());
     let last = last.map(|argument| Candidate::bare("--").with(first_line(argument.get_help())));
@@ -64,8 +72,10 @@ pub(super) fn complete(before: &[String], typed: &str) -> Answer {
     let positionals: Vec<&Arg> = command.get_positionals().filter(|argument| !argument.is_last_set()).collect();
     let many = |argument: &&&Arg| argument.get_num_args().is_some_and(|number| number.max_values() > 1);
     let place = positionals.get(places).or_else(|| positionals.iter().find(many));
-    let place = place.map(|argument| values(argument, typed)).unwrap_or_default();
-    Answer::of(subcommands.chain(place).chain(last))
+    let mut answer = place.map(|argument| values(argument, typed)).unwrap_or_default();
+    answer.candidates.splice(0..0, subcommands);
+    answer.candidates.extend(last);
+    answer
 }
 
 fn options<'a>(command: &'a Command, before: &'a [String]) -> impl Iterator<Item = Candidate> + 'a {
@@ -82,14 +92,25 @@ fn takes_value(argument: &Arg) -> bool {
     argument.get_action().takes_values()
 }
 
-fn values(argument: &Arg, typed: &str) -> Vec<Candidate> {
+fn values(argument: &Arg, typed: &str) -> Answer {
     let words = argument.get_possible_values();
     if !words.is_empty() {
         let words = words.iter().filter(|word| !word.is_hide_set());
-        return words.map(|word| Candidate::bare(word.get_name()).with(first_line(word.get_help()))).collect();
+        return Answer::of(words.map(|word| Candidate::bare(word.get_name()).with(first_line(word.get_help()))));
+    }
+    values_of(&name_of(argument), typed).unwrap_or_default()
+}
+
+/// What the definition calls its value, as help shows it.
+fn name_of(argument: &Arg) -> String {
+    // Two options call theirs NAME, and it is not the same.
+    match argument.get_long() {
+        Some("tap") => return "TAP".to_owned(),
+        Some("link") => return "LINK".to_owned(),
+        _ => {}
     }
     let names = argument.get_value_names().unwrap_or_default();
-    names.first().and_then(|name| values_of(name, typed)).unwrap_or_default()
+    names.first().map(ToString::to_string).unwrap_or_else(|| argument.get_id().as_str().to_uppercase())
 }
 
 fn first_line(text: Option<&clap::builder::StyledStr>) -> String {
@@ -110,4 +131,24 @@ pub(super) fn of_helper(before: &[String], typed: &str) -> Answer {
     let is_given = |option: &str| before.iter().any(|word| word.starts_with(option));
     let left = OF_HELPER.iter().filter(|(option, _)| !is_given(option));
     Answer::of(left.map(|(option, about)| Candidate::new(*option, *about)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_has_a_name_that_is_known() {
+        fn walk(command: &Command) {
+            for argument in command.get_arguments().filter(|argument| takes_value(argument)) {
+                let name = name_of(argument);
+                let known = !argument.get_possible_values().is_empty() || values_of(&name, "").is_some();
+                assert!(known, "nobody knows what to offer for {name} of '{}'", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let mut definition = crate::cli::definition();
+        definition.build();
+        walk(&definition);
+    }
 }
