@@ -12,14 +12,14 @@ use crate::journal::{Files, Journal};
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::apply::{self, Source};
+use crate::net::apply;
 use crate::net::observe::{observe, unreadable};
 use crate::net::{gateway, rtnl::Netlink};
 use crate::plan::{BridgePlan, Plan, plan};
 use crate::reaper;
 use crate::request::Nic;
 use crate::step::{Step, Tap};
-use crate::sys::lock::Hold;
+use crate::sys::lock::{self, Hold};
 use crate::sys::{process, tap};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -103,9 +103,11 @@ struct Claim {
 }
 
 impl Drop for Claim {
-    /// Who made nothing leaves nothing, if nobody else has the lock.
+    /// Who made nothing leaves nothing, if nobody else has the lock. One that was deleted is nobody's: the file of its
+    /// name is another's by now.
     fn drop(&mut self) {
-        if !self.files.exist() && self.lock.try_lock().is_ok() && !self.files.exist() {
+        let is_alone = || self.lock.try_lock().is_ok() && lock::is_current(&self.lock).unwrap_or_default();
+        if !self.files.exist() && is_alone() && !self.files.exist() {
             self.making = None;
             self.files.remove();
         }
@@ -117,9 +119,11 @@ type Claims = BTreeMap<IfName, Claim>;
 /// Looks at the host; where a bridge is missing or ours, under its lock.
 fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Claims)> {
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
+    let mut unsettled = None;
     for _ in 0..100 {
         let before = observe(netlink, nics, config)?;
-        let wanted = wanted_locks(&before, nics)?;
+        let mut wanted = wanted_locks(&before, nics)?;
+        wanted.extend(unsettled.take().map(|bridge| (bridge, Hold::Alone)));
         if wanted.is_empty() {
             return Ok((before, Claims::new()));
         }
@@ -139,9 +143,24 @@ fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Resul
         if is_as_before {
             for (bridge, claim) in &mut claims {
                 let link = host.link(bridge);
-                claim.journal = claim.files.read()?.filter(|journal| link.is_some_and(|link| journal.owns(link)));
+                // One that can't be read is an error for who would change the bridge; as it is it can be joined.
+                let journal = claim.files.read().ok().flatten();
+                claim.journal = journal.filter(|journal| link.is_some_and(|link| journal.owns(link)));
             }
-            return Ok((host, claims));
+            // Nobody is at it while we have the lock: a kill has left it half done.
+            let is_unsettled = |claim: &Claim| claim.journal.as_ref().is_some_and(|journal| journal.moving);
+            let Some((bridge, claim)) = claims.iter().find(|(_, claim)| is_unsettled(claim)) else {
+                return Ok((host, claims));
+            };
+            match (&claim.journal, claim.hold) {
+                (Some(journal), Hold::Alone) => {
+                    let settled = apply::settle(netlink, &claim.files, journal);
+                    if settled.map_err(|error| error.of(format_args!("--bridge {bridge}")))? {
+                        claim.files.remove();
+                    }
+                }
+                _ => unsettled = Some(bridge.clone()),
+            }
         }
     }
     let what = format!("--bridge {}: it comes and goes all the time", nics[0].bridge);
@@ -242,8 +261,6 @@ impl Made {
                 if !journal.keep {
                     reaper::ensure(&plan.bridge, files)?;
                 }
-                // Who made it may have been killed before this.
-                apply::configure(&journal)?;
                 self.set_up(plan, link.index)
             }
             (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
@@ -265,21 +282,20 @@ impl Made {
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
         files.write(&journal)?;
-        // Until all of it has arrived the journal alone has all of it.
-        let made = match apply::make(&mut self.netlink, &journal) {
-            Ok(()) => {
-                let checked = self.check_nothing_left(&journal).and_then(|()| self.check_gateways(&journal, &answered));
-                checked.map_err(|error| (error, Source::Bridge))
-            }
-            Err(error) => Err((error, Source::Journal)),
-        };
-        let Err((error, source)) = made else {
+        let made = apply::make(&mut self.netlink, &journal).and_then(|()| self.check_nothing_left(&journal));
+        let made = made.and_then(|()| {
+            // From here on the bridge has all of it, and what comes.
+            journal.moving = false;
+            files.write(&journal)?;
+            self.check_gateways(&journal, &answered)
+        });
+        let Err(error) = made else {
             self.news.extend(news(&journal));
             let index = journal.index;
             self.ours.push((journal, files.clone()));
             return Ok(index);
         };
-        match apply::undo(&mut self.netlink, &journal, source) {
+        match apply::undo(&mut self.netlink, files, &journal) {
             Ok(()) => {
                 files.remove();
                 Err(error)
@@ -316,7 +332,7 @@ impl Made {
         let mut answered = Vec::new();
         for step in &journal.steps {
             if let Step::TakeUplink { index, layer3, .. } = step {
-                let gateways = layer3.default_gateways();
+                let gateways = layer3.default_gateways(*index);
                 if !gateways.is_empty() {
                     let found = gateway::answering(&mut self.netlink, &gateways, *index, false, BEFORE);
                     answered.extend(found.map_err(unreadable)?);
@@ -346,7 +362,7 @@ impl Made {
     /// is undone.
     fn forget_stale(&mut self, files: &Files) -> Result<()> {
         match files.read()? {
-            Some(stale) => apply::undo(&mut self.netlink, &stale, Source::Bridge),
+            Some(stale) => apply::undo(&mut self.netlink, files, &stale),
             None => Ok(()),
         }
     }
@@ -386,7 +402,7 @@ impl Made {
         }
         for (journal, files) in self.ours.drain(..).rev() {
             // If not, the reaper tries again.
-            if apply::undo(&mut self.netlink, &journal, Source::Bridge).is_ok() {
+            if apply::undo(&mut self.netlink, &files, &journal).is_ok() {
                 files.remove();
             }
         }

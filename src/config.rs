@@ -82,8 +82,8 @@ impl Config {
     }
 
     fn read(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).map_err(|why| {
+        match std::fs::read(path) {
+            Ok(text) => Self::parse_bytes(&text).map_err(|why| {
                 let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep and mtu.";
                 Error::new(format!("{}: {why}", path.display()), remedy)
             }),
@@ -97,13 +97,23 @@ impl Config {
         }
     }
 
+    fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
+        let text = std::str::from_utf8(text)
+            .map_err(|error| format!("line {}: this is not UTF-8", line_of(text, error.valid_up_to())))?;
+        Self::parse(text)
+    }
+
     fn parse(text: &str) -> std::result::Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-            format!("line {line}: {}", error.message().replace('\n', ", "))
+            format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
         })
     }
+}
+
+/// The number of the line that this byte is on, from 1.
+fn line_of(text: &[u8], at: usize) -> usize {
+    text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn own_file() -> Option<PathBuf> {
@@ -123,6 +133,7 @@ mod tests {
         assert!(Config::parse("qemu = \"x\"\n\ncolour = 1\n").unwrap_err().starts_with("line 3: unknown field"));
         assert!(Config::parse("qemu = 5\n").unwrap_err().starts_with("line 1: "));
         assert!(Config::parse("model = \"virtio-net-pci\"\nqemu = \n").unwrap_err().starts_with("line 2: "));
+        assert_eq!(Config::parse_bytes(b"\n# \xff\n").unwrap_err(), "line 2: this is not UTF-8");
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
 }

@@ -6,6 +6,8 @@
 
 use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
+use crate::layer3::{End, Layer3};
+use crate::mac::Mac;
 use crate::name::IfName;
 use crate::step::Step;
 use crate::sys::files;
@@ -20,8 +22,8 @@ use std::path::PathBuf;
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`.
-const VERSION: u32 = 2;
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving`.
+const VERSION: u32 = 3;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -39,6 +41,10 @@ pub struct Journal {
     token: String,
     /// Whether it stays when its last guest has gone.
     pub keep: bool,
+    /// Whether what the host has is on its way, to the bridge or back: then the journal alone has all of it. A bridge
+    /// whose journal says so, while nobody holds its lock, was left by a kill.
+    #[serde(default)]
+    pub moving: bool,
     /// When it was written, in seconds since the machine was booted.
     #[serde(default)]
     since: u64,
@@ -59,7 +65,18 @@ impl Journal {
         let [a, b, c, d, ..] = random;
         let index = u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { version: VERSION, bridge, index, token, keep, since: uptime(), boot: boot_id(), steps })
+        let (since, boot) = (uptime(), boot_id());
+        Ok(Self { version: VERSION, bridge, index, token, keep, moving: true, since, boot, steps })
+    }
+
+    /// The same journal when all has arrived on the bridge.
+    pub fn settled(&self) -> Self {
+        Self { moving: false, ..self.clone() }
+    }
+
+    /// The same journal on the way back, whose steps are going to have what the host has by now.
+    pub fn returning(&self) -> Self {
+        Self { version: VERSION, moving: true, since: uptime(), ..self.clone() }
     }
 
     /// How long ago it was written, in seconds.
@@ -92,13 +109,33 @@ impl Journal {
         self.boot.as_ref().is_none_or(|boot| Some(boot) == boot_id().as_ref())
     }
 
-    /// The ports that it took itself.
-    pub fn uplinks(&self) -> impl Iterator<Item = u32> {
+    /// The interfaces that it took as ports.
+    pub fn taken(&self) -> impl Iterator<Item = Taken<'_>> {
         self.steps.iter().filter_map(|step| match step {
-            Step::TakeUplink { index, .. } => Some(*index),
+            Step::TakeUplink { uplink, index, mac, layer3, .. } => {
+                Some(Taken { uplink, index: *index, mac: *mac, layer3 })
+            }
             _ => None,
         })
     }
+
+    /// The bridge, as one end of a move.
+    pub fn end(&self) -> End<'_> {
+        End { index: self.index, name: &self.bridge }
+    }
+}
+
+/// An interface that was taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// Its name then.
+    pub uplink: &'a IfName,
+    /// Its index.
+    pub index: u32,
+    /// Its address, if the journal knows it.
+    pub mac: Option<Mac>,
+    /// What the host had on it; while `moving`, what it is going to have on it.
+    pub layer3: &'a Layer3,
 }
 
 fn boot_id() -> Option<String> {
@@ -184,15 +221,24 @@ impl Files {
         };
         let broken = |why: String| {
             let what = format!("cannot read the journal {}: {why}", path.display());
-            let remedy =
-                "Mend the file. Without it the bridge is not taken back any more: move it away, then ip link del";
-            Error::new(what, format!("{remedy} {}", self.bridge))
+            let bridge = &self.bridge;
+            let remedy = format!(
+                "{bridge} can be used as it is, but is not taken back by itself any more. Mend the file, or move it away \
+                 and take {bridge} back by hand: give what 'ip addr show dev {bridge}' and 'ip route show dev {bridge}' \
+                 tell to its uplink ('ip link show master {bridge}') before you delete it"
+            );
+            Error::new(what, remedy)
         };
-        let journal: Journal = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-        if !(1..=VERSION).contains(&journal.version) {
-            return Err(broken(format!("its version {} is not one of ours, 1 to {VERSION}", journal.version)));
+        /// Of any version.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
         }
-        Ok(Some(journal))
+        let Versioned { version } = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(broken(format!("its version {version} is not one of ours, 1 to {VERSION}")));
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|error| broken(error.to_string()))
     }
 
     /// Writes the journal whole; for who holds the lock alone. Nothing is synced: /run does not outlive the machine.
@@ -229,8 +275,6 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer3::Layer3;
-    use crate::mac::Mac;
 
     fn journal() -> Journal {
         let [br0, eth0] = ["br0", "eth0"].map(|name| IfName::new(name).unwrap());
@@ -254,7 +298,7 @@ mod tests {
         let text = serde_json::to_string(&journal()).unwrap();
         let back: Journal = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
-        assert_eq!(back.uplinks().collect::<Vec<_>>(), [2]);
+        assert_eq!(back.taken().map(|taken| taken.index).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -273,9 +317,11 @@ mod tests {
         let Step::TakeUplink { uplink, mac, layer3, .. } = &back.steps[2] else { panic!("{back:?}") };
         assert_eq!((uplink.as_str(), *mac), ("eth0", Some(Mac([2, 0, 0, 0, 0, 1]))));
         assert_eq!(layer3.address_texts(), ["10.77.0.2/24", "fd77::2/64"]);
-        assert_eq!(layer3.default_gateways(), [std::net::IpAddr::from([10, 77, 0, 1])]);
+        assert_eq!(layer3.default_gateways(10), [std::net::IpAddr::from([10, 77, 0, 1])]);
         assert_eq!(layer3.neighbours.len(), 1);
-        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert!(!back.moving);
+        let mut same: serde_json::Value = serde_json::from_str(text).unwrap();
+        same["moving"] = false.into();
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 

@@ -148,8 +148,10 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(Some(uplink.mtu).filter(|mtu| *mtu != 1500));
     let name = &uplink.name;
-    let mut steps = vec![
-        Step::AddBridge { bridge: bridge.clone(), mac, mtu },
+    // Before a frame can come in by it, the bridge has the settings that say what is done with it.
+    let mut steps = vec![Step::AddBridge { bridge: bridge.clone(), mac, mtu }];
+    steps.extend(settings(bridge, uplink, host));
+    steps.extend([
         Step::SetUp { link: bridge.clone() },
         Step::TakeUplink {
             bridge: bridge.clone(),
@@ -158,37 +160,35 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
             mac: uplink.mac,
             layer3: uplink.layer3.clone(),
         },
-    ];
+    ]);
     if !uplink.is_up {
         steps.push(Step::SetUp { link: name.clone() });
     }
-    steps.extend(settings(bridge, uplink, host));
+    // Else IPv6 would give a port addresses again.
+    if uplink.settings.get(NO_IPV6).is_some_and(|value| value == "0") {
+        steps.push(configure(name, NO_IPV6, "1", "0"));
+    }
     Ok(steps)
 }
 
-/// The settings of the uplink follow to the bridge, and IPv6 keeps off a port: else it would give it addresses again. By
-/// an uplink without addresses the host is not on the network, and router advertisements do not bring it there.
+fn configure(link: &IfName, setting: &str, value: &str, was: &str) -> Step {
+    let [setting, value, was] = [setting, value, was].map(str::to_owned);
+    Step::Configure { link: link.clone(), setting, value, was }
+}
+
+/// The settings of the uplink follow to the bridge. By an uplink without addresses the host is not on the network, and
+/// router advertisements do not bring it there.
 fn settings(bridge: &IfName, uplink: &Link, host: &Host) -> Vec<Step> {
-    let configure = |link: &IfName, setting: &str, value: &str, was: &str| Step::Configure {
-        link: link.clone(),
-        setting: setting.to_owned(),
-        value: value.to_owned(),
-        was: was.to_owned(),
-    };
     let takes_part = !uplink.layer3.is_empty();
     let wanted = |setting: &String, value: &String| match setting.as_str() {
         ACCEPT_RA if !takes_part => "0".to_owned(),
         _ => value.clone(),
     };
-    let mut steps: Vec<Step> = (uplink.settings.iter())
+    let steps = (uplink.settings.iter())
         .filter_map(|(setting, value)| Some((setting, wanted(setting, value), host.default_settings.get(setting)?)))
         .filter(|(_, value, default)| value != *default)
-        .map(|(setting, value, default)| configure(bridge, setting, &value, default))
-        .collect();
-    if takes_part && uplink.settings.get(NO_IPV6).is_some_and(|value| value == "0") {
-        steps.push(configure(&uplink.name, NO_IPV6, "1", "0"));
-    }
-    steps
+        .map(|(setting, value, default)| configure(bridge, setting, &value, default));
+    steps.collect()
 }
 
 const NO_IPV6: &str = "ipv6/disable_ipv6";
@@ -273,16 +273,25 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
 
 /// All interfaces: those that can be the uplink first, then why the others can't.
 fn candidates(wish: &Wish, host: &Host) -> String {
+    const MOST: usize = 8;
+    let why_not = |link: &Link| {
+        let kept = || Some(format!("{} looks after it", link.keeper.as_deref()?));
+        why_no_uplink(link).map(|(why, _)| why).or_else(kept)
+    };
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.is_ethernet).partition(|link| why_no_uplink(link).is_none());
+        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| why_not(link).is_none());
     let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
     let uplinks: String = uplinks.collect();
     let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
     // A host may have a thousand TAPs.
-    let reasons = cannot.iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).take(8);
-    let reasons =
-        reasons.filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, why_no_uplink(link)?.0)));
-    format!("To make it: {uplinks}{none}{}", reasons.collect::<String>())
+    let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
+    let mut reasons: String = (cannot.iter().take(MOST))
+        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, why_not(link)?)))
+        .collect();
+    if cannot.len() > MOST {
+        reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
+    }
+    format!("To make it: {uplinks}{none}{reasons}")
 }
 
 /// The MTU that the bridge has, or will have.

@@ -9,7 +9,7 @@
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
-use crate::net::apply::{self, Source};
+use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::sys::lock::Hold;
@@ -108,6 +108,12 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
             drop(own.take());
             return Ok(());
         };
+        // Who was at it holds the lock while it lives.
+        if journal.moving && apply::settle(&mut netlink, files, &journal)? {
+            files.remove();
+            drop(own.take());
+            return Ok(());
+        }
         if journal.keep {
             drop(own.take());
             return Ok(());
@@ -129,7 +135,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
 
 /// Undoes a journal; for who holds the lock alone.
 fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()> {
-    apply::undo(netlink, journal, Source::Bridge)?;
+    apply::undo(netlink, files, journal)?;
     files.remove();
     Ok(())
 }
@@ -137,7 +143,7 @@ fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()
 /// What `look_after` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A bridge with so many ports beside its uplink. It has a reaper.
+    /// A bridge that so many links need. It has a reaper.
     InUse(usize),
     /// A bridge that is to stay.
     Kept,
@@ -154,6 +160,10 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
         files.remove();
         return Ok(Found::Nothing);
     };
+    if journal.moving && apply::settle(netlink, files, &journal)? {
+        files.remove();
+        return Ok(Found::Undone);
+    }
     match guests(netlink, &journal).map_err(unreadable)? {
         Some(guests) if guests > 0 => {
             if !journal.keep {
@@ -166,12 +176,12 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
     }
 }
 
-/// How many ports the bridge has beside the uplink, whosever they are; `None` where our bridge is gone.
+/// How many links need the bridge, whosever they are; `None` where our bridge is gone.
 fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<usize>> {
     if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
         return Ok(None);
     }
-    Ok(Some(apply::ports_of_others(netlink, journal)?.len()))
+    Ok(Some(apply::users(netlink, journal)?.len()))
 }
 
 /// Sleeps until there is news, for `time` at the most.

@@ -24,4 +24,5 @@ mod rewriting;
 mod shipped;
 mod takeover;
 mod takeover_kills;
+mod takeover_oddities;
 mod tap;

@@ -24,7 +24,7 @@ impl Recover {
         for files in Files::all()? {
             let bridge = files.bridge();
             match reaper::look_after(&mut netlink, &files) {
-                Ok(Found::InUse(guests)) => text += &format!("{bridge} is in use: it has {guests} ports of guests\n"),
+                Ok(Found::InUse(guests)) => text += &format!("{bridge} is in use: by {guests} other links\n"),
                 Ok(Found::Kept) => text += &format!("{bridge} is kept, as was asked for\n"),
                 Ok(Found::Undone) => text += &format!("{bridge} was left behind, and is taken back\n"),
                 Ok(Found::Nothing) => {}

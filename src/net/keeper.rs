@@ -30,7 +30,19 @@ fn networkd(link: &Link) -> Option<String> {
 }
 
 /// DHCP clients, by the names of their programs; `busybox udhcpc` is one too.
-const CLIENTS: [&str; 6] = ["dhclient", "dhcpcd", "dhcpcd-bin", "udhcpc", "dhcp6c", "connmand"];
+const CLIENTS: [&str; 11] = [
+    "dhclient",
+    "dhcpcd",
+    "dhcpcd-bin",
+    "udhcpc",
+    "udhcpc6",
+    "dhcp6c",
+    "odhcp6c",
+    "connmand",
+    "pump",
+    "wickedd-dhcp4",
+    "wickedd-dhcp6",
+];
 
 /// A DHCP client that runs in this network namespace and names the interface, or none: then it is for all of them.
 fn dhcp_client(link: &Link) -> Option<String> {
