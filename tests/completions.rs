@@ -50,9 +50,7 @@ fn texts(lab: &Lab, typed: &str) -> Words {
 fn every_option_command_and_key_is_completed_and_none_that_does_not_exist() {
     let Some(lab) = Lab::new() else { return };
     for entry in entries() {
-        let end_of_options = entry.path.ends_with(" plan").then(|| "--".to_owned());
-        let takes_qemu = entry.options.contains("--").then(|| "--".to_owned());
-        let wanted: Words = entry.options.iter().cloned().chain(end_of_options).chain(takes_qemu).collect();
+        let wanted: Words = entry.options.iter().cloned().chain(entry.end_of_options).collect();
         assert_eq!(texts(&lab, &format!("{} -", entry.path)), wanted, "{}", entry.path);
         let shown = texts(&lab, &format!("{} ", entry.path));
         assert!(entry.subcommands.is_subset(&shown), "{}: {shown:?}", entry.path);
@@ -304,8 +302,7 @@ fn expected() -> Vec<(String, Words)> {
         if !entry.subcommands.is_empty() {
             expected.push((format!("{} ", entry.path), entry.subcommands));
         }
-        let end_of_options = entry.path.ends_with(" plan").then(|| "--".to_owned());
-        expected.push((format!("{} --", entry.path), entry.options.into_iter().chain(end_of_options).collect()));
+        expected.push((format!("{} --", entry.path), entry.options.into_iter().chain(entry.end_of_options).collect()));
     }
     expected
 }

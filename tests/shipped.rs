@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) path: String,
     pub(crate) subcommands: Words,
     pub(crate) options: Words,
+    /// `--`, if the words behind it are those of qemu-kvm.
+    pub(crate) end_of_options: Option<String>,
 }
 
 pub(crate) fn entries() -> Vec<Entry> {
@@ -60,7 +62,9 @@ pub(crate) fn entries() -> Vec<Entry> {
         let options = options.map(|long| format!("--{long}")).collect();
         let shown = || command.get_subcommands().filter(|command| !command.is_hide_set());
         let subcommands = words(shown().map(clap::Command::get_name));
-        entries.push(Entry { path: path.clone(), subcommands, options });
+        let takes_qemu = command.get_positionals().any(clap::Arg::is_last_set);
+        let end_of_options = takes_qemu.then(|| "--".to_owned());
+        entries.push(Entry { path: path.clone(), subcommands, options, end_of_options });
         shown().for_each(|command| walk(command, &path, entries));
     }
     let mut definition = kvm_bridge::cli::definition();
