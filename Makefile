@@ -100,7 +100,8 @@ package-deb: ZSHDIR = /usr/share/zsh/vendor-completions
 package-%: TREE = target/package/$*
 package-%: all
 	rm -rf $(TREE)
-	$(MAKE) --no-print-directory install DESTDIR=$(TREE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge ZSHDIR='$(ZSHDIR)'
+	$(MAKE) --no-print-directory install DESTDIR=$(TREE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge \
+		LIBEXECDIR=/usr/lib/kvm-bridge ZSHDIR='$(ZSHDIR)'
 	mv $(TREE)/usr/share/doc/kvm-bridge/CHANGELOG.md $(TREE)/usr/share/doc/kvm-bridge/changelog
 	gzip -9n $(TREE)/usr/share/man/man*/* $(TREE)/usr/share/doc/kvm-bridge/changelog
 	$(INSTALL) -D -m 644 completions/kvm-bridge.load.bash $(TREE)/etc/bash_completion.d/kvm-bridge
@@ -109,10 +110,17 @@ package-%: all
 deb: package-deb $(CARGO_DEB)
 	# Debian has the licences' texts in one place for all.
 	rm target/package/deb/usr/share/doc/kvm-bridge/LICENSE-*
-	$(CARGO_DEB) --no-build --no-strip --output target/ $(DEB_FLAGS)
+	$(CARGO_DEB) --quiet --no-build --no-strip --output target/ $(DEB_FLAGS)
 
 rpm: package-rpm $(CARGO_RPM)
-	$(CARGO_RPM) --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
+	echo 'assets = [' >target/package/rpm.toml
+	cd target/package/rpm && find etc usr ! -type d | sort | while read -r file; do \
+		mode=$$(stat --dereference --format=%a "$$file"); \
+		case $$file in etc/*) config=', config = "noreplace"' ;; *) config= ;; esac; \
+		echo "{ source = \"target/package/rpm/$$file\", dest = \"/$$file\", mode = \"$$mode\"$$config },"; \
+	done >>../rpm.toml
+	echo ']' >>target/package/rpm.toml
+	$(CARGO_RPM) --metadata-overwrite target/package/rpm.toml --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
 
 $(CARGO_DEB):
 	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deb@3.8.0
