@@ -18,13 +18,16 @@ BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
+UNITDIR = $(PREFIX)/lib/systemd/system
+LIBEXECDIR = $(PREFIX)/libexec
 
 CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
-MANUALS = qemu-kvm-bridge.1 kvm-bridge.1 kvm-bridge.conf.5
+HELPER = kvm-bridge-helper
+MANUALS = qemu-kvm-bridge.1 kvm-bridge.1 kvm-bridge.conf.5 kvm-bridge-helper.8
 PAGES = $(wildcard docs/*.md)
-DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
 	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
 	tests/packages_installed
@@ -58,7 +61,7 @@ demo:
 check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
@@ -70,12 +73,13 @@ bench-takeover:
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench takeover
 
 install:
-	@for program in $(PROGRAMS); do \
+	@for program in $(PROGRAMS) $(HELPER); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SHIMDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SHIMDIR) $(LIBEXECDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR)/docs $(UNITDIR))
 	$(INSTALL) -m 755 target/release/kvm-bridge $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 target/release/qemu-kvm $(DESTDIR)$(SHIMDIR)
+	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
 	for page in $(MANUALS); do \
 		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
 	done
@@ -85,14 +89,17 @@ install:
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
 	ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
-	$(INSTALL) -m 644 $(DOCUMENTS) $(PAGES) $(DESTDIR)$(DOCDIR)
+	$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
+	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
+	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm
+	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm $(DESTDIR)$(LIBEXECDIR)/$(HELPER)
 	for page in $(MANUALS); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	test $(PREFIX) = /usr || rm -f $(DESTDIR)$(BASHDIR)/qemu-kvm
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 # What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
 package-%: ZSHDIR = /usr/share/zsh/site-functions

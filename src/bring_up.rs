@@ -4,6 +4,10 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
+pub mod down;
+pub mod up;
+
+use crate::announce::Announcer;
 use crate::argv::Line;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -21,6 +25,7 @@ use crate::request::Nic;
 use crate::step::{Step, Tap};
 use crate::sys::lock::{self, Hold};
 use crate::sys::{process, tap};
+use crate::unprivileged;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
@@ -31,8 +36,8 @@ use std::time::Duration;
 /// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
 #[derive(Debug)]
 pub struct Applied {
-    lease: Lease,
-    taps: Vec<OwnedFd>,
+    pub(crate) lease: Lease,
+    pub(crate) taps: Vec<OwnedFd>,
     /// What people should know of: sentences.
     pub news: Vec<String>,
 }
@@ -58,9 +63,16 @@ impl Applied {
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     if !process::can_change_network() {
+        if !process::is_root() {
+            return unprivileged::bring_up(line, config);
+        }
         let what =
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
         return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
+    }
+    if let Some(nic) = line.nics.iter().find(|nic| nic.announce && !process::can_watch()) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
     }
     process::hold_standard_places()?;
     reaper::ensure_all()?;
@@ -73,9 +85,16 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
+    let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
+    let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => Ok(Applied { lease, taps, news: made.news }),
+        Ok(taps) => {
+            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+                made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
+            }
+            Ok(Applied { lease, taps, news: made.news })
+        }
         Err(error) => {
             made.take_back();
             Err(error)
@@ -83,7 +102,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     }
 }
 
-fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
+/// Takes the addresses of a VM on bridges that were looked at.
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
     let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.
@@ -220,6 +240,8 @@ struct Made {
     ours: Vec<(Journal, Files)>,
     set_up: Vec<u32>,
     news: Vec<String>,
+    /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
+    announced: Vec<(IfName, Mac)>,
 }
 
 impl Made {
@@ -259,7 +281,7 @@ impl Made {
                     files.write(&journal)?;
                 }
                 if !journal.keep {
-                    reaper::ensure(&plan.bridge, files)?;
+                    self.ensure_reaper(&plan.bridge, files)?;
                 }
                 self.set_up(plan, link.index)
             }
@@ -277,7 +299,7 @@ impl Made {
         self.forget_stale(files)?;
         let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
         if !keep {
-            reaper::ensure(&plan.bridge, files)?;
+            self.ensure_reaper(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
@@ -303,6 +325,15 @@ impl Made {
             // The reaper tries again.
             Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// A reaper that is started announces, too.
+    fn ensure_reaper(&mut self, bridge: &IfName, files: &Files) -> Result<()> {
+        let cards = self.announced.iter().filter(|(on, _)| on == bridge).map(|(_, mac)| *mac);
+        if reaper::ensure_announcing(bridge, files, &cards.collect::<Vec<Mac>>())? {
+            self.announced.retain(|(on, _)| on != bridge);
+        }
+        Ok(())
     }
 
     /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this
@@ -391,6 +422,12 @@ impl Made {
                 self.set_up.push(found.index);
             }
             Some(_) => {}
+        }
+        if self.announced.contains(&(tap.bridge.clone(), mac)) {
+            let listen = Announcer::on_tap(&mut self.netlink, &name, &tap.bridge, mac, vm);
+            let announcer =
+                listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
+            announcer.leave_behind()?;
         }
         Ok(descriptor)
     }

@@ -3,6 +3,8 @@
 //! Root's is the system's alone; a user's own comes before it. An unknown key is an error with its line: a setting that
 //! is silently not there is worse than none.
 
+pub mod save;
+
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
 use crate::request::{Uplink, is_model, is_mtu};
@@ -40,6 +42,9 @@ pub struct Bridge {
     /// Its MTU in bytes.
     #[serde(default, deserialize_with = "mtu")]
     pub mtu: Option<u32>,
+    /// Persistent TAPs on it, each with the user that it belongs to; where the bridge is made to stay, they are made too.
+    #[serde(default)]
+    pub taps: BTreeMap<IfName, String>,
 }
 
 fn mtu<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u32>, D::Error> {
@@ -84,7 +89,7 @@ impl Config {
     fn read(path: &Path) -> Result<Self> {
         match std::fs::read(path) {
             Ok(text) => Self::parse_bytes(&text).map_err(|why| {
-                let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep and mtu.";
+                let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, mtu and taps.";
                 Error::new(format!("{}: {why}", path.display()), remedy)
             }),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

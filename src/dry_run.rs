@@ -10,15 +10,54 @@ use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
+use crate::sys::process;
+use crate::unprivileged::{Way, ways};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
+/// What a launch would do.
+#[derive(Debug)]
+pub struct Launch {
+    /// By which way, where there is something to be said of it: lines.
+    pub notes: Vec<String>,
+    /// The commands that set the network up.
+    pub commands: Vec<Vec<String>>,
+    /// QEMU's own.
+    pub qemu: Vec<OsString>,
+    /// Whether a MAC in it is only an example: the first start makes another.
+    pub has_example: bool,
+}
+
+impl Launch {
+    /// The commands, one a line, for a shell; QEMU's is the last.
+    pub fn text(&self) -> String {
+        let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
+        for command in &self.commands {
+            let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
+            let _ = writeln!(text, "{}", words.join(" "));
+        }
+        if self.has_example {
+            text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+        }
+        let words: Vec<String> = self.qemu.iter().map(|word| quote(word)).collect();
+        let _ = writeln!(text, "{}", words.join(" "));
+        text
+    }
+}
+
 /// The commands, one a line, for a shell; QEMU's is the last.
 pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
+    launch(line, config, qemu).map(|launch| launch.text())
+}
+
+/// Finds out what a launch would do.
+pub fn launch(line: &Line, config: &Config, qemu: &Qemu) -> Result<Launch> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
+    let is_rootless = !process::can_change_network() && !process::is_root();
+    let without_root = is_rootless.then(|| ways(&mut netlink, &line.nics, config));
     let host = observe(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
@@ -28,23 +67,38 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let mut text = String::new();
+    let qemus = |backends| qemus(line, config, qemu, ids, backends, &macs);
+    let has_example = known.contains(&None);
+    if let Some(Ok((_, ways))) = &without_root {
+        let notes = ways.iter().map(Way::to_string).collect();
+        let backends = ways.iter().map(Way::backend).collect();
+        return Ok(Launch { notes, commands: Vec::new(), qemu: qemus(backends), has_example });
+    }
+    let notes = match without_root {
+        Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
+        _ if process::is_root() => Vec::new(),
+        _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
+    };
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
-    for command in steps.chain(taps) {
-        let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
-        let _ = writeln!(text, "{}", words.join(" "));
-    }
-    if known.contains(&None) {
-        text += "# The MAC below is an example: the first start makes one and keeps it.\n";
-    }
+    let commands = steps.chain(taps).collect();
     let backends = names.into_iter().map(Backend::Name).collect();
-    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
+    Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
+}
+
+/// QEMU's own line.
+fn qemus(
+    line: &Line,
+    config: &Config,
+    qemu: &Qemu,
+    ids: Vec<String>,
+    backends: Vec<Backend>,
+    macs: &[Mac],
+) -> Vec<OsString> {
+    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, macs);
     let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
-    let words: Vec<String> = words.map(|word| quote(&word)).collect();
-    let _ = writeln!(text, "{}", words.join(" "));
-    Ok(text)
+    words.collect()
 }
 
 /// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.

@@ -119,6 +119,11 @@ impl Journal {
         })
     }
 
+    /// Whether it took the interface of this index.
+    pub fn took(&self, index: u32) -> bool {
+        self.taken().any(|taken| taken.index == index)
+    }
+
     /// The bridge, as one end of a move.
     pub fn end(&self) -> End<'_> {
         End { index: self.index, name: &self.bridge }
@@ -252,6 +257,11 @@ impl Files {
     /// Leaves an error for people to find: the reaper has no terminal.
     pub fn complain(&self, error: &Error) {
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
+    }
+
+    /// The error that was left.
+    pub fn complaint(&self) -> Option<String> {
+        fs::read_to_string(self.path("error")).ok()
     }
 
     /// Deletes them all; for who holds the lock alone.

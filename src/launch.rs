@@ -120,13 +120,14 @@ fn is_program(path: &Path, metadata: &Metadata) -> bool {
 /// Where the shim is, seen from the folder of `kvm-bridge`, which looks for the same QEMU.
 const SHIMS: [&str; 2] = ["qemu-kvm", "../lib/kvm-bridge/qemu-kvm"];
 
-/// Whether a file is the program that runs, or its shim: links, symbolic or hard, do not hide it.
+/// Whether a file is the program that runs, or the shim beside `kvm-bridge`: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
     let own = Path::new("/proc/self/exe");
-    let folder = own.read_link().unwrap_or_default();
-    let shims = SHIMS.iter().filter_map(|shim| Some(folder.parent()?.join(shim)));
-    let mut ours = std::iter::once(own.to_owned()).chain(shims);
-    ours.any(|own| own.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino())))
+    let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    let folder = own.canonicalize().map(|own| own.with_file_name("")).unwrap_or_default();
+    is(own)
+        || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge"))
+            && SHIMS.iter().any(|shim| is(&folder.join(shim)))
 }
 
 /// QEMU's name for the machine that this program was built for.

@@ -50,6 +50,11 @@ impl VmKey {
         })
     }
 
+    /// The key itself, as records have it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// What people call it: the text behind the kind.
     pub fn display(&self) -> &str {
         match self.0.split_once(':') {
@@ -136,6 +141,13 @@ impl Store {
             Some(folder) => Ok(Self { folder: folder.to_owned() }),
             None => Err(Error::new("there is no home folder to keep MAC addresses in", "Set HOME.")),
         }
+    }
+
+    /// Those of root's VMs and of the calling user's.
+    pub fn everybodys() -> Vec<Self> {
+        let system = Self { folder: SYSTEM.into() };
+        let own = Self::open().ok().filter(|own| own.folder != system.folder);
+        std::iter::once(system).chain(own).collect()
     }
 
     fn file(&self, vm: &VmKey, end: &str) -> PathBuf {

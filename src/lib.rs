@@ -13,23 +13,33 @@
 //! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
+//! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
+//! `kvm-bridge-helper`, the only privileged program, which [`setup`] installs.
+//!
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
 //! [`complete`] answers the shells' completions, for our own words and for QEMU's.
+//! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
+//! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
+//! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
 //!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
 //! [`step`], [`name`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
+pub mod announce;
 pub mod argv;
 pub mod bring_up;
 pub mod cli;
 pub mod complete;
 pub mod config;
+pub mod doctor;
 pub mod dry_run;
 pub mod error;
 pub mod help;
+pub mod helper;
+pub mod holders;
 pub mod host;
 pub mod journal;
 pub mod launch;
@@ -41,8 +51,14 @@ pub mod net;
 pub mod optstr;
 pub mod out;
 pub mod plan;
+pub mod ports;
+pub mod qemu_line;
 pub mod reaper;
 pub mod request;
+pub mod setup;
 pub mod shim;
 pub mod step;
+pub mod style;
 pub mod sys;
+pub mod unprivileged;
+pub mod watch;

@@ -94,6 +94,7 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             uplink: its().find_map(|nic| nic.uplink.clone()),
             keep: its().find_map(|nic| nic.keep),
             mtu: its().find_map(|nic| nic.mtu),
+            ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
         wishes.push(Wish {

@@ -45,11 +45,13 @@ pub struct Nic {
     pub mtu: Option<u32>,
     /// `force=`: to take an uplink that somebody else looks after.
     pub force: bool,
+    /// `announce=`: to tell the address that the guest gets.
+    pub announce: bool,
 }
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 9] = [
+pub const KEYS: [(&str, &str, &str); 10] = [
     (
         "uplink",
         "IFACE|auto|none",
@@ -63,6 +65,7 @@ pub const KEYS: [(&str, &str, &str); 9] = [
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
     ("force", "on|off", "on: take the uplink though a network manager or DHCP client looks after it"),
+    ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
 ];
 
 impl Nic {
@@ -93,6 +96,7 @@ impl Nic {
             keep: None,
             mtu: None,
             force: false,
+            announce: false,
         };
         let mut seen = HashSet::new();
         for optstr::Param { key, value } in params {
@@ -141,6 +145,7 @@ impl Nic {
             "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
+            "announce" => self.announce = switch(value).ok_or_else(wrong)?,
             "force" => self.force = switch(value).ok_or_else(wrong)?,
             "mtu" => match value.parse() {
                 Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),

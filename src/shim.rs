@@ -9,7 +9,7 @@ use crate::bring_up::{Applied, bring_up};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::launch::{self, Qemu};
-use crate::{dry_run, out, reaper};
+use crate::{announce, dry_run, out, reaper};
 use std::env;
 use std::ffi::OsString;
 
@@ -17,6 +17,9 @@ use std::ffi::OsString;
 pub fn main(words: Vec<OsString>) -> i32 {
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return reaper::main(&words);
+    }
+    if words.first().is_some_and(|name| name == announce::NAME) {
+        return announce::main(&words);
     }
     match run(words).and_then(|text| out::print(&text)) {
         Ok(()) => 0,

@@ -259,6 +259,15 @@ fn packages_have_the_version_of_the_programs() {
     assert!(changelog.starts_with(&format!("kvm-bridge ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
 }
 
+#[test]
+fn the_unit_brings_up_and_takes_down_what_its_name_says() {
+    let unit = read("kvm-bridge@.service");
+    for (key, command) in [("ExecStart", "up"), ("ExecStop", "down")] {
+        assert!(unit.contains(&format!("\n{key}=/usr/local/bin/kvm-bridge {command} %i\n")), "{unit}");
+        assert!(entries().iter().any(|entry| entry.path == format!("kvm-bridge {command}")));
+    }
+}
+
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("read the sources").flatten().map(|entry| entry.path());
     let text =

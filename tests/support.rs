@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod command;
+pub mod frames;
 pub mod lab;
 pub mod lan;
 pub mod namespaces;
@@ -16,6 +17,7 @@ pub mod record;
 pub mod shell;
 pub mod snapshot;
 pub mod state;
+pub mod user;
 pub mod wait;
 
 pub use lab::Lab;

@@ -5,16 +5,24 @@
 
 mod support;
 
+mod announce;
 mod bad_input;
 mod completions;
 mod concurrency;
 mod docs;
+mod doctor;
 mod dry_run;
 mod ends;
 mod finding_qemu;
 mod guests;
+mod helper;
+mod helper_attacked;
+mod install;
+mod ip;
 mod joining;
+mod json;
 mod laboratory;
+mod libvirt;
 mod licences;
 mod macs;
 mod making;
@@ -22,7 +30,10 @@ mod pass_through;
 mod reaper;
 mod rewriting;
 mod shipped;
+mod status;
 mod takeover;
 mod takeover_kills;
 mod takeover_oddities;
 mod tap;
+mod unprivileged;
+mod up_down;

@@ -9,6 +9,7 @@ use crate::optstr;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 /// The device that the guest sees where nothing else is asked for; every Linux since 2.4 has its driver.
 pub const DEFAULT_MODEL: &str = "e1000";
@@ -20,6 +21,8 @@ pub enum Backend {
     Fd(RawFd),
     /// It opens a persistent TAP by its name, as a person would tell it to.
     Name(IfName),
+    /// It calls this helper for a TAP on this bridge, likewise.
+    Helper(PathBuf, IfName),
 }
 
 /// One network card for QEMU.
@@ -62,6 +65,10 @@ fn words_of(netdev: &Netdev) -> Vec<OsString> {
     let id = &netdev.id;
     let backend = match &netdev.backend {
         Backend::Fd(fd) => format!("tap,id={id},fd={fd}"),
+        Backend::Helper(helper, bridge) => {
+            let helper = optstr::escape(&helper.to_string_lossy());
+            format!("bridge,id={id},br={},helper={helper}", optstr::escape(bridge.as_str()))
+        }
         Backend::Name(name) => {
             format!("tap,id={id},ifname={},script=no,downscript=no", optstr::escape(name.as_str()))
         }

@@ -8,10 +8,17 @@ use std::fmt::Write;
 
 /// The arguments of `kvm-bridge mac`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Mac {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge mac list
+  kvm-bridge mac forget alice
+Exit status: 0, or 125 where there is no such VM, or a file of one is damaged.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -25,6 +32,9 @@ enum Command {
     Forget {
         /// The VM, as 'kvm-bridge mac list' calls it
         vm: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -43,7 +53,10 @@ impl Mac {
                     }
                 }
             }
-            Command::Forget { vm } => store.forget(&vm).map(|vm| format!("forgot {vm}\n")),
+            Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
+                true => super::json(&serde_json::json!({ "forgot": vm })),
+                false => format!("forgot {vm}\n"),
+            }),
         }
     }
 }

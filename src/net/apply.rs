@@ -200,7 +200,7 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result
 /// The links that need the bridge, whosever they are: its ports beside the uplink, else what stands on it.
 pub fn users(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> {
     let mut ports = netlink.ports(journal.index)?;
-    ports.retain(|port| !journal.taken().any(|taken| taken.index == port.index));
+    ports.retain(|port| !journal.took(port.index));
     if ports.is_empty() { netlink.stacked_on(journal.index) } else { Ok(ports) }
 }
 
@@ -232,10 +232,7 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
 
 fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
     match netlink.link_at(journal.index)? {
-        Some(link) if journal.owns(&link) => {
-            let delete = LinkUnspec::new_with_index(link.index).build();
-            only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
-        }
+        Some(link) if journal.owns(&link) => delete_link(netlink, link.index),
         _ => Ok(()),
     }
 }
@@ -399,6 +396,17 @@ pub fn plug(netlink: &mut Netlink, tap: &Tap, name: &IfName, mac: Mac, alias: &s
     }
     answers.into_iter().collect::<io::Result<Vec<()>>>().map_err(failed)?;
     Ok(())
+}
+
+/// Takes a port off its bridge.
+pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).nocontroller().build())])?)
+}
+
+/// Deletes a link, if it is there.
+pub fn delete_link(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let delete = LinkUnspec::new_with_index(index).build();
+    only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
 }
 
 fn set(message: LinkMessage) -> Request {

@@ -17,6 +17,22 @@ pub fn can_change_network() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
 }
 
+/// Whether this process may watch interfaces with packet sockets.
+pub fn can_watch() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_RAW))
+}
+
+/// Whether the effective user is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether nothing that this process executes gets more rights than it has (PR_SET_NO_NEW_PRIVS).
+pub fn has_no_new_privs() -> bool {
+    nix::sys::prctl::get_no_new_privs().unwrap_or_default()
+}
+
 /// Lets a descriptor live on through exec, under its number.
 pub fn inherit(file: &impl AsFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -56,10 +72,28 @@ pub fn inherited() -> File {
     File::from(unsafe { OwnedFd::from_raw_fd(INHERITED) })
 }
 
-/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder,
-/// with /dev/null as its three standard files, an empty environment, no signal blocked, and no descriptor of ours but
-/// `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if it has not.
-pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
+/// What a process that stays behind has for its stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// /dev/null, as for its other standard files.
+    Null,
+    /// The caller's.
+    Callers,
+}
+
+/// Has /dev/null for stderr from here on: nobody waits for the end of this process.
+pub fn let_go_of_stderr() {
+    if let Ok(null) = open_null() {
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder, with
+/// /dev/null as its standard files (unless it is to have the caller's stderr), an empty environment, no signal blocked,
+/// and no descriptor of ours but `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if
+/// it has not.
+pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result<()> {
+    let file = file.as_fd();
     let cannot = |error: nix::Error| {
         let what = format!("cannot start the process that tidies up: {}", error.desc());
         let remedy = match error {
@@ -74,7 +108,7 @@ pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
     // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
     match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
-            let error = match become_detached(&words, file, &null, &child_news) {
+            let error = match become_detached(&words, file, stderr, &null, &child_news) {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -98,7 +132,13 @@ pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
 }
 
 /// The child's part: forks once more and executes. Returns only when something failed.
-fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) -> nix::Result<Infallible> {
+fn become_detached(
+    words: &[CString],
+    file: BorrowedFd,
+    stderr: Stderr,
+    null: &File,
+    news: &OwnedFd,
+) -> nix::Result<Infallible> {
     /// Where the pipe that tells of failure is, until exec closes it.
     const NEWS: RawFd = INHERITED + 1;
     nix::unistd::setsid()?;
@@ -113,7 +153,7 @@ fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) 
     unsafe {
         let above = |fd: RawFd| nix::Error::result(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, NEWS + 1));
         let (file, null, news) = (above(file.as_raw_fd())?, above(null.as_raw_fd())?, above(news.as_raw_fd())?);
-        for standard in 0..3 {
+        for standard in 0..if stderr == Stderr::Null { 3 } else { 2 } {
             nix::Error::result(libc::dup2(null, standard))?;
         }
         nix::Error::result(libc::dup2(file, INHERITED))?;
@@ -128,10 +168,11 @@ fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) 
     nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
 }
 
-/// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass.
+/// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass; and a reader that has
+/// gone.
 pub fn ignore_requests_to_end() {
     use nix::sys::signal::{SigHandler, Signal, signal};
-    for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
         // SAFETY: to ignore it is no function of ours.
         let _ = unsafe { signal(request, SigHandler::SigIgn) };
     }

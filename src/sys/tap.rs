@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The device that TAPs are made with.
-const DEVICE: &str = "/dev/net/tun";
+pub const DEVICE: &str = "/dev/net/tun";
 
 /// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
 mod ioctl {

@@ -7,6 +7,7 @@
 //! - `hold` stays until a signal ends it, `hold:MS` for that long; neither for ever;
 //! - `daemonize` goes on in a child, while the first process exits 0, as QEMU's own `-daemonize`;
 //! - `arp:IP` asks for that address through every TAP it was given, as a guest's NIC would, and notes who answered;
+//! - `send:HEX` sends that frame four times a second for a quarter of a minute;
 //! - `answer:IP` is a guest that has this address: it answers such questions until a signal ends it.
 //!
 //! It has a C `main`, because the one of Rust's runtime would ignore SIGPIPE and open descriptors 0 to 2 again before
@@ -58,6 +59,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             "hold" if object.is_empty() => sleep(FOR_EVER),
             "hold" => sleep(Duration::from_millis(object.parse().expect("hold: takes milliseconds"))),
             "daemonize" => daemonize(),
+            "send" => send(&nics(&argv), object),
             "answer" => answer(&nics(&argv), object.parse().expect("answer: takes an IPv4 address")),
             _ => panic!("FAKE_QEMU_THEN has an unknown word: {deed}"),
         }
@@ -226,6 +228,16 @@ impl Nic {
                 return Some(packet[self.header..length].to_vec());
             }
         }
+    }
+}
+
+/// Sends a frame, in hexadecimal, from each card four times a second for a quarter of a minute.
+fn send(nics: &[Nic], frame: &str) {
+    let byte = |at: usize| u8::from_str_radix(&frame[at..at + 2], 16).expect("send: takes hexadecimal");
+    let frame: Vec<u8> = (0..frame.len()).step_by(2).map(byte).collect();
+    for _ in 0..60 {
+        nics.iter().for_each(|nic| nic.send(&frame));
+        sleep(Duration::from_millis(250));
     }
 }
 

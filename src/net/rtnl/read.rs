@@ -196,7 +196,7 @@ fn place(body: &[u8]) -> Vec<u8> {
 }
 
 /// Text up to the final NUL.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
 }
 
@@ -204,7 +204,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
 }
 
-fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|found| found.kind() == kind).map(value_of)
 }
 
@@ -216,7 +216,7 @@ fn value_of<'a>(attribute: NlaBuffer<&'a [u8]>) -> &'a [u8] {
 }
 
 /// A struct ifinfomsg and its attributes (linux/if_link.h).
-fn parse_link(body: &[u8]) -> Option<Link> {
+pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
     const ARPHRD_ETHER: u16 = 1;
     let flags = u32_at(body, 8)?;
     let mut link = Link {
@@ -261,7 +261,7 @@ fn parse_kind(info: &[u8]) -> Kind {
 }
 
 /// Asks again while others make changes in the midst of an answer (`ResourceBusy`).
-fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..50 {
         match ask() {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}

@@ -1,4 +1,5 @@
 //! A program that starts as C programs do.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;

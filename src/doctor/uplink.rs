@@ -1,0 +1,102 @@
+//! The way to the network: that of a bridge that is there, or that one would have.
+
+use super::{Check, Patient, Verdict};
+use crate::net::keeper::keeper;
+use crate::net::observe::observe;
+use crate::plan::plan;
+use crate::ports::{Bridge, Role};
+use crate::request::Nic;
+use crate::step::Step;
+
+const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
+
+pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for bridge in &patient.bridges {
+        checks.extend(of_bridge(bridge).into_iter().map(|check| check.of(&bridge.detail.link.name)));
+    }
+    let missing = patient.missing.clone();
+    for nic in missing {
+        checks.extend(of_missing(patient, &nic).into_iter().map(|check| check.of(&nic.bridge)));
+    }
+    checks
+}
+
+fn of_bridge(bridge: &Bridge) -> Vec<Check> {
+    let name = &bridge.detail.link.name;
+    let mut checks = Vec::new();
+    if !bridge.detail.link.is_up {
+        let saw = format!("{name} is down");
+        checks.push(Check::failure(
+            "bridge",
+            saw,
+            "A bridge that is down forwards nothing.",
+            format!("ip link set dev {name} up"),
+        ));
+    }
+    // On somebody else's bridge a port that is no TAP may be the way out as well.
+    let mut uplinks = bridge.ports.iter().filter(|port| port.role == Role::Uplink).peekable();
+    if uplinks.peek().is_none() {
+        let others: Vec<&str> =
+            bridge.ports.iter().filter(|port| !port.is_tap()).map(|port| port.detail.link.name.as_str()).collect();
+        checks.push(match others.as_slice() {
+            [] => Check::ok("uplink", format!("{name} has none: its guests and the host are among themselves"), WHY),
+            others => Check::ok("uplink", format!("{name} has the ports {}", others.join(", ")), WHY),
+        });
+    }
+    for port in bridge.ports.iter().filter(|port| !port.is_tap()) {
+        let link = &port.detail.link;
+        let keeper = keeper(link).filter(|_| bridge.journal.is_some() && port.role == Role::Uplink);
+        checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
+            (false, ..) => Check::failure(
+                "uplink",
+                format!("{} is down", link.name),
+                WHY,
+                format!("ip link set dev {} up", link.name),
+            ),
+            (_, false, _) => Check::failure(
+                "uplink",
+                format!("{} has no carrier: nobody is at the other end of its cable", link.name),
+                WHY,
+                format!("Plug the cable in, then see: ip -br link show dev {}", link.name),
+            ),
+            (_, _, Some(keeper)) => Check::warning(
+                "uplink",
+                format!("{} is a port, and {keeper} looks after it still", link.name),
+                "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
+                format!("kvm-bridge down {name}   (and have {keeper} make the bridge)"),
+            ),
+            _ if port.role != Role::Uplink => continue,
+            _ => Check::ok("uplink", format!("{} is up and has a carrier", link.name), WHY),
+        });
+    }
+    checks
+}
+
+/// A bridge that is not there is planned for, as a guest's start would.
+fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
+    const NEW: &str = "The bridge is not there: a guest's start would make it, with this uplink.";
+    let nics = std::slice::from_ref(nic);
+    let planned = observe(&mut patient.netlink, nics, &patient.config)
+        .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
+    let (plan, _) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return vec![Check::of_error("uplink", Verdict::Failure, &error, NEW)],
+    };
+    let taken = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
+        Step::TakeUplink { uplink, index, .. } => Some((uplink, *index)),
+        _ => None,
+    });
+    let Some((uplink, index)) = taken else {
+        return vec![Check::ok("uplink", format!("{} would be made without one", nic.bridge), NEW)];
+    };
+    let details = patient.netlink.details().unwrap_or_default();
+    let found = details.into_iter().find(|detail| detail.link.index == index);
+    vec![match found {
+        Some(detail) if detail.link.is_up && !detail.has_carrier => {
+            let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
+            Check::failure("uplink", saw, NEW, format!("Plug the cable in, then see: ip -br link show dev {uplink}"))
+        }
+        _ => Check::ok("uplink", format!("{uplink} can be taken, with all that the host has on it"), NEW),
+    }]
+}
