@@ -160,6 +160,9 @@ impl Host {
         lab.ip("link set eth1 up");
         lab.settle();
         lab.lan.serve_dhcp().then_some(())?;
+        let users = fs::read_to_string("/etc/passwd").expect("read the users");
+        fs::remove_file("/etc/passwd").expect("remove a link");
+        fs::write("/etc/passwd", format!("{users}alice:x:1234:1234::/:/bin/sh\n")).expect("add a user");
         let home = lab.new_file("home");
         fs::create_dir_all(home.join("bin")).expect("make a folder");
         let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest");
@@ -173,6 +176,9 @@ impl Host {
         }
         let host = Self { lab, home };
         host.program("sudo", "exec \"$@\"");
+        // A machine that cannot be reached from here, and an init that does not run here.
+        host.program("ssh", "exit 0");
+        host.program("systemctl", "exit 0");
         host.program("some-script-that-calls-qemu-kvm", "exec qemu-kvm disk.qcow2");
         host.program(
             "qemu",
