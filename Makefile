@@ -1,6 +1,8 @@
 # make            builds the programs
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
+# make bench      measures everything beside other ways, as root; RUNS=40; bench-docs puts the figures into docs/
+# make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
@@ -30,12 +32,16 @@ PAGES = $(wildcard docs/*.md)
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
 	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
-	tests/packages_installed
+	tests/packages_installed $(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
+
+# The shim runs for a millisecond, a third of which would be the dynamic linker's. Static where the C library is there as
+# libc.a; position-independent all the same.
+STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feature=+crt-static)
 
 # Where it was built is no part of what was built.
 REMAP = --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/kvm-bridge
@@ -45,10 +51,13 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest demo check bench-takeover install uninstall deb rpm check-packages reproducible clean
+.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall deb rpm check-packages reproducible clean
 
+all: export RUSTFLAGS += $(REMAP)
 all:
-	RUSTFLAGS='$(RUSTFLAGS) $(REMAP)' $(CARGO) build --release --locked --bins
+	$(CARGO) rustc --release --locked --bin qemu-kvm -- $(STATIC)
+	$(CARGO) build --release --locked --bin kvm-bridge
+	$(CARGO) build --release --locked --package kvm-bridge-helper
 
 guest:
 	tests/guest/build target/guest
@@ -62,10 +71,23 @@ check:
 	tests/packages check
 	$(MAKE) --no-print-directory guest
 	$(CARGO) fmt --all --check
+	tests/clients/build target
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked
+
+# The programs that are measured are those that are installed; the measuring one is built as the tests are.
+bench bench-docs: all
+	tests/packages bench
+	$(CC) -O2 -Wall -Wextra -static -s -o target/floor benches/floor.c
+	OUT=$(if $(filter bench-docs,$@),docs,target/bench) \
+		$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --profile dev --bench bench
+
+soak: all
+	tests/packages demo
+	$(CC) -O2 -Wall -Wextra -static -s -o target/floor benches/floor.c
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --profile dev --bench soak
 
 bench-takeover:
 	tests/packages demo
@@ -105,6 +127,8 @@ uninstall:
 package-%: ZSHDIR = /usr/share/zsh/site-functions
 package-deb: ZSHDIR = /usr/share/zsh/vendor-completions
 package-%: TREE = target/package/$*
+# Distributions do not want static programs.
+package-%: STATIC =
 package-%: all
 	rm -rf $(TREE)
 	$(MAKE) --no-print-directory install DESTDIR=$(TREE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge \

@@ -8,9 +8,9 @@ pub mod down;
 pub mod up;
 
 use crate::announce::Announcer;
-use crate::argv::Line;
+use crate::argv::{Backend, Line};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::lease::{Lease, Store, VmKey};
@@ -21,7 +21,7 @@ use crate::net::observe::{observe, unreadable};
 use crate::net::{gateway, rtnl::Netlink};
 use crate::plan::{BridgePlan, Plan, plan};
 use crate::reaper;
-use crate::request::Nic;
+use crate::request::{Nic, Queues, Vhost};
 use crate::step::{Step, Tap};
 use crate::sys::lock::{self, Hold};
 use crate::sys::{process, tap};
@@ -37,15 +37,22 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Applied {
     pub(crate) lease: Lease,
-    pub(crate) taps: Vec<OwnedFd>,
+    /// For each network card the queues of its TAP.
+    pub(crate) taps: Vec<Vec<OwnedFd>>,
+    /// For each /dev/vhost-net once for each queue, or never.
+    pub(crate) vhosts: Vec<Vec<File>>,
     /// What people should know of: sentences.
     pub news: Vec<String>,
 }
 
 impl Applied {
-    /// The TAPs' descriptors, in the order of the network cards.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.taps.iter().map(AsRawFd::as_raw_fd)
+    /// The descriptors, in the order of the network cards.
+    pub fn backends(&self) -> Vec<Backend> {
+        fn numbers(files: &[impl AsRawFd]) -> Vec<RawFd> {
+            files.iter().map(AsRawFd::as_raw_fd).collect()
+        }
+        let cards = self.taps.iter().zip(&self.vhosts);
+        cards.map(|(taps, vhosts)| Backend::Inherited { queues: numbers(taps), vhost: numbers(vhosts) }).collect()
     }
 
     /// The guest's addresses, in the same order.
@@ -56,7 +63,8 @@ impl Applied {
     /// Lets all of it live on through exec.
     pub fn pass_on(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;
-        self.taps.iter().try_for_each(process::inherit)
+        self.taps.iter().flatten().try_for_each(process::inherit)?;
+        self.vhosts.iter().flatten().try_for_each(process::inherit)
     }
 }
 
@@ -76,9 +84,12 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     }
     process::hold_standard_places()?;
     reaper::ensure_all()?;
-    let mut devices = Vec::new();
+    let (mut devices, mut vhosts) = (Vec::new(), Vec::new());
     for nic in &line.nics {
-        devices.push(tap::open_device().map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
+        let of = |error: Error| error.of(format_args!("--bridge {}", nic.bridge));
+        let device = |_| tap::open_device().map_err(of);
+        devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
+        vhosts.push(open_vhosts(nic).map_err(of)?);
     }
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
@@ -93,12 +104,37 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
-            Ok(Applied { lease, taps, news: made.news })
+            Ok(Applied { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {
             made.take_back();
             Err(error)
         }
+    }
+}
+
+/// Opens /dev/vhost-net for each queue of a settled network card, or for none.
+pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
+    let opened: std::io::Result<Vec<File>> = match nic.vhost {
+        Some(Vhost::On | Vhost::Auto) => (0..queues_of(nic)).map(|_| tap::open_vhost()).collect(),
+        _ => return Ok(Vec::new()),
+    };
+    match opened {
+        // The kernel has no vhost, or does not let us in: QEMU moves the frames.
+        Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
+        Err(error) => {
+            let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
+            Err(Error::new(what, "Load the kernel's module, modprobe vhost_net, or give vhost=off."))
+        }
+        opened => Ok(opened.unwrap_or_default()),
+    }
+}
+
+/// How many queues a settled network card has.
+fn queues_of(nic: &Nic) -> u16 {
+    match nic.queues {
+        Some(Queues::Number(number)) => number,
+        _ => 1,
     }
 }
 
@@ -196,9 +232,9 @@ fn wanted_locks(host: &Host, nics: &[Nic]) -> Result<BTreeMap<IfName, Hold>> {
         let hold = match host.link(&nic.bridge) {
             None => Hold::Alone,
             Some(link) if link.kind != Kind::Bridge => continue,
-            Some(link) if !is_ours(link) => match Files::of(&nic.bridge)?.exist() {
-                true => Hold::Alone,
-                false => continue,
+            Some(link) if !is_ours(link) => match Files::of_journal(&nic.bridge)? {
+                Some(_) => Hold::Alone,
+                None => continue,
             },
             Some(_) if nic.keep.is_some() => Hold::Alone,
             Some(_) => Hold::Shared,
@@ -250,10 +286,10 @@ impl Made {
         plan: &Plan,
         host: &Host,
         claims: &Claims,
-        devices: Vec<File>,
+        devices: Vec<Vec<File>>,
         vm: &VmKey,
         lease: &Lease,
-    ) -> Result<Vec<OwnedFd>> {
+    ) -> Result<Vec<Vec<OwnedFd>>> {
         let mut indices = BTreeMap::new();
         for bridge in &plan.bridges {
             let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
@@ -261,9 +297,9 @@ impl Made {
             indices.insert(&bridge.bridge, index);
         }
         let mut taps = Vec::new();
-        for ((tap, device), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
-            let opened = self.tap(tap, device, *mac, vm, index);
+            let opened = self.tap(tap, devices, *mac, vm, index);
             taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
         }
         Ok(taps)
@@ -407,9 +443,10 @@ impl Made {
         Ok(index)
     }
 
-    fn tap(&mut self, tap: &Tap, device: File, mac: Mac, vm: &VmKey, bridge: u32) -> Result<OwnedFd> {
-        let is_multi_queue = tap.found.is_some_and(|found| found.is_multi_queue);
-        let (descriptor, name) = tap::open(device, tap.name.as_ref(), is_multi_queue).map_err(|error| {
+    /// Opens a TAP, by one device for each queue, and makes it a port.
+    fn tap(&mut self, tap: &Tap, devices: Vec<File>, mac: Mac, vm: &VmKey, bridge: u32) -> Result<Vec<OwnedFd>> {
+        let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
+        let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
             let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
             apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
@@ -429,7 +466,7 @@ impl Made {
                 listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
             announcer.leave_behind()?;
         }
-        Ok(descriptor)
+        Ok(queues)
     }
 
     /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.

@@ -81,25 +81,44 @@ impl Config {
         Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
     }
 
+    /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed.
+    pub fn qemu_alone() -> Result<Option<PathBuf>> {
+        for path in own_file().into_iter().chain([SYSTEM.into()]) {
+            if let Some(text) = Self::text(&path)?
+                && may_name_qemu(&text)
+                && let Some(qemu) = Self::parse_file(&path, &text)?.qemu
+            {
+                return Ok(Some(qemu));
+            }
+        }
+        Ok(None)
+    }
+
     /// What is configured for a bridge.
     pub fn bridge(&self, name: &IfName) -> Bridge {
         self.bridges.get(name).cloned().unwrap_or_default()
     }
 
     fn read(path: &Path) -> Result<Self> {
+        Self::text(path)?.map_or(Ok(Self::default()), |text| Self::parse_file(path, &text))
+    }
+
+    fn text(path: &Path) -> Result<Option<Vec<u8>>> {
         match std::fs::read(path) {
-            Ok(text) => Self::parse_bytes(&text).map_err(|why| {
-                let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, mtu and taps.";
-                Error::new(format!("{}: {why}", path.display()), remedy)
-            }),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(Self::default())
-            }
+            Ok(text) => Ok(Some(text)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => {
                 let what = format!("cannot read {}: {}", path.display(), reason(&error));
                 Err(Error::new(what, "Make it readable, or move it away."))
             }
         }
+    }
+
+    fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
+        Self::parse_bytes(text).map_err(|why| {
+            let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, mtu and taps.";
+            Error::new(format!("{}: {why}", path.display()), remedy)
+        })
     }
 
     fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
@@ -121,6 +140,11 @@ fn line_of(text: &[u8], at: usize) -> usize {
     text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
+/// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
+fn may_name_qemu(text: &[u8]) -> bool {
+    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
+}
+
 fn own_file() -> Option<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return None;
@@ -132,6 +156,14 @@ fn own_file() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_names_a_qemu_is_seen_without_parsing() {
+        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
+            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
+            assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
+        }
+    }
 
     #[test]
     fn errors_tell_the_line() {

@@ -133,7 +133,8 @@ struct Patient<'a> {
 pub fn examine(question: &Question) -> Result<Vec<Check>> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let mut bridges = ports::look(&mut netlink)?;
-    let line = question.words.as_ref().map(|words| argv::scan(words, shim::nics_of_environment)).transpose()?;
+    let caller = || shim::Caller { name: "qemu-kvm".as_ref() };
+    let line = question.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
     let own = question.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
     let wanted: Vec<Nic> = match own {
@@ -163,7 +164,7 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
             .line
             .iter()
             .flat_map(|line| &line.nics)
-            .map(|nic| nic.model.as_deref().or(model).unwrap_or(argv::rewrite::DEFAULT_MODEL).to_owned());
+            .map(|nic| nic.model.as_deref().or(model).unwrap_or(argv::settle::DEFAULT_MODEL).to_owned());
         let ours: Vec<(String, String)> = ids.into_iter().zip(models).collect();
         checks.extend(qemu::checks(&QemuLine::read(&without_ours(words)), &ours, &PathBuf::from(".")));
     }

@@ -10,7 +10,8 @@ use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
-use crate::sys::process;
+use crate::request::{Nic, Vhost};
+use crate::sys::{process, tap};
 use crate::unprivileged::{Way, ways};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -47,13 +48,13 @@ impl Launch {
     }
 }
 
-/// The commands, one a line, for a shell; QEMU's is the last.
-pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
-    launch(line, config, qemu).map(|launch| launch.text())
+/// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
+pub fn tell(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<String> {
+    launch(line, qemu, config, news).map(|launch| launch.text())
 }
 
-/// Finds out what a launch would do.
-pub fn launch(line: &Line, config: &Config, qemu: &Qemu) -> Result<Launch> {
+/// Finds out what a launch of a settled line would do.
+pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<Launch> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let is_rootless = !process::can_change_network() && !process::is_root();
@@ -67,38 +68,41 @@ pub fn launch(line: &Line, config: &Config, qemu: &Qemu) -> Result<Launch> {
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let qemus = |backends| qemus(line, config, qemu, ids, backends, &macs);
+    let qemus = |backends| {
+        let netdevs = argv::netdevs(line, ids, backends, &macs);
+        std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect()
+    };
+    let news = news.iter().map(|news| format!("{news}."));
     let has_example = known.contains(&None);
     if let Some(Ok((_, ways))) = &without_root {
-        let notes = ways.iter().map(Way::to_string).collect();
-        let backends = ways.iter().map(Way::backend).collect();
+        let notes = news.chain(ways.iter().map(Way::to_string)).collect();
+        let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
         return Ok(Launch { notes, commands: Vec::new(), qemu: qemus(backends), has_example });
     }
-    let notes = match without_root {
+    let by: Vec<String> = match without_root {
         Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
         _ if process::is_root() => Vec::new(),
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
+    let notes = news.chain(by).collect();
     let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
     let commands = steps.chain(taps).collect();
-    let backends = names.into_iter().map(Backend::Name).collect();
+    let backends = plan.taps.iter().zip(names).zip(&line.nics);
+    let backends =
+        backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
+    let backends = backends.collect();
     Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
 }
 
-/// QEMU's own line.
-fn qemus(
-    line: &Line,
-    config: &Config,
-    qemu: &Qemu,
-    ids: Vec<String>,
-    backends: Vec<Backend>,
-    macs: &[Mac],
-) -> Vec<OsString> {
-    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, macs);
-    let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
-    words.collect()
+/// Whether the kernel itself would move the frames of a settled network card.
+fn has_vhost(nic: &Nic) -> bool {
+    match nic.vhost {
+        Some(Vhost::On) => true,
+        Some(Vhost::Auto) => tap::open_vhost().is_ok(),
+        _ => false,
+    }
 }
 
 /// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.

@@ -3,7 +3,8 @@
 //! # Theory of operation
 //!
 //! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan()`] finds our options among QEMU's words and
-//! gives a list of [`request::Nic`]s; [`net::observe`] asks the kernel about the links that they name and gives a
+//! gives a list of [`request::Nic`]s; [`argv::settle`] decides what they leave open, by the machine that QEMU will be;
+//! [`net::observe`] asks the kernel about the links that they name and gives a
 //! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
 //! anything is touched; [`bring_up`] carries them out; [`argv::rewrite()`] puts QEMU's words where ours stood; and
 //! [`launch`] executes the real QEMU in our place. [`dry_run`] turns off after the plan and prints it.
@@ -42,6 +43,7 @@ pub mod helper;
 pub mod holders;
 pub mod host;
 pub mod journal;
+pub mod kvm;
 pub mod launch;
 pub mod layer3;
 pub mod lease;

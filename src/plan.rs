@@ -8,7 +8,7 @@ use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::name::IfName;
-use crate::request::{Nic, Uplink, taken_twice};
+use crate::request::{Nic, Queues, Uplink, taken_twice};
 use crate::step::{Found, Step, Tap};
 use std::collections::BTreeMap;
 
@@ -309,7 +309,11 @@ fn mtu_of(bridge: &IfName, plan: &Plan, host: &Host) -> u32 {
 }
 
 fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
-    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, found: None };
+    let queues = match nic.queues {
+        Some(Queues::Number(number)) => number,
+        _ => 1,
+    };
+    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, queues, found: None };
     let Some(link) = nic.ifname.as_ref().and_then(|name| host.link(name)) else {
         return Ok(tap);
     };
@@ -325,6 +329,12 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
             if controller.is_none() || link.controller != controller {
                 let what = format!("the TAP {name} is there and is no port of {bridge}");
                 return Err(Error::new(what, format!("To make it one: ip link set dev {name} master {bridge}")));
+            }
+            if queues > 1 && !is_multi_queue {
+                let what = format!("the TAP {name} has one queue, not {queues}");
+                let again =
+                    format!("ip tuntap del dev {name} mode tap, then ip tuntap add dev {name} mode tap multi_queue");
+                return Err(Error::new(what, format!("Leave queues= out, or make it anew: {again}")));
             }
             tap.found = Some(Found { index: link.index, is_up: link.is_up, is_multi_queue: *is_multi_queue });
             Ok(tap)

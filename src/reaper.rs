@@ -15,6 +15,7 @@ use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::sys::lock::Hold;
+use crate::sys::memory;
 use crate::sys::process::{self, Stderr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -141,6 +142,10 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             }
         }
         drop(lock);
+        if idle_since.is_none() {
+            // For hours, perhaps.
+            memory::let_go();
+        }
         announcers.begin(&mut netlink, bridge, journal.index);
         // A frame is no reason to look at the bridge again.
         while !wait(&news, announcers, idle_since.map(|since| GRACE.saturating_sub(since.elapsed())))? {}

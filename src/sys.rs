@@ -5,6 +5,7 @@ pub use kvm_bridge_helper::entry;
 
 pub mod files;
 pub mod lock;
+pub mod memory;
 pub mod packet;
 pub mod process;
 pub mod sysctl;

@@ -6,7 +6,7 @@
 //! command that mends it.
 
 use crate::argv::{Backend, Line};
-use crate::bring_up::{Applied, take_lease};
+use crate::bring_up::{Applied, open_vhosts, take_lease};
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::helper::{self, Right};
@@ -47,16 +47,18 @@ impl fmt::Display for Way {
 
 impl Way {
     /// What QEMU would be given by a person who goes this way without us.
-    pub fn backend(&self) -> Backend {
+    pub fn backend(&self, vhost: bool) -> Backend {
         match self {
-            Self::OwnTap(_, name) => Backend::Name(name.clone()),
+            Self::OwnTap(tap, name) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
             Self::Helper(path, bridge) => Backend::Helper(path.clone(), bridge.clone()),
         }
     }
 
-    fn open(&self) -> Result<OwnedFd> {
+    fn open(&self) -> Result<Vec<OwnedFd>> {
         match self {
-            Self::Helper(path, bridge) => helper::ask(path, bridge).map_err(|error| of(bridge, error)),
+            Self::Helper(path, bridge) => {
+                helper::ask(path, bridge).map(|queue| vec![queue]).map_err(|error| of(bridge, error))
+            }
             Self::OwnTap(tap, name) => own_tap(tap, name).map_err(|error| of(&tap.bridge, error)),
         }
     }
@@ -73,7 +75,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
     let lease = take_lease(&mut netlink, &VmKey::of(&line.vm), &line.nics, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
-    Ok(Applied { lease, taps, news: Vec::new() })
+    let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
+    Ok(Applied { lease, taps, vhosts, news: Vec::new() })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.
@@ -118,6 +121,11 @@ fn way(tap: Tap) -> Result<Way> {
         };
     }
     check_device()?;
+    if tap.queues > 1 {
+        let what = format!("a helper hands over one queue, not {}", tap.queues);
+        let remedy = "Leave queues= out, or have a persistent TAP with multi_queue made, and name it: ifname=";
+        return Err(Error::new(what, remedy));
+    }
     let (ours, systems) = (helper::ours(), helper::systems());
     let has_right = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| Right::of(path).is_there());
     let allowed = access::check(tap.bridge.as_str().as_bytes(), &caller());
@@ -192,11 +200,12 @@ fn check_device() -> Result<()> {
     }
 }
 
-fn own_tap(tap: &Tap, name: &IfName) -> Result<OwnedFd> {
+fn own_tap(tap: &Tap, name: &IfName) -> Result<Vec<OwnedFd>> {
     check_device()?;
     let is_multi_queue = tap.found.is_some_and(|found| found.is_multi_queue);
-    let opened = tap::open(tap::open_device()?, Some(name), is_multi_queue);
-    opened.map(|(descriptor, _)| descriptor).map_err(|error| {
+    let devices = (0..tap.queues).map(|_| tap::open_device()).collect::<Result<Vec<_>>>()?;
+    let opened = tap::open(devices, Some(name), is_multi_queue);
+    opened.map(|(queues, _)| queues).map_err(|error| {
         let remedy = match error.raw_os_error() {
             Some(libc::EPERM) => format!(
                 "It is somebody else's. Have it made yours: sudo sh -c 'ip tuntap del dev {name} mode tap && ip tuntap add dev \

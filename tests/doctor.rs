@@ -1,7 +1,8 @@
 //! `kvm-bridge doctor`: each check both ways, with the fault made for real.
 
-use crate::guests::{boot_linux, linux, mac_of, real};
+use crate::guests::{boot_linux, mac_of, real};
 use crate::support::namespaces::hide;
+use crate::support::real::linux;
 use crate::support::{Lab, frames, have, wait_for};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

@@ -1,10 +1,8 @@
 //! The real QEMU with real guests: what is claimed to work, works.
 
 use crate::support::command::{Cmd, Running};
-use crate::support::{Lab, have, skip, wait_for};
-use std::path::PathBuf;
-
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+use crate::support::real::{QEMU, linux};
+use crate::support::{Lab, have, wait_for};
 
 /// The machine type and accelerator that work wherever tests run.
 pub(crate) fn real<'lab>(cmd: Cmd<'lab>) -> Cmd<'lab> {
@@ -44,18 +42,6 @@ fn a_guest_without_any_disk_gets_its_address_over_the_bridge() {
     assert!(guest.out().contains("iPXE"), "the console is the caller's: {}", guest.out());
     guest.terminate().succeeds();
     lab.becomes_as_before();
-}
-
-/// The folder with a Linux kernel and an initramfs that asks for an address.
-pub(crate) fn linux() -> Option<(PathBuf, PathBuf)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/guest");
-    let folder = PathBuf::from(std::env::var_os("KVM_BRIDGE_GUEST").unwrap_or_else(|| default.into()));
-    let kernel = ["vmlinux", "vmlinuz"].map(|name| folder.join(name)).into_iter().find(|kernel| kernel.exists());
-    let found = kernel.zip(Some(folder.join("initramfs")).filter(|initramfs| initramfs.exists()));
-    if found.is_none() {
-        skip(&format!("there is no guest in {} (tests/guest/build makes one)", folder.display()));
-    }
-    found
 }
 
 pub(crate) fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {

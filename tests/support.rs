@@ -13,6 +13,7 @@ pub mod lab;
 pub mod lan;
 pub mod namespaces;
 pub mod processes;
+pub mod real;
 pub mod record;
 pub mod shell;
 pub mod snapshot;

@@ -7,6 +7,7 @@ mod support;
 
 mod announce;
 mod bad_input;
+mod clients;
 mod completions;
 mod concurrency;
 mod docs;
@@ -24,8 +25,10 @@ mod json;
 mod laboratory;
 mod libvirt;
 mod licences;
+mod lives;
 mod macs;
 mod making;
+mod option_table;
 mod pass_through;
 mod reaper;
 mod rewriting;

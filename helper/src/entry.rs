@@ -1,4 +1,4 @@
-//! A program that starts as C programs do.
+//! A program that starts as C programs do, and what it was given.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
@@ -16,4 +16,25 @@ pub unsafe fn words(count: c_int, words: *const *const c_char) -> Vec<OsString> 
             OsStr::from_bytes(word.to_bytes()).to_owned()
         })
         .collect()
+}
+
+unsafe extern "C" {
+    /// The entries of the environment, and a null pointer (environ(7)).
+    static environ: *const *const c_char;
+}
+
+/// The entries of the environment as they are, `NAME=value`. They are lent, not copied: all of them go on to QEMU.
+///
+/// Our programs have one thread and never change their environment.
+pub fn environment() -> Vec<&'static CStr> {
+    let mut entries = Vec::new();
+    // SAFETY: nobody writes it (see above), so that it has its final null pointer and its strings live as long as we do.
+    unsafe {
+        let mut next = environ;
+        while !next.is_null() && !(*next).is_null() {
+            entries.push(CStr::from_ptr(*next));
+            next = next.add(1);
+        }
+    }
+    entries
 }

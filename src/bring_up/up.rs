@@ -192,7 +192,7 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
         apply::failed(bridge, &format!("up {bridge}: cannot make the TAP {name}{holder}"), &error)
     })?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
-    let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, found: None };
+    let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
     apply::plug(netlink, &wanted, name, Mac::generate()?.of_tap(), &alias(bridge), index)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
     tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;

@@ -29,18 +29,22 @@ Nothing is changed, and no privileges are needed. Exit status: 0 it can be done,
 
 impl Plan {
     pub(super) fn run(self) -> Result<String> {
-        let line = scan(&self.words, shim::nics_of_environment)?;
+        let name = OsStr::new("qemu-kvm");
+        let mut line = scan(&self.words, shim::Caller { name })?;
         if line.nics.is_empty() || line.mode == Mode::Help {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));
         }
         let config = Config::load()?;
-        let qemu = launch::find(OsStr::new("qemu-kvm"), &config)?;
-        let launch = dry_run::launch(&line, &config, &qemu)?;
+        let qemu = launch::find(name, &config)?;
+        let news = shim::settle(&mut line, &config, &qemu)?;
+        let launch = dry_run::launch(&line, &qemu, &config, &news)?;
         if !self.json {
             return Ok(launch.text());
         }
         let words: Vec<_> = launch.qemu.iter().map(|word| word.to_string_lossy()).collect();
-        Ok(json(&json!({ "commands": launch.commands, "qemu": words, "example_mac": launch.has_example })))
+        Ok(json(
+            &json!({ "notes": launch.notes, "commands": launch.commands, "qemu": words, "example_mac": launch.has_example }),
+        ))
     }
 }

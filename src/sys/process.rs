@@ -7,9 +7,19 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
+
+/// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
+pub fn is_kept_from(device: &Path) -> bool {
+    use nix::unistd::AccessFlags;
+    let (flags, with) = (AccessFlags::R_OK | AccessFlags::W_OK, nix::fcntl::AtFlags::AT_EACCESS);
+    nix::unistd::faccessat(nix::fcntl::AT_FDCWD, device, flags, with) == Err(nix::Error::EACCES)
+}
 
 /// Whether this process may change the network of its namespace (capabilities(7)).
 pub fn can_change_network() -> bool {
@@ -166,6 +176,38 @@ fn become_detached(
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
     nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+}
+
+/// The exit status of a program and what it printed; `None` if it can't be run or takes longer than `limit`.
+pub fn output_of(command: &mut Command, limit: Duration) -> Option<(i32, String)> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let end = Instant::now() + limit;
+    let (mut reader, writer) = std::io::pipe().ok()?;
+    let mut child = command.stdout(writer.try_clone().ok()?).stderr(writer).spawn().ok()?;
+    // Its copies of the pipe's end go, so that ours sees when the child's have gone.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut said = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut chunk = [0; 4096];
+        let read = match poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(1..) => reader.read(&mut chunk),
+            Err(nix::Error::EINTR) => continue,
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(length) => said.extend_from_slice(&chunk[..length]),
+        }
+    }
+    // Not there to be waited for, where the caller ignores SIGCHLD; then what it said has to do.
+    let status = child.wait().map_or(Some(0), |status| status.code())?;
+    Some((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass; and a reader that has

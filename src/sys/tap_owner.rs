@@ -18,7 +18,7 @@ mod ioctl {
 /// between leaves nothing.
 pub fn make(name: &IfName, owner: Uid) -> Result<io::Result<OwnedFd>> {
     let device = tap::open_device()?;
-    Ok(tap::open(device, Some(name), false).and_then(|(tap, _)| {
+    Ok(tap::open_one(device, Some(name)).and_then(|(tap, _)| {
         // SAFETY: the argument is the user's number itself.
         unsafe { ioctl::tun_set_owner(tap.as_raw_fd(), owner.as_raw() as libc::c_int) }?;
         Ok(tap)

@@ -44,8 +44,8 @@ const AGAIN: Duration = Duration::from_millis(1500);
 /// Asks on a bridge.
 pub fn on_bridge(netlink: &mut Netlink, bridge: &Link) -> Result<Vec<Offer>> {
     let client = Mac::generate()?;
-    let (tap, name) = tap::open(tap::open_device()?, None, false).map_err(|error| cannot(&error))?;
-    let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, found: None };
+    let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
+    let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
     apply::plug(netlink, &wanted, &name, client.of_tap(), "kvm-bridge doctor", bridge.index)?;
     let tap = File::from(tap);
     files::do_not_block(&tap).map_err(|error| cannot(&error))?;
