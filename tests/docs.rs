@@ -177,6 +177,8 @@ impl Host {
         let host = Self { lab, home };
         host.program("sudo", "exec \"$@\"");
         // A machine that cannot be reached from here, and an init that does not run here.
+        // virtme-ng calls the real thing in tests/clients.
+        host.program("vng", "exec qemu-kvm disk.qcow2");
         host.program("ssh", "exit 0");
         host.program("systemctl", "exit 0");
         host.program("some-script-that-calls-qemu-kvm", "exec qemu-kvm disk.qcow2");
