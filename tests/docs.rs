@@ -2,16 +2,19 @@
 //!
 //! A block is indented by four blanks, or fenced. A comment before it says what else it is:
 //!
-//! - `<!-- transcript -->`: commands behind `$` or `#`, and what they print; `...` stands for anything;
+//! - `<!-- transcript -->`: commands behind `$` or `#`, and what they print; `...` stands for anything; `alice$` and `bob$`
+//!   are users with no rights; `<!-- transcript: goes on -->` is on the host of the transcript before;
 //! - `<!-- file: config.toml -->`: a configuration, which has to be accepted;
 //! - `<!-- drawing -->`, `<!-- output -->`: nothing to run;
 //! - `<!-- not run: REASON -->`: commands that can't be run here; few, and each with its reason.
 //!
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
-//! once, but for a guest with an initramfs, which is real.
+//! once, but for a guest with an initramfs, which is real. Nothing is in `/usr/local` yet.
 
 use crate::shipped::path;
 use crate::support::command::fake_qemu;
+use crate::support::namespaces::hide;
+use crate::support::user::{ALICE, BOB, Right, our_helper};
 use crate::support::{Lab, wait_for};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -78,19 +81,28 @@ fn commands(text: &str) -> Vec<String> {
     commands
 }
 
-/// The commands of a transcript, each with what it prints.
-fn transcript(text: &str) -> Vec<(String, Vec<String>)> {
-    let mut steps: Vec<(String, Vec<String>)> = Vec::new();
+/// Who types: the prompt, and what `setpriv` makes a user of.
+const PROMPTS: [(&str, Option<&str>); 4] = [("$ ", None), ("# ", None), ("alice$ ", Some(ALICE)), ("bob$ ", Some(BOB))];
+
+/// A command of a transcript, who typed it, and what it prints.
+struct Step {
+    user: Option<&'static str>,
+    command: String,
+    said: Vec<String>,
+}
+
+fn transcript(text: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
     let mut goes_on = false;
     for line in text.trim_end().lines() {
-        let command = line.strip_prefix("$ ").or_else(|| line.strip_prefix("# "));
+        let command = PROMPTS.iter().find_map(|(prompt, user)| Some((line.strip_prefix(prompt)?, *user)));
         match (command, steps.last_mut()) {
-            (Some(command), _) => steps.push((command.to_owned(), Vec::new())),
-            (None, Some((command, _))) if goes_on => {
-                command.push('\n');
-                command.push_str(line);
+            (Some((command, user)), _) => steps.push(Step { user, command: command.to_owned(), said: Vec::new() }),
+            (None, Some(step)) if goes_on => {
+                step.command.push('\n');
+                step.command.push_str(line);
             }
-            (None, Some((_, output))) => output.push(line.to_owned()),
+            (None, Some(step)) => step.said.push(line.to_owned()),
             (None, None) => panic!("a transcript begins with a command: {line}"),
         }
         goes_on = (command.is_some() || goes_on) && line.ends_with('\\');
@@ -150,7 +162,7 @@ struct Host {
 
 impl Host {
     fn new() -> Option<Self> {
-        let lab = Lab::with_address()?;
+        let lab = Lab::with_address().and_then(Lab::with_users)?;
         lab.ip("link add eth1 type veth peer name cable");
         // Two links have the same IPv6 routes, and the kernel's order of them is not always the same.
         for link in ["cable", "eth1"] {
@@ -160,20 +172,23 @@ impl Host {
         lab.ip("link set eth1 up");
         lab.settle();
         lab.lan.serve_dhcp().then_some(())?;
-        let users = fs::read_to_string("/etc/passwd").expect("read the users");
-        fs::remove_file("/etc/passwd").expect("remove a link");
-        fs::write("/etc/passwd", format!("{users}alice:x:1234:1234::/:/bin/sh\n")).expect("add a user");
+        hide("/usr/local").expect("hide a folder");
+        // New file systems are everybody's, these are not.
+        for folder in ["/run", "/usr/local"] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("set the mode");
+        }
         let home = lab.new_file("home");
-        fs::create_dir_all(home.join("bin")).expect("make a folder");
+        fs::create_dir_all(&home).expect("make a folder");
         let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guest");
         let kernel = ["vmlinux", "vmlinuz"].map(|name| guest.join(name)).into_iter().find(|kernel| kernel.exists());
         symlink(kernel.unwrap_or_else(|| guest.join("vmlinux")), home.join("bzImage")).expect("make a link");
         symlink(guest.join("initramfs"), home.join("initramfs")).expect("make a link");
         fs::write(home.join("disk.qcow2"), [0; 512]).expect("write a file");
-        for program in [env!("CARGO_BIN_EXE_qemu-kvm"), env!("CARGO_BIN_EXE_kvm-bridge")] {
-            let name = Path::new(program).file_name().expect("a name");
-            symlink(program, home.join("bin").join(name)).expect("make a link");
+        for program in [env!("CARGO_BIN_EXE_qemu-kvm"), env!("CARGO_BIN_EXE_kvm-bridge")].map(Path::new) {
+            lab.install(program, Right::None);
         }
+        lab.install(&our_helper(), Right::None);
+        let fake = lab.install(&fake_qemu(), Right::None);
         let host = Self { lab, home };
         host.program("sudo", "exec \"$@\"");
         // A machine that cannot be reached from here, and an init that does not run here.
@@ -190,24 +205,27 @@ impl Host {
             *-daemonize*) FAKE_QEMU_THEN=daemonize,hold exec {fake} "$@" ;;
             esac
             exec {fake} "$@""#,
-                fake = fake_qemu().display()
+                fake = fake.display()
             ),
         );
         Some(host)
     }
 
     fn program(&self, name: &str, script: &str) {
-        let path = self.home.join("bin").join(name);
+        let path = Path::new("/run/bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write a program");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
     }
 
     /// Runs a command as a reader would, and tells what it printed. What it made for a guest that has ended is gone then.
-    fn run(&self, command: &str) -> Vec<String> {
-        let path = format!("{}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", self.home.join("bin").display());
-        let script = format!("cd {}\nexec 2>&1\n{command}\nwait", self.home.display());
-        let program = self.lab.program("sh").arg("-ec").arg(script).env("PATH", path);
-        let ended = program.env("KVM_BRIDGE_QEMU", self.home.join("bin/qemu")).start().end_within(120);
+    fn run(&self, user: Option<&str>, command: &str) -> Vec<String> {
+        let (shell, home) = match user {
+            Some(user) => (self.lab.as_user(user, "sh"), "~".to_owned()),
+            None => (self.lab.program("sh"), self.home.display().to_string()),
+        };
+        let program = shell.arg("-ec").arg(format!("cd {home}\nexec 2>&1\n{command}\nwait"));
+        let program = program.env("PATH", "/run/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let ended = program.env("KVM_BRIDGE_QEMU", "/run/bin/qemu").start().end_within(120);
         assert!(ended.status.success(), "{command}: {:?}\n{}", ended.status, ended.out);
         if !command.contains("-daemonize") {
             let is_guest = |command: &str| command.contains("fake-qemu");
@@ -230,7 +248,12 @@ impl Host {
 /// Runs all blocks of a page.
 fn is_true(name: &str) {
     let page = fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("read {name}: {error}"));
+    // A transcript's, which the next one may go on with.
+    let mut open: Option<Host> = None;
     for block in blocks(&page) {
+        if !matches!(block.mark.as_str(), "drawing" | "output" | "transcript: goes on") {
+            open.take().into_iter().for_each(Host::ends);
+        }
         let place = format!("{name}:{}", block.line);
         match block.mark.split(':').next().unwrap_or_default() {
             "drawing" | "output" => {}
@@ -238,28 +261,32 @@ fn is_true(name: &str) {
             "file" => {
                 let Some(host) = Host::new() else { return };
                 host.lab.configure(&block.text);
-                host.run("KVM_BRIDGE_QEMU= kvm-bridge mac list; qemu-kvm --bridge-dry-run --bridge x,uplink=none");
+                host.run(
+                    None,
+                    "KVM_BRIDGE_QEMU= kvm-bridge mac list; qemu-kvm --bridge-dry-run --bridge x,uplink=none",
+                );
                 host.ends();
             }
             "transcript" => {
-                let Some(host) = Host::new() else { return };
-                for (command, said) in transcript(&block.text) {
-                    let output = host.run(&command);
+                let Some(host) = open.take().or_else(Host::new) else { return };
+                for Step { user, command, said } in transcript(&block.text) {
+                    let output = host.run(user, &command);
                     let said: Vec<String> = said.iter().map(|line| plain(line)).collect();
                     assert!(is_as_said(&output, &said), "{place}: {command}\nprints {output:#?}\nnot {said:#?}");
                 }
-                host.ends();
+                open = Some(host);
             }
             "" => {
                 let Some(host) = Host::new() else { return };
                 for command in commands(&block.text) {
-                    host.run(&command);
+                    host.run(None, &command);
                 }
                 host.ends();
             }
             other => panic!("{place}: nobody knows the mark '{other}'"),
         }
     }
+    open.take().into_iter().for_each(Host::ends);
 }
 
 #[test]
@@ -313,5 +340,7 @@ fn what_is_said_is_compared() {
     let found = blocks(page);
     assert_eq!(commands(&found[0].text), ["one \\\n  two", "three"]);
     assert_eq!((found.len(), found[1].mark.as_str()), (2, "drawing"));
-    assert_eq!(transcript("$ a\nb\n# c")[1].0, "c");
+    let steps = transcript("$ a\nb\nalice$ c");
+    assert_eq!((steps[0].said[0].as_str(), steps[0].user), ("b", None));
+    assert_eq!((steps[1].command.as_str(), steps[1].user), ("c", Some(ALICE)));
 }
