@@ -11,4 +11,3 @@ pub mod process;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
-pub mod xattr;
