@@ -6,10 +6,15 @@
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
+# make deb, make rpm   build packages, in target/
+# make check-packages  installs, uses, upgrades and removes them, in a root file system that ends with the test
+# make reproducible    builds all of it twice, in two places, and compares every bit
 
 PREFIX = /usr/local
 DESTDIR =
 BINDIR = $(PREFIX)/bin
+# Packages have the shim in a folder of its own, since a distribution's QEMU may have /usr/bin/qemu-kvm.
+SHIMDIR = $(BINDIR)
 MANDIR = $(PREFIX)/share/man
 BASHDIR = $(PREFIX)/share/bash-completion/completions
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
@@ -22,11 +27,12 @@ CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 HELPER = kvm-bridge-helper
-MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
+MANUALS = qemu-kvm-bridge.1 kvm-bridge.1 kvm-bridge.conf.5 kvm-bridge-helper.8
+PAGES = $(wildcard docs/*.md)
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
-PAGES = docs/json.md docs/no-address.md
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
-	$(wildcard tests/clients/*)
+	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
+	tests/packages_installed $(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
@@ -37,8 +43,17 @@ RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 # libc.a; position-independent all the same.
 STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feature=+crt-static)
 
-.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall clean
+# Where it was built is no part of what was built.
+REMAP = --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo --remap-path-prefix=$(CURDIR)=/kvm-bridge
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1764000000)
+# The tools that packages are made with, at these versions.
+TOOLS = target/tools
+CARGO_DEB = $(TOOLS)/bin/cargo-deb
+CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
+.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall deb rpm check-packages reproducible clean
+
+all: export RUSTFLAGS += $(REMAP)
 all:
 	$(CARGO) rustc --release --locked --bin qemu-kvm -- $(STATIC)
 	$(CARGO) build --release --locked --bin kvm-bridge
@@ -83,13 +98,16 @@ install:
 	@for program in $(PROGRAMS) $(HELPER); do \
 		test -x target/release/$$program || { echo "There is no target/release/$$program: run make first." >&2; exit 1; }; \
 	done
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(LIBEXECDIR) $(MANDIR)/man1 $(MANDIR)/man8 $(BASHDIR) $(ZSHDIR) $(FISHDIR))
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(DOCDIR)/docs $(UNITDIR))
-	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(BINDIR) $(SHIMDIR) $(LIBEXECDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR)/docs $(UNITDIR))
+	$(INSTALL) -m 755 target/release/kvm-bridge $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 target/release/qemu-kvm $(DESTDIR)$(SHIMDIR)
 	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
-	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
-	$(INSTALL) -m 644 man/$(HELPER).8 $(DESTDIR)$(MANDIR)/man8
+	for page in $(MANUALS); do \
+		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
+	done
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
+	# In /usr that name is bash-completion's own.
+	test $(PREFIX) = /usr || ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/qemu-kvm
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
 	ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
@@ -99,10 +117,59 @@ install:
 	chmod 644 $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(PROGRAMS)) $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MANUALS))
-	rm -f $(DESTDIR)$(LIBEXECDIR)/$(HELPER) $(DESTDIR)$(MANDIR)/man8/$(HELPER).8
+	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm $(DESTDIR)$(LIBEXECDIR)/$(HELPER)
+	for page in $(MANUALS); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
+	test $(PREFIX) = /usr || rm -f $(DESTDIR)$(BASHDIR)/qemu-kvm
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+
+# What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
+package-%: ZSHDIR = /usr/share/zsh/site-functions
+package-deb: ZSHDIR = /usr/share/zsh/vendor-completions
+package-%: TREE = target/package/$*
+# Distributions do not want static programs.
+package-%: STATIC =
+package-%: all
+	rm -rf $(TREE)
+	$(MAKE) --no-print-directory install DESTDIR=$(TREE) PREFIX=/usr SHIMDIR=/usr/lib/kvm-bridge \
+		LIBEXECDIR=/usr/lib/kvm-bridge ZSHDIR='$(ZSHDIR)'
+	mv $(TREE)/usr/share/doc/kvm-bridge/CHANGELOG.md $(TREE)/usr/share/doc/kvm-bridge/changelog
+	gzip -9n $(TREE)/usr/share/man/man*/* $(TREE)/usr/share/doc/kvm-bridge/changelog
+	$(INSTALL) -D -m 644 completions/kvm-bridge.load.bash $(TREE)/etc/bash_completion.d/kvm-bridge
+	$(INSTALL) -D -m 644 packaging/config.toml $(TREE)/etc/kvm-bridge/config.toml
+
+deb: package-deb $(CARGO_DEB)
+	# Debian has the licences' texts in one place for all.
+	rm target/package/deb/usr/share/doc/kvm-bridge/LICENSE-*
+	$(CARGO_DEB) --quiet --no-build --no-strip --output target/ $(DEB_FLAGS)
+
+rpm: package-rpm $(CARGO_RPM)
+	echo 'assets = [' >target/package/rpm.toml
+	cd target/package/rpm && find etc usr ! -type d | sort | while read -r file; do \
+		mode=$$(stat --dereference --format=%a "$$file"); \
+		case $$file in etc/*) config=', config = "noreplace"' ;; *) config= ;; esac; \
+		echo "{ source = \"target/package/rpm/$$file\", dest = \"/$$file\", mode = \"$$mode\"$$config },"; \
+	done >>../rpm.toml
+	echo ']' >>target/package/rpm.toml
+	$(CARGO_RPM) --metadata-overwrite target/package/rpm.toml --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
+
+$(CARGO_DEB):
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deb@3.8.0
+
+$(CARGO_RPM):
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-generate-rpm@0.21.1
+
+# Two builds that an upgrade goes between; the older one has nothing older about it but its number.
+check-packages: guest
+	tests/packages packages
+	rm -f target/*.deb target/*.rpm
+	$(MAKE) --no-print-directory deb DEB_FLAGS='--deb-version 0.0.9-1'
+	$(MAKE) --no-print-directory rpm RPM_FLAGS='--set-metadata version=\"0.0.9\"'
+	$(MAKE) --no-print-directory deb rpm
+	$(AS_ROOT) tests/packages_installed target target/guest
+
+reproducible: $(CARGO_DEB) $(CARGO_RPM)
+	packaging/reproducible
 
 clean:
 	$(CARGO) clean

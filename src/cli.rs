@@ -1,5 +1,6 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod complete;
 mod doctor;
 mod down;
 mod install;
@@ -55,6 +56,9 @@ enum Command {
     Recover(recover::Recover),
     /// The MAC addresses that VMs keep
     Mac(mac::Mac),
+    /// Tell the completions of shells what can come next
+    #[command(hide = true)]
+    Complete(complete::Complete),
 }
 
 /// The whole program.
@@ -95,6 +99,7 @@ impl Command {
             Self::Install(install) => install.run(),
             Self::Recover(recover) => recover.run(),
             Self::Mac(mac) => mac.run(),
+            Self::Complete(complete) => complete.run(),
         };
         Ok((text?, ExitCode::SUCCESS))
     }

@@ -71,6 +71,13 @@ impl Qemu {
             _ => Arity::Unknown,
         }
     }
+
+    /// A command that asks it something, without our own variables.
+    pub fn question(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.path);
+        command.env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+        command
+    }
 }
 
 /// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
@@ -161,14 +168,17 @@ fn is_program(path: &Path, metadata: &Metadata) -> bool {
     metadata.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// Whether a file is the program that runs, or the shim beside it: links, symbolic or hard, do not hide it.
+/// Where the shim is, seen from the folder of `kvm-bridge`, which looks for the same QEMU.
+const SHIMS: [&str; 2] = ["qemu-kvm", "../lib/kvm-bridge/qemu-kvm"];
+
+/// Whether a file is the program that runs, or the shim beside `kvm-bridge`: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
     let own = Path::new("/proc/self/exe");
-    let beside = own.canonicalize().map(|own| own.with_file_name("qemu-kvm"));
     let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    let folder = own.canonicalize().map(|own| own.with_file_name("")).unwrap_or_default();
     is(own)
         || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge"))
-            && beside.is_ok_and(|path| is(&path))
+            && SHIMS.iter().any(|shim| is(&folder.join(shim)))
 }
 
 /// QEMU's name for the machine that this program was built for.

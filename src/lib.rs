@@ -20,6 +20,7 @@
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
+//! [`complete`] answers the shells' completions, for our own words and for QEMU's.
 //! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
 //! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
 //! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
@@ -32,6 +33,7 @@ pub mod announce;
 pub mod argv;
 pub mod bring_up;
 pub mod cli;
+pub mod complete;
 pub mod config;
 pub mod doctor;
 pub mod dry_run;

@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod processes;
 pub mod real;
 pub mod record;
+pub mod shell;
 pub mod snapshot;
 pub mod state;
 pub mod user;

@@ -27,6 +27,11 @@ pub const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev
     smbios smp soundhw spice tb-size tpmdev trace usbdevice uuid vga virtfs virtfs_synth vnc watchdog watchdog-action \
     writeconfig xen-create xen-domid";
 
+/// All names that are known, without their dashes.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALONE.split_ascii_whitespace().chain(VALUE.split_ascii_whitespace())
+}
+
 /// Whether the option of this name, without its dashes, takes a value.
 pub fn arity(name: &[u8]) -> Arity {
     let is_in = |list: &str| list.split_ascii_whitespace().any(|option| option.as_bytes() == name);

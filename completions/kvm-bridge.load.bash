@@ -1,0 +1,21 @@
+# Loads kvm-bridge's completion once qemu-kvm, or another of QEMU's names, is completed -*- shell-script -*-
+#
+# For packagers: install this file as /etc/bash_completion.d/kvm-bridge, which every interactive shell reads. What it does
+# there is next to nothing. bash-completion has a file of its own for qemu-kvm, which would be loaded in place of ours.
+
+_kvm_bridge_load()
+{
+    local folder
+    complete -r qemu-kvm qemu qemu-system-i386 qemu-system-x86_64 2>/dev/null
+    unset -f _kvm_bridge_load
+    for folder in /usr/share /usr/local/share; do
+        [[ -e $folder/bash-completion/completions/kvm-bridge ]] || continue
+        # shellcheck disable=SC1091
+        source "$folder/bash-completion/completions/kvm-bridge"
+        break
+    done
+    # Bash asks whoever is registered now.
+    complete -p "${1##*/}" &>/dev/null && return 124
+    compopt -o bashdefault -o default
+}
+complete -F _kvm_bridge_load qemu-kvm qemu qemu-system-i386 qemu-system-x86_64

@@ -1,0 +1,20 @@
+//! `kvm-bridge complete`, which the completions of the shells ask.
+
+use crate::complete;
+use crate::error::Result;
+use clap::Args;
+use std::ffi::OsString;
+
+/// The arguments of `kvm-bridge complete`.
+#[derive(Debug, Args)]
+pub(super) struct Complete {
+    /// The words of a command line up to the cursor, that of the program first
+    #[arg(last = true, value_name = "WORDS")]
+    words: Vec<OsString>,
+}
+
+impl Complete {
+    pub(super) fn run(self) -> Result<String> {
+        Ok(complete::complete(&self.words))
+    }
+}

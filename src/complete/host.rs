@@ -1,0 +1,161 @@
+//! What this host has: bridges, interfaces, VMs, users, files. Read without any privilege.
+
+use super::Candidate;
+use crate::config::Config;
+use crate::lease::Store;
+use crate::net::rtnl::Netlink;
+use crate::plan::why_no_uplink;
+use crate::request::Uplink;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINKS: &str = "/sys/class/net";
+
+/// A link, by its folder in sysfs.
+struct Link(PathBuf);
+
+impl Link {
+    fn name(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn text(&self, file: &str) -> String {
+        fs::read_to_string(self.0.join(file)).unwrap_or_default().trim().to_owned()
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.0.join(file).exists()
+    }
+
+    /// The bridge or bond that it is a port of.
+    fn controller(&self) -> Option<String> {
+        let target = fs::read_link(self.0.join("master")).ok()?;
+        Some(target.file_name()?.to_string_lossy().into_owned())
+    }
+
+    fn is_wifi(&self) -> bool {
+        self.has("phy80211") || self.has("wireless")
+    }
+
+    fn is_up(&self) -> bool {
+        self.text("carrier") == "1"
+    }
+}
+
+fn links() -> Vec<Link> {
+    let mut links: Vec<Link> =
+        fs::read_dir(LINKS).into_iter().flatten().flatten().map(|entry| Link(entry.path())).collect();
+    links.sort_by_key(Link::name);
+    links
+}
+
+fn ports(bridge: &str) -> Vec<Link> {
+    links().into_iter().filter(|link| link.controller().as_deref() == Some(bridge)).collect()
+}
+
+/// The bridges that are there, with what is on them, and those that the configuration knows how to make.
+pub(super) fn bridges() -> Vec<Candidate> {
+    let there: Vec<Link> = links().into_iter().filter(|link| link.has("bridge")).collect();
+    let names: Vec<String> = there.iter().map(Link::name).collect();
+    let configured = Config::load().map(|config| config.bridges).unwrap_or_default();
+    let missing = configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()));
+    let missing = missing.map(|(name, bridge)| {
+        let about = match bridge.uplink {
+            Some(Uplink::Link(uplink)) => format!("to be made, with the uplink {uplink}"),
+            Some(Uplink::Isolated) => "to be made, without an uplink".to_owned(),
+            _ => "to be made".to_owned(),
+        };
+        Candidate::bare(name.to_string()).with(about)
+    });
+    there.iter().map(|bridge| Candidate::bare(bridge.name()).with(describe(bridge))).chain(missing).collect()
+}
+
+fn describe(bridge: &Link) -> String {
+    let (taps, cards): (Vec<Link>, Vec<Link>) =
+        ports(&bridge.name()).into_iter().partition(|port| port.has("tun_flags"));
+    let mut cards = cards.iter().map(Link::name).take(3).collect::<Vec<_>>();
+    cards.extend(match taps.len() {
+        0 => None,
+        1 => Some("1 TAP".to_owned()),
+        many => Some(format!("{many} TAPs")),
+    });
+    let ports = if cards.is_empty() { "no ports".to_owned() } else { cards.join(", ") };
+    let whose = if bridge.text("ifalias").starts_with("kvm-bridge ") { "made by kvm-bridge: " } else { "" };
+    let down = if bridge.text("operstate") == "down" { ", down" } else { "" };
+    format!("{whose}{ports}{down}")
+}
+
+/// What `uplink=` can be for this bridge: one of its ports if it is there, else an interface that the planner would take.
+pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
+    let is_there = Link(Path::new(LINKS).join(bridge)).has("bridge");
+    let names: Vec<String> = match is_there {
+        true => ports(bridge).iter().filter(|port| !port.has("tun_flags")).map(Link::name).collect(),
+        false => {
+            let all = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
+            all.iter().filter(|link| why_no_uplink(link).is_none()).map(|link| link.name.to_string()).collect()
+        }
+    };
+    let links = links().into_iter().filter(|link| names.contains(&link.name()) && !link.is_wifi());
+    links.map(|link| Candidate::bare(link.name()).with(if link.is_up() { "connected" } else { "no carrier" })).collect()
+}
+
+/// The interfaces that nobody has yet.
+pub(super) fn free_cards() -> Vec<Candidate> {
+    uplinks("")
+}
+
+/// The TAPs that are there; those that are persistent can be asked for by name.
+pub(super) fn taps() -> Vec<Candidate> {
+    let taps = links().into_iter().filter(|link| link.has("tun_flags"));
+    taps.map(|tap| {
+        let on = tap.controller().map_or_else(String::new, |bridge| format!(" on {bridge}"));
+        Candidate::bare(tap.name()).with(format!("TAP{on}"))
+    })
+    .collect()
+}
+
+/// The VMs that have addresses, as `kvm-bridge mac list` calls them: `name:alice`.
+pub(super) fn vms() -> Vec<Candidate> {
+    let records = Store::open().and_then(|store| store.list()).map(|(records, _)| records).unwrap_or_default();
+    let about = |macs: Vec<String>| macs.join(" ");
+    let vms = records.into_iter().map(|record| {
+        let macs = record.slots.iter().flatten().flatten().map(ToString::to_string).collect();
+        Candidate::bare(record.vm).with(about(macs))
+    });
+    vms.collect()
+}
+
+/// The names of VMs that have addresses, as an option string holds them.
+pub(super) fn names() -> Vec<Candidate> {
+    let names = vms().into_iter().filter_map(|vm| {
+        let name = vm.text.strip_prefix("name:").filter(|name| !name.contains('\\'))?;
+        Some(Candidate::bare(crate::optstr::escape(name)).with(vm.about.clone()))
+    });
+    names.collect()
+}
+
+/// The users of this host.
+pub(super) fn users() -> Vec<Candidate> {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let users = passwd.lines().filter_map(|line| line.split(':').next()).filter(|name| !name.is_empty());
+    users.map(Candidate::bare).collect()
+}
+
+/// The files that a half-typed path may become; folders end in a slash.
+pub(super) fn files(typed: &str) -> Vec<Candidate> {
+    let (folder, start) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
+    let entries = fs::read_dir(if folder.is_empty() { "." } else { folder }).into_iter().flatten().flatten();
+    let mut files: Vec<Candidate> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let is_wanted = name.starts_with(start) && (start.starts_with('.') || !name.starts_with('.'));
+            let slash = if entry.path().is_dir() { "/" } else { "" };
+            // A comma in a value is written twice.
+            let mut file = Candidate::bare(format!("{}{slash}", crate::optstr::escape(&format!("{folder}{name}"))));
+            file.goes_on = !slash.is_empty();
+            is_wanted.then_some(file)
+        })
+        .collect();
+    files.sort_by(|one, other| one.text.cmp(&other.text));
+    files
+}

@@ -1,0 +1,125 @@
+//! QEMU's command line, ours among its options.
+
+mod values;
+
+use super::ask::Asker;
+use super::help::{self, Opt};
+use super::ours::{self, Context};
+use super::{Answer, Candidate, given, host};
+use crate::argv::table::{self, Arity};
+use std::cell::OnceCell;
+
+/// Our options on QEMU's command line.
+const OURS: [(&str, &str); 3] = [
+    ("bridge", "a network card on a bridge of the host"),
+    ("bridge-dry-run", "print the commands that would do the same, change nothing"),
+    ("bridge-help", "print help on --bridge"),
+];
+
+/// Options whose value is the name of a file and nothing else.
+const FILES: &str = "kernel initrd bios dtb pflash hda hdb hdc hdd fda fdb cdrom sd mtdblock option-rom pidfile D readconfig \
+    writeconfig mem-path dump-vmstate L chroot";
+
+/// A half-typed command line, and the QEMU that it is for.
+struct Line {
+    asker: Asker,
+    options: OnceCell<Vec<Opt>>,
+    /// QEMU's options with their values, as far as they are complete.
+    values: Vec<(String, String)>,
+}
+
+/// Completes `name WORDS... typed`.
+pub(super) fn complete(name: &str, before: &[String], typed: &str) -> Answer {
+    let mut line = Line { asker: Asker::of(name), options: OnceCell::new(), values: Vec::new() };
+    let mut pending: Option<&str> = None;
+    for word in before {
+        match (pending.take(), option_name(word)) {
+            (Some(option), _) => line.values.push((option.to_owned(), word.clone())),
+            (None, Some(option)) if line.takes_value(option) => pending = Some(option),
+            _ => {}
+        }
+    }
+    match (pending, option_name(typed)) {
+        (Some("bridge"), _) => line.bridge(typed),
+        (Some(option), _) if FILES.split_whitespace().any(|name| name == option) => Answer::files(),
+        (Some(option), _) => line.value(option, typed),
+        (None, Some(option)) => match option.strip_prefix("bridge=") {
+            Some(value) => line.bridge(value).behind(&typed[..typed.len() - value.len()]),
+            None => line.options(typed),
+        },
+        // A disk image.
+        (None, None) => Answer::files(),
+    }
+}
+
+/// An option's name without its one or two dashes.
+fn option_name(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('-')?;
+    Some(name.strip_prefix('-').unwrap_or(name))
+}
+
+impl Line {
+    fn takes_value(&self, option: &str) -> bool {
+        match table::arity(option.as_bytes()) {
+            Arity::Alone => false,
+            Arity::Value => true,
+            Arity::Unknown if option.starts_with("bridge") => option == "bridge",
+            Arity::Unknown => self.option(option).is_some_and(|option| !option.forms.is_empty()),
+        }
+    }
+
+    /// What the installed QEMU says of its options; of those that it hides, whether it has them.
+    fn help(&self) -> &[Opt] {
+        self.options.get_or_init(|| {
+            let mut options = help::options(&self.asker.ask(&["-help"]));
+            if !options.is_empty() {
+                for hidden in
+                    table::names().filter(|name| !options.iter().any(|option| option.name == *name)).collect::<Vec<_>>()
+                {
+                    if self.asker.has_option(hidden) {
+                        options.push(Opt { name: hidden.to_owned(), ..Opt::default() });
+                    }
+                }
+            }
+            options
+        })
+    }
+
+    fn option(&self, name: &str) -> Option<&Opt> {
+        // The same option, and only one of the two is explained.
+        let name = if name == "M" { "machine" } else { name };
+        self.help().iter().find(|option| option.name == name)
+    }
+
+    /// All options, with as many dashes as were typed; ours have two, unless somebody is at one with one.
+    fn options(&self, typed: &str) -> Answer {
+        let theirs = if typed.starts_with("--") { "--" } else { "-" };
+        let own = if typed == "-" { "--" } else { theirs };
+        let ours = OURS.iter().map(|(name, about)| Candidate::bare(format!("{own}{name}")).with(*about));
+        let options = self.help().iter();
+        let options =
+            options.map(|option| Candidate::bare(format!("{theirs}{}", option.name)).with(option.about.as_str()));
+        Answer::of(ours.chain(options))
+    }
+
+    fn bridge(&self, typed: &str) -> Answer {
+        let models =
+            || self.devices().into_iter().filter(|(_, is_network)| *is_network).map(|(device, _)| device).collect();
+        ours::complete(typed, &Context { models: &models, netdevs: self.named_by("device", "netdev") })
+    }
+
+    /// The devices, and whether they are network cards.
+    fn devices(&self) -> Vec<(Candidate, bool)> {
+        let devices = help::devices(&self.asker.ask(&["-device", "help"]));
+        devices.into_iter().map(|device| (Candidate::bare(device.name).with(device.about), device.is_network)).collect()
+    }
+
+    /// What the values of an option on the line have for a key: `-netdev user,id=net0` names net0.
+    fn named_by(&self, option: &str, key: &str) -> Vec<String> {
+        let values = self.values.iter().filter(|(name, _)| name == option);
+        values
+            .filter_map(|(_, value)| given(value).into_iter().rev().find(|(known, _)| known == key))
+            .map(|(_, id)| id)
+            .collect()
+    }
+}
