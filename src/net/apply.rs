@@ -165,8 +165,18 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
             Err(error) => faults.push(reason(&error)),
         }
     }
+    let counting = requests.len();
+    if bridge.is_some() {
+        // Else a kill would leave it twice. What can't be taken off the bridge goes with it in a moment.
+        match netlink.layer3(journal.index) {
+            Ok(there) => requests.extend(there.departures()),
+            Err(error) => faults.push(reason(&error)),
+        }
+    }
     match carry_out(netlink, requests) {
-        Ok(answers) => faults.extend(answers.into_iter().filter_map(|answer| Some(reason(&answer.err()?)))),
+        Ok(answers) => {
+            faults.extend(answers.into_iter().take(counting).filter_map(|answer| Some(reason(&answer.err()?))));
+        }
         Err(error) => faults.push(reason(&error)),
     }
     if faults.is_empty() {
@@ -214,12 +224,9 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
         }
         let (from, to) = (End { index: uplink.index, name: taken.uplink }, journal.end());
         requests.push(set(LinkUnspec::new_with_index(uplink.index).controller(journal.index).build()));
-        if !taken.layer3.is_empty() {
-            let now = netlink.layer3(uplink.index)?;
-            // What arrived may have done so by half: what was written down has the last word.
-            requests.extend(now.moves(from, to));
-            requests.extend(taken.layer3.at(from, to).arrivals());
-        }
+        // What is on the uplink by now may have arrived by half.
+        requests.extend(taken.layer3.at(from, to).arrivals());
+        requests.extend(taken.layer3.departures());
         for step in &journal.steps {
             if let Step::Configure { link, setting, value, .. } = step
                 && link == taken.uplink
@@ -309,7 +316,7 @@ fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, is_there
             Vec::new()
         }
         Step::TakeUplink { uplink, .. } => match of_name(netlink, journal, uplink)? {
-            Some((found, taken)) => give_back(netlink, journal, &found, taken.layer3, is_there)?,
+            Some((found, taken)) => give_back(netlink, journal, &found, taken.layer3)?,
             None => Vec::new(),
         },
     })
@@ -336,13 +343,7 @@ fn is_as_we_left_it(netlink: &mut Netlink, journal: &Journal, uplink: &Link, is_
 }
 
 /// The requests that free the uplink and bring what the host has back to it.
-fn give_back(
-    netlink: &mut Netlink,
-    journal: &Journal,
-    uplink: &Link,
-    all: &Layer3,
-    is_there: bool,
-) -> io::Result<Vec<Request>> {
+fn give_back(netlink: &mut Netlink, journal: &Journal, uplink: &Link, all: &Layer3) -> io::Result<Vec<Request>> {
     let is_port = journal.is_port(uplink);
     if !is_port && uplink.controller.is_some() {
         return Ok(Vec::new());
@@ -358,9 +359,6 @@ fn give_back(
         let taken = journal.taken().find(|taken| taken.index == uplink.index);
         let then = End { index: uplink.index, name: taken.map_or(&uplink.name, |taken| taken.uplink) };
         requests.extend(all.at(then, End { index: uplink.index, name: &uplink.name }).arrivals());
-    }
-    if is_there {
-        requests.extend(netlink.layer3(journal.index)?.departures());
     }
     Ok(requests)
 }
