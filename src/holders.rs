@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A process that has TAPs open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,14 @@ pub struct Process {
     pub words: Vec<OsString>,
     /// Its descriptors, by the TAP that they are of.
     pub taps: BTreeMap<IfName, Vec<i32>>,
+}
+
+impl Process {
+    /// For how long it has been running.
+    pub fn age(&self) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Some(now.saturating_sub(Duration::from_secs(self.since?)))
+    }
 }
 
 /// The processes of this network namespace that have TAPs open, or say so on their command lines.

@@ -12,9 +12,10 @@ use crate::lease::{Record, Store};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
-use crate::net::rtnl::{Detail, FdbEntry, Netlink};
+use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::qemu_line::QemuLine;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A bridge and what is on it.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub struct Port {
     pub slot: Option<usize>,
     /// The guest's addresses that the host knows.
     pub addresses: Vec<IpAddr>,
+    /// Those that a guest of this address once had: whether this one has them nobody has seen.
+    pub last_known: Vec<IpAddr>,
 }
 
 impl Port {
@@ -139,7 +142,7 @@ struct Seen<'a> {
     bridge: &'a IfName,
     journal: Option<&'a Journal>,
     fdb: &'a [FdbEntry],
-    neighbours: &'a [(IpAddr, Mac)],
+    neighbours: &'a [Neighbour],
     processes: &'a [Process],
     records: &'a [Record],
 }
@@ -156,9 +159,14 @@ impl Seen<'_> {
         let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
         let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
         let uid = holder.map(|process| process.uid).or(detail.owner);
-        let mut addresses: Vec<IpAddr> =
-            self.neighbours.iter().filter(|(_, known)| Some(*known) == mac).map(|(ip, _)| *ip).collect();
-        addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
+        let age = holder.and_then(Process::age);
+        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
+        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
+        let ips = |neighbours: Vec<&Neighbour>| {
+            let mut ips: Vec<IpAddr> = neighbours.into_iter().map(|known| known.ip).collect();
+            ips.sort_by_key(|ip| (is_link_local(ip), *ip));
+            ips
+        };
         Port {
             detail: detail.clone(),
             role,
@@ -167,7 +175,8 @@ impl Seen<'_> {
             user: uid.map(user_name),
             slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
             mac,
-            addresses,
+            addresses: ips(now),
+            last_known: ips(before),
         }
     }
 
@@ -206,6 +215,18 @@ impl Seen<'_> {
         };
         told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
     }
+}
+
+/// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
+/// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
+fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
+    // The start of a process is known to the second, and the clock may have been set.
+    const BLUR: Duration = Duration::from_secs(2);
+    known.is_given
+        || match (known.confirmed, age) {
+            (Some(confirmed), Some(age)) => confirmed + BLUR < age,
+            _ => known.is_fresh,
+        }
 }
 
 /// Whether it is an interface to a network, and not to a guest or container.

@@ -211,6 +211,65 @@ fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
 }
 
 #[test]
+fn what_is_forced_and_saved_is_forced_again() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("");
+    fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
+    let file = format!("/run/NetworkManager/devices/{}", lab.a_link("eth0")["ifindex"]);
+    fs::write(&file, "[device]\nmanaged=true\nconnection-uuid=x\n").expect("write a file");
+    lab.kvm_bridge("up br0 --uplink eth0 --save").run().exits_with(125);
+    lab.kvm_bridge("up br0 --uplink eth0 --force --save").run().succeeds();
+    lab.kvm_bridge("down br0").run().succeeds();
+    let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
+    assert_eq!(saved, "[bridge.br0]\nuplink = \"eth0\"\nkeep = true\nforce = true\n");
+    lab.kvm_bridge("up br0").run().succeeds();
+    assert_eq!(lab.ports("br0"), ["eth0"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    // What is forced is what was named, and not whatever the default route has.
+    lab.configure("[bridge.br0]\nforce = true\n");
+    lab.kvm_bridge("up br0").run().exits_with(125);
+    fs::remove_file(file).expect("remove it");
+    lab.is_untouched();
+}
+
+#[test]
+fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("");
+    let path = "/etc/kvm-bridge/config.toml";
+    fs::remove_file(path).expect("remove it");
+    let save = |name: &str| {
+        let words = format!("umask 077; exec {} up {name} --uplink none --save", env!("CARGO_BIN_EXE_kvm-bridge"));
+        lab.program("sh").arg("-c").arg(words).run().succeeds();
+        let file = fs::metadata(path).expect("the configuration");
+        (file.mode() & 0o777, file.gid())
+    };
+    assert_eq!(save("lab1"), (0o644, 0));
+    chown(path, None, Some(1)).expect("give it to daemon");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("close it");
+    assert_eq!(save("lab2"), (0o640, 1));
+    lab.ends_here();
+}
+
+#[test]
+fn nothing_is_lost_when_several_save() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("");
+    let names: Vec<String> = (0..8).map(|number| format!("lab{number}")).collect();
+    let words = |name: &String| format!("up {name} --uplink none --save");
+    let all: Vec<_> = names.iter().map(|name| lab.kvm_bridge(&words(name)).start()).collect();
+    for one in all {
+        one.end().succeeds();
+    }
+    let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
+    for name in &names {
+        assert!(saved.contains(&format!("[bridge.{name}]")), "{saved}");
+    }
+    lab.ends_here();
+}
+
+#[test]
 fn a_file_that_is_broken_is_not_overwritten() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("[bridge.br0\n");

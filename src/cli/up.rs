@@ -64,7 +64,7 @@ impl Bring {
             out::say("kvm-bridge", news);
         }
         let saved = match file {
-            Some(file) => save(file, &bridge, &done)?,
+            Some(file) => save(file, &bridge, &done, self.force)?,
             None => None,
         };
         Ok(match self.json {
@@ -140,10 +140,11 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
     ours.replace("Leave uplink= out", "Leave --uplink out").replace("Leave mtu= out", "Leave --mtu out")
 }
 
-fn save(file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
+fn save(file: File, bridge: &IfName, done: &Up, force: bool) -> Result<Option<PathBuf>> {
     let is_ours = done.bridge != Became::Found;
     let saved = Saved {
         uplink: is_ours.then(|| done.uplink.as_ref().map_or("none".to_owned(), IfName::to_string)),
+        force: force && is_ours,
         mtu: done.mtu.filter(|_| is_ours),
         taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
     };

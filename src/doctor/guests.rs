@@ -4,7 +4,7 @@ use super::{Check, Patient};
 use crate::error::Result;
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
-use crate::watch::{Progress, Watch, client_of};
+use crate::watch::{Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -36,10 +36,10 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
     let mut progress = vec![Progress::default(); waiting.len()];
     let end = Instant::now() + patient.question.watch;
     while progress.iter().any(|progress| !has_arrived(progress)) {
-        let Some((index, told)) = watch.next(end)? else { break };
+        let Some(heard) = watch.next(end)? else { break };
         for ((_, port), progress) in waiting.iter().zip(&mut progress) {
-            if let (true, Some(mac)) = (port.detail.link.index == index, port.mac.or_else(|| client_of(&told))) {
-                progress.hear(told, mac);
+            if let (true, Some(mac)) = (port.detail.link.index == heard.index, port.mac.or_else(|| heard.client())) {
+                progress.hear(heard.told, mac);
             }
         }
     }
