@@ -16,6 +16,7 @@ mod kernel;
 mod macs;
 mod qemu;
 mod rights;
+mod rules;
 mod uplink;
 
 use crate::argv::{self, Line};

@@ -29,6 +29,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// Whether it is a QEMU, by the name of its program.
+    pub fn is_qemu(&self) -> bool {
+        self.program.contains("qemu") || self.program == "kvm"
+    }
+
     /// For how long it has been running.
     pub fn age(&self) -> Option<Duration> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;

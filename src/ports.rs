@@ -39,7 +39,7 @@ pub struct Bridge {
 pub enum Role {
     /// The way to the network: what we took, or a card of a bridge that was there.
     Uplink,
-    /// The TAP of a guest that the shim started.
+    /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
     Guest,
     /// A TAP of `kvm-bridge up`.
     Lasting,
@@ -150,14 +150,18 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn port(&self, detail: &Detail) -> Port {
         let link = &detail.link;
-        let role = self.role(detail);
         let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
+        let role = self.role(detail, holder);
         let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
         let alias = link.alias.as_deref().filter(|_| role == Role::Guest);
         let vm = alias.and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
         let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
         let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
+        let kept_for = || {
+            let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
+            Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
+        };
         let uid = holder.map(|process| process.uid).or(detail.owner);
         let age = holder.and_then(Process::age);
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
@@ -170,7 +174,7 @@ impl Seen<'_> {
         Port {
             detail: detail.clone(),
             role,
-            vm: vm.or_else(|| line.and_then(|line| line.name)),
+            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
             process: holder.cloned(),
             user: uid.map(user_name),
             slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
@@ -180,14 +184,17 @@ impl Seen<'_> {
         }
     }
 
-    fn role(&self, detail: &Detail) -> Role {
+    fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
         let link = &detail.link;
         let is_ours = |journal: &Journal| journal.took(link.index);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
         match self.journal {
             Some(journal) if is_ours(journal) => Role::Uplink,
             _ if is_lasting(link, self.bridge) => Role::Lasting,
             _ if is_tap && link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge ")) => Role::Guest,
+            // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
+            _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
             // What made the bridge gave it its card, too.
             None if is_card(&link.kind) => Role::Uplink,
             _ => Role::Foreign,

@@ -228,7 +228,7 @@ fn the_uplink_of_a_bridge_that_is_to_be_made() {
     wait_for("eth0 to lose its carrier", 5, || {
         let found = look(&lab, "br0");
         (found.of("uplink")[0]["verdict"] == "failure")
-            .then(|| found.has("uplink", "failure", &["no carrier", "ip -br link"]).0.len())
+            .then(|| found.has("uplink", "failure", &["no carrier", "ip monitor link dev eth0"]).0.len())
     });
     lab.lan.run("ip link set dev lan0 up");
     fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
@@ -280,7 +280,7 @@ fn stp_mac_and_mtu_of_the_bridge() {
     // One that was given stays what it is.
     lab.ip("link set dev br0 mtu 1450");
     lab.ip("link set dev eth0 mtu 1400");
-    look(&lab, "").has("mtu", "warning", &["eth0 1400", "ip link set dev eth0 mtu 1450"]);
+    look(&lab, "").has("mtu", "warning", &["eth0 1400", "ip link set dev br0 mtu 1400"]);
     lab.ends_here();
 }
 
@@ -383,17 +383,49 @@ fn firewalls_that_drop_what_a_bridge_forwards() {
     look(&lab, "").has("firewall", "failure", &["inet firewalld filter_FORWARD", "which firewalld made"]);
     run("nft", "delete table inet firewalld");
 
+    // What drops in spite of a policy that accepts, and what may.
+    for (rule, verdict) in [("-i br0 -j DROP", "failure"), ("-p udp -j DROP", "warning"), ("-p tcp -j DROP", "ok")] {
+        run("iptables-nft", &format!("-A FORWARD {rule}"));
+        look(&lab, "").has("firewall", verdict, &[]);
+        run("iptables-nft", &format!("-D FORWARD {rule}"));
+    }
+    // A policy that drops, and rules that accept all; or only what is no DHCP.
+    run("iptables-nft", "-P FORWARD DROP");
+    for (rule, verdict) in [("-j ACCEPT", "ok"), ("-p tcp --dport 22 -j ACCEPT", "failure")] {
+        run("iptables-nft", &format!("-A FORWARD {rule}"));
+        look(&lab, "").has("firewall", verdict, &[]);
+        run("iptables-nft", &format!("-D FORWARD {rule}"));
+    }
     fs::write(switch, "0").expect("switch it off");
+    look(&lab, "").has("firewall", "ok", &[]);
+    lab.ip("link set dev br0 type bridge nf_call_iptables 1");
+    let index =
+        fs::read_to_string("/sys/class/net/br0/ifindex").ok().and_then(|index| index.trim().parse::<u64>().ok());
+    let has_sysfs = index.is_some() && index == lab.a_link("br0")["ifindex"].as_u64();
+    if has_sysfs {
+        look(&lab, "").has("firewall", "failure", &["ip filter FORWARD"]);
+    }
+    lab.ip("link set dev br0 type bridge nf_call_iptables 0");
+    run("iptables-nft", "-P FORWARD ACCEPT");
+
+    run("nft", "add table netdev early");
+    run("nft", "add chain netdev early f { type filter hook ingress device eth0 priority 0 ; policy drop ; }");
+    look(&lab, "").has("firewall", "failure", &["netdev early f"]);
+    run("nft", "delete table netdev early");
     run("nft", "add table bridge mine");
+    run("nft", "add chain bridge mine p { type filter hook prerouting priority 0 ; policy accept ; }");
+    run("nft", "add rule bridge mine p udp dport 67 drop");
+    look(&lab, "").has("firewall", "warning", &["bridge mine p", "may drop"]);
+    run("nft", "flush table bridge mine");
     run("nft", "add chain bridge mine f { type filter hook forward priority 0 ; policy drop ; }");
-    look(&lab, "").has("firewall", "failure", &["bridge mine f", "nft chain bridge mine f"]);
+    look(&lab, "").has("firewall", "failure", &["bridge mine f", "nft insert rule bridge mine f accept"]);
 }
 
 #[test]
 fn addresses_that_two_cards_have() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let first = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name alice").boot();
-    look(&lab, "").has("mac", "ok", &["1 guests, and no address twice"]);
+    look(&lab, "").has("mac", "ok", &["1 guest, and no address twice"]);
     let second = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name bob").boot();
     look(&lab, "").has("mac", "failure", &["02:00:00:00:00:01", "tap0 (alice)", "tap1 (bob)"]);
     second.kill();
@@ -519,7 +551,7 @@ fn a_dhcp_server_is_found_before_the_bridge_is_made_and_on_the_host_itself() {
     drop(watching);
     let guest = lab.shim("--bridge virbr0").boot();
     let before = mac(&lab);
-    examined(lab.kvm_bridge("doctor virbr0 --json --watch 0")).has("dhcp", "warning", &["nobody on virbr0"]);
+    examined(lab.kvm_bridge("doctor virbr0 --json --watch 0")).has("dhcp", "failure", &["nobody on virbr0"]);
     assert_eq!(mac(&lab), before);
     lab.ip("addr add 192.168.122.1/24 dev virbr0");
     let server =
@@ -657,7 +689,11 @@ fn qemus_arguments() {
     );
     examine("--bridge br0", "quiet").has("append-ip", "warning", &["has no ip=", "-append \\\"quiet ip=dhcp\\\""]);
     examine("--bridge br0", "quiet").has("append-console", "warning", &["quiet console=ttyS0"]);
-    examine("--bridge br0", "ip=off").has("append-ip", "warning", &["switches it off"]);
+    examine("--bridge br0", "ip=off").has(
+        "append-ip",
+        "warning",
+        &["switches it off: ip=off", "-append \\\"ip=dhcp\\\""],
+    );
 
     let virtio = "--bridge br0,model=virtio-net-pci";
     examine(virtio, good).has("kernel-driver", "failure", &["lacks CONFIG_VIRTIO_PCI"]);

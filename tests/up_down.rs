@@ -211,6 +211,24 @@ fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
 }
 
 #[test]
+fn a_user_who_is_gone_does_not_keep_the_bridge_away() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("[bridge.br0.taps]\ntap5 = \"no-such-user\"\ntap6 = \"nobody\"\n");
+    let ended = lab.kvm_bridge("up br0").run().succeeds();
+    assert!(ended.err.contains("the TAP tap5 is not made: there is no user no-such-user"), "{}", ended.err);
+    assert_eq!(lab.ports("br0"), ["eth0", "tap6"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn nothing_is_saved_of_somebody_elses_bridge_and_that_is_said() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.kvm_bridge("up br0 --save").run().succeeds();
+    assert!(ended.out.contains("Nothing is saved"), "{}", ended.out);
+}
+
+#[test]
 fn what_is_forced_and_saved_is_forced_again() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("");
@@ -249,7 +267,10 @@ fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
     chown(path, None, Some(1)).expect("give it to daemon");
     fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("close it");
     assert_eq!(save("lab2"), (0o640, 1));
-    lab.ends_here();
+    for name in ["lab1", "lab2"] {
+        lab.kvm_bridge(&format!("down {name}")).run().succeeds();
+    }
+    lab.is_untouched();
 }
 
 #[test]
@@ -265,8 +286,9 @@ fn nothing_is_lost_when_several_save() {
     let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
     for name in &names {
         assert!(saved.contains(&format!("[bridge.{name}]")), "{saved}");
+        lab.kvm_bridge(&format!("down {name}")).run().succeeds();
     }
-    lab.ends_here();
+    lab.is_untouched();
 }
 
 #[test]
@@ -292,6 +314,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap b --tap c --user root --user root", "3 TAPs have 2 users", "--user once for all"),
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
+        ("up br0 --force", "--force takes an uplink that is named", "kvm-bridge up br0 --uplink IF --force"),
         ("up eth0", "eth0 is there and is no bridge", "another name"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
         ("up", "required arguments were not provided", "--help"),

@@ -8,6 +8,7 @@ use crate::name::IfName;
 use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::out;
 use crate::step::Step;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
@@ -123,6 +124,6 @@ fn free(
 fn describe(port: &Link, holder: &str) -> String {
     let vm = port.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
     let whose = [vm, Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
-    let whose = whose.collect::<Vec<_>>().join(", ");
+    let whose = out::one_line(&whose.collect::<Vec<_>>().join(", "));
     if whose.is_empty() { port.name.to_string() } else { format!("{}: {whose}", port.name) }
 }

@@ -126,6 +126,18 @@ pub fn configured(bridge: &IfName, config: &Config) -> Vec<LastingTap> {
     taps.map(|(name, user)| LastingTap { name, user }).collect()
 }
 
+/// The same, and why some are left out: a user who is gone is no reason for a bridge not to come up at the next boot.
+pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<LastingTap>, Vec<Error>) {
+    let (mut taps, mut faults) = (Vec::new(), Vec::new());
+    for tap in configured(bridge, config) {
+        match user(&tap.user) {
+            Ok(_) => taps.push(tap),
+            Err(error) => faults.push(error.of(format_args!("the TAP {} is not made", tap.name))),
+        }
+    }
+    (taps, faults)
+}
+
 /// Makes the TAPs that the configuration has for a bridge that a guest's start made to stay. One that can't be made is no
 /// reason for the guest not to start: what is wrong is told.
 pub(super) fn add_configured(netlink: &mut Netlink, bridge: &IfName, index: u32, config: &Config) -> Vec<String> {

@@ -126,7 +126,7 @@ fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Chec
             format!("{} servers answer: {}", several.len(), several.join("; ")),
             "Which of them a guest listens to is chance; their addresses and ways out may differ.",
             format!(
-                "Switch off the one that should not be: {}",
+                "{}   (and switch off the one that should not be)",
                 offers.iter().filter_map(whereabouts).collect::<Vec<_>>().join(" or ")
             ),
         ),
