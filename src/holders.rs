@@ -64,12 +64,14 @@ pub fn qemus() -> Vec<Process> {
         .collect()
 }
 
-/// Whether a process runs in this network namespace whose command line begins with these words.
+/// Whether a process runs in this network namespace whose command line begins with these words. Where another user's is, a
+/// user can't tell: it may be here.
 pub fn runs(words: &[&str]) -> bool {
     let own = namespace(Path::new("/proc/thread-self"));
     let start: String = words.iter().map(|word| format!("{word}\0")).collect();
     let is_it = |path: &Path| fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(start.as_bytes()));
-    processes().any(|(path, _)| is_it(&path) && namespace(&path) == own)
+    let is_here = |path: &Path| namespace(path).is_none_or(|namespace| Some(namespace) == own);
+    processes().any(|(path, _)| is_it(&path) && is_here(&path))
 }
 
 fn processes() -> impl Iterator<Item = (std::path::PathBuf, i32)> {

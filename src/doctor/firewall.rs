@@ -131,7 +131,10 @@ fn of_nft(json: &str, passed: &Passed, bridges: &[&str]) -> Vec<Chain> {
     for chain in items.iter().filter_map(|item| item.get("chain")) {
         let text = |key: &str| chain[key].as_str().unwrap_or_default();
         let is_on_the_way = ["prerouting", "forward", "postrouting"].contains(&text("hook"));
-        let is_at_a_port = || passed.ports.iter().any(|port| chain["dev"].to_string().contains(&format!("\"{port}\"")));
+        // Some versions of nft do not tell which interface a chain is of.
+        let is_anywhere = text("family") == "netdev" && chain["dev"].is_null();
+        let is_at_a_port =
+            || is_anywhere || passed.ports.iter().any(|port| chain["dev"].to_string().contains(&format!("\"{port}\"")));
         let is_passed = match text("family") {
             "bridge" => is_on_the_way,
             "ip" => is_on_the_way && passed.ipv4,
@@ -148,9 +151,11 @@ fn of_nft(json: &str, passed: &Passed, bridges: &[&str]) -> Vec<Chain> {
             rules.filter(|rule| rule["family"] == chain["family"] && rule["table"] == chain["table"])
         };
         let fate = Table::of_nft(rules(), bridges).fate(text("name"), text("policy") == "drop");
-        if fate == Fate::Pass {
-            continue;
-        }
+        let fate = match fate {
+            Fate::Pass => continue,
+            _ if is_anywhere => Fate::Unclear,
+            fate => fate,
+        };
         let own = rules().filter(|rule| rule["chain"] == chain["name"]).map(Value::to_string);
         let around: String = own.collect::<String>() + text("table");
         let name = format!("{} {} {}", text("family"), text("table"), text("name"));
