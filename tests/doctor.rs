@@ -755,6 +755,8 @@ fn qemus_arguments() {
         &["which is not there", "--bridge br0,id=network0"],
     );
     examine("--bridge br0,id=n -device e1000,netdev=n", good).has("pair", "ok", &["a device of yours"]);
+    let without = examined(lab.kvm_bridge("doctor --quick --json -- -nic none"));
+    without.has("pair", "warning", &["asked for with none"]);
     let pipe = lab.new_file("pipe");
     nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).expect("make a pipe");
     let piped = lab.kvm_bridge("doctor --quick --json -- --bridge br0 -kernel").arg(&pipe);

@@ -56,6 +56,20 @@ fn twice_is_once() {
 }
 
 #[test]
+fn a_bridge_with_an_uplink_is_not_said_to_have_none() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let refused = lab.kvm_bridge("up br0 --uplink none").run().exits_with(125);
+    assert!(
+        refused.err.contains("has the uplink eth0") && refused.err.contains("kvm-bridge down br0"),
+        "{}",
+        refused.err
+    );
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
 fn guests_join_it_and_it_stays_when_they_have_gone() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();

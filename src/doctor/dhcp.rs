@@ -62,7 +62,8 @@ fn delay_of(bridge: &Bridge) -> Result<Duration, Check> {
     let (name, settings) = (&bridge.detail.link.name, bridge.detail.bridge.unwrap_or_default());
     // The kernel counts both halves of the delay on its own timers.
     let delay = Duration::from_millis(if settings.stp { u64::from(settings.forward_delay) * 20 + 500 } else { 0 });
-    if !bridge.detail.has_carrier {
+    // The bridge's own carrier tells nothing: one that never had a port has one, too.
+    if !bridge.ports.iter().any(|port| port.detail.link.is_up && port.detail.has_carrier) {
         return Err(Check::warning(
             "dhcp",
             "nobody was asked: no port of it has a carrier, and who asks would give it one",

@@ -69,7 +69,10 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         });
     }
     if checks.is_empty() && !line.has_net {
-        let saw = "there is no network card on the command line: QEMU adds one on a network of its own";
+        let saw = match line.has_none {
+            true => "the guest has no network card: that is asked for with none",
+            false => "there is no network card on the command line: QEMU adds one on a network of its own",
+        };
         checks.push(Check::warning("pair", saw, WHY, "--bridge br0"));
     }
     checks
