@@ -83,7 +83,7 @@ impl Announcer {
         let has_room = poll(&mut place, PollTimeout::ZERO).is_ok()
             && place[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
         if has_room {
-            let (vm, bridge) = (&self.vm, &self.bridge);
+            let (vm, bridge) = (out::one_line(&self.vm), &self.bridge);
             out::say("qemu-kvm", format_args!("{vm} has {address}{prefix} on {bridge}{server}{lease}"));
         }
     }

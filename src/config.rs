@@ -39,6 +39,8 @@ pub struct Bridge {
     pub uplink: Option<Uplink>,
     /// Whether it stays when its last guest has gone.
     pub keep: Option<bool>,
+    /// Whether the uplink that is named is taken though somebody else looks after it.
+    pub force: Option<bool>,
     /// Its MTU in bytes.
     #[serde(default, deserialize_with = "mtu")]
     pub mtu: Option<u32>,
@@ -116,7 +118,7 @@ impl Config {
 
     fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
         Self::parse_bytes(text).map_err(|why| {
-            let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, mtu and taps.";
+            let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, force, mtu and taps.";
             Error::new(format!("{}: {why}", path.display()), remedy)
         })
     }

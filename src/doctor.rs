@@ -4,7 +4,7 @@
 //! file of its own; what can be judged without looking is a function of what was seen, so that it can be tested.
 //!
 //! Nothing is changed by looking, but for one thing: the question for DHCP servers is asked from a TAP that is on the bridge
-//! for as long as it is asked.
+//! for as long as it is asked. The bridge has a carrier and an address of its own before that, and keeps both.
 
 mod bridge;
 mod dhcp;
@@ -16,6 +16,7 @@ mod kernel;
 mod macs;
 mod qemu;
 mod rights;
+mod rules;
 mod uplink;
 
 use crate::argv::{self, Line};
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
-use crate::ports::{self, Bridge};
+use crate::ports::{self, Bridge, Role};
 use crate::qemu_line::QemuLine;
 use crate::request::Nic;
 use crate::shim;
@@ -93,6 +94,11 @@ impl Check {
         Self { mend: Some(error.remedy().to_owned()), ..Self::new(name, verdict, error.what(), why) }
     }
 
+    fn mended_by(mut self, mend: impl Into<String>) -> Self {
+        self.mend = Some(mend.into());
+        self
+    }
+
     fn of(mut self, subject: impl ToString) -> Self {
         self.subject = Some(subject.to_string());
         self
@@ -112,6 +118,13 @@ pub struct Question {
     pub watch: Duration,
     /// Whether DHCP servers are asked for.
     pub asks: bool,
+}
+
+impl Question {
+    /// Whether bridges are named, and not just all looked at.
+    fn is_about_some(&self) -> bool {
+        self.bridge.is_some() || self.words.is_some()
+    }
 }
 
 /// What the checks look at.
@@ -140,9 +153,16 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
         Some(own) => vec![asked.into_iter().find(|nic| nic.bridge == own.bridge).unwrap_or(own)],
         None => asked,
     };
+    // Before anything is set up, what the first guest would find is looked at.
+    let is_for_guests =
+        |bridge: &Bridge| bridge.journal.is_some() || bridge.ports.iter().any(|p| p.role == Role::Uplink);
+    let is_first = question.bridge.is_none() && question.words.is_none() && !bridges.iter().any(is_for_guests);
+    let first = Nic::parse(b"br0")?;
+    let is_first = is_first && bridges.iter().all(|bridge| bridge.detail.link.name != first.bridge);
     let is_there = |nic: &Nic| bridges.iter().any(|bridge| bridge.detail.link.name == nic.bridge);
     let there = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
-    let missing = wanted.iter().filter(|nic| !is_there(nic)).cloned().collect();
+    let mut missing: Vec<Nic> = wanted.iter().filter(|nic| !is_there(nic)).cloned().collect();
+    missing.extend(is_first.then_some(first));
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }

@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A process that has TAPs open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,19 @@ pub struct Process {
     pub words: Vec<OsString>,
     /// Its descriptors, by the TAP that they are of.
     pub taps: BTreeMap<IfName, Vec<i32>>,
+}
+
+impl Process {
+    /// Whether it is a QEMU, by the name of its program.
+    pub fn is_qemu(&self) -> bool {
+        self.program.contains("qemu") || self.program == "kvm"
+    }
+
+    /// For how long it has been running.
+    pub fn age(&self) -> Option<Duration> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Some(now.saturating_sub(Duration::from_secs(self.since?)))
+    }
 }
 
 /// The processes of this network namespace that have TAPs open, or say so on their command lines.
@@ -50,12 +64,14 @@ pub fn qemus() -> Vec<Process> {
         .collect()
 }
 
-/// Whether a process runs in this network namespace whose command line begins with these words.
+/// Whether a process runs in this network namespace whose command line begins with these words. Where another user's is, a
+/// user can't tell: it may be here.
 pub fn runs(words: &[&str]) -> bool {
     let own = namespace(Path::new("/proc/thread-self"));
     let start: String = words.iter().map(|word| format!("{word}\0")).collect();
     let is_it = |path: &Path| fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(start.as_bytes()));
-    processes().any(|(path, _)| is_it(&path) && namespace(&path) == own)
+    let is_here = |path: &Path| namespace(path).is_none_or(|namespace| Some(namespace) == own);
+    processes().any(|(path, _)| is_it(&path) && is_here(&path))
 }
 
 fn processes() -> impl Iterator<Item = (std::path::PathBuf, i32)> {

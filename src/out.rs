@@ -19,3 +19,22 @@ pub fn print(text: &str) -> Result<()> {
 pub fn say(program: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{program}: {text}");
 }
+
+/// A name that somebody else chose, for people: on one line, and without what a terminal obeys.
+pub fn one_line(text: &str) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_commands_no_terminal() {
+        assert_eq!(one_line("al\u{1b}[31mice\nbob\u{202e}"), "al\\u{1b}[31mice\\nbob\\u{202e}");
+        assert_eq!(one_line("Jörg 7 \\ €"), "Jörg 7 \\ €");
+    }
+}

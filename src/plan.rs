@@ -97,12 +97,16 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
+        let uplink = said.uplink.clone().or(configured.uplink.clone()).unwrap_or(Uplink::Auto);
+        // Forced is what is named in the same place; never what nobody has named.
+        let force = its().any(|nic| nic.force) && said.uplink.is_some()
+            || configured.force == Some(true) && configured.uplink.as_ref() == Some(&uplink);
         wishes.push(Wish {
             bridge: &nic.bridge,
-            uplink: said.uplink.clone().or(configured.uplink).unwrap_or(Uplink::Auto),
+            force: force && matches!(uplink, Uplink::Link(_)),
+            uplink,
             keep: said.keep.or(configured.keep),
             mtu: said.mtu.or(configured.mtu),
-            force: its().any(|nic| nic.force),
             said,
         });
     }
@@ -255,9 +259,7 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
         let why = format!("its route to {route} is by a next hop of its own, which cannot be moved");
         return refuse(&why, "Give the route its gateway in place of nhid, or take another interface.".to_owned());
     }
-    // What nobody has named is not forced.
-    let is_forced = wish.force && matches!(wish.said.uplink, Some(Uplink::Link(_)));
-    if let Some(keeper) = link.keeper.as_deref().filter(|_| !is_forced) {
+    if let Some(keeper) = link.keeper.as_deref().filter(|_| !wish.force) {
         let remedy = format!(
             "It would put the addresses back. Make a bridge in its configuration and join it, or give an interface that it \
              leaves alone. To take {name} all the same: --bridge {},uplink={name},force=on",

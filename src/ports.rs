@@ -12,9 +12,10 @@ use crate::lease::{Record, Store};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
-use crate::net::rtnl::{Detail, FdbEntry, Netlink};
+use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::qemu_line::QemuLine;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A bridge and what is on it.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ pub struct Bridge {
 pub enum Role {
     /// The way to the network: what we took, or a card of a bridge that was there.
     Uplink,
-    /// The TAP of a guest that the shim started.
+    /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
     Guest,
     /// A TAP of `kvm-bridge up`.
     Lasting,
@@ -77,6 +78,8 @@ pub struct Port {
     pub slot: Option<usize>,
     /// The guest's addresses that the host knows.
     pub addresses: Vec<IpAddr>,
+    /// Those that a guest of this address once had: whether this one has them nobody has seen.
+    pub last_known: Vec<IpAddr>,
 }
 
 impl Port {
@@ -139,7 +142,7 @@ struct Seen<'a> {
     bridge: &'a IfName,
     journal: Option<&'a Journal>,
     fdb: &'a [FdbEntry],
-    neighbours: &'a [(IpAddr, Mac)],
+    neighbours: &'a [Neighbour],
     processes: &'a [Process],
     records: &'a [Record],
 }
@@ -147,38 +150,51 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn port(&self, detail: &Detail) -> Port {
         let link = &detail.link;
-        let role = self.role(detail);
         let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
+        let role = self.role(detail, holder);
         let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
         let alias = link.alias.as_deref().filter(|_| role == Role::Guest);
         let vm = alias.and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
         let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
         let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
+        let kept_for = || {
+            let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
+            Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
+        };
         let uid = holder.map(|process| process.uid).or(detail.owner);
-        let mut addresses: Vec<IpAddr> =
-            self.neighbours.iter().filter(|(_, known)| Some(*known) == mac).map(|(ip, _)| *ip).collect();
-        addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
+        let age = holder.and_then(Process::age);
+        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
+        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
+        let ips = |neighbours: Vec<&Neighbour>| {
+            let mut ips: Vec<IpAddr> = neighbours.into_iter().map(|known| known.ip).collect();
+            ips.sort_by_key(|ip| (is_link_local(ip), *ip));
+            ips
+        };
         Port {
             detail: detail.clone(),
             role,
-            vm: vm.or_else(|| line.and_then(|line| line.name)),
+            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
             process: holder.cloned(),
             user: uid.map(user_name),
             slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
             mac,
-            addresses,
+            addresses: ips(now),
+            last_known: ips(before),
         }
     }
 
-    fn role(&self, detail: &Detail) -> Role {
+    fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
         let link = &detail.link;
         let is_ours = |journal: &Journal| journal.took(link.index);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
         match self.journal {
             Some(journal) if is_ours(journal) => Role::Uplink,
             _ if is_lasting(link, self.bridge) => Role::Lasting,
             _ if is_tap && link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge ")) => Role::Guest,
+            // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
+            _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
             // What made the bridge gave it its card, too.
             None if is_card(&link.kind) => Role::Uplink,
             _ => Role::Foreign,
@@ -206,6 +222,18 @@ impl Seen<'_> {
         };
         told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
     }
+}
+
+/// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
+/// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
+fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
+    // The start of a process is known to the second, and the clock may have been set.
+    const BLUR: Duration = Duration::from_secs(2);
+    known.is_given
+        || match (known.confirmed, age) {
+            (Some(confirmed), Some(age)) => confirmed + BLUR < age,
+            _ => known.is_fresh,
+        }
 }
 
 /// Whether it is an interface to a network, and not to a guest or container.

@@ -18,6 +18,8 @@ pub struct QemuLine {
     pub devices: Vec<Device>,
     /// `-net`, QEMU's oldest way.
     pub has_net: bool,
+    /// Whether `-nic none` or `-net none` says that there is to be no card.
+    pub has_none: bool,
     /// `-name`.
     pub name: Option<String>,
     /// `-kernel`.
@@ -105,12 +107,14 @@ impl QemuLine {
                 let params = Params::of(value);
                 let id = format!("-nic {}", self.netdevs.len());
                 let (netdev, device) = (Netdev::of(&params, id.clone()), Device::of(&params, "model"));
+                self.has_none |= netdev.kind == "none";
                 if netdev.kind != "none" {
                     self.netdevs.push(Netdev { id: id.clone(), ..netdev });
                     self.devices.push(Device { netdev: Some(id), ..device });
                 }
             }
-            b"net" => self.has_net |= value != b"none",
+            b"net" if value == b"none" => self.has_none = true,
+            b"net" => self.has_net = true,
             b"name" => self.name = optstr::get(value, "guest", "guest").map(lossy),
             b"kernel" => self.kernel = Some(text()),
             b"initrd" => self.has_initrd = true,

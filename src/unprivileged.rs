@@ -70,6 +70,10 @@ fn of(bridge: &IfName, error: Error) -> Error {
 
 /// Brings the network of a line up, as far as that is anybody's right.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
+    if let Some(nic) = line.nics.iter().find(|nic| nic.announce) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
+    }
     process::hold_standard_places()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;

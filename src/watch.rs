@@ -24,6 +24,28 @@ pub struct Watch {
     ports: Vec<(u32, Packets)>,
 }
 
+/// What was heard on a port.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// The port.
+    pub index: u32,
+    /// Whether who is behind the port sent it.
+    pub is_sent: bool,
+    /// What it tells.
+    pub told: Told,
+}
+
+impl Heard {
+    /// Whose doings are told, on the port of a guest whose address is not known: who sends from behind the port, or talks
+    /// to a DHCP server, is the guest.
+    pub fn client(&self) -> Option<Mac> {
+        match self.told {
+            Told::Dhcp(message) => Some(message.client),
+            Told::Address { mac, .. } => self.is_sent.then_some(mac),
+        }
+    }
+}
+
 impl Watch {
     /// Watches the ports of these indices from now on.
     pub fn open(ports: impl IntoIterator<Item = u32>) -> Result<Self> {
@@ -39,18 +61,18 @@ impl Watch {
         Ok(Self { ports })
     }
 
-    /// What is told next, and on which port; `None` when the time is over or no port is left.
-    pub fn next(&mut self, end: Instant) -> Result<Option<(u32, Told)>> {
+    /// What is told next; `None` when the time is over or no port is left.
+    pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
         let mut buffer = [0; BUFFER];
         loop {
             let mut gone = None;
             for (at, (index, packets)) in self.ports.iter().enumerate() {
                 loop {
-                    match packets.receive(&mut buffer) {
+                    match packets.receive_from(&mut buffer) {
                         Ok(None) => break,
-                        Ok(Some(length)) => {
+                        Ok(Some((length, is_sent))) => {
                             if let Some(told) = buffer.get(..length).and_then(frame::read) {
-                                return Ok(Some((*index, told)));
+                                return Ok(Some(Heard { index: *index, is_sent, told }));
                             }
                         }
                         Err(_) => {
@@ -83,14 +105,6 @@ pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Inst
     match poll(&mut files, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(true),
         Err(error) => Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
-    }
-}
-
-/// Whose doings are told, on the port of a guest whose address is not known: only who asks a DHCP server is the guest.
-pub fn client_of(told: &Told) -> Option<Mac> {
-    match told {
-        Told::Dhcp(message) => Some(message.client),
-        Told::Address { .. } => None,
     }
 }
 

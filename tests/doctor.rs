@@ -228,7 +228,7 @@ fn the_uplink_of_a_bridge_that_is_to_be_made() {
     wait_for("eth0 to lose its carrier", 5, || {
         let found = look(&lab, "br0");
         (found.of("uplink")[0]["verdict"] == "failure")
-            .then(|| found.has("uplink", "failure", &["no carrier", "ip -br link"]).0.len())
+            .then(|| found.has("uplink", "failure", &["no carrier", "ip monitor link dev eth0"]).0.len())
     });
     lab.lan.run("ip link set dev lan0 up");
     fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
@@ -280,7 +280,7 @@ fn stp_mac_and_mtu_of_the_bridge() {
     // One that was given stays what it is.
     lab.ip("link set dev br0 mtu 1450");
     lab.ip("link set dev eth0 mtu 1400");
-    look(&lab, "").has("mtu", "warning", &["eth0 1400", "ip link set dev eth0 mtu 1450"]);
+    look(&lab, "").has("mtu", "warning", &["eth0 1400", "ip link set dev br0 mtu 1400"]);
     lab.ends_here();
 }
 
@@ -308,6 +308,8 @@ fn journals_that_are_left_over() {
     look(&lab, "").has("journal", "ok", &["nothing of ours"]);
     let guest = lab.shim("--bridge br0").boot();
     look(&lab, "").has("journal", "ok", &["its reaper waits"]);
+    // Of root's process a user does not see where it is.
+    look_as_nobody(&lab, "").has("journal", "ok", &["its reaper waits"]);
     lab.reaper_of("br0").kill();
     wait_for("the reaper's end", 5, || lab.reapers().is_empty().then_some(()));
     look(&lab, "").has("journal", "warning", &["its reaper was killed", "kvm-bridge recover"]);
@@ -383,17 +385,53 @@ fn firewalls_that_drop_what_a_bridge_forwards() {
     look(&lab, "").has("firewall", "failure", &["inet firewalld filter_FORWARD", "which firewalld made"]);
     run("nft", "delete table inet firewalld");
 
+    // What drops in spite of a policy that accepts, and what may.
+    for (rule, verdict) in [("-i br0 -j DROP", "failure"), ("-p udp -j DROP", "warning"), ("-p tcp -j DROP", "ok")] {
+        run("iptables-nft", &format!("-A FORWARD {rule}"));
+        look(&lab, "").has("firewall", verdict, &[]);
+        run("iptables-nft", &format!("-D FORWARD {rule}"));
+    }
+    // A policy that drops, and rules that accept all; or only what is no DHCP.
+    run("iptables-nft", "-P FORWARD DROP");
+    for (rule, verdict) in [("-j ACCEPT", "ok"), ("-p tcp --dport 22 -j ACCEPT", "failure")] {
+        run("iptables-nft", &format!("-A FORWARD {rule}"));
+        look(&lab, "").has("firewall", verdict, &[]);
+        run("iptables-nft", &format!("-D FORWARD {rule}"));
+    }
     fs::write(switch, "0").expect("switch it off");
+    look(&lab, "").has("firewall", "ok", &[]);
+    lab.ip("link set dev br0 type bridge nf_call_iptables 1");
+    let index =
+        fs::read_to_string("/sys/class/net/br0/ifindex").ok().and_then(|index| index.trim().parse::<u64>().ok());
+    let has_sysfs = index.is_some() && index == lab.a_link("br0")["ifindex"].as_u64();
+    if has_sysfs {
+        look(&lab, "").has("firewall", "failure", &["ip filter FORWARD"]);
+    }
+    lab.ip("link set dev br0 type bridge nf_call_iptables 0");
+    run("iptables-nft", "-P FORWARD ACCEPT");
+
+    run("nft", "add table netdev early");
+    run("nft", "add chain netdev early f { type filter hook ingress device eth0 priority 0 ; policy drop ; }");
+    // Some versions of nft do not tell of which interface it is.
+    let found = look(&lab, "");
+    assert!(
+        found.of("firewall")[0]["verdict"] != "ok" && found.of("firewall")[0].to_string().contains("netdev early f")
+    );
+    run("nft", "delete table netdev early");
     run("nft", "add table bridge mine");
+    run("nft", "add chain bridge mine p { type filter hook prerouting priority 0 ; policy accept ; }");
+    run("nft", "add rule bridge mine p udp dport 67 drop");
+    look(&lab, "").has("firewall", "warning", &["bridge mine p", "may drop"]);
+    run("nft", "flush table bridge mine");
     run("nft", "add chain bridge mine f { type filter hook forward priority 0 ; policy drop ; }");
-    look(&lab, "").has("firewall", "failure", &["bridge mine f", "nft chain bridge mine f"]);
+    look(&lab, "").has("firewall", "failure", &["bridge mine f", "nft insert rule bridge mine f accept"]);
 }
 
 #[test]
 fn addresses_that_two_cards_have() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let first = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name alice").boot();
-    look(&lab, "").has("mac", "ok", &["1 guests, and no address twice"]);
+    look(&lab, "").has("mac", "ok", &["1 guest, and no address twice"]);
     let second = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name bob").boot();
     look(&lab, "").has("mac", "failure", &["02:00:00:00:00:01", "tap0 (alice)", "tap1 (bob)"]);
     second.kill();
@@ -467,13 +505,40 @@ fn second_server(lab: &Lab) -> std::process::Child {
 }
 
 #[test]
+fn before_any_bridge_is_made_the_interface_is_looked_at_that_would_be_taken() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !lab.lan.serve_dhcp() {
+        return;
+    }
+    let found = examined(lab.kvm_bridge("doctor --json"));
+    found.has("uplink", "ok", &["eth0 can be taken"]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    lab.is_untouched();
+}
+
+#[test]
+fn bridges_of_containers_are_well_without_carrier_and_server() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link add name docker0 type bridge");
+    lab.ip("link set dev docker0 up");
+    run("ip", "link add name veth1 type veth peer name inside");
+    lab.ip("link set dev veth1 master docker0");
+    let found = examined(lab.kvm_bridge("doctor --json --watch 0"));
+    for name in ["uplink", "dhcp"] {
+        assert!(found.of(name).iter().all(|check| check["verdict"] != "failure"), "{:#?}", found.of(name));
+    }
+    lab.ends_here();
+}
+
+#[test]
 fn dhcp_servers_none_one_and_two() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("dnsmasq") {
         return;
     }
     let ask = |words: &str| examined(lab.kvm_bridge(&format!("doctor --json --watch 0 {words}")));
-    ask("").has("dhcp", "failure", &["nobody on br0 answers", "tcpdump -eni br0"]);
+    ask("br0").has("dhcp", "failure", &["nobody on br0 answers", "tcpdump -eni br0"]);
+    // Its port is no network card: that may be a container's, and its bridge one on purpose without a server.
+    ask("").has("dhcp", "warning", &["nobody on br0 answers"]);
     lab.is_untouched();
     lab.lan.serve_dhcp();
     let lan = lab.lan.mac();
@@ -489,6 +554,8 @@ fn dhcp_servers_none_one_and_two() {
     let _ = (other.kill(), other.wait());
     lab.ip("link set dev br0 type bridge stp_state 1 forward_delay 1500");
     ask("").has("dhcp", "warning", &["with STP on"]);
+    lab.ip("link set dev br0 type bridge forward_delay 200");
+    ask("br0").has("stp", "ok", &["a delay of only 2 s"]).has("dhcp", "ok", &["10.77.0.1 ("]);
     let as_nobody = examined(lab.kvm_bridge("doctor --json --watch 0").through(AS_NOBODY));
     as_nobody.has("dhcp", "warning", &["sudo kvm-bridge doctor"]);
     lab.ends_here();
@@ -503,8 +570,22 @@ fn a_dhcp_server_is_found_before_the_bridge_is_made_and_on_the_host_itself() {
     examined(lab.kvm_bridge("doctor br0 --json")).has("dhcp", "ok", &["10.77.0.1 ("]);
     lab.is_untouched();
     // As libvirt has it: a bridge without an uplink, on which the host is the server.
-    lab.add_bridge("virbr0");
-    examined(lab.kvm_bridge("doctor virbr0 --json")).has("dhcp", "failure", &["nobody on virbr0"]);
+    lab.ip("link add name virbr0 type bridge");
+    lab.ip("link set dev virbr0 up");
+    lab.settle();
+    let mac = |lab: &Lab| lab.a_link("virbr0")["address"].clone();
+    let before = mac(&lab);
+    // A bridge without a port would get a carrier and another address by being asked on.
+    let watching = lab.program("ip").words("-o monitor link dev virbr0").start();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let found = examined(lab.kvm_bridge("doctor virbr0 --json"));
+    found.has("dhcp", "warning", &["no port of it has a carrier"]);
+    assert_eq!((mac(&lab), watching.out()), (before, String::new()));
+    drop(watching);
+    let guest = lab.shim("--bridge virbr0").boot();
+    let before = mac(&lab);
+    examined(lab.kvm_bridge("doctor virbr0 --json --watch 0")).has("dhcp", "warning", &["nobody on virbr0"]);
+    assert_eq!(mac(&lab), before);
     lab.ip("addr add 192.168.122.1/24 dev virbr0");
     let server =
         lab.program("dnsmasq").words("--keep-in-foreground --no-ping --conf-file=/dev/null --port=0 --user=root");
@@ -513,7 +594,8 @@ fn a_dhcp_server_is_found_before_the_bridge_is_made_and_on_the_host_itself() {
         ["--pid-file", "--dhcp-leasefile"].map(|option| format!("{option}={}", lab.new_file("dnsmasq").display()));
     let server = server.arg(&files[0]).arg(&files[1]).words("--log-facility=-").start();
     wait_for("the server to be ready", 5, || server.err().contains("DHCP, IP range").then_some(()));
-    examined(lab.kvm_bridge("doctor virbr0 --json")).has("dhcp", "ok", &["192.168.122.1 ("]);
+    examined(lab.kvm_bridge("doctor virbr0 --json --watch 0")).has("dhcp", "ok", &["192.168.122.1 ("]);
+    drop(guest);
     drop(server);
     lab.ends_here();
 }
@@ -526,7 +608,7 @@ fn what_a_firewall_drops_is_not_answered() {
     }
     run("nft", "add table bridge mine");
     run("nft", "add chain bridge mine f { type filter hook forward priority 0 ; policy drop ; }");
-    examined(lab.kvm_bridge("doctor --json")).has("dhcp", "failure", &["nobody"]).has(
+    examined(lab.kvm_bridge("doctor br0 --json")).has("dhcp", "failure", &["nobody"]).has(
         "firewall",
         "failure",
         &["bridge mine f"],
@@ -640,7 +722,11 @@ fn qemus_arguments() {
     );
     examine("--bridge br0", "quiet").has("append-ip", "warning", &["has no ip=", "-append \\\"quiet ip=dhcp\\\""]);
     examine("--bridge br0", "quiet").has("append-console", "warning", &["quiet console=ttyS0"]);
-    examine("--bridge br0", "ip=off").has("append-ip", "warning", &["switches it off"]);
+    examine("--bridge br0", "ip=off").has(
+        "append-ip",
+        "warning",
+        &["switches it off: ip=off", "-append \\\"ip=dhcp\\\""],
+    );
 
     let virtio = "--bridge br0,model=virtio-net-pci";
     examine(virtio, good).has("kernel-driver", "failure", &["lacks CONFIG_VIRTIO_PCI"]);
@@ -669,6 +755,12 @@ fn qemus_arguments() {
         &["which is not there", "--bridge br0,id=network0"],
     );
     examine("--bridge br0,id=n -device e1000,netdev=n", good).has("pair", "ok", &["a device of yours"]);
+    let without = examined(lab.kvm_bridge("doctor --quick --json -- -nic none"));
+    without.has("pair", "warning", &["asked for with none"]);
+    let pipe = lab.new_file("pipe");
+    nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).expect("make a pipe");
+    let piped = lab.kvm_bridge("doctor --quick --json -- --bridge br0 -kernel").arg(&pipe);
+    examined(piped).has("kernel", "failure", &["it is no file"]);
     let missing = lab.kvm_bridge("doctor --quick --json -- --bridge br0 -kernel /no/such/bzImage");
     examined(missing).has("kernel", "failure", &["cannot read /no/such/bzImage"]).has(
         "append-ip",

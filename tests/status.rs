@@ -131,3 +131,31 @@ fn no_bridge_is_an_answer_and_a_missing_one_an_error() {
     assert!(refused.err.starts_with("kvm-bridge: there is no bridge br7\n"), "{}", refused.err);
     assert!(refused.err.contains("kvm-bridge up br7"), "{}", refused.err);
 }
+
+#[test]
+fn a_guest_whose_tap_a_helper_made_is_no_foreigner() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let words = "-accel tcg -display none -S -name carol -netdev tap,id=n,ifname=tap7,script=no,downscript=no \
+                 -device e1000,netdev=n,mac=02:00:00:00:00:07";
+    let guest = lab.program("qemu-system-x86_64").words(words).start();
+    wait_for("its TAP", 20, || lab.link("tap7").map(|_| ()));
+    lab.ip("link set dev tap7 master br0 up");
+    let text = lab.kvm_bridge("status br0").run().succeeds().out;
+    let line = text.lines().find(|line| line.contains("tap7")).expect("its line");
+    assert!(line.contains("tap7  carol, ") && line.contains("02:00:00:00:00:07"), "{text}");
+    guest.kill();
+}
+
+#[test]
+fn a_name_commands_no_terminal() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0 -name").arg("ev\u{1b}[2Jil\nbr1").boot();
+    let text = lab.kvm_bridge("status br0").run().succeeds().out;
+    assert!(!text.contains('\u{1b}') && text.contains(r"ev\u{1b}[2Jil\nbr1"), "{text}");
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(!listed.contains('\u{1b}'), "{listed}");
+    drop(guest);
+}

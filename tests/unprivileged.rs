@@ -47,6 +47,17 @@ fn way(lab: &Lab, words: &str) -> String {
 }
 
 #[test]
+fn a_user_can_have_nothing_announced_and_is_told_so() {
+    let Some(lab) = lab() else { return };
+    lab.install(&our_helper(), Right::Capability);
+    lab.allow_more("allow br0 user alice\n");
+    let refused = shim(&lab, ALICE, "--bridge br0,announce=on").run().exits_with(125);
+    assert!(refused.err.contains("CAP_NET_RAW") && refused.err.contains("leave announce= out"), "{}", refused.err);
+    assert!(!refused.qemu_ran());
+    shim(&lab, ALICE, "--bridge br0,announce=off").run().succeeds();
+}
+
+#[test]
 fn a_user_has_a_guest_on_the_bridge_by_our_helper() {
     for right in [Right::Capability, Right::Setuid] {
         let Some(lab) = lab() else { return };

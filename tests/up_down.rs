@@ -56,6 +56,20 @@ fn twice_is_once() {
 }
 
 #[test]
+fn a_bridge_with_an_uplink_is_not_said_to_have_none() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let refused = lab.kvm_bridge("up br0 --uplink none").run().exits_with(125);
+    assert!(
+        refused.err.contains("has the uplink eth0") && refused.err.contains("kvm-bridge down br0"),
+        "{}",
+        refused.err
+    );
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
 fn guests_join_it_and_it_stays_when_they_have_gone() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
@@ -211,6 +225,87 @@ fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
 }
 
 #[test]
+fn a_user_who_is_gone_does_not_keep_the_bridge_away() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("[bridge.br0.taps]\ntap5 = \"no-such-user\"\ntap6 = \"nobody\"\n");
+    let ended = lab.kvm_bridge("up br0").run().succeeds();
+    assert!(ended.err.contains("the TAP tap5 is not made: there is no user no-such-user"), "{}", ended.err);
+    assert_eq!(lab.ports("br0"), ["eth0", "tap6"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn nothing_is_saved_of_somebody_elses_bridge_and_that_is_said() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.kvm_bridge("up br0 --save").run().succeeds();
+    assert!(ended.out.contains("Nothing is saved"), "{}", ended.out);
+}
+
+#[test]
+fn what_is_forced_and_saved_is_forced_again() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("");
+    fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
+    let file = format!("/run/NetworkManager/devices/{}", lab.a_link("eth0")["ifindex"]);
+    fs::write(&file, "[device]\nmanaged=true\nconnection-uuid=x\n").expect("write a file");
+    lab.kvm_bridge("up br0 --uplink eth0 --save").run().exits_with(125);
+    lab.kvm_bridge("up br0 --uplink eth0 --force --save").run().succeeds();
+    lab.kvm_bridge("down br0").run().succeeds();
+    let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
+    assert_eq!(saved, "[bridge.br0]\nuplink = \"eth0\"\nkeep = true\nforce = true\n");
+    lab.kvm_bridge("up br0").run().succeeds();
+    assert_eq!(lab.ports("br0"), ["eth0"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    // What is forced is what was named, and not whatever the default route has.
+    lab.configure("[bridge.br0]\nforce = true\n");
+    lab.kvm_bridge("up br0").run().exits_with(125);
+    fs::remove_file(file).expect("remove it");
+    lab.is_untouched();
+}
+
+#[test]
+fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("");
+    let path = "/etc/kvm-bridge/config.toml";
+    fs::remove_file(path).expect("remove it");
+    let save = |name: &str| {
+        let words = format!("umask 077; exec {} up {name} --uplink none --save", env!("CARGO_BIN_EXE_kvm-bridge"));
+        lab.program("sh").arg("-c").arg(words).run().succeeds();
+        let file = fs::metadata(path).expect("the configuration");
+        (file.mode() & 0o777, file.gid())
+    };
+    assert_eq!(save("lab1"), (0o644, 0));
+    chown(path, None, Some(1)).expect("give it to daemon");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("close it");
+    assert_eq!(save("lab2"), (0o640, 1));
+    for name in ["lab1", "lab2"] {
+        lab.kvm_bridge(&format!("down {name}")).run().succeeds();
+    }
+    lab.is_untouched();
+}
+
+#[test]
+fn nothing_is_lost_when_several_save() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("");
+    let names: Vec<String> = (0..8).map(|number| format!("lab{number}")).collect();
+    let words = |name: &String| format!("up {name} --uplink none --save");
+    let all: Vec<_> = names.iter().map(|name| lab.kvm_bridge(&words(name)).start()).collect();
+    for one in all {
+        one.end().succeeds();
+    }
+    let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
+    for name in &names {
+        assert!(saved.contains(&format!("[bridge.{name}]")), "{saved}");
+        lab.kvm_bridge(&format!("down {name}")).run().succeeds();
+    }
+    lab.is_untouched();
+}
+
+#[test]
 fn a_file_that_is_broken_is_not_overwritten() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("[bridge.br0\n");
@@ -233,6 +328,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap b --tap c --user root --user root", "3 TAPs have 2 users", "--user once for all"),
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
+        ("up br0 --force", "--force takes an uplink that is named", "kvm-bridge up br0 --uplink IF --force"),
         ("up eth0", "eth0 is there and is no bridge", "another name"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
         ("up", "required arguments were not provided", "--help"),

@@ -8,6 +8,7 @@ use crate::name::IfName;
 use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::out;
 use crate::step::Step;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
@@ -94,7 +95,11 @@ fn free(
         let what = format!("{} stands on it, which is not ours", link.name);
         return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
     }
-    let in_use = lasting.iter().filter_map(|port| Some((port, tap::holder(&port.name)?)));
+    // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.
+    let details = netlink.details().map_err(unreadable)?;
+    let has_carrier = |port: &Link| details.iter().any(|known| known.link.index == port.index && known.has_carrier);
+    let holder = |port: &Link| tap::holder(&port.name).or_else(|| has_carrier(port).then(String::new));
+    let in_use = lasting.iter().filter_map(|port| Some((port, holder(port)?)));
     let guests: Vec<String> = (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default())))
         .chain(in_use)
         .map(|(port, holder)| describe(port, &holder))
@@ -123,6 +128,6 @@ fn free(
 fn describe(port: &Link, holder: &str) -> String {
     let vm = port.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
     let whose = [vm, Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
-    let whose = whose.collect::<Vec<_>>().join(", ");
+    let whose = out::one_line(&whose.collect::<Vec<_>>().join(", "));
     if whose.is_empty() { port.name.to_string() } else { format!("{}: {whose}", port.name) }
 }

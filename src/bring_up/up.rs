@@ -7,7 +7,7 @@ use super::{Made, observe_locked};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
-use crate::journal::Files;
+use crate::journal::{Files, Journal};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::apply;
@@ -15,7 +15,7 @@ use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::reaper;
-use crate::request::Nic;
+use crate::request::{Nic, Uplink};
 use crate::step::{Step, Tap};
 use crate::sys::{process, tap, tap_owner};
 use nix::unistd::{Uid, User};
@@ -81,6 +81,11 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let nics = std::slice::from_ref(nic);
     let (host, claims) = observe_locked(&mut netlink, nics, config)?;
     let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
+    if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(uplink_of)) {
+        let what = format!("up {bridge}: {bridge} is there, and has the uplink {uplink}");
+        let remedy = format!("To make it anew: kvm-bridge down {bridge} && kvm-bridge up {bridge} --uplink none");
+        return Err(Error::new(what, remedy));
+    }
     let plan = plan(nics, config, &host)?;
     for (tap, user) in taps.iter().zip(&users) {
         check(&mut netlink, tap, *user, bridge, host.link(bridge).map(|link| link.index))?;
@@ -112,18 +117,33 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
         _ => Became::Found,
     };
     let ours = after.filter(|_| became != Became::Found);
-    let steps = ours.iter().flat_map(|journal| &journal.steps);
-    let uplink = steps.clone().find_map(|step| match step {
+    let uplink = ours.as_ref().and_then(uplink_of);
+    Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
+}
+
+fn uplink_of(journal: &Journal) -> Option<IfName> {
+    journal.steps.iter().find_map(|step| match step {
         Step::TakeUplink { uplink, .. } => Some(uplink.clone()),
         _ => None,
-    });
-    Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
+    })
 }
 
 /// The TAPs that the configuration has for a bridge.
 pub fn configured(bridge: &IfName, config: &Config) -> Vec<LastingTap> {
     let taps = config.bridge(bridge).taps.into_iter();
     taps.map(|(name, user)| LastingTap { name, user }).collect()
+}
+
+/// The same, and why some are left out: a user who is gone is no reason for a bridge not to come up at the next boot.
+pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<LastingTap>, Vec<Error>) {
+    let (mut taps, mut faults) = (Vec::new(), Vec::new());
+    for tap in configured(bridge, config) {
+        match user(&tap.user) {
+            Ok(_) => taps.push(tap),
+            Err(error) => faults.push(error.of(format_args!("the TAP {} is not made", tap.name))),
+        }
+    }
+    (taps, faults)
 }
 
 /// Makes the TAPs that the configuration has for a bridge that a guest's start made to stay. One that can't be made is no

@@ -4,6 +4,7 @@ use super::json;
 use crate::doctor::{Check, Question, Verdict, examine};
 use crate::error::Result;
 use crate::name::IfName;
+use crate::out;
 use crate::style::{Style, Tone};
 use clap::Args;
 use serde_json::json;
@@ -83,11 +84,11 @@ fn tell(check: &Check, style: Style) -> String {
         Verdict::Failure => Tone::Bad,
     };
     let verdict = style.paint(tone, format!("{:<7}", check.verdict.name()));
-    let subject = check.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
+    let subject = check.subject.as_ref().map(|subject| format!(" of {}", out::one_line(subject))).unwrap_or_default();
     let mut text = format!(
         "{verdict}  {}{subject}: {}\n",
         style.paint(Tone::Title, check.name),
-        check.saw.replace('\n', "\n         ")
+        check.saw.lines().map(out::one_line).collect::<Vec<_>>().join("\n         ")
     );
     let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
     if let Some(mend) = &check.mend {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 /// The arguments of `kvm-bridge install`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Install {
     /// Allow a bridge ('all': every bridge) to everybody, or to one user
     #[arg(long, value_name = "BRIDGE[:USER]")]
@@ -25,6 +26,13 @@ pub(super) struct Install {
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo kvm-bridge install --allow br0:alice
+  sudo kvm-bridge install --allow all --link
+  kvm-bridge install --check
+  sudo kvm-bridge install --uninstall";
 
 impl Install {
     pub(super) fn run(self) -> Result<String> {

@@ -7,7 +7,7 @@ use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::ports::{self, Port, is_link_local};
 use crate::watch::frame::Told;
-use crate::watch::{Progress, Watch, client_of};
+use crate::watch::{Progress, Watch};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Ip {
     /// The VM, as 'kvm-bridge status' calls it; or its TAP, its MAC address, or the process of its QEMU
     vm: String,
-    /// Wait for so long until it is there and has an address; to watch its port needs root
+    /// Wait for so long until it is there and each of its cards has an IPv4 address; to watch a port needs root
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
     /// Print JSON
@@ -50,7 +50,7 @@ impl Ip {
         let guests = self.find_in_time(&mut netlink, end)?;
         let mut known: Vec<Known> = guests.iter().map(|(_, port)| neighbours(port)).collect();
         if let Some(end) = end
-            && !known.iter().any(is_enough)
+            && !known.iter().all(is_enough)
         {
             self.watch(&mut netlink, &guests, &mut known, end)?;
         }
@@ -67,7 +67,12 @@ impl Ip {
                 None => format!("it may be learnt while its port is watched: kvm-bridge ip {} --wait 60", self.vm),
                 Some(_) => format!("to see why: kvm-bridge doctor {}", guests[0].0),
             };
-            out::say("kvm-bridge", format_args!("no address of {} is known\n  {more}", self.vm));
+            let last: Vec<&IpAddr> = guests.iter().flat_map(|(_, port)| &port.last_known).collect();
+            let last = match last.first() {
+                Some(ip) => format!("; before it was started now it had {ip}"),
+                None => String::new(),
+            };
+            out::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.vm));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
     }
@@ -131,7 +136,7 @@ impl Ip {
         };
         let mut line = ProgressLine::new();
         let mut progress = vec![Progress::default(); guests.len()];
-        while !known.iter().any(is_enough) && Instant::now() < end {
+        while !known.iter().all(is_enough) && Instant::now() < end {
             line.show(format_args!(
                 "waiting for {}: {} s, {}",
                 self.vm,
@@ -140,13 +145,13 @@ impl Ip {
             ));
             let tick = end.min(Instant::now() + Duration::from_millis(500));
             match watch.as_mut().map(|watch| watch.next(tick)).transpose()?.flatten() {
-                Some((index, told)) => {
+                Some(heard) => {
                     for (((_, port), progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
-                        if port.detail.link.index == index
-                            && let Some(mac) = port.mac.or_else(|| client_of(&told))
+                        if port.detail.link.index == heard.index
+                            && let Some(mac) = port.mac.or_else(|| heard.client())
                         {
-                            progress.hear(told, mac);
-                            note(known, told, &progress.addresses);
+                            progress.hear(heard.told, mac);
+                            note(known, heard.told, &progress.addresses);
                         }
                     }
                 }
@@ -190,9 +195,9 @@ fn neighbours(port: &Port) -> Known {
     port.addresses.iter().map(|ip| (*ip, "neighbour")).collect()
 }
 
-/// An address that is good on its own link only is there before any other: it is not what is waited for.
+/// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.
 fn is_enough(known: &Known) -> bool {
-    known.keys().any(|ip| !is_link_local(ip))
+    known.keys().any(|ip| ip.is_ipv4() && !is_link_local(ip))
 }
 
 fn to_json(bridge: &str, port: &Port, known: &Known) -> serde_json::Value {

@@ -20,6 +20,9 @@ pub(super) struct Mac {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge mac list
+  kvm-bridge mac set alice 52:54:00:12:34:57
+  kvm-bridge mac export alice > alice.json
+  kvm-bridge mac import alice.json
   kvm-bridge mac forget alice
 Exit status: 0, or 125 where there is no such VM, or a file of one is damaged.";
 
@@ -172,7 +175,7 @@ fn json(value: &impl Serialize) -> Result<String> {
 
 fn table(records: &[Record]) -> String {
     let mut text = String::new();
-    let width = records.iter().map(|record| record.vm.chars().count()).max().unwrap_or_default().max(2);
+    let width = records.iter().map(|record| out::one_line(&record.vm).chars().count()).max().unwrap_or_default().max(2);
     if !records.is_empty() {
         let _ = writeln!(text, "{:<width$}  SLOT  NIC  MAC", "VM");
     }
@@ -180,7 +183,7 @@ fn table(records: &[Record]) -> String {
         for (slot, macs) in record.slots.iter().enumerate() {
             for (nic, mac) in macs.iter().enumerate() {
                 if let Some(mac) = mac {
-                    let _ = writeln!(text, "{:<width$}  {slot:<4}  {nic:<3}  {mac}", record.vm);
+                    let _ = writeln!(text, "{:<width$}  {slot:<4}  {nic:<3}  {mac}", out::one_line(&record.vm));
                 }
             }
         }

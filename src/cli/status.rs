@@ -109,7 +109,7 @@ fn line(port: &Port, style: Style) -> String {
         }
         Role::Guest | Role::Lasting => {}
     }
-    facts.extend(port.vm.as_ref().map(|vm| style.paint(Tone::Good, vm)));
+    facts.extend(port.vm.as_ref().map(|vm| style.paint(Tone::Good, out::one_line(vm))));
     facts.push(match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
         (_, _, false) => style.paint(Tone::Bad, "down"),
         (true, true, _) => String::new(),
@@ -121,7 +121,9 @@ fn line(port: &Port, style: Style) -> String {
         facts.push(style.paint(Tone::Warning, "does not forward yet"));
     }
     match (&port.process, &port.user) {
-        (Some(process), Some(user)) => facts.push(format!("{} {} of {user}", process.program, process.pid)),
+        (Some(process), Some(user)) => {
+            facts.push(format!("{} {} of {user}", out::one_line(&process.program), process.pid))
+        }
         (None, Some(user)) => facts.push(format!("for {user}")),
         _ => {}
     }

@@ -56,7 +56,11 @@ impl Bring {
     pub(super) fn run(self) -> Result<String> {
         let bridge = IfName::new(&self.bridge)?;
         let config = Config::load()?;
-        let taps = self.taps(up::configured(&bridge, &config))?;
+        let (configured, faults) = up::configured_with_users(&bridge, &config);
+        for fault in faults {
+            out::say("kvm-bridge", fault);
+        }
+        let taps = self.taps(configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
         let nic = self.nic()?;
         let done = up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
@@ -64,17 +68,22 @@ impl Bring {
             out::say("kvm-bridge", news);
         }
         let saved = match file {
-            Some(file) => save(file, &bridge, &done)?,
+            Some(file) => save(file, &bridge, &done, self.force)?,
             None => None,
         };
         Ok(match self.json {
             true => json(&to_json(&bridge, &done, saved.as_ref())),
-            false => tell(&bridge, &done, saved.as_ref()),
+            false => tell(&bridge, &done, saved.as_ref(), self.save),
         })
     }
 
     /// The same as what a guest would ask for.
     fn nic(&self) -> Result<Nic> {
+        let is_named = self.uplink.as_deref().is_some_and(|uplink| uplink != "auto" && uplink != "none");
+        if self.force && !is_named {
+            let what = format!("up {}: --force takes an uplink that is named, and none is", self.bridge);
+            return Err(Error::new(what, format!("Name it: kvm-bridge up {} --uplink IF --force", self.bridge)));
+        }
         let mut value = format!("{},keep=on", self.bridge);
         if let Some(uplink) = &self.uplink {
             let _ = write!(value, ",uplink={}", uplink.replace(',', ",,"));
@@ -140,10 +149,11 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
     ours.replace("Leave uplink= out", "Leave --uplink out").replace("Leave mtu= out", "Leave --mtu out")
 }
 
-fn save(file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
+fn save(file: File, bridge: &IfName, done: &Up, force: bool) -> Result<Option<PathBuf>> {
     let is_ours = done.bridge != Became::Found;
     let saved = Saved {
         uplink: is_ours.then(|| done.uplink.as_ref().map_or("none".to_owned(), IfName::to_string)),
+        force: force && is_ours,
         mtu: done.mtu.filter(|_| is_ours),
         taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
     };
@@ -153,7 +163,7 @@ fn save(file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
     file.save(bridge, &saved).map(Some)
 }
 
-fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> String {
+fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
     let uplink = match &done.uplink {
         Some(uplink) => format!("with the uplink {uplink}"),
         None => "without an uplink".to_owned(),
@@ -166,6 +176,9 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> String {
     };
     for (LastingTap { name, user }, is_new) in &done.taps {
         let _ = writeln!(text, "{name} is {} on {bridge}, for {user}", if *is_new { "made" } else { "there already" });
+    }
+    if let (Became::Found, None, true) = (done.bridge, saved, is_to_be_saved) {
+        let _ = writeln!(text, "Nothing is saved: who makes {bridge} has it in a configuration of their own");
     }
     if let Some(path) = saved {
         let _ = writeln!(text, "{} has it for the next time", path.display());

@@ -4,8 +4,10 @@
 use super::SYSTEM;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
-use crate::sys::files;
-use std::io;
+use crate::sys::{files, lock};
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
@@ -14,6 +16,8 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 pub struct Saved {
     /// Its uplink, or `none`; nothing of a bridge that somebody else makes.
     pub uplink: Option<String>,
+    /// Whether the uplink is taken though somebody else looks after it; said once, it is for the next time too.
+    pub force: bool,
     /// Its MTU, if it was asked for.
     pub mtu: Option<u32>,
     /// Its TAPs and their users.
@@ -43,18 +47,45 @@ impl File {
         Ok(Self { path, document })
     }
 
-    /// Writes what is to be kept of a bridge, and tells where.
-    pub fn save(mut self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
+    /// Writes what is to be kept of a bridge, and tells where. Nobody else does meanwhile, and what others have written since
+    /// the file was opened is in it.
+    pub fn save(self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let _lock = lock::wait_for_folder(folder).map_err(|error| failed(&self.path, "write", &error))?;
+        Self::open()?.write(bridge, saved)
+    }
+
+    fn write(mut self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
         if !change(&mut self.document, bridge, saved) {
             let what = format!("cannot change {}: bridge is no table in it", self.path.display());
             return Err(Error::new(what, format!("Write [bridge.{bridge}] in it.")));
         }
         let text = self.document.to_string();
-        let written = files::create_folder_of(&self.path)
-            .and_then(|()| files::replace(&self.path, &self.path.with_extension("toml.new"), text.as_bytes(), true));
-        written.map_err(|error| failed(&self.path, "write", &error))?;
+        replace(&self.path, text.as_bytes()).map_err(|error| failed(&self.path, "write", &error))?;
         Ok(self.path)
     }
+}
+
+/// Writes the file whole. It stays whose it is, with its mode; a new one is for all users to read, whatever the umask.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("toml.new");
+    // What a kill left there.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = files::create(&new)?;
+    let before = match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read?),
+    };
+    if let Some(before) = &before {
+        fchown(&file, Some(before.uid()), Some(before.gid()))?;
+    }
+    file.set_permissions(before.map_or(Permissions::from_mode(0o644), |before| before.permissions()))?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> Error {
@@ -69,6 +100,9 @@ fn change(document: &mut DocumentMut, bridge: &IfName, saved: &Saved) -> bool {
     if let Some(uplink) = &saved.uplink {
         set(own, "uplink", value(uplink));
         set(own, "keep", value(true));
+    }
+    if saved.force {
+        set(own, "force", value(true));
     }
     if let Some(mtu) = saved.mtu {
         set(own, "mtu", value(i64::from(mtu)));
@@ -123,7 +157,7 @@ mod tests {
 
     fn saved(taps: &[(&str, &str)]) -> Saved {
         let taps = taps.iter().map(|(tap, user)| (IfName::new(tap).unwrap(), (*user).to_owned())).collect();
-        Saved { uplink: Some("eth1".to_owned()), mtu: None, taps }
+        Saved { uplink: Some("eth1".to_owned()), mtu: None, force: false, taps }
     }
 
     #[test]

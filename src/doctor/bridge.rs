@@ -2,6 +2,7 @@
 
 use super::{Check, Patient};
 use crate::holders;
+use crate::host::Link;
 use crate::journal::Files;
 use crate::net::rtnl::Detail;
 use crate::ports::{Bridge, Role};
@@ -60,7 +61,7 @@ fn pinned(bridge: &Bridge) -> Check {
                        change it, and the host is away until all its neighbours know.";
     let link = &bridge.detail.link;
     let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    match assign_type(link.name.as_str(), link.index) {
+    match assign_type(link) {
         None => Check::ok("bridge-mac", format!("{mac}; whether it is pinned can't be seen in this /sys"), WHY),
         // NET_ADDR_SET of linux/netdevice.h: somebody gave it.
         Some(3) => Check::ok("bridge-mac", format!("{mac} is pinned"), WHY),
@@ -73,11 +74,15 @@ fn pinned(bridge: &Bridge) -> Check {
     }
 }
 
-/// sysfs shows the network namespace that it was mounted in.
-fn assign_type(name: &str, index: u32) -> Option<u8> {
-    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok();
-    let is_its = read("ifindex")?.trim().parse() == Ok(index);
-    if is_its { read("addr_assign_type")?.trim().parse().ok() } else { None }
+/// The folder of a link. sysfs shows the network namespace that it was mounted in, which may be another one.
+pub(super) fn in_sysfs(link: &Link) -> Option<String> {
+    let folder = format!("/sys/class/net/{}", link.name);
+    let index = fs::read_to_string(format!("{folder}/ifindex")).ok()?;
+    (index.trim().parse() == Ok(link.index)).then_some(folder)
+}
+
+fn assign_type(link: &Link) -> Option<u8> {
+    fs::read_to_string(format!("{}/addr_assign_type", in_sysfs(link)?)).ok()?.trim().parse().ok()
 }
 
 fn mtu(bridge: &Bridge) -> Check {
@@ -85,12 +90,19 @@ fn mtu(bridge: &Bridge) -> Check {
         "Frames that are longer than a port's MTU are dropped there without a word: pings go through, data does not.";
     let own = bridge.detail.link.mtu;
     let shorter: Vec<_> = bridge.ports.iter().map(|port| &port.detail.link).filter(|link| link.mtu < own).collect();
-    match shorter.first() {
+    let is_tap = |index: u32| bridge.ports.iter().any(|port| port.detail.link.index == index && port.is_tap());
+    match shorter.iter().find(|link| !is_tap(link.index)).or(shorter.first()) {
         None => Check::ok("mtu", format!("{own} bytes, and no port has less"), WHY),
         Some(port) => {
             let names: Vec<String> = shorter.iter().map(|link| format!("{} {}", link.name, link.mtu)).collect();
             let saw = format!("the bridge has {own} bytes, but {}", names.join(", "));
-            Check::warning("mtu", saw, WHY, format!("ip link set dev {} mtu {own}", port.name))
+            // A network card has what its network carries: the bridge, and with it its guests, have to come down.
+            let least = shorter.iter().map(|link| link.mtu).min().unwrap_or(own);
+            let mend = match is_tap(port.index) {
+                true => format!("ip link set dev {} mtu {own}", port.name),
+                false => format!("ip link set dev {} mtu {least}   (and in the guests)", bridge.detail.link.name),
+            };
+            Check::warning("mtu", saw, WHY, mend)
         }
     }
 }

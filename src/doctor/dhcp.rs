@@ -1,16 +1,19 @@
 //! Who gives addresses on the network: asked, as a guest would.
 
-use super::{Check, Patient};
-use crate::error::Result;
+use super::{Check, Patient, Question, Verdict};
+use crate::error::Error;
 use crate::host::Link;
 use crate::net::observe::observe;
 use crate::plan::plan;
-use crate::ports::Bridge;
+use crate::ports::{Bridge, Role};
 use crate::step::Step;
 use crate::sys::process;
-use crate::watch::ask::{self, Offer};
+use crate::watch::ask::{self, Asker, Offer};
+use std::time::Duration;
 
 const WHY: &str = "A guest that asks for an address has what the first server to answer offers.";
+/// For so long an asker's port may take to forward: with the delay that the check of STP puts up with.
+const MOST: Duration = Duration::from_secs(10);
 
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     if !patient.question.asks {
@@ -21,40 +24,65 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
         return vec![Check::warning("dhcp", saw, WHY, "sudo kvm-bridge doctor")];
     }
     let mut checks = Vec::new();
-    for at in 0..patient.bridges.len() {
-        let bridge = patient.bridges[at].clone();
-        let name = &bridge.detail.link.name;
-        if !bridge.detail.link.is_up {
+    let mut asked = Vec::new();
+    let mut askers = Vec::new();
+    for bridge in &patient.bridges {
+        let link = &bridge.detail.link;
+        if !link.is_up {
             continue;
         }
-        let settings = bridge.detail.bridge.unwrap_or_default();
-        checks.push(
-            match settings.stp && settings.forward_delay > 0 {
-                true => Check::warning(
-                    "dhcp",
-                    "nobody was asked: with STP on, it would take too long",
-                    WHY,
-                    format!("ip link set dev {name} type bridge stp_state 0"),
-                ),
-                false => judge(
-                    ask::on_bridge(&mut patient.netlink, &bridge.detail.link),
-                    is_isolated(&bridge),
-                    name.as_str(),
-                ),
-            }
-            .of(name),
-        );
-    }
-    for nic in patient.missing.clone() {
-        if let Some(uplink) = future_uplink(patient, &nic) {
-            checks.push(judge(ask::on_interface(uplink.index), false, uplink.name.as_str()).of(&nic.bridge));
+        match delay_of(bridge) {
+            Err(check) => checks.push(check.of(&link.name)),
+            Ok(delay) => match Asker::on_bridge(&mut patient.netlink, link, delay) {
+                Ok(asker) => {
+                    asked.push((link.name.to_string(), link.name.to_string(), has_uplink(patient.question, bridge)));
+                    askers.push(asker);
+                }
+                Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(&link.name)),
+            },
         }
     }
+    for nic in patient.missing.clone() {
+        let Some(uplink) = future_uplink(patient, &nic) else { continue };
+        match Asker::on_interface(uplink.index) {
+            Ok(asker) => {
+                asked.push((nic.bridge.to_string(), uplink.name.to_string(), true));
+                askers.push(asker);
+            }
+            Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(&nic.bridge)),
+        }
+    }
+    let answers = ask::ask(askers).into_iter().zip(asked);
+    checks.extend(answers.map(|(answers, (bridge, on, has_uplink))| judge(answers, has_uplink, &on).of(bridge)));
     checks
 }
 
-fn is_isolated(bridge: &Bridge) -> bool {
-    bridge.ports.iter().all(|port| port.is_tap())
+/// After which time a new port of the bridge forwards; or why nobody asks there.
+fn delay_of(bridge: &Bridge) -> Result<Duration, Check> {
+    let (name, settings) = (&bridge.detail.link.name, bridge.detail.bridge.unwrap_or_default());
+    // The kernel counts both halves of the delay on its own timers.
+    let delay = Duration::from_millis(if settings.stp { u64::from(settings.forward_delay) * 20 + 500 } else { 0 });
+    // The bridge's own carrier tells nothing: one that never had a port has one, too.
+    if !bridge.ports.iter().any(|port| port.detail.link.is_up && port.detail.has_carrier) {
+        return Err(Check::warning(
+            "dhcp",
+            "nobody was asked: no port of it has a carrier, and who asks would give it one",
+            WHY,
+            format!("sudo kvm-bridge doctor {name}   (while a guest is on it)"),
+        ));
+    }
+    if delay > MOST {
+        let saw = "nobody was asked: with STP on, it would take too long";
+        return Err(Check::warning("dhcp", saw, WHY, format!("ip link set dev {name} type bridge stp_state 0")));
+    }
+    Ok(delay)
+}
+
+/// Whether there has to be a server: where there is a way to the network. A port that is no network card, as those of
+/// containers, counts on a bridge that is ours or asked about only.
+fn has_uplink(question: &Question, bridge: &Bridge) -> bool {
+    let is_meant = question.is_about_some() || bridge.journal.is_some();
+    bridge.ports.iter().any(|port| port.role == Role::Uplink || is_meant && !port.is_tap())
 }
 
 /// The interface that a guest's start would take for a bridge that is not there.
@@ -69,15 +97,15 @@ fn future_uplink(patient: &mut Patient, nic: &crate::request::Nic) -> Option<Lin
     taken.filter(|uplink| uplink.is_up)
 }
 
-fn judge(answers: Result<Vec<Offer>>, is_isolated: bool, on: &str) -> Check {
+fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Check {
     const NOBODY: &str = "A guest with ip=dhcp waits for an address in vain.";
     let offers = match answers {
         Ok(offers) => offers,
-        Err(error) => return Check::of_error("dhcp", super::Verdict::Warning, &error, WHY),
+        Err(error) => return Check::of_error("dhcp", Verdict::Warning, &error, WHY),
     };
     let said: Vec<String> = offers.iter().map(describe).collect();
     match said.as_slice() {
-        [] if is_isolated => Check::warning(
+        [] if !has_uplink => Check::warning(
             "dhcp",
             format!("nobody on {on} answers a DHCPDISCOVER, and it has no uplink"),
             NOBODY,
@@ -99,7 +127,7 @@ fn judge(answers: Result<Vec<Offer>>, is_isolated: bool, on: &str) -> Check {
             format!("{} servers answer: {}", several.len(), several.join("; ")),
             "Which of them a guest listens to is chance; their addresses and ways out may differ.",
             format!(
-                "Switch off the one that should not be: {}",
+                "{}   (and switch off the one that should not be)",
                 offers.iter().filter_map(whereabouts).collect::<Vec<_>>().join(" or ")
             ),
         ),

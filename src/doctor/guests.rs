@@ -4,7 +4,7 @@ use super::{Check, Patient};
 use crate::error::Result;
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
-use crate::watch::{Progress, Watch, client_of};
+use crate::watch::{Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -36,10 +36,10 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
     let mut progress = vec![Progress::default(); waiting.len()];
     let end = Instant::now() + patient.question.watch;
     while progress.iter().any(|progress| !has_arrived(progress)) {
-        let Some((index, told)) = watch.next(end)? else { break };
+        let Some(heard) = watch.next(end)? else { break };
         for ((_, port), progress) in waiting.iter().zip(&mut progress) {
-            if let (true, Some(mac)) = (port.detail.link.index == index, port.mac.or_else(|| client_of(&told))) {
-                progress.hear(told, mac);
+            if let (true, Some(mac)) = (port.detail.link.index == heard.index, port.mac.or_else(|| heard.client())) {
+                progress.hear(heard.told, mac);
             }
         }
     }
@@ -90,13 +90,13 @@ fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: D
             "guest",
             "it has sent no frame at all",
             "Its kernel has no driver for its network card, or has not come so far, or nobody in it sets the card up.",
-            format!("kvm-bridge doctor {bridge} -- and the arguments of its QEMU; or look at its console"),
+            format!("kvm-bridge doctor {bridge} -- ARGUMENTS   (those of its QEMU; or look at its console)"),
         ),
         Progress { nak: true, .. } => Check::failure(
             "guest",
             "REQUEST without ACK: the server refused the address (NAK)",
             "It asks for an address of another network, or for one that is somebody else's by now.",
-            "Delete the guest's old lease, such as /var/lib/dhcp/*.leases in it, and start it again",
+            "rm /var/lib/dhcp/*.leases   (or wherever the guest's client keeps its old lease; in the guest, then reboot)",
         ),
         Progress { request: true, .. } => Check::failure(
             "guest",
@@ -118,9 +118,12 @@ fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: D
         ),
         _ => Check::warning(
             "guest",
-            format!("it has sent {frames} frames, and none of DHCP {in_time}"),
+            format!(
+                "it has sent {frames} {}, and none of DHCP {in_time}",
+                if frames == 1 { "frame" } else { "frames" }
+            ),
             "It does not ask for an address, or has given up, or has had one for long and is silent.",
-            "For a kernel that asks by itself: -append \"ip=dhcp\"; in a distribution: dhclient, or networkctl renew",
+            "-append \"ip=dhcp\"   (for a kernel that asks by itself; in a distribution: dhclient, or networkctl renew)",
         ),
     }
 }

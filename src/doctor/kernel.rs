@@ -33,7 +33,11 @@ const DRIVERS: [(&str, &[&str], &[&str]); 14] = [
 pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<Check> {
     let Some(kernel) = &line.kernel else { return Vec::new() };
     let image = folder.join(kernel);
-    let found = match ikconfig::find(&image) {
+    // Who waits for a pipe to be written waits for ever.
+    let found = match image.metadata().and_then(|image_is| match image_is.is_file() {
+        true => ikconfig::find(&image),
+        false => Err(std::io::Error::other("it is no file")),
+    }) {
         Err(error) => {
             let saw = format!("cannot read {kernel}: {}", crate::error::reason(&error));
             return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];

@@ -19,7 +19,11 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         let mut found = collisions(bridge);
         if found.is_empty() {
             let guests = bridge.ports.iter().filter(|port| port.mac.is_some()).count();
-            found.push(Check::ok("mac", format!("{guests} guests, and no address twice"), WHY));
+            found.push(Check::ok(
+                "mac",
+                format!("{guests} {}, and no address twice", if guests == 1 { "guest" } else { "guests" }),
+                WHY,
+            ));
         }
         checks.extend(found.into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
@@ -62,7 +66,7 @@ fn collisions(bridge: &Bridge) -> Vec<Check> {
 
 fn another() -> String {
     let mac = Mac::generate().map_or("52:54:00:...".to_owned(), |mac| mac.to_string());
-    format!("Start one of them with --bridge, which gives each VM its own, or with another one: mac={mac}")
+    format!("qemu-kvm --bridge br0,mac={mac} ...   (for one of them; without mac= each VM gets one of its own)")
 }
 
 /// QEMUs that were told no address, and so have the same one.

@@ -69,7 +69,10 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         });
     }
     if checks.is_empty() && !line.has_net {
-        let saw = "there is no network card on the command line: QEMU adds one on a network of its own";
+        let saw = match line.has_none {
+            true => "the guest has no network card: that is asked for with none",
+            false => "there is no network card on the command line: QEMU adds one on a network of its own",
+        };
         checks.push(Check::warning("pair", saw, WHY, "--bridge br0"));
     }
     checks
@@ -110,12 +113,11 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
     let with = |more: &str| format!("-append \"{append} {more}\"");
     let ip = match ip_of(append) {
         None => Check::warning("append-ip", "-append has no ip=", IP, with("ip=dhcp")),
-        Some("off" | "none" | "") => Check::warning(
-            "append-ip",
-            "-append switches it off: ip=off",
-            IP,
-            append.replace("ip=off", "ip=dhcp").replace("ip=none", "ip=dhcp"),
-        ),
+        Some(value @ ("off" | "none" | "")) => {
+            let words = append.split_whitespace().map(|word| if word.starts_with("ip=") { "ip=dhcp" } else { word });
+            let mend = format!("-append \"{}\"", words.collect::<Vec<_>>().join(" "));
+            Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, mend)
+        }
         Some(value) if asks_by_kernel(append) => Check::ok("append-ip", format!("-append has ip={value}"), IP),
         Some(value) if value.split(':').next().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()) => {
             Check::ok("append-ip", format!("-append gives the guest an address: ip={value}"), IP)

@@ -4,7 +4,7 @@ use super::{Check, Patient, Verdict};
 use crate::net::keeper::keeper;
 use crate::net::observe::observe;
 use crate::plan::plan;
-use crate::ports::{Bridge, Role};
+use crate::ports::{Bridge, Port, Role};
 use crate::request::Nic;
 use crate::step::Step;
 
@@ -12,8 +12,9 @@ const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP
 
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = Vec::new();
+    let is_asked = patient.question.is_about_some();
     for bridge in &patient.bridges {
-        checks.extend(of_bridge(bridge).into_iter().map(|check| check.of(&bridge.detail.link.name)));
+        checks.extend(of_bridge(bridge, is_asked).into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
     let missing = patient.missing.clone();
     for nic in missing {
@@ -22,7 +23,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     checks
 }
 
-fn of_bridge(bridge: &Bridge) -> Vec<Check> {
+fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     let name = &bridge.detail.link.name;
     let mut checks = Vec::new();
     if !bridge.detail.link.is_up {
@@ -44,22 +45,24 @@ fn of_bridge(bridge: &Bridge) -> Vec<Check> {
             others => Check::ok("uplink", format!("{name} has the ports {}", others.join(", ")), WHY),
         });
     }
-    for port in bridge.ports.iter().filter(|port| !port.is_tap()) {
+    // A port that is no network card may be the way out of a bridge that is asked about, if it is the only one; on others it
+    // is a container's.
+    let is_only = bridge.ports.iter().filter(|port| !port.is_tap()).count() == 1;
+    let bad = |port: &Port| if port.role == Role::Uplink || is_only { Verdict::Failure } else { Verdict::Warning };
+    let counts = |port: &&Port| !port.is_tap() && (is_asked || port.role == Role::Uplink);
+    for port in bridge.ports.iter().filter(counts) {
         let link = &port.detail.link;
         let keeper = keeper(link).filter(|_| bridge.journal.is_some() && port.role == Role::Uplink);
         checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
-            (false, ..) => Check::failure(
+            (false, ..) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
+                .mended_by(format!("ip link set dev {} up", link.name)),
+            (_, false, _) => Check::new(
                 "uplink",
-                format!("{} is down", link.name),
-                WHY,
-                format!("ip link set dev {} up", link.name),
-            ),
-            (_, false, _) => Check::failure(
-                "uplink",
+                bad(port),
                 format!("{} has no carrier: nobody is at the other end of its cable", link.name),
                 WHY,
-                format!("Plug the cable in, then see: ip -br link show dev {}", link.name),
-            ),
+            )
+            .mended_by(see_cable(link.name.as_str())),
             (_, _, Some(keeper)) => Check::warning(
                 "uplink",
                 format!("{} is a port, and {keeper} looks after it still", link.name),
@@ -73,6 +76,11 @@ fn of_bridge(bridge: &Bridge) -> Vec<Check> {
     checks
 }
 
+/// No command plugs a cable in; this one tells as soon as somebody has.
+fn see_cable(name: &str) -> String {
+    format!("ip monitor link dev {name}   (while the cable is plugged in: it has to say LOWER_UP)")
+}
+
 /// A bridge that is not there is planned for, as a guest's start would.
 fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     const NEW: &str = "The bridge is not there: a guest's start would make it, with this uplink.";
@@ -81,7 +89,11 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
     let (plan, _) = match planned {
         Ok(planned) => planned,
-        Err(error) => return vec![Check::of_error("uplink", Verdict::Failure, &error, NEW)],
+        Err(error) => {
+            // A bridge that nobody asked for need not be possible.
+            let verdict = if patient.question.is_about_some() { Verdict::Failure } else { Verdict::Warning };
+            return vec![Check::of_error("uplink", verdict, &error, NEW)];
+        }
     };
     let taken = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
         Step::TakeUplink { uplink, index, .. } => Some((uplink, *index)),
@@ -95,7 +107,7 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     vec![match found {
         Some(detail) if detail.link.is_up && !detail.has_carrier => {
             let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
-            Check::failure("uplink", saw, NEW, format!("Plug the cable in, then see: ip -br link show dev {uplink}"))
+            Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()))
         }
         _ => Check::ok("uplink", format!("{uplink} can be taken, with all that the host has on it"), NEW),
     }]

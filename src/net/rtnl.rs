@@ -10,7 +10,7 @@
 mod detail;
 mod read;
 
-pub use detail::{BridgeDetail, Detail, FdbEntry, Stats};
+pub use detail::{BridgeDetail, Detail, FdbEntry, Neighbour, Stats};
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::RouteNetlinkMessage;

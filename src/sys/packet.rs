@@ -79,10 +79,23 @@ impl Packets {
     /// The next frame, or what its beginning is; `None` if there is none now. When the interface has gone this is an error,
     /// once.
     pub fn receive(&self, buffer: &mut [u8; BUFFER]) -> io::Result<Option<usize>> {
-        match nix::unistd::read(&self.0, buffer) {
-            Ok(length) => Ok(Some(length)),
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => Ok(None),
-            Err(error) => Err(error.into()),
+        Ok(self.receive_from(buffer)?.map(|(length, _)| length))
+    }
+
+    /// The same, and whether it came in by the interface: what the host sends out of it is heard too.
+    pub fn receive_from(&self, buffer: &mut [u8; BUFFER]) -> io::Result<Option<(usize, bool)>> {
+        // SAFETY: all zeroes is a valid sockaddr_ll.
+        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        let (fd, place, address) = (self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), (&raw mut from).cast());
+        // SAFETY: the kernel writes no more than BUFFER bytes into the buffer, and one sockaddr_ll.
+        let length = unsafe { libc::recvfrom(fd, place, BUFFER, 0, address, &raw mut size) };
+        match usize::try_from(length) {
+            Ok(length) => Ok(Some((length, from.sll_pkttype != libc::PACKET_OUTGOING))),
+            Err(_) => match io::Error::last_os_error() {
+                error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(None),
+                error => Err(error),
+            },
         }
     }
 

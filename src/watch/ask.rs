@@ -16,6 +16,7 @@ use crate::step::Tap;
 use crate::sys::packet::{BUFFER, Packets};
 use crate::sys::{files, tap};
 use rand::TryRng;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,28 +42,43 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// When the question is repeated.
 const AGAIN: Duration = Duration::from_millis(1500);
 
-/// Asks on a bridge.
-pub fn on_bridge(netlink: &mut Netlink, bridge: &Link) -> Result<Vec<Offer>> {
-    let client = Mac::generate()?;
-    let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
-    let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
-    apply::plug(netlink, &wanted, &name, client.of_tap(), "kvm-bridge doctor", bridge.index)?;
-    let tap = File::from(tap);
-    files::do_not_block(&tap).map_err(|error| cannot(&error))?;
-    ask(&Way::Tap(tap), client)
+/// Somebody who is going to ask on one network.
+#[derive(Debug)]
+pub struct Asker {
+    way: Way,
+    client: Mac,
+    /// When the port forwards.
+    ready: Instant,
 }
 
-/// Asks on an interface that is no port yet.
-pub fn on_interface(index: u32) -> Result<Vec<Offer>> {
-    let packets = Packets::open(index).map_err(|error| cannot(&error))?;
-    packets.hear_all(index).map_err(|error| cannot(&error))?;
-    ask(&Way::Interface(packets), Mac::generate()?)
+impl Asker {
+    /// One on a bridge that has a carrier, whose new ports forward after `delay`. The TAP has the highest address of all
+    /// ports, so that the bridge does not take it for its own.
+    pub fn on_bridge(netlink: &mut Netlink, bridge: &Link, delay: Duration) -> Result<Self> {
+        let client = Mac::generate()?;
+        let [.., a, b, c] = client.0;
+        let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
+        let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
+        let highest = Mac([0xfe, 0xff, 0xff, a, b, c]);
+        apply::plug(netlink, &wanted, &name, highest, "kvm-bridge doctor", bridge.index)?;
+        let tap = File::from(tap);
+        files::do_not_block(&tap).map_err(|error| cannot(&error))?;
+        Ok(Self { way: Way::Tap(tap), client, ready: Instant::now() + delay })
+    }
+
+    /// One on an interface that is no port yet.
+    pub fn on_interface(index: u32) -> Result<Self> {
+        let packets = Packets::open(index).map_err(|error| cannot(&error))?;
+        packets.hear_all(index).map_err(|error| cannot(&error))?;
+        Ok(Self { way: Way::Interface(packets), client: Mac::generate()?, ready: Instant::now() })
+    }
 }
 
 fn cannot(error: &std::io::Error) -> Error {
     Error::new(format!("cannot ask for DHCP servers: {}", reason(error)), "Run it as root.")
 }
 
+#[derive(Debug)]
 enum Way {
     Tap(File),
     Interface(Packets),
@@ -106,36 +122,69 @@ impl AsFd for Way {
     }
 }
 
-/// Asks, twice, and tells who answered.
-fn ask(way: &Way, client: Mac) -> Result<Vec<Offer>> {
-    let mut random = [0; 4];
-    let _ = rand::rngs::SysRng.try_fill_bytes(&mut random);
-    let (frame, transaction) = (discover(client, u32::from_ne_bytes(random)), u32::from_ne_bytes(random));
-    let start = Instant::now();
-    let mut offers: Vec<Offer> = Vec::new();
-    let mut buffer = [0; BUFFER];
-    for end in [start + AGAIN, start + PATIENCE] {
-        if offers.is_empty() {
-            way.send(&frame).map_err(|error| cannot(&error))?;
-        }
-        loop {
-            while let Some(bytes) = way.receive(&mut buffer).map_err(|error| cannot(&error))? {
-                if let Some(Told::Dhcp(message)) = frame::read(&bytes)
-                    && (message.kind, message.transaction, message.client) == (Kind::Offer, transaction, client)
-                    && let (Some(address), Some(mac)) = (message.address, bytes.get(6..12))
-                {
-                    let mac = Mac(mac.try_into().unwrap_or_default());
-                    let (server, prefix, router) = (message.server, message.prefix, message.router);
-                    let offer = Offer { server, mac, address, prefix, router };
-                    if offers.iter().all(|known| (known.server, known.mac) != (server, mac)) {
-                        offers.push(offer);
-                    }
-                }
+/// One who asks, on the way.
+struct Asking {
+    asker: Asker,
+    frame: Vec<u8>,
+    transaction: u32,
+    /// When the next question is due; at last, when answers are waited for no more.
+    moments: VecDeque<Instant>,
+    offers: Vec<Offer>,
+}
+
+/// All ask at once, each twice; who answered each of them.
+pub fn ask(askers: Vec<Asker>) -> Vec<Result<Vec<Offer>>> {
+    let mut all: Vec<Result<Asking>> = askers.into_iter().map(|asker| Ok(Asking::new(asker))).collect();
+    loop {
+        for asking in &mut all {
+            if let Ok(Err(error)) = asking.as_mut().map(Asking::go_on) {
+                *asking = Err(cannot(&error));
             }
-            if !wait([way], end)? {
-                break;
+        }
+        let running = || all.iter().flatten().filter(|asking| !asking.moments.is_empty());
+        let Some(next) = running().filter_map(|asking| asking.moments.front()).min() else { break };
+        if let Err(error) = wait(running().map(|asking| &asking.asker.way), *next) {
+            return vec![Err(error)];
+        }
+    }
+    all.into_iter().map(|asking| asking.map(|asking| asking.offers)).collect()
+}
+
+impl Asking {
+    fn new(asker: Asker) -> Self {
+        let mut random = [0; 4];
+        let _ = rand::rngs::SysRng.try_fill_bytes(&mut random);
+        let transaction = u32::from_ne_bytes(random);
+        let frame = discover(asker.client, transaction);
+        let moments = [Duration::ZERO, AGAIN, PATIENCE].map(|time| asker.ready + time);
+        Self { asker, frame, transaction, moments: moments.into(), offers: Vec::new() }
+    }
+
+    /// Hears what has come, and asks if it is time.
+    fn go_on(&mut self) -> std::io::Result<()> {
+        let mut buffer = [0; BUFFER];
+        while let Some(bytes) = self.asker.way.receive(&mut buffer)? {
+            self.hear(&bytes);
+        }
+        while self.moments.front().is_some_and(|moment| *moment <= Instant::now()) {
+            self.moments.pop_front();
+            if !self.moments.is_empty() && self.offers.is_empty() {
+                self.asker.way.send(&self.frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if let Some(Told::Dhcp(message)) = frame::read(bytes)
+            && (message.kind, message.transaction, message.client) == (Kind::Offer, self.transaction, self.asker.client)
+            && let (Some(address), Some(mac)) = (message.address, bytes.get(6..12))
+        {
+            let mac = Mac(mac.try_into().unwrap_or_default());
+            let (server, prefix, router) = (message.server, message.prefix, message.router);
+            if self.offers.iter().all(|known| (known.server, known.mac) != (server, mac)) {
+                self.offers.push(Offer { server, mac, address, prefix, router });
             }
         }
     }
-    Ok(offers)
 }

@@ -11,6 +11,7 @@ use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A link, as people want to see it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,21 @@ pub struct FdbEntry {
     pub is_own: bool,
 }
 
+/// Somebody whom the host knows by an IP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whose it is, or was.
+    pub mac: Mac,
+    /// Whether the host holds it to be reachable now (NUD_REACHABLE, NUD_DELAY, NUD_PROBE).
+    pub is_fresh: bool,
+    /// Whether an admin said so (NUD_PERMANENT).
+    pub is_given: bool,
+    /// How long ago it last answered.
+    pub confirmed: Option<Duration>,
+}
+
 impl Netlink {
     /// All links, in detail.
     pub fn details(&mut self) -> io::Result<Vec<Detail>> {
@@ -98,8 +114,12 @@ impl Netlink {
     }
 
     /// The neighbours that the host knows on a link, by their Ethernet addresses.
-    pub fn neighbours(&mut self, index: u32) -> io::Result<Vec<(IpAddr, Mac)>> {
+    pub fn neighbours(&mut self, index: u32) -> io::Result<Vec<Neighbour>> {
         const NDA_DST: u16 = 1;
+        const NDA_CACHEINFO: u16 = 3;
+        /// NUD_REACHABLE, NUD_DELAY and NUD_PROBE.
+        const FRESH: u16 = 0x02 | 0x08 | 0x10;
+        const NUD_PERMANENT: u16 = 0x80;
         /// NUD_INCOMPLETE, NUD_FAILED and NUD_NOARP: nobody has answered.
         const UNKNOWN: u16 = 0x01 | 0x20 | 0x40;
         whole(|| {
@@ -109,12 +129,20 @@ impl Netlink {
                 message.header.family = family;
                 self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, |answer| {
                     let (body, attributes) = (answer.body, answer.body.get(12..).unwrap_or_default());
-                    let is_known = u16_at(body, 8).is_some_and(|state| state & UNKNOWN == 0);
+                    let state = u16_at(body, 8).unwrap_or(UNKNOWN);
+                    // struct nda_cacheinfo, in clock ticks, which userspace counts a hundred of in a second.
+                    let ticks = attribute(attributes, NDA_CACHEINFO).and_then(|info| u32_at(info, 0));
                     let ip = attribute(attributes, NDA_DST).and_then(ip_of);
-                    if let (Some(ip), Some(mac), true) = (ip, address_of(attributes), is_known)
+                    if let (Some(ip), Some(mac), true) = (ip, address_of(attributes), state & UNKNOWN == 0)
                         && u32_at(body, 4) == Some(index)
                     {
-                        found.push((ip, mac));
+                        found.push(Neighbour {
+                            ip,
+                            mac,
+                            is_fresh: state & FRESH != 0,
+                            is_given: state & NUD_PERMANENT != 0,
+                            confirmed: ticks.map(|ticks| Duration::from_millis(u64::from(ticks) * 10)),
+                        });
                     }
                 })?;
             }
