@@ -67,6 +67,7 @@ install:
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(DOCDIR)/docs $(UNITDIR))
 	$(INSTALL) -m 755 $(addprefix target/release/,$(PROGRAMS)) $(DESTDIR)$(BINDIR)
 	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
+	@test -n "$(DESTDIR)" || echo "For users who are not root, $(HELPER) is without its right until: sudo $(BINDIR)/kvm-bridge install"
 	$(INSTALL) -m 644 $(addprefix man/,$(MANUALS)) $(DESTDIR)$(MANDIR)/man1
 	$(INSTALL) -m 644 man/$(HELPER).8 $(DESTDIR)$(MANDIR)/man8
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
