@@ -105,7 +105,9 @@ fn has_capability(path: &Path) -> bool {
     let mut value = [0; 24];
     let Ok(size) = rustix::fs::getxattr(path, ATTRIBUTE, &mut value) else { return false };
     let permitted = value.get(4..8).and_then(|word| Some(u32::from_le_bytes(word.try_into().ok()?)));
-    size >= 8 && permitted.is_some_and(|permitted| permitted & NET_ADMIN != 0)
+    // VFS_CAP_FLAGS_EFFECTIVE: QEMU's takes nothing into effect by itself.
+    let is_in_effect = value[0] & 1 != 0;
+    size >= 8 && (is_in_effect || is_ours(path)) && permitted.is_some_and(|permitted| permitted & NET_ADMIN != 0)
 }
 
 /// Ours, where it is: first as it was installed with this program, then elsewhere; one with its right before one without.

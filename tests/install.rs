@@ -287,7 +287,7 @@ fn check_as_root_says_what_users_may_not_read_or_execute() {
             let said = is_refused(&lab, words);
             assert!(said.contains(&format!("{path} has mode {closed:04o}: sudo chmod {flags} {path}")), "{said}");
         }
-        assert!(install(&lab, "").contains("still missing: everybody cannot "));
+        assert!(install(&lab, "").contains("still missing: users cannot "));
         mode(path, open);
         install(&lab, "--check --allow br0:alice");
     }

@@ -171,6 +171,14 @@ fn qemus_helper_is_no_way_where_it_would_refuse_or_not_count() {
     lab.allow_more("allow br0 user alice max 3\n");
     let said = refusal(&lab, "--bridge br0");
     assert!(said.contains("line 1 allows 3 TAPs") && said.contains("does not count them"), "{said}");
+    // QEMU's takes nothing into effect by itself.
+    lab.allow_more("");
+    set_mode(QEMUS, 0o755);
+    let setcap = |set: &str| std::process::Command::new("setcap").args([set, QEMUS]).status();
+    assert!(setcap("cap_net_admin=p").is_ok_and(|status| status.success()));
+    assert!(refusal(&lab, "--bridge br0").contains("neither the capability"));
+    assert!(setcap("cap_net_admin=ep").is_ok_and(|status| status.success()));
+    assert_eq!(way(&lab, "--bridge br0"), format!("# br0: by {QEMUS}"));
 }
 
 #[test]

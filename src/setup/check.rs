@@ -131,7 +131,7 @@ impl Need {
             } else {
                 file.mode()
             };
-            let (shown, name) = (file.mode() & 0o7777, &person.name);
+            let (shown, name) = (file.mode() & 0o7777, if is_anybody { "users" } else { &person.name });
             (may & bit == 0).then(|| {
                 let part = part.display();
                 format!(
