@@ -105,6 +105,7 @@ install:
 	for page in $(MANUALS); do \
 		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
 	done
+	@test -n "$(DESTDIR)" || echo "For users who are not root, $(HELPER) is without its right until: sudo $(BINDIR)/kvm-bridge install"
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
 	# In /usr that name is bash-completion's own.
 	test $(PREFIX) = /usr || ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/qemu-kvm

@@ -83,6 +83,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
         return Err(Error::new(what, "Run it as root, or leave announce= out."));
     }
     process::hold_standard_places()?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    unprivileged::check_making(&mut netlink, &line.nics)?;
     reaper::ensure_all()?;
     let (mut devices, mut vhosts) = (Vec::new(), Vec::new());
     for nic in &line.nics {
@@ -91,7 +93,6 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
         devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);
     }
-    let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);

@@ -12,7 +12,7 @@ use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::request::{Nic, Vhost};
 use crate::sys::{process, tap};
-use crate::unprivileged::{Way, ways};
+use crate::unprivileged::{Way, check_making, ways};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -58,9 +58,16 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let is_rootless = !process::can_change_network() && !process::is_root();
-    let without_root = is_rootless.then(|| ways(&mut netlink, &line.nics, config));
-    let host = observe(&mut netlink, &line.nics, config)?;
-    let plan = plan(&line.nics, config, &host)?;
+    let without_root = match is_rootless {
+        true => Some(ways(&mut netlink, &line.nics, config)),
+        false => check_making(&mut netlink, &line.nics).err().map(Err),
+    };
+    let as_root = observe(&mut netlink, &line.nics, config).and_then(|host| plan(&line.nics, config, &host));
+    let plan = match (as_root, &without_root) {
+        // Why root would be refused as well is not what this user asks.
+        (Err(_), Some(Err(why))) => return Err(why.clone()),
+        (as_root, _) => as_root?,
+    };
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, &given)?;

@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt, socketpair, sockopt,
 };
 use nix::sys::time::TimeVal;
+use nix::unistd::{AccessFlags, access};
 use std::fmt;
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,6 +46,8 @@ pub enum Right {
     Missing,
     /// It would, but for its file system, which is mounted nosuid.
     Nosuid,
+    /// It would, but this process may not execute it.
+    Closed,
 }
 
 impl Right {
@@ -61,6 +64,7 @@ impl Right {
         let flags = nix::sys::statvfs::statvfs(path).map(|file_system| file_system.flags());
         match flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)) {
             true => Self::Nosuid,
+            false if access(path, AccessFlags::X_OK).is_err() => Self::Closed,
             false => right,
         }
     }
@@ -79,6 +83,7 @@ impl fmt::Display for Right {
             Self::Setuid => "is setuid root",
             Self::Missing => "has neither the capability cap_net_admin nor setuid root",
             Self::Nosuid => "is on a file system that is mounted nosuid, where it has no rights",
+            Self::Closed => "is not for you to execute",
         })
     }
 }
@@ -100,7 +105,9 @@ fn has_capability(path: &Path) -> bool {
     let mut value = [0; 24];
     let Ok(size) = rustix::fs::getxattr(path, ATTRIBUTE, &mut value) else { return false };
     let permitted = value.get(4..8).and_then(|word| Some(u32::from_le_bytes(word.try_into().ok()?)));
-    size >= 8 && permitted.is_some_and(|permitted| permitted & NET_ADMIN != 0)
+    // VFS_CAP_FLAGS_EFFECTIVE: QEMU's takes nothing into effect by itself.
+    let is_in_effect = value[0] & 1 != 0;
+    size >= 8 && (is_in_effect || is_ours(path)) && permitted.is_some_and(|permitted| permitted & NET_ADMIN != 0)
 }
 
 /// Ours, where it is: first as it was installed with this program, then elsewhere; one with its right before one without.
@@ -126,13 +133,18 @@ fn best(paths: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     all.iter().find(|path| Right::of(path).is_there()).or_else(|| all.first()).cloned()
 }
 
+/// Whether a helper goes by all of our rules.
+pub fn is_ours(helper: &Path) -> bool {
+    helper.file_name().is_some_and(|name| name == NAME)
+}
+
 /// Why no helper works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Useless {
     /// What is wrong.
     pub what: String,
-    /// The command that mends it, where installing ours does not.
-    pub remount: Option<String>,
+    /// What mends it, and the command, where installing ours does not.
+    pub mend: Option<(&'static str, String)>,
 }
 
 /// The helper that is used, with its right: ours, else QEMU's.
@@ -149,10 +161,14 @@ pub fn working() -> std::result::Result<(PathBuf, Right), Useless> {
         return Ok(works.clone());
     }
     let Some((path, right)) = found.first() else {
-        return Err(Useless { what: "no helper is installed".into(), remount: None });
+        return Err(Useless { what: "no helper is installed".into(), mend: None });
     };
-    let remount = (*right == Right::Nosuid).then(|| format!("sudo mount -o remount,suid {}", mount_of(path)));
-    Err(Useless { what: format!("{} {right}", path.display()), remount })
+    let mend = match right {
+        Right::Nosuid => Some(("mounted with suid", format!("sudo mount -o remount,suid {}", mount_of(path)))),
+        Right::Closed => Some(("made executable for users", format!("sudo chmod a+rx {}", path.display()))),
+        _ => None,
+    };
+    Err(Useless { what: format!("{} {right}", path.display()), mend })
 }
 
 /// The mount point that a file is under.

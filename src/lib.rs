@@ -52,6 +52,7 @@ pub mod name;
 pub mod net;
 pub mod optstr;
 pub mod out;
+pub mod person;
 pub mod plan;
 pub mod ports;
 pub mod qemu_line;

@@ -6,10 +6,12 @@
 use crate::error::{Error, Result, reason};
 use crate::helper::{self, Right};
 use crate::name::IfName;
+use crate::person::Person;
 use crate::sys::{files, lock};
 use kvm_bridge_helper::access;
-use kvm_bridge_helper::acl::{self, Caller, Verdict};
-use serde::{Deserialize, Serialize};
+use kvm_bridge_helper::acl::{self, Verdict, quote};
+use record::{Identity, Made, Record};
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -17,73 +19,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 mod check;
+mod record;
 mod undo;
 
 pub use check::check;
+pub use record::RECORD;
 pub use undo::uninstall;
 
-/// What was made is written here.
-pub const RECORD: &str = "/var/lib/kvm-bridge/install.json";
 /// Where links to the shim are made.
 pub const LINKS: &str = "/usr/local/bin";
 /// The first line of a file of rules that was made.
 const HEADER: &str = "# Who may put guests on which bridge: see kvm-bridge-helper(8).\n";
-
-/// A thing that was made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Made {
-    /// A folder, which goes when it is empty.
-    Folder(PathBuf),
-    /// A copy of the helper.
-    Helper(PathBuf),
-    /// The right of a helper that was there.
-    Right(PathBuf),
-    /// A file of rules, which goes when nothing but its first line is left.
-    Rules(PathBuf),
-    /// A line of one.
-    Rule { file: PathBuf, line: String },
-    /// A link.
-    Link { path: PathBuf, target: PathBuf },
-}
-
-/// All that was made, in order.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    version: u32,
-    made: Vec<Made>,
-}
-
-impl Record {
-    fn read() -> Result<Self> {
-        let text = match fs::read(RECORD) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { version: 1, made: Vec::new() }),
-            read => read.map_err(|error| cannot("read", Path::new(RECORD), &error))?,
-        };
-        let record: Self = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(format!("{RECORD} is damaged: {error}"), format!("Move it away: sudo mv {RECORD} {RECORD}.old"))
-        })?;
-        Ok(record)
-    }
-
-    fn write(&self) -> Result<()> {
-        let path = Path::new(RECORD);
-        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
-        let written =
-            files::create_folder_of(path).and_then(|()| files::replace(path, &path.with_extension("new"), &text, true));
-        written.map_err(|error| cannot("write", path, &error))
-    }
-
-    /// Writes down what is about to be made.
-    fn add(&mut self, made: Made) -> Result<()> {
-        if self.made.contains(&made) {
-            return Ok(());
-        }
-        self.made.push(made);
-        self.write()
-    }
-}
 
 /// One `--allow`: a bridge, or `all`, and a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,27 +65,29 @@ impl Allow {
         let Some(user) = &self.user else { return Ok((acl::QEMU, format!("allow {}", self.bridge))) };
         // The helper knows the names in /etc/passwd, and numbers.
         let is_known = acl::id_of(&fs::read("/etc/passwd").unwrap_or_default(), user.as_bytes()).is_some();
-        let user = if is_known { user.clone() } else { self.uid()?.to_string() };
+        let user = if is_known { user.clone() } else { self.person()?.caller.uid.to_string() };
         Ok((acl::OURS, format!("allow {} user {user}", self.bridge)))
     }
 
-    fn uid(&self) -> Result<u32> {
-        // Nobody in particular: whom only a rule for everybody allows.
-        let Some(user) = &self.user else { return Ok(u32::MAX) };
-        if let Ok(number) = user.parse() {
-            return Ok(number);
-        }
-        match nix::unistd::User::from_name(user) {
-            Ok(Some(user)) => Ok(user.uid.as_raw()),
-            _ => Err(Error::new(format!("there is no user {user}"), "See who there is: getent passwd")),
-        }
+    /// Whom it is for, which is everybody if it names nobody.
+    fn person(&self) -> Result<Person> {
+        let Some(user) = &self.user else { return Ok(Person::anybody()) };
+        let unknown = || Error::new(format!("there is no user {user}"), "See who there is: getent passwd");
+        Person::named(user).ok_or_else(unknown)
     }
 
     fn verdict(&self) -> Result<Verdict> {
-        let caller = Caller { uid: self.uid()?, gids: Vec::new() };
-        access::judge(self.bridge.as_bytes(), &caller).map(|(verdict, _)| verdict).map_err(|fault| {
+        let judged = access::judge(self.bridge.as_bytes(), &self.person()?.caller);
+        judged.map(|(verdict, _)| verdict).map_err(|fault| {
             Error::new(format!("the rules cannot be gone by: {}", fault.0), "Mend that, or move the file away.")
         })
+    }
+}
+
+impl fmt::Display for Allow {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.user.as_ref().map(|user| format!(":{user}")).unwrap_or_default();
+        write!(out, "{}", quote(&format!("{}{user}", self.bridge)))
     }
 }
 
@@ -155,7 +103,13 @@ pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
     for allow in allows {
         match allow.verdict()? {
             Verdict::Allowed(_) => {}
-            Verdict::NoRule => wanted.push(allow.rule()?),
+            Verdict::NoRule => {
+                let rule = allow.rule()?;
+                // Asked for twice, it is written once.
+                if !wanted.contains(&rule) {
+                    wanted.push(rule);
+                }
+            }
             Verdict::Denied(place) => {
                 let what = format!("{place} denies {}, which outweighs every rule that allows it", allow.bridge);
                 return Err(Error::new(what, format!("Take that line out first: sudoedit {}", place.file.display())));
@@ -170,7 +124,7 @@ pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
     for (name, target) in shim {
         work.link(&Path::new(LINKS).join(name), &target)?;
     }
-    if let Some(hint) = check::device() {
+    for hint in check::device().into_iter().chain(check::closed(allows)?) {
         work.told += &format!("still missing: {hint}\n");
     }
     Ok(if work.told.is_empty() { "There is nothing to do: all of it is there.\n".to_owned() } else { work.told })
@@ -226,9 +180,7 @@ impl Work {
         let installed = installed.into_iter().find(|path| is_roots_own(path));
         let built = beside.into_iter().find(|path| path.is_file());
         let path = match (installed, built) {
-            (Some(path), Some(built))
-                if self.record.made.contains(&Made::Helper(path.clone())) && !same_text(&path, &built) =>
-            {
+            (Some(path), Some(built)) if self.record.made_helper(&path) && !same_text(&path, &built) => {
                 self.copy(&built, &path)?;
                 path
             }
@@ -249,9 +201,13 @@ impl Work {
                 let what = format!("{} is on a file system that is mounted nosuid", path.display());
                 Err(Error::new(what, "Have it mounted with suid, or install under another prefix."))
             }
+            Right::Closed => {
+                let what = format!("nobody can execute {}", path.display());
+                Err(Error::new(what, format!("Make it executable: sudo chmod a+rx {}", path.display())))
+            }
             Right::Missing => {
-                if !self.record.made.contains(&Made::Helper(path.clone())) {
-                    self.record.add(Made::Right(path.clone()))?;
+                if !self.record.made_helper(&path) {
+                    self.record.gave_right(&path)?;
                 }
                 let how = give_right(&path)?;
                 self.tell(format_args!("gave {} {how}", path.display()));
@@ -262,18 +218,15 @@ impl Work {
 
     fn copy(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.folder_of(to)?;
-        self.record.add(Made::Helper(to.to_owned()))?;
-        let new = to.with_extension("new");
+        self.record.makes_helper(to, None)?;
+        let new = record::draft_of(to);
         let text = fs::read(from).map_err(|error| cannot("read", from, &error))?;
         // What a kill left there.
         let _ = fs::remove_file(&new);
-        let copied = (|| {
-            files::write_new(&new, &text)?;
-            fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
-            chown(&new, Some(0), Some(0))
-        })();
+        let copied = files::write_new(&new, &text, 0o755).and_then(|_| chown(&new, Some(0), Some(0)));
         copied.map_err(|error| cannot("write", &new, &error))?;
         give_right(&new)?;
+        self.record.makes_helper(to, Identity::of(&new))?;
         fs::rename(&new, to).map_err(|error| cannot("write", to, &error))?;
         self.tell(format_args!("made {}, a copy of {}", to.display(), from.display()));
         Ok(())
@@ -292,7 +245,8 @@ impl Work {
         self.folder_of(file)?;
         if !file.exists() {
             self.record.add(Made::Rules(file.to_owned()))?;
-            files::write_new(file, HEADER.as_bytes()).map_err(|error| cannot("make", file, &error))?;
+            let made = files::replace(file, &record::draft_of(file), HEADER.as_bytes(), true);
+            made.map_err(|error| cannot("make", file, &error))?;
         }
         let text = fs::read(file).map_err(|error| cannot("read", file, &error))?;
         self.record.add(Made::Rule { file: file.to_owned(), line: line.to_owned() })?;

@@ -7,6 +7,7 @@
 //! - a bridge's other names (altnames) are refused: the rules are about the one name that it has;
 //! - an include that is relative, endless, no plain file, or cannot be understood refuses, as does any line that QEMU's reads
 //!   otherwise than it looks (see `acl::line`); QEMU's ignores the include, or stops at its faults;
+//! - so do a file of more than 1 MiB, includes more than 8 deep, and more than 4096 of them;
 //! - files of rules that others than root can write are refused;
 //! - a missing file of rules has no rules, where QEMU's takes it for an error: the outcome is the same, the words are not;
 //! - the TAP has an alias and an owner, and no IPv6 address of its own.

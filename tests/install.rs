@@ -201,6 +201,113 @@ fn check_says_what_is_missing_to_anybody() {
 }
 
 #[test]
+fn whatever_the_umask_users_can_read_and_execute_what_was_made() {
+    let Some(lab) = lab() else { return };
+    let words = "umask 077; exec /run/bin/kvm-bridge install --allow br0:alice --allow br1";
+    lab.program("/bin/sh").words("-c").arg(words).run().succeeds();
+    let mode = |path: &str| fs::metadata(path).expect(path).mode() & 0o7777;
+    for folder in ["/etc/kvm-bridge", "/etc/qemu", "/usr/local/libexec", "/var/lib/kvm-bridge"] {
+        assert_eq!(mode(folder), 0o755, "{folder}");
+    }
+    for file in [RULES, "/etc/qemu/bridge.conf"] {
+        assert_eq!(mode(file), 0o644, "{file}");
+    }
+    assert_eq!(mode(COPY), 0o755);
+    lab.as_user(ALICE, "/run/bin/kvm-bridge").words("install --check --allow br0:alice").run().succeeds();
+    install(&lab, "--uninstall");
+}
+
+#[test]
+fn what_is_allowed_twice_is_written_once() {
+    let Some(lab) = lab() else { return };
+    install(&lab, "--allow br1 --allow br1");
+    assert_eq!(fs::read_to_string("/etc/qemu/bridge.conf").expect("rules").matches("allow br1").count(), 1);
+    install(&lab, "--uninstall");
+    assert!(!Path::new("/etc/qemu/bridge.conf").exists());
+}
+
+#[test]
+fn what_has_been_changed_since_is_left_and_told_of() {
+    let Some(lab) = lab() else { return };
+    install(&lab, "--allow br0:alice --link");
+    let left = |what: &str, told: &str| assert!(told.contains(&format!("left {what}: ")), "{told}");
+    // Another helper, a link to elsewhere, a line that was edited, a file beside the rules.
+    fs::remove_file(COPY).expect("remove the copy");
+    fs::copy(our_helper(), COPY).expect("as make install does");
+    fs::remove_file("/usr/local/bin/qemu-kvm").expect("remove the link");
+    std::os::unix::fs::symlink("/bin/true", "/usr/local/bin/qemu-kvm").expect("another link");
+    let text = fs::read_to_string(RULES).expect("rules").replace("user alice", "user alice max 4");
+    fs::write(RULES, text).expect("write the rules");
+    fs::write("/etc/kvm-bridge/bridge.new", "notes").expect("write notes");
+    let told = install(&lab, "--uninstall");
+    for path in [COPY, "/usr/local/bin/qemu-kvm", RULES, "/etc/kvm-bridge"] {
+        left(path, &told);
+        assert!(Path::new(path).exists(), "{path}");
+    }
+    assert_eq!(fs::read_to_string("/etc/kvm-bridge/bridge.new").expect("the notes"), "notes");
+    assert_eq!(install(&lab, "--uninstall"), "There is nothing to take back.\n");
+
+    // A right that somebody else has given since.
+    fs::set_permissions(COPY, fs::Permissions::from_mode(0o755)).expect("set the mode");
+    install(&lab, "");
+    let given = std::process::Command::new("setcap").args(["cap_net_admin=ep", COPY]).status();
+    assert!(given.is_ok_and(|status| status.success()));
+    left(COPY, &install(&lab, "--uninstall"));
+    assert_eq!(capability(COPY), format!("{COPY} cap_net_admin=ep"));
+}
+
+#[test]
+fn rules_are_judged_with_the_groups_of_the_user() {
+    let Some(lab) = lab() else { return };
+    write_rules(RULES, "allow br0 group kvm\n");
+    install(&lab, "--allow br0:alice");
+    assert_eq!(fs::read_to_string(RULES).expect("rules"), "allow br0 group kvm\n", "alice is in the group");
+    assert!(install(&lab, "--check --allow br0:alice").contains("br0 is allowed to alice"));
+    write_rules(RULES, "allow br0 user alice\ndeny br0 group kvm max 3\n");
+    for words in ["--check --allow br0:alice", "--allow br0:alice"] {
+        let said = is_refused(&lab, words);
+        assert!(said.contains("bridge.conf, line 2 denies br0"), "{said}");
+    }
+    install(&lab, "--uninstall");
+}
+
+#[test]
+fn check_as_root_says_what_users_may_not_read_or_execute() {
+    let Some(lab) = lab() else { return };
+    install(&lab, "--allow br0:alice");
+    let mode = |path: &str, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set the mode");
+    for (path, closed, open, flags) in [
+        (RULES, 0o640, 0o644, "a+r"),
+        (COPY, 0o750, 0o755, "a+rx"),
+        ("/etc/kvm-bridge", 0o700, 0o755, "a+rx"),
+        ("/usr/local/libexec", 0o700, 0o755, "a+rx"),
+    ] {
+        mode(path, closed);
+        for words in ["--check", "--check --allow br0:alice"] {
+            let said = is_refused(&lab, words);
+            assert!(said.contains(&format!("{path} has mode {closed:04o}: sudo chmod {flags} {path}")), "{said}");
+        }
+        assert!(install(&lab, "").contains("still missing: users cannot "));
+        mode(path, open);
+        install(&lab, "--check --allow br0:alice");
+    }
+    // A group that was chosen may be all that is meant.
+    std::os::unix::fs::chown(RULES, None, Some(104)).expect("give it to kvm");
+    mode(RULES, 0o640);
+    install(&lab, "--check");
+    install(&lab, "--check --allow br0:alice");
+    assert!(is_refused(&lab, "--check --allow br0:bob").contains("bob cannot read"));
+    install(&lab, "--uninstall");
+}
+
+#[test]
+fn check_without_rules_names_what_was_asked_for() {
+    let Some(lab) = lab() else { return };
+    let said = is_refused(&lab, "--check --allow br0:alice --allow $(id)");
+    assert!(said.contains("sudo kvm-bridge install --allow br0:alice --allow '$(id)'"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_before_anything_is() {
     let Some(lab) = lab() else { return };
     write_rules("/etc/qemu/bridge.conf", "deny br1\n");
@@ -235,7 +342,7 @@ fn killed_at_any_system_call_that_writes_it_is_finished_or_taken_back() {
     let before = untouched(files());
     let words = "install --allow br0:alice --allow br1 --link";
     let mut kills = 0;
-    for call in ["write", "rename", "mkdir", "setxattr", "symlink", "openat", "fsync", "fchmodat"] {
+    for call in ["write", "rename", "mkdir", "setxattr", "symlink", "openat", "fsync", "fchmod", "fchmodat"] {
         for nth in 1..60 {
             if !lab.program("/run/bin/kvm-bridge").words(words).dies_at(call, nth) {
                 break;

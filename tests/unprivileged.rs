@@ -126,6 +126,132 @@ fn move_with_mode(from: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(QEMUS, std::fs::Permissions::from_mode(0o4755))
 }
 
+/// A program in the place of QEMU's helper that has its right; what it does is of no interest.
+fn pretend_qemus_helper() {
+    std::fs::create_dir_all(Path::new(QEMUS).parent().expect("a folder")).expect("make the folder");
+    std::fs::copy("/bin/true", QEMUS).expect("copy a program");
+    set_mode(QEMUS, 0o4755);
+}
+
+fn set_mode(path: &str, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set the mode");
+}
+
+/// What is said to alice, and by a dry run too.
+#[track_caller]
+fn refusal(lab: &Lab, words: &str) -> String {
+    let said = shim(lab, ALICE, words).run().exits_with(125).err;
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let dry = shim(lab, ALICE, &format!("--bridge-dry-run {words}")).run();
+    let why = said.lines().next().and_then(|line| line.strip_prefix("qemu-kvm: ")).expect("a reason");
+    assert!(dry.out.contains(why) || dry.err.contains(why), "{said}{}{}", dry.out, dry.err);
+    said
+}
+
+#[test]
+fn a_helper_that_the_user_may_not_execute_is_passed_over() {
+    let Some(lab) = lab() else { return };
+    let ours = lab.install(&our_helper(), Right::Capability);
+    let ours = ours.to_str().expect("a name");
+    lab.allow("allow br0\n");
+    set_mode(ours, 0o750);
+    let said = refusal(&lab, "--bridge br0");
+    assert!(said.contains("is not for you to execute") && said.contains(&format!("sudo chmod a+rx {ours}")), "{said}");
+    if Path::new(QEMUS).parent().is_some_and(Path::is_dir) {
+        pretend_qemus_helper();
+        assert_eq!(way(&lab, "--bridge br0"), format!("# br0: by {QEMUS}"));
+    }
+}
+
+#[test]
+fn qemus_helper_is_no_way_where_it_would_refuse_or_not_count() {
+    let Some(lab) = lab() else { return };
+    if !Path::new(QEMUS).parent().is_some_and(Path::is_dir) {
+        return crate::support::skip("there is no folder for QEMU's helper");
+    }
+    pretend_qemus_helper();
+    lab.allow_more("allow br0 user alice\n");
+    let said = refusal(&lab, "--bridge br0");
+    assert!(
+        said.contains("only /etc/kvm-bridge/bridge.conf allows br0") && said.contains("kvm-bridge install"),
+        "{said}"
+    );
+    lab.allow("allow br0\n");
+    assert_eq!(way(&lab, "--bridge br0"), format!("# br0: by {QEMUS}"));
+    lab.allow_more("allow br0 user alice max 3\n");
+    let said = refusal(&lab, "--bridge br0");
+    assert!(said.contains("line 1 allows 3 TAPs") && said.contains("does not count them"), "{said}");
+    // QEMU's takes nothing into effect by itself.
+    lab.allow_more("");
+    set_mode(QEMUS, 0o755);
+    let setcap = |set: &str| std::process::Command::new("setcap").args([set, QEMUS]).status();
+    assert!(setcap("cap_net_admin=p").is_ok_and(|status| status.success()));
+    assert!(refusal(&lab, "--bridge br0").contains("neither the capability"));
+    assert!(setcap("cap_net_admin=ep").is_ok_and(|status| status.success()));
+    assert_eq!(way(&lab, "--bridge br0"), format!("# br0: by {QEMUS}"));
+}
+
+#[test]
+fn a_dry_run_calls_no_tap_the_users_that_is_not() {
+    let Some(lab) = lab() else { return };
+    for (name, owner) in [("tap-a", "user 1000"), ("tap-b", "user 1001"), ("tap-g", "group 104"), ("tap-n", "")] {
+        lab.ip(&format!("tuntap add dev {name} mode tap vnet_hdr {owner}"));
+        lab.ip(&format!("link set dev {name} master br0 addrgenmode none up"));
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").expect("switch IPv6 off");
+    }
+    lab.settle();
+    assert_eq!(way(&lab, "--bridge br0,ifname=tap-g"), "# br0: by your group's TAP tap-g");
+    assert_eq!(way(&lab, "--bridge br0,ifname=tap-n"), "# br0: by a TAP without an owner, tap-n");
+    for name in ["tap-g", "tap-n"] {
+        shim(&lab, ALICE, &format!("--bridge br0,ifname={name}")).boot().kill();
+    }
+    let said = refusal(&lab, "--bridge br0,ifname=tap-b");
+    assert!(said.contains("somebody else's") && said.contains("user alice"), "{said}");
+    let said = shim(&lab, BOB, "--bridge br0,ifname=tap-g").run().exits_with(125).err;
+    assert!(said.contains("somebody else's"), "{said}");
+    assert!(lab.tun_has_mode(0o600));
+    let said = refusal(&lab, "--bridge br0,ifname=tap-a");
+    assert!(said.contains("cannot open /dev/net/tun"), "{said}");
+}
+
+#[test]
+fn a_missing_bridge_is_always_roots_to_make() {
+    let Some(lab) = lab() else { return };
+    // New file systems are everybody's, this one is not.
+    set_mode("/run", 0o755);
+    let command = "sudo kvm-bridge up br7";
+    for (words, command) in [
+        // There is no default route: as root it would be refused too.
+        ("--bridge br7", command),
+        ("--bridge br7,uplink=nix", "sudo kvm-bridge up br7 --uplink nix"),
+        ("--bridge br7,uplink=none", "sudo kvm-bridge up br7 --uplink none"),
+        ("--bridge $(id)", "sudo kvm-bridge up '$(id)'"),
+    ] {
+        let said = refusal(&lab, words);
+        assert!(said.contains("only root can make one") && said.trim_end().ends_with(command), "{said}");
+    }
+    let own = format!("setpriv {ALICE} --inh-caps +net_admin --ambient-caps +net_admin");
+    let shim =
+        || lab.program("/run/bin/qemu-kvm").env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu").env("HOME", "/run/alice");
+    let said = shim().words("--bridge br7,uplink=none").through(&own).run().exits_with(125).err;
+    assert!(said.contains(command), "{said}");
+    let dry = shim().words("--bridge-dry-run --bridge br7,uplink=none").through(&own).run().succeeds().out;
+    assert!(dry.starts_with("# Not as this user: ") && dry.contains(command), "{dry}");
+    lab.is_untouched();
+}
+
+#[test]
+fn a_rule_that_denies_is_named_though_there_is_no_helper() {
+    let Some(lab) = lab() else { return };
+    lab.allow_more("deny br0\n");
+    let said = refusal(&lab, "--bridge br0");
+    assert!(said.contains("/etc/kvm-bridge/bridge.conf, line 1 denies br0") && said.contains("sudoedit"), "{said}");
+    lab.allow_more("alow br0\n");
+    let said = refusal(&lab, "--bridge br0");
+    assert!(said.contains("/etc/kvm-bridge/bridge.conf, line 1: a line begins with"), "{said}");
+}
+
 #[test]
 fn a_persistent_tap_of_the_users_own_needs_no_helper() {
     let Some(lab) = lab() else { return };
@@ -172,6 +298,7 @@ fn the_error_names_what_is_missing_and_the_command() {
     };
     lab.allow("allow br0\n");
     is_refused("--bridge br7,uplink=none", "no such bridge", "sudo kvm-bridge up br7");
+    is_refused("--bridge br0,mtu=1400", "not 1400", "run: sudo ip link set dev br0 mtu 1400");
     is_refused("--bridge br0,keep=on", "only root decides", "Leave keep= out");
     is_refused("--bridge br0", "no helper is installed", "sudo kvm-bridge install");
     lab.install(&our_helper(), Right::None);

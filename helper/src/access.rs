@@ -2,10 +2,10 @@
 //! beforehand: everything here is read with the rights of the calling process.
 #![forbid(unsafe_code)]
 
-use crate::acl::{Acl, Caller, Fault, OURS, Place, QEMU, Verdict, show};
+use crate::acl::{Acl, Caller, Fault, File, OURS, Place, QEMU, Verdict, quote, show};
 use crate::failure::Failure;
 use crate::files::{self, Accounts};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the rules on this host say of a bridge to a caller, and the files that say it.
 pub fn judge(bridge: &[u8], caller: &Caller) -> Result<(Verdict, Vec<PathBuf>), Fault> {
@@ -13,21 +13,39 @@ pub fn judge(bridge: &[u8], caller: &Caller) -> Result<(Verdict, Vec<PathBuf>), 
     Ok((acl.judge(bridge, caller, &Accounts::read())?, acl.files))
 }
 
+/// The same by the rules that QEMU's own helper reads.
+pub fn judge_by_qemus(bridge: &[u8], caller: &Caller) -> Result<Verdict, Fault> {
+    let qemus = |path: &Path| if path == Path::new(OURS) { File::Missing } else { files::rules(path) };
+    Acl::read(qemus)?.judge(bridge, caller, &Accounts::read())
+}
+
 /// How many TAPs a caller may have on a bridge, and where that is said; `None` for any number.
 pub fn check(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Failure> {
-    let verdict = judge(bridge, caller);
+    explain(bridge, caller, judge(bridge, caller))
+}
+
+/// What a verdict comes to, with the words in which it refuses.
+pub fn explain(
+    bridge: &[u8],
+    caller: &Caller,
+    verdict: Result<(Verdict, Vec<PathBuf>), Fault>,
+) -> Result<Option<(u32, Place)>, Failure> {
     let (bridge, user) = (show(bridge), || Accounts::read().user(caller.uid));
     let (what, remedy) = match verdict {
         Ok((Verdict::Allowed(max), _)) => return Ok(max),
-        Ok((Verdict::Denied(place), _)) => (
-            format!("access denied: {place} denies {bridge} to {}", user()),
-            format!("Ask your admin to change that line: sudoedit {}", show(place.file.as_os_str().as_encoded_bytes())),
-        ),
+        Ok((Verdict::Denied(place), _)) => {
+            let file = quote(&show(place.file.as_os_str().as_encoded_bytes()));
+            (
+                format!("access denied: {place} denies {bridge} to {}", user()),
+                format!("Ask your admin to change that line: sudoedit {file}"),
+            )
+        }
         Ok((Verdict::NoRule, files)) => {
             let user = user();
+            let rule = quote(&format!("{bridge}:{user}"));
             (
                 format!("access denied: no rule allows {bridge} to {user}: {}", looked_at(&files)),
-                format!("Ask your admin for: sudo kvm-bridge install --allow {bridge}:{user}"),
+                format!("Ask your admin for: sudo kvm-bridge install --allow {rule}"),
             )
         }
         Err(fault) => (

@@ -28,7 +28,7 @@ pub const OURS: &str = "/etc/kvm-bridge/bridge.conf";
 /// Files that include files that include files: more than anybody has.
 const MAX_DEPTH: usize = 8;
 /// How many files, however they include each other.
-const MAX_FILES: usize = 100;
+const MAX_FILES: usize = 4096;
 
 /// What became of a file that was to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +61,22 @@ impl fmt::Display for Place {
 /// Bytes for a terminal, which none of them is to command.
 pub fn show(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if !text.chars().any(|c| c.is_control() || turns_text(c)) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// The characters by which a terminal may show a text in another order than it has.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A word of a command that is shown, as it is where no shell minds.
+pub fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+.,:/@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

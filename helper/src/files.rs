@@ -29,7 +29,7 @@ pub fn rules(path: &Path) -> acl::File {
     }
     let group_may_write = metadata.mode() & 0o020 != 0 && metadata.gid() != 0;
     if metadata.uid() != 0 || group_may_write || metadata.mode() & 0o002 != 0 {
-        let path = acl::show(path.as_os_str().as_encoded_bytes());
+        let path = acl::quote(&acl::show(path.as_os_str().as_encoded_bytes()));
         let why = format!("can be written by others than root (sudo chown root {path}; sudo chmod go-w {path})");
         return acl::File::Unfit(why);
     }

@@ -28,8 +28,9 @@
 //! They would be the larger part of the program. What it still may do after step 1 is one thing, to change the network for
 //! some dozen system calls; a filter has to let exactly those pass (`ioctl` on /dev/net/tun, `sendto` on rtnetlink), and
 //! can't look into the requests, which lie in memory. Without the capability it can do no more than its caller, who runs
-//! it; with no_new_privs and an empty bounding of what exec gives there is no second way to a right. Landlock would
-//! restrict which files it opens: it opens five, all as the caller, none named by the caller.
+//! it; with no_new_privs no exec gives a second right. Landlock would restrict which files it opens: these are the files of
+//! rules and what they include, the names of users and groups, the namespaces of its own process in /proc, /dev/net/tun, and
+//! /dev/null where a standard file is closed; all as the caller, none named by the caller.
 
 pub mod access;
 pub mod acl;

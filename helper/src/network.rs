@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::NAME;
-use crate::acl::{Place, show};
+use crate::acl::{Place, quote, show};
 use crate::failure::{Failure, reason};
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
@@ -85,7 +85,7 @@ fn find_bridge(socket: &mut Socket, name: &[u8], cannot: impl FnOnce(io::Error) 
     let Some(link) = socket.link(name).map_err(cannot)? else {
         return Err(Failure::new(
             format!("there is no bridge {shown}"),
-            format!("Ask your admin for: sudo kvm-bridge up {shown}"),
+            format!("Ask your admin for: sudo kvm-bridge up {}", quote(&shown)),
         ));
     };
     // The rules are about the names that bridges have. By another one (ip link property add altname) the rule against

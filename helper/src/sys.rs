@@ -1,4 +1,4 @@
-//! What nix has no safe words for: the only unsafe code of this program.
+//! What nix has no safe words for: the only unsafe code of this program but the words of its `main` (`entry`).
 #![allow(unsafe_code)]
 
 use nix::libc;

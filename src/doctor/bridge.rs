@@ -197,7 +197,17 @@ mod tests {
             let link = Link { kind: Kind::Bridge, ..Link::bare(7, IfName::new("br0").unwrap()) };
             let bridge = Some(BridgeDetail { vlan_filtering, ..BridgeDetail::default() });
             let (stats, kind) = (Stats::default(), Some("bridge".to_owned()));
-            vlan(&Detail { link, has_carrier: true, stats, owner: None, bridge, is_forwarding: None, kind }).verdict
+            vlan(&Detail {
+                link,
+                has_carrier: true,
+                stats,
+                owner: None,
+                group: None,
+                bridge,
+                is_forwarding: None,
+                kind,
+            })
+            .verdict
         };
         assert_eq!((verdict(true), verdict(false)), (Verdict::Warning, Verdict::Ok));
     }

@@ -1,12 +1,13 @@
 //! Takes back what was made, and only that.
 
-use super::{HEADER, Made, RECORD, Record, cannot, lock_record};
+use super::record::{Identity, Made, RECORD, Record, draft_of};
+use super::{HEADER, cannot, lock_record};
 use crate::error::{Error, Result};
 use crate::helper;
 use crate::sys::files;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 /// Takes it back, the last first, and tells what it did. What has been changed since is left, and told of.
@@ -41,29 +42,46 @@ fn gone(error: io::Error) -> io::Result<()> {
 }
 
 fn take_back(made: &Made) -> Result<Option<String>> {
-    let removed = |path: &Path| Some(format!("removed {}", path.display()));
     match made {
         Made::Folder(path) => match fs::remove_dir(path) {
-            Ok(()) => Ok(removed(path)),
-            // Somebody else's things are in it, or it is gone.
+            Ok(()) => Ok(Some(format!("removed {}", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Ok(Some(left(path, "there is something in it")))
+            }
+            // It is gone.
             Err(_) => Ok(None),
         },
-        Made::Helper(path) => {
-            remove(&path.with_extension("new"))?;
-            remove(path)
+        Made::Helper { path, copies } => {
+            remove(&draft_of(path))?;
+            match Identity::of(path) {
+                Some(found) if !copies.contains(&found) => Ok(Some(left(path, "it is another than was made"))),
+                _ => remove(path),
+            }
         }
-        Made::Right(path) => take_right(path),
+        Made::Right { path, file } => match Identity::of(path) {
+            Some(found) if found != *file => Ok(Some(left(path, "it is another than was given its right"))),
+            Some(_) => take_right(path),
+            None => Ok(None),
+        },
         Made::Link { path, target } => match fs::read_link(path) {
             Ok(found) if found == *target => remove(path),
-            _ => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => Ok(Some(left(path, &format!("it is no link to {} any more", target.display())))),
         },
-        Made::Rules(path) => match fs::read(path) {
-            // A kill may have left a part of it.
-            Ok(text) if HEADER.as_bytes().starts_with(&text) => remove(path),
-            _ => Ok(None),
-        },
+        Made::Rules(path) => {
+            remove(&draft_of(path))?;
+            match fs::read(path) {
+                Ok(text) if text == HEADER.as_bytes() => remove(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                _ => Ok(Some(left(path, "it says more than was written into it"))),
+            }
+        }
         Made::Rule { file, line } => take_rule(file, line),
     }
+}
+
+fn left(path: &Path, why: &str) -> String {
+    format!("left {}: {why}", path.display())
 }
 
 fn remove(path: &Path) -> Result<Option<String>> {
@@ -74,26 +92,36 @@ fn remove(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// Takes the right that was given: a capability, or setuid where the file system has none. One that has been given since
+/// is another.
 fn take_right(path: &Path) -> Result<Option<String>> {
-    let Ok(metadata) = path.metadata() else { return Ok(None) };
-    let mut was_there = false;
-    match rustix::fs::removexattr(path, helper::ATTRIBUTE) {
-        Ok(()) => was_there = true,
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}
-        Err(error) => return Err(cannot("take the capability of", path, &error.into())),
+    let taken = format!("took the right of {}", path.display());
+    let mut value = [0; 24];
+    match rustix::fs::getxattr(path, helper::ATTRIBUTE, &mut value) {
+        Ok(size) if value.get(..size) == Some(&helper::capability()) => {
+            let removed = rustix::fs::removexattr(path, helper::ATTRIBUTE);
+            removed.map_err(|error| cannot("take the capability of", path, &error.into()))?;
+            Ok(Some(taken))
+        }
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let mode = path.metadata().map_err(|error| cannot("read", path, &error))?.mode();
+            if mode & 0o4000 == 0 {
+                return Ok(None);
+            }
+            let without = fs::Permissions::from_mode(mode & 0o3777);
+            fs::set_permissions(path, without).map_err(|error| cannot("take setuid of", path, &error))?;
+            Ok(Some(taken))
+        }
+        // Somebody has taken it.
+        Err(rustix::io::Errno::NODATA) if !helper::Right::of(path).is_there() => Ok(None),
+        _ => Ok(Some(left(path, "it has another right than was given to it"))),
     }
-    if metadata.mode() & 0o4000 != 0 {
-        let mode = fs::Permissions::from_mode(metadata.mode() & 0o755);
-        fs::set_permissions(path, mode).map_err(|error| cannot("take setuid of", path, &error))?;
-        was_there = true;
-    }
-    Ok(was_there.then(|| format!("took the right of {}", path.display())))
 }
 
 /// Takes a line out of a file whose other lines, mode and owner stay.
 fn take_rule(file: &Path, line: &str) -> Result<Option<String>> {
     let Ok(path) = file.canonicalize() else { return Ok(None) };
-    let new = path.with_extension("new");
+    let new = draft_of(&path);
     let taken = (|| {
         // What a kill left there.
         fs::remove_file(&new).or_else(gone)?;
@@ -102,15 +130,15 @@ fn take_rule(file: &Path, line: &str) -> Result<Option<String>> {
         let Some(at) = lines.iter().rposition(|other| other.trim_ascii() == line.as_bytes()) else { return Ok(false) };
         lines.remove(at);
         let metadata = path.metadata()?;
-        files::write_new(&new, &lines.concat())?;
-        chown(&new, Some(metadata.uid()), Some(metadata.gid()))?;
-        fs::set_permissions(&new, metadata.permissions())?;
+        let mode = metadata.mode() & 0o7777;
+        let written = files::write_new(&new, &lines.concat(), mode)?;
+        fchown(&written, Some(metadata.uid()), Some(metadata.gid()))?;
         fs::rename(&new, &path)?;
         Ok(true)
     })();
     match taken {
         Ok(true) => Ok(Some(format!("took '{line}' out of {}", file.display()))),
-        Ok(false) => Ok(None),
+        Ok(false) => Ok(Some(left(file, &format!("'{line}' is not in it any more")))),
         Err(error) => Err(cannot("change", file, &error)),
     }
 }

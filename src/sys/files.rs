@@ -1,8 +1,11 @@
 //! Files and folders of ours, with modes of their own whatever the caller's umask: what others may write, they may abuse.
-use std::fs::{self, DirBuilder, File, OpenOptions};
+//!
+//! A umask makes what a user has more private still. Not what root makes: users have to read the rules and the
+//! configuration, also those of an admin whose umask is 077.
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// A descriptor that was received from another process.
@@ -13,9 +16,13 @@ pub fn own(received: RawFd) -> OwnedFd {
 
 /// Makes the folder that a file is in, and those above it, where they are missing.
 pub fn create_folder_of(file: &Path) -> io::Result<()> {
-    match file.parent() {
-        Some(folder) if !folder.exists() => DirBuilder::new().recursive(true).mode(0o755).create(folder),
-        _ => Ok(()),
+    let Some(folder) = file.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
+    create_folder_of(folder)?;
+    match DirBuilder::new().mode(0o755).create(folder) {
+        Ok(()) if nix::unistd::geteuid().is_root() => fs::set_permissions(folder, Permissions::from_mode(0o755)),
+        // Another was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
     }
 }
 
@@ -34,16 +41,25 @@ pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Re
     fs::rename(new, path)
 }
 
-/// Makes a file that nobody has made, with this text.
-pub fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = create(path)?;
+/// Makes a file that nobody has made, with this text; it never has more than this mode.
+pub fn write_new(path: &Path, text: &[u8], mode: u32) -> io::Result<File> {
+    let mut file = create_with(path, mode)?;
     file.write_all(text)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Makes a file that nobody has made.
 pub fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)
+    create_with(path, 0o644)
+}
+
+fn create_with(path: &Path, mode: u32) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if nix::unistd::geteuid().is_root() {
+        file.set_permissions(Permissions::from_mode(mode))?;
+    }
+    Ok(file)
 }
 
 /// Has reading from a file fail (EAGAIN) where there is nothing to be read now.

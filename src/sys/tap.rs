@@ -21,7 +21,7 @@ pub fn open_device() -> Result<File> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => "Load the kernel's module: modprobe tun".to_owned(),
-            io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: chmod 666 {DEVICE}"),
+            io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: sudo chmod 666 {DEVICE}"),
             _ => "Load the kernel's module: modprobe tun".to_owned(),
         };
         Error::new(format!("cannot open {DEVICE}: {}", reason(&error)), remedy)

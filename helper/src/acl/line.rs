@@ -122,7 +122,8 @@ impl<'a> Line<'a> {
             match key {
                 b"user" if who == Who::Anybody => who = Who::User(value()?.to_vec()),
                 b"group" if who == Who::Anybody => who = Who::Group(value()?.to_vec()),
-                b"max" if max.is_none() && allows => {
+                // What denies denies all of them.
+                b"max" if max.is_none() => {
                     max = Some(super::number(value()?).ok_or("max is followed by a number")?);
                 }
                 _ => return Err(TOO_MANY.into()),
@@ -132,7 +133,7 @@ impl<'a> Line<'a> {
     }
 }
 
-const TOO_MANY: &str = "behind the name come user NAME or group NAME and, for allow, max NUMBER, each once";
+const TOO_MANY: &str = "behind the name come user NAME or group NAME, and max NUMBER, each once";
 
 fn absolute(path: &[u8]) -> Result<&[u8], String> {
     if path.starts_with(b"/") { Ok(path) } else { Err("include takes a path that begins with /".into()) }

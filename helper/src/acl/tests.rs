@@ -114,7 +114,6 @@ fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
         "allow br0 max 1 max 2",
         "allow br0 user alice group kvm",
         "allow br0 alice",
-        "deny br0 max 1",
         "include",
         "include /a /b",
         "include more.conf",
@@ -161,6 +160,7 @@ fn rules_for_users_and_groups_are_for_them_alone() {
         ("allow br0 group 104\n", true, false),
         ("allow br0 user bob # and nobody else\n", false, true),
         ("allow br0\ndeny br0 user bob\n", true, false),
+        ("allow br0\ndeny br0 user bob max 3\n", true, false),
         ("allow all\ndeny all group kvm\n", false, true),
         ("allow br0 user nobody-known\n", false, false),
         ("allow br0 user alice max 2\n", true, false),
@@ -213,6 +213,33 @@ fn names_and_numbers_of_accounts() {
     }
     assert_eq!(name_of(text, 1000), Some(&b"alice"[..]));
     assert_eq!(name_of(text, 5), None);
+}
+
+#[test]
+fn as_many_files_as_a_site_has_are_read_and_no_endless_number() {
+    let read = |count: usize| {
+        let includes: String = (0..count).map(|number| format!("include /etc/more/{number}\n")).collect();
+        Acl::read(|path| match path.to_str() {
+            Some(QEMU) => File::Text(format!("{includes}allow br0\n").into_bytes()),
+            Some(OURS) => File::Missing,
+            _ => File::Text(b"# none\n".to_vec()),
+        })
+    };
+    assert!(read(4096).is_ok());
+    assert!(read(4097).unwrap_err().0.contains("or 4096 in all"));
+}
+
+#[test]
+fn what_is_shown_can_be_pasted_and_reads_as_it_is() {
+    assert_eq!(quote("br0:alice"), "br0:alice");
+    assert_eq!(quote("$(id)"), "'$(id)'");
+    assert_eq!(quote("a'b;c"), r"'a'\''b;c'");
+    assert_eq!(quote(""), "''");
+    assert_eq!(show("br\u{e9}".as_bytes()), "br\u{e9}");
+    for odd in ["\u{202e}br0", "br0\u{2066}", "a\u{85}b", "a\u{200b}b", "\x1b[m"] {
+        assert!(show(odd.as_bytes()).is_ascii(), "{odd:?}");
+        assert!(!show(odd.as_bytes()).contains(char::is_control));
+    }
 }
 
 /// Pieces of which lines are made, so that many of the texts say something.

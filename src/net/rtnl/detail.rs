@@ -24,6 +24,8 @@ pub struct Detail {
     pub stats: Stats,
     /// The user that may attach to it, of a TAP.
     pub owner: Option<u32>,
+    /// The group whose members may.
+    pub group: Option<u32>,
     /// The settings of a bridge.
     pub bridge: Option<BridgeDetail>,
     /// Whether a port lets frames through (BR_STATE_FORWARDING); `None` for what is no port of a bridge.
@@ -169,6 +171,7 @@ fn parse(body: &[u8]) -> Option<Detail> {
     const IFLA_INFO_SLAVE_KIND: u16 = 4;
     const IFLA_INFO_SLAVE_DATA: u16 = 5;
     const IFLA_TUN_OWNER: u16 = 1;
+    const IFLA_TUN_GROUP: u16 = 2;
     const IFLA_BRPORT_STATE: u16 = 1;
     const BR_STATE_FORWARDING: u8 = 3;
     let link = parse_link(body)?;
@@ -183,6 +186,7 @@ fn parse(body: &[u8]) -> Option<Detail> {
         let bytes = stats.get(8 * at..8 * at + 8).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u64::from_ne_bytes).unwrap_or_default()
     };
+    let of_tap = |what| attribute(data, what).filter(|_| kind.as_deref() == Some("tun")).and_then(|id| u32_at(id, 0));
     Some(Detail {
         has_carrier: u32_at(body, 8)? & IFF_LOWER_UP != 0,
         stats: Stats {
@@ -192,7 +196,8 @@ fn parse(body: &[u8]) -> Option<Detail> {
             tx_bytes: stat(3),
             tx_dropped: stat(7),
         },
-        owner: attribute(data, IFLA_TUN_OWNER).filter(|_| kind.as_deref() == Some("tun")).and_then(|v| u32_at(v, 0)),
+        owner: of_tap(IFLA_TUN_OWNER),
+        group: of_tap(IFLA_TUN_GROUP),
         bridge: (kind.as_deref() == Some("bridge")).then(|| bridge_detail(data)),
         is_forwarding: port.map(|port| {
             attribute(port, IFLA_BRPORT_STATE).and_then(|state| state.first().copied()) == Some(BR_STATE_FORWARDING)

@@ -1,0 +1,66 @@
+//! Whose rights are looked at, and with whose eyes: root sees files that the person does not, and what they do not see
+//! decides what the helper says to them.
+#![forbid(unsafe_code)]
+
+use crate::unprivileged;
+use kvm_bridge_helper::acl::Caller;
+use nix::unistd::{User, geteuid, getgrouplist};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use std::ffi::CString;
+use std::io;
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// The name, or the number.
+    pub name: String,
+    /// As the rules know them, with all their groups.
+    pub caller: Caller,
+}
+
+impl Person {
+    /// Who runs this program.
+    pub fn caller() -> Self {
+        Self { name: unprivileged::user(), caller: unprivileged::caller() }
+    }
+
+    /// The user of this name, or number, who need not have a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let number: Option<u32> = name.parse().ok();
+        let by_number = || number.and_then(|number| User::from_uid(number.into()).ok().flatten());
+        let Some(user) = User::from_name(name).ok().flatten().or_else(by_number) else {
+            return number.map(|uid| Self { name: name.to_owned(), caller: Caller { uid, gids: Vec::new() } });
+        };
+        let groups = CString::new(user.name).ok().and_then(|name| getgrouplist(&name, user.gid).ok());
+        let gids = [user.gid].into_iter().chain(groups.unwrap_or_default()).map(|gid| gid.as_raw()).collect();
+        Some(Self { name: name.to_owned(), caller: Caller { uid: user.uid.as_raw(), gids } })
+    }
+
+    /// Nobody in particular, who is in no group: only what is for everybody is for them.
+    pub fn anybody() -> Self {
+        Self { name: "everybody".to_owned(), caller: Caller { uid: 65534, gids: vec![65534] } }
+    }
+
+    /// Looks as this person does. Only root can; whoever else asks looks with their own eyes.
+    pub fn look<T: Send>(&self, look: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if !geteuid().is_root() || self.caller.uid == 0 {
+            return Ok(look());
+        }
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| become_user(&self.caller).map(|()| look()));
+            let looked = looking.join().unwrap_or_else(|_| Err(rustix::io::Errno::CANCELED));
+            looked.map_err(io::Error::from)
+        })
+    }
+}
+
+/// Makes this thread, and it alone, somebody else, for as long as it lives.
+fn become_user(caller: &Caller) -> rustix::io::Result<()> {
+    let gids: Vec<Gid> = caller.gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    set_thread_groups(&gids)?;
+    // Who is known by a number only has no group, and not root's.
+    let gid = gids.first().copied().unwrap_or(Gid::from_raw(65534));
+    set_thread_res_gid(gid, gid, gid)?;
+    let uid = Uid::from_raw(caller.uid);
+    set_thread_res_uid(uid, uid, uid)
+}
