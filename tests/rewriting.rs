@@ -71,9 +71,13 @@ fn a_device_of_the_users_is_left_as_it_is() {
 #[test]
 fn a_device_in_json_is_seen_too() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
-    let device = r#"{"driver":"virtio-net-pci","netdev":"lan","mac":"02:00:00:00:00:07"}"#;
-    let ended = lab.shim("--bridge br0,id=lan -device").arg(device).run().succeeds();
-    assert_eq!(ended.qemu().values_of("-device"), [device]);
+    for device in [
+        r#"{"driver":"virtio-net-pci","netdev":"lan","mac":"02:00:00:00:00:07"}"#,
+        "{'driver':'virtio-net-pci','netdev':'lan','mac':'02:00:00:00:00:07'}",
+    ] {
+        let ended = lab.shim("--bridge br0,id=lan -device").arg(device).run().succeeds();
+        assert_eq!(ended.qemu().values_of("-device"), [device]);
+    }
 }
 
 #[test]

@@ -233,6 +233,7 @@ mod tests {
         assert_eq!(vm("-cdrom c"), Identity::Disk(b"c".to_vec()));
         assert_eq!(vm(r#"-blockdev {"driver":"file","filename":"d"}"#), Identity::Disk(b"d".to_vec()));
         assert_eq!(vm(r#"-blockdev {"driver":"qcow2","file":{"filename":"d"}}"#), Identity::Disk(b"d".to_vec()));
+        assert_eq!(vm("-blockdev {'driver':'file','filename':'d'}"), Identity::Disk(b"d".to_vec()));
         assert_eq!(vm("-drive driver=qcow2,file.filename=d"), Identity::Disk(b"d".to_vec()));
         assert_eq!(vm("-name guest= -uuid u"), Identity::Uuid(b"u".to_vec()));
         assert_eq!(vm("-m 64"), Identity::Unnamed);
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn ids_and_devices_of_the_line_are_known() {
-        let line = line(r#"-netdev user,id=a -device e1000,netdev=b,id=c -device {"driver":"e1000","netdev":"d"}"#);
+        let line = line(r#"-netdev user,id=a -device e1000,netdev=b,id=c -device {'driver':"e1000",'netdev':'d'}"#);
         assert!(["a", "c"].iter().all(|id| line.ids.contains(id.as_bytes())), "{line:?}");
         let has = |id: &str| line.devices_on.get(id.as_bytes()).map(Vec::as_slice);
         assert_eq!(["a", "b", "d"].map(has), [None, Some(&b"e1000"[..]), Some(b"e1000")]);

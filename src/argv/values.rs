@@ -1,6 +1,7 @@
 //! What the values of QEMU's own options tell: whose VM it is, which ids are taken, what machine it will be.
 #![forbid(unsafe_code)]
 
+use super::json;
 use super::readconfig::Section;
 use super::scan::{Line, Outside};
 use super::table::Arity;
@@ -146,7 +147,7 @@ impl<'a> Params<'a> {
     /// qobject_input_visitor_new_str() of QEMU takes a value that begins with a brace for JSON.
     pub(crate) fn of(value: &'a [u8]) -> Self {
         match value.first() {
-            Some(b'{') => Self::Json(serde_json::from_slice(value).unwrap_or_default()),
+            Some(b'{') => Self::Json(json::parse(value)),
             _ => Self::Text(value),
         }
     }
