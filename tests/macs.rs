@@ -46,6 +46,16 @@ fn different_vms_have_different_ones() {
 }
 
 #[test]
+fn vms_that_share_their_firmware_have_different_ones() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = |disk: &str| {
+        let firmware = "-blockdev node-name=code,driver=file,filename=code.fd,read-only=on -machine q35,pflash0=code";
+        mac_of(&lab, &format!("--bridge br0 {firmware} -blockdev node-name=d,driver=file,filename={disk}"))
+    };
+    assert_ne!(mac("a.img"), mac("b.img"));
+}
+
+#[test]
 fn the_name_counts_more_than_the_disk_and_vm_more_than_the_name() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let alice = mac_of(&lab, "--bridge br0 -name alice -hda one.img");

@@ -81,6 +81,24 @@ fn a_device_in_json_is_seen_too() {
 }
 
 #[test]
+fn a_device_of_the_users_without_an_address_gets_the_vms() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = lab.shim("--bridge br0 -name alice").run().succeeds().qemu().mac();
+    for (device, becomes) in [
+        ("-device e1000,netdev=lan", format!("-device e1000,netdev=lan,mac={mac}")),
+        ("-net nic,netdev=lan,model=e1000", format!("-net nic,netdev=lan,model=e1000,macaddr={mac}")),
+    ] {
+        let ended = lab.shim(&format!("{device} --bridge br0,id=lan -name alice")).run().succeeds();
+        let netdev = ended.qemu().value_of("-netdev");
+        assert_eq!(ended.qemu().line(), format!("{becomes} -netdev {netdev} -name alice"));
+    }
+    let device = "-device e1000,netdev=lan,mac=02:00:00:00:00:07";
+    lab.shim(&format!("{device} --bridge br0,id=lan -name bob")).run().succeeds();
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(!listed.contains("bob"), "it has its own: {listed}");
+}
+
+#[test]
 fn a_value_that_looks_like_our_option_is_a_value() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let line = rewritten(&lab, "-append --bridge -m 64 --bridge br0 -name -bridge");
@@ -118,7 +136,9 @@ fn an_empty_environment_variable_is_none() {
 #[test]
 fn a_probe_of_qemu_starts_no_bridge() {
     let Some(lab) = Lab::new() else { return };
-    for probe in ["-version", "--version", "-help", "-h", "-device help", "-machine none -S"] {
+    for probe in
+        ["-version", "--version", "-help", "-h", "-device help", "-machine none -S", "-drive format=help", "-L help"]
+    {
         let ended = lab.shim(probe).env("KVM_BRIDGE", "br0,uplink=none").run().succeeds();
         assert_eq!(ended.qemu().line(), probe);
         assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""), "{probe}");
