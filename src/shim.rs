@@ -38,18 +38,21 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let name = words.first().cloned().unwrap_or_else(|| "qemu-kvm".into());
     let is_for_us = env::var_os(launch::NICS).is_some_and(|value| !value.is_empty())
         || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
+    let rest = words.get(1..).unwrap_or_default();
     if !is_for_us {
-        return Err(launch::exec(&launch::find_alone(&name)?, &words));
+        let is_probe = || scan(rest, || Ok(Vec::new())).is_ok_and(|line| line.is_probe);
+        return Err(pass_on(&name, &words, is_probe));
     }
-    let mut line = scan(words.get(1..).unwrap_or_default(), Caller { name: &name })?;
+    let mut line = scan(rest, Caller { name: &name })?;
     if line.mode == Mode::Help {
         return Ok(crate::help::shim());
     }
+    if line.nics.is_empty() && line.mode == Mode::Launch {
+        return Err(pass_on(&name, &with_name(name.clone(), rewrite(&line, &[])), || line.is_probe));
+    }
     let config = Config::load()?;
     let qemu = launch::find(&name, &config)?;
-    if line.nics.is_empty() && line.mode == Mode::Launch {
-        return Err(launch::exec(&qemu, &with_name(name, rewrite(&line, &[]))));
-    }
+    qemu.check_not_again()?;
     let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
         Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
@@ -57,6 +60,20 @@ fn run(words: Vec<OsString>) -> Result<String> {
             news.extend(kvm::word(&name, &line));
             Err(start(&name, &line, &config, &qemu, news))
         }
+    }
+}
+
+/// Becomes QEMU with nothing of ours. Of a configuration that is wrong no more than a word is said, and to one who only
+/// asks QEMU something not even that.
+fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Error {
+    let tell = |error: &Error| {
+        if !is_probe() {
+            out::say("qemu-kvm", &error);
+        }
+    };
+    match launch::find_alone(name, tell) {
+        Ok(qemu) => launch::exec(&qemu, words),
+        Err(error) => error,
     }
 }
 
