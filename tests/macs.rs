@@ -348,6 +348,7 @@ fn an_import_that_does_not_fit_changes_nothing() {
         (vec![new.clone(), vm("name:alice", one)], "name:alice has other addresses here"),
         (vec![new.clone(), vm("name:bob", &alice)], "is that of name:alice"),
         (vec![vm("name:bob", one), vm("name:eve", one)], "is that of name:bob"),
+        (vec![vm("name:bob", one), vm("name:bob", two)], "name:bob is there twice"),
         (vec![vm("bob", two)], "is no key of a VM"),
         (vec![vm("name:bob", "01:00:00:00:00:02")], "is no address of a card"),
     ] {
@@ -363,6 +364,44 @@ fn an_import_that_does_not_fit_changes_nothing() {
         let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
         assert!(ended.err.contains("is no export of MAC addresses"), "{text}: {}", ended.err);
     }
+}
+
+#[test]
+fn an_import_that_fails_half_way_is_taken_back() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.kvm_bridge("mac set alice 02:00:00:00:01:01").run().succeeds();
+    // A folder where a file is to be: the last one can't be written.
+    let names: Vec<String> = (0..20).map(|n| format!("name:v{n}")).collect();
+    let macs = std::path::Path::new("/var/lib/kvm-bridge/macs");
+    let vm = |(n, vm): (usize, &String)| serde_json::json!({"vm": vm, "slots": [[format!("02:00:00:00:00:{n:02x}")]]});
+    let vms: Vec<Value> = names.iter().enumerate().map(vm).collect();
+    let file = lab.new_file("export");
+    fs::write(&file, Value::Array(vms).to_string()).expect("write a file");
+    lab.kvm_bridge("mac import").arg(&file).run().succeeds();
+    let last = json_files("/var/lib/kvm-bridge").into_iter().find(|file| file.to_string_lossy().contains("/v19-"));
+    let last = last.expect("a file of the last VM").with_extension("new");
+    names.iter().for_each(|vm| drop(lab.kvm_bridge("mac forget").arg(vm).run().succeeds()));
+    fs::create_dir(&last).expect("make a folder");
+    let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
+    assert!(ended.err.contains("nothing was imported"), "{}", ended.err);
+    assert_eq!((fs::read_dir(macs).expect("a folder").count(), json_files("/var/lib/kvm-bridge").len()), (1, 1));
+    fs::remove_dir(&last).expect("remove the folder");
+    assert_eq!(lab.kvm_bridge("mac import").arg(&file).run().succeeds().out, "imported 20 VMs\n");
+}
+
+#[test]
+fn what_a_kill_has_left_in_a_vms_name_is_forgotten_with_it() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.kvm_bridge("mac set alice 02:00:00:00:00:01").run().succeeds();
+    for (mac, vm) in [("020000000002", "name:alice"), ("020000000003", "name:eve")] {
+        fs::write(format!("/var/lib/kvm-bridge/macs/{mac}"), vm).expect("write a claim");
+    }
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:02").run().exits_with(125);
+    lab.kvm_bridge("mac forget alice").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:02").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:03").run().exits_with(125);
+    lab.kvm_bridge("mac forget eve").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:03").run().succeeds();
 }
 
 #[test]

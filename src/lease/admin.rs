@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -59,6 +59,11 @@ impl Store {
         let matching: Vec<&Kept> = records.iter().filter(|(_, record)| is_called(record)).collect();
         let (path, record) = match matching.as_slice() {
             [] => {
+                let vm = VmKey::said(name);
+                let claims = self.claims_of(&vm);
+                if !claims.is_empty() {
+                    return claims.iter().try_for_each(|path| remove(path)).map(|()| vm.text);
+                }
                 let what = format!("no VM called {name} has a MAC");
                 return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
             }
@@ -72,15 +77,19 @@ impl Store {
         let locks: Vec<(PathBuf, File)> =
             (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
         self.forget_image(&vm);
-        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac));
+        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac)).chain(self.claims_of(&vm));
         let files = std::iter::once(path.clone()).chain(claims).chain(locks.iter().map(|(path, _)| path.clone()));
         for path in files {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&path, &error)),
-                _ => {}
-            }
+            remove(&path)?;
         }
         Ok(vm.text)
+    }
+
+    /// The claims in a VM's name, also those that a kill has left in no slot.
+    fn claims_of(&self, vm: &VmKey) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.join("macs")).into_iter().flatten().flatten();
+        let is_its = |path: &PathBuf| fs::read(path).is_ok_and(|text| text == vm.text.as_bytes());
+        entries.map(|entry| entry.path()).filter(is_its).collect()
     }
 
     /// The file of the VM of this name, if it is there and can't be read.
@@ -137,16 +146,19 @@ impl Store {
         Ok(others.next().unwrap_or(said))
     }
 
-    /// Claims an address for a VM, if it is no other's.
-    fn claim_for(&self, vm: &VmKey, mac: Mac) -> Result<()> {
+    /// Claims an address for a VM, if it is no other's, and tells whether that is new.
+    fn claim_for(&self, vm: &VmKey, mac: Mac) -> Result<bool> {
         let path = self.claim(mac);
-        let claimed = files::create_folder_of(&path).and_then(|()| files::create(&path));
-        match claimed.and_then(|mut file| file.write_all(vm.text.as_bytes())) {
+        match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
+            Ok(mut file) => file.write_all(vm.text.as_bytes()).map(|()| true).map_err(|error| {
+                let _ = fs::remove_file(&path);
+                unusable(&path, &error)
+            }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.owner_of(mac) {
-                Some(owner) if owner == vm.text => Ok(()),
+                Some(owner) if owner == vm.text => Ok(false),
                 owner => Err(taken(mac, owner.as_deref())),
             },
-            claimed => claimed.map_err(|error| unusable(&path, &error)),
+            Err(error) => Err(unusable(&path, &error)),
         }
     }
 
@@ -158,13 +170,16 @@ impl Store {
     /// Takes over what another store has exported, all of it or nothing. Tells how many VMs are new here.
     pub fn import(&self, vms: Vec<Listed>) -> Result<usize> {
         let _all = self.lock()?;
-        let mut seen = HashMap::new();
+        let (mut seen, mut named) = (HashMap::new(), HashSet::new());
         let mut faults = Vec::new();
         let mut new = Vec::new();
         for Listed { vm, slots } in vms {
             let key = VmKey::said(&vm);
             if key.text != vm {
                 faults.push(format!("{vm} is no key of a VM, such as name:alice"));
+            }
+            if !named.insert(vm.clone()) {
+                faults.push(format!("{vm} is there twice"));
             }
             let macs: Vec<Mac> = slots.iter().flatten().flatten().copied().collect();
             for mac in &macs {
@@ -186,9 +201,21 @@ impl Store {
             return Err(Error::new(what, "Take them out of the file, or: kvm-bridge mac forget VM"));
         }
         // Written and not synced one by one: what a power cut takes, the file has still.
-        for (key, record, macs) in &new {
-            macs.iter().try_for_each(|mac| self.claim_for(key, *mac))?;
-            self.write(key, record, false)?;
+        let mut made = Vec::new();
+        let written = new.iter().try_for_each(|(key, record, macs)| {
+            for mac in macs {
+                if self.claim_for(key, *mac)? {
+                    made.push(self.claim(*mac));
+                }
+            }
+            made.push(self.file(key, "json"));
+            self.write(key, record, false)
+        });
+        if let Err(error) = written {
+            for path in &made {
+                let _ = fs::remove_file(path);
+            }
+            return Err(error.of("nothing was imported"));
         }
         let synced = File::open(&self.folder).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
         synced.map_err(|error| unusable(&self.folder, &error))?;
@@ -209,6 +236,14 @@ pub struct Listed {
 impl From<Record> for Listed {
     fn from(Record { vm, slots, .. }: Record) -> Self {
         Self { vm, slots }
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path, &error)),
+        _ => Ok(()),
     }
 }
 
