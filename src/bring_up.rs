@@ -60,6 +60,16 @@ impl Applied {
         &self.lease.macs
     }
 
+    /// Moves all of it to numbers that no caller gives.
+    pub fn out_of_the_way(self) -> Self {
+        fn up<T: Into<OwnedFd> + From<OwnedFd>>(files: Vec<Vec<T>>) -> Vec<Vec<T>> {
+            let up = |file: T| T::from(process::move_up(file.into()));
+            files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
+        }
+        let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
+        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), news: self.news }
+    }
+
     /// Lets all of it live on through exec.
     pub fn pass_on(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;

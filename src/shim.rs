@@ -97,7 +97,7 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let applied = bring_up(line, config)?;
+        let applied = bring_up(line, config)?.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
         news.extend_from_slice(&applied.news);

@@ -198,6 +198,14 @@ fn the_card_fits_the_machine_and_a_word_says_so() {
 }
 
 #[test]
+fn a_number_that_a_caller_gives_is_never_that_of_a_descriptor_of_ours() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.shim("--bridge br0,model=virtio-net-pci,queues=2,vhost=off -add-fd fd=3,set=1").run().succeeds();
+    let fds: Vec<i64> = ended.qemu().fds().iter().map(|(fd, _)| *fd).filter(|fd| *fd > 2).collect();
+    assert!(fds.len() >= 3 && fds.iter().all(|fd| *fd >= 100), "{fds:?}");
+}
+
+#[test]
 fn many_queues_are_many_descriptors_of_one_tap() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("-smp 3 --bridge br0,model=virtio-net-pci,queues=auto,vhost=off").then("hold").start();
