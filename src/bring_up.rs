@@ -134,7 +134,9 @@ pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
         Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
         Err(error) => {
             let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
-            Err(Error::new(what, "Load the kernel's module, modprobe vhost_net, or give vhost=off."))
+            let is_full = error.raw_os_error() == Some(libc::EMFILE);
+            let load = "Load the kernel's module, modprobe vhost_net, or give vhost=off.";
+            Err(Error::new(what, if is_full { tap::FILES } else { load }))
         }
         opened => Ok(opened.unwrap_or_default()),
     }

@@ -68,7 +68,7 @@ fn run(words: Vec<OsString>) -> Result<String> {
 fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Error {
     let tell = |error: &Error| {
         if !is_probe() {
-            out::say("qemu-kvm", &error);
+            out::say("qemu-kvm", error);
         }
     };
     match launch::find_alone(name, tell) {
@@ -80,11 +80,14 @@ fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Err
 /// Decides what the line leaves open, and checks the models of network cards, of which QEMU is asked if they are not among
 /// the usual ones.
 pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<String>> {
-    let news = argv::settle::settle(line, config.model.as_deref(), &qemu.system())?;
+    let system = qemu.system();
+    let news = argv::settle::settle(line, config.model.as_deref(), &system)?;
     let mut help = None;
     for nic in &line.nics {
         let has_device = nic.id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
-        if let Some(model) = nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model)) {
+        if let Some(model) =
+            nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model, &system))
+        {
             let answer = || qemu.ask(&["-device".as_ref(), "help".as_ref()]).map(|(_, text)| text).unwrap_or_default();
             let help: &String = help.get_or_insert_with(answer);
             models::check(model, help).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;

@@ -144,6 +144,14 @@ fn they_are_listed() {
 }
 
 #[test]
+fn a_name_that_a_terminal_would_obey_is_listed_in_words() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.shim("--bridge br0 -name").arg("a\x1b[2Jb\nc").run().succeeds();
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(listed.contains("name:a\\u{1b}[2Jb\\nc") && listed.lines().count() == 2, "{listed:?}");
+}
+
+#[test]
 fn one_that_is_forgotten_does_not_come_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));

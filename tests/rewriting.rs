@@ -201,8 +201,17 @@ fn the_card_fits_the_machine_and_a_word_says_so() {
 fn a_number_that_a_caller_gives_is_never_that_of_a_descriptor_of_ours() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let ended = lab.shim("--bridge br0,model=virtio-net-pci,queues=2,vhost=off -add-fd fd=3,set=1").run().succeeds();
-    let fds: Vec<i64> = ended.qemu().fds().iter().map(|(fd, _)| *fd).filter(|fd| *fd > 2).collect();
-    assert!(fds.len() >= 3 && fds.iter().all(|fd| *fd >= 100), "{fds:?}");
+    let is_ours = |(_, link): &&(i64, String)| link.contains("/net/tun") || link.contains("/var/lib/kvm-bridge");
+    let fds: Vec<i64> = ended.qemu().fds().iter().filter(is_ours).map(|(fd, _)| *fd).collect();
+    assert!(fds.len() == 3 && fds.iter().all(|fd| *fd >= 100), "{fds:?}");
+}
+
+#[test]
+fn a_limit_on_open_files_is_named() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let line = "--bridge br0,model=virtio-net-pci,queues=16,vhost=off";
+    let ended = lab.shim(line).through_sh("ulimit -n 14; exec \"$0\" \"$@\"").run().exits_with(125);
+    assert!(ended.err.contains("ulimit -n") && !ended.err.contains("modprobe"), "{}", ended.err);
 }
 
 #[test]

@@ -420,6 +420,11 @@ mod tests {
         let line = line("-M pc -machine type=microvm,accel=tcg -smp 4,maxcpus=8 --bridge br0");
         assert_eq!((line.machine.as_deref(), line.cpus), (Some(&b"microvm"[..]), 4));
         assert_eq!(line.accel.as_deref(), Some(&b"tcg"[..]));
+        let cpus = |text: &str| self::line(text).cpus;
+        assert_eq!(
+            (cpus("-smp 4 -smp maxcpus=8"), cpus("-smp sockets=2 -smp cores=3"), cpus("-smp 4 -smp 2")),
+            (4, 6, 2)
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::scan::{Line, Outside, OwnDevice};
 use super::table::Arity;
 use crate::optstr;
 use crate::request::Nic;
+use std::collections::HashMap;
 
 /// A VM's identity, as far as the command line tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,7 @@ pub(super) struct Found {
     firmware: Vec<Vec<u8>>,
     kernel: Option<Vec<u8>>,
     cdrom: Option<Vec<u8>>,
+    smp: HashMap<&'static str, u32>,
     /// Whether QEMU is only asked something.
     pub(super) is_probe: bool,
 }
@@ -127,7 +129,11 @@ impl Found {
                 self.firmware.extend(["pflash0", "pflash1"].into_iter().filter_map(get));
             }
             b"accel" => line.accel = line.accel.take().or(params.get("accel", "accel")),
-            b"smp" | b"smp-opts" => line.cpus = cpus(params),
+            b"smp" | b"smp-opts" => {
+                // What several of them say is put together.
+                self.smp.extend(smp(params));
+                line.cpus = cpus(&self.smp);
+            }
             _ => {}
         }
     }
@@ -175,15 +181,23 @@ fn firmware(mut nodes: Vec<Vec<u8>>, images: &[Image]) -> Vec<Vec<u8>> {
     nodes
 }
 
-/// How many CPUs the guest starts with, as smp_parse of QEMU's hw/core/machine-smp.c has it.
-fn cpus(params: &Params) -> u32 {
-    let number = |key: &str, first: &str| {
+/// The numbers that an `-smp` gives.
+fn smp(params: &Params) -> HashMap<&'static str, u32> {
+    let number = |key: &'static str, first: &str| {
         let text = String::from_utf8(params.get(key, first)?).ok()?;
-        text.parse().ok().filter(|number: &u32| *number > 0)
+        text.parse().ok().filter(|number: &u32| *number > 0).map(|number| (key, number))
     };
-    let parts = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
-    let product = || parts.iter().filter_map(|part| number(part, "")).fold(1, u32::saturating_mul);
-    number("cpus", "cpus").or_else(|| number("maxcpus", "")).unwrap_or_else(product)
+    let all = ["cpus", "maxcpus"].into_iter().chain(SMP_PARTS);
+    all.filter_map(|key| number(key, "cpus")).collect()
+}
+
+/// What CPUs are counted by.
+const SMP_PARTS: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+
+/// How many CPUs the guest starts with, as smp_parse of QEMU's hw/core/machine-smp.c has it.
+fn cpus(smp: &HashMap<&str, u32>) -> u32 {
+    let product = || SMP_PARTS.iter().filter_map(|part| smp.get(part).copied()).fold(1, u32::saturating_mul);
+    smp.get("cpus").or_else(|| smp.get("maxcpus")).copied().unwrap_or_else(product)
 }
 
 /// The value of an option, in one of QEMU's spellings.
@@ -268,7 +282,7 @@ mod tests {
             ("", 1),
             ("nonsense", 1),
         ] {
-            assert_eq!(cpus(&Params::of(smp.as_bytes())), count, "{smp}");
+            assert_eq!(cpus(&super::smp(&Params::of(smp.as_bytes()))), count, "{smp}");
         }
     }
 }
