@@ -316,6 +316,24 @@ fn one_that_is_set_is_kept() {
 }
 
 #[test]
+fn one_that_is_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let at = |name: &str| lab.dir.path().join(name);
+    fs::write(at("disk.img"), "").expect("make an image");
+    let script = format!("cd {} && exec \"$0\" \"$@\"", lab.dir.path().display());
+    lab.kvm_bridge("mac set disk:disk.img 02:00:00:00:00:01").through_sh(&script).run().succeeds();
+    fs::rename(at("disk.img"), at("moved.img")).expect("move it");
+    let mac = |name: &str| lab.shim("--bridge br0 -hda").arg(at(name)).run().succeeds().qemu().mac();
+    assert_eq!(mac("moved.img"), "02:00:00:00:00:01");
+    let export = lab.new_file("export");
+    fs::write(&export, lab.kvm_bridge("mac export").run().succeeds().out).expect("write a file");
+    fs::remove_dir_all("/var/lib/kvm-bridge").expect("forget all");
+    lab.kvm_bridge("mac import").arg(&export).run().succeeds();
+    fs::rename(at("moved.img"), at("again.img")).expect("move it");
+    assert_eq!(mac("again.img"), "02:00:00:00:00:01");
+}
+
+#[test]
 fn they_go_to_another_host_and_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));

@@ -1,6 +1,9 @@
 //! What people do with addresses: list them, give them, forget them, take them along.
 
+use super::images::with_image;
+use super::key::path_of;
 use super::{MAX_SLOTS, Record, Store, VERSION, VmKey, check_different, read_record, unusable};
+use crate::argv::scan::Identity;
 use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::sys::{files, lock};
@@ -8,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// A record and the file that it is in.
@@ -132,14 +136,22 @@ impl Store {
         if let Some(free) = free {
             let _ = fs::remove_file(self.claim(free));
         }
-        written.map(|()| vm.text)
+        written?;
+        self.note_image(&vm)?;
+        Ok(vm.text)
     }
 
     /// The VM that a person means: one that is there, by its key or the text of it, or one that is not there yet.
     fn called(&self, name: &str) -> Result<VmKey> {
         let said = VmKey::said(name);
-        if self.read(&said)?.is_some() || said.text == name {
-            return Ok(said);
+        if self.read(&said)?.is_some() {
+            return Ok(with_image(said));
+        }
+        if said.text == name {
+            // As a start resolves it, or no start would find it.
+            let path = |kind| said.text.strip_prefix(kind).map(|path| path_of(path).into_os_string().into_vec());
+            let disk = path("disk:").map(Identity::Disk).or_else(|| path("kernel:").map(Identity::Kernel));
+            return Ok(disk.map_or_else(|| said.clone(), |image| VmKey::of(&image)));
         }
         let (records, _) = self.list()?;
         let mut others = records.into_iter().map(|record| VmKey::from(record.vm)).filter(|vm| vm.display() == name);
@@ -201,7 +213,7 @@ impl Store {
             return Err(Error::new(what, "Take them out of the file, or: kvm-bridge mac forget VM"));
         }
         // Written and not synced one by one: what a power cut takes, the file has still.
-        let mut made = Vec::new();
+        let (mut made, count) = (Vec::new(), new.len());
         let written = new.iter().try_for_each(|(key, record, macs)| {
             for mac in macs {
                 if self.claim_for(key, *mac)? {
@@ -217,9 +229,10 @@ impl Store {
             }
             return Err(error.of("nothing was imported"));
         }
+        new.into_iter().try_for_each(|(key, ..)| self.note_image(&with_image(key)))?;
         let synced = File::open(&self.folder).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
         synced.map_err(|error| unusable(&self.folder, &error))?;
-        Ok(new.len())
+        Ok(count)
     }
 }
 
