@@ -4,6 +4,7 @@
 //! is a value. Everything here is pure: it neither looks at the system nor changes it.
 #![forbid(unsafe_code)]
 
+mod json;
 pub mod models;
 pub mod readconfig;
 pub mod rewrite;
@@ -19,13 +20,13 @@ pub(crate) use values::Params;
 use crate::mac::Mac;
 
 /// The network cards of a settled line, put together from what its parts were given. A `-device` of the user's that
-/// names the id of one is used in place of ours.
+/// names the id of one is used in place of ours, and gets the address if it has none.
 pub fn netdevs(line: &Line, ids: Vec<String>, backends: Vec<Backend>, macs: &[Mac]) -> Vec<Netdev> {
     let cards = line.nics.iter().zip(ids).zip(backends).zip(macs);
     let netdevs = cards.map(|(((nic, id), backend), mac)| {
         let has_device = line.devices_on.contains_key(id.as_bytes());
         let model = nic.model.as_deref().unwrap_or(settle::DEFAULT_MODEL).to_owned();
-        Netdev { device: (!has_device).then_some((model, *mac)), id, backend }
+        Netdev { device: (!has_device).then_some(model), mac: *mac, id, backend }
     });
     netdevs.collect()
 }

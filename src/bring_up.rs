@@ -60,6 +60,16 @@ impl Applied {
         &self.lease.macs
     }
 
+    /// Moves all of it to numbers that no caller gives.
+    pub fn out_of_the_way(self) -> Self {
+        fn up<T: Into<OwnedFd> + From<OwnedFd>>(files: Vec<Vec<T>>) -> Vec<Vec<T>> {
+            let up = |file: T| T::from(process::move_up(file.into()));
+            files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
+        }
+        let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
+        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), news: self.news }
+    }
+
     /// Lets all of it live on through exec.
     pub fn pass_on(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;
@@ -125,7 +135,9 @@ pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
         Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
         Err(error) => {
             let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
-            Err(Error::new(what, "Load the kernel's module, modprobe vhost_net, or give vhost=off."))
+            let is_full = error.raw_os_error() == Some(libc::EMFILE);
+            let load = "Load the kernel's module, modprobe vhost_net, or give vhost=off.";
+            Err(Error::new(what, if is_full { tap::FILES } else { load }))
         }
         opened => Ok(opened.unwrap_or_default()),
     }

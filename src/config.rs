@@ -83,17 +83,20 @@ impl Config {
         Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
     }
 
-    /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed.
-    pub fn qemu_alone() -> Result<Option<PathBuf>> {
-        for path in own_file().into_iter().chain([SYSTEM.into()]) {
-            if let Some(text) = Self::text(&path)?
-                && may_name_qemu(&text)
-                && let Some(qemu) = Self::parse_file(&path, &text)?.qemu
-            {
-                return Ok(Some(qemu));
-            }
-        }
-        Ok(None)
+    /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one
+    /// that can't be read is no reason not to start: `tell` hears of it.
+    pub fn qemu_alone(mut tell: impl FnMut(&Error)) -> Option<PathBuf> {
+        let qemu = |path: PathBuf| match Self::text(&path)? {
+            Some(text) if may_name_qemu(&text) => Ok(Self::parse_file(&path, &text)?.qemu),
+            _ => Ok(None),
+        };
+        let files = own_file().into_iter().chain([SYSTEM.into()]);
+        files.map(qemu).find_map(|qemu| {
+            qemu.unwrap_or_else(|error| {
+                tell(&error);
+                None
+            })
+        })
     }
 
     /// What is configured for a bridge.

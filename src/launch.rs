@@ -1,5 +1,7 @@
 //! Finds the real QEMU, and becomes it.
 
+mod chain;
+
 use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
@@ -14,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use chain::Chain;
+
 /// The environment variable that says which QEMU to run: a path, or a name on PATH.
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
 /// The environment variable with network cards for callers that can't give an option.
 pub const NICS: &str = "KVM_BRIDGE";
-/// Counts, for those after us, how many of us have run to find one QEMU.
+/// Tells those after us who has run to find one QEMU.
 const DEPTH: &str = "KVM_BRIDGE_DEPTH";
 /// More of us in a row than anybody has copies and wrappers.
 const MAX_DEPTH: u32 = 8;
@@ -33,7 +37,9 @@ const ELSEWHERE: [&str; 1] = ["/usr/libexec/qemu-kvm"];
 #[derive(Debug)]
 pub struct Qemu {
     path: PathBuf,
-    depth: u32,
+    chain: Chain,
+    /// What was found before it and has led back to us already.
+    back: Option<PathBuf>,
 }
 
 impl Qemu {
@@ -54,11 +60,16 @@ impl Qemu {
     /// Asks it something that it answers at once: its exit status and what it printed; `None` if it does not answer. For the
     /// rare line that can't be understood without: a second process is no matter of every launch.
     pub fn ask(&self, words: &[&OsStr]) -> Option<(i32, String)> {
-        let mut command = Command::new(&self.path);
-        command.args(words).stdin(Stdio::null()).env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+        let mut command = self.question();
+        command.args(words).stdin(Stdio::null());
         // Where the caller has closed them, the pipe would get their numbers.
         process::hold_standard_places().ok()?;
         process::output_of(&mut command, PATIENCE)
+    }
+
+    /// Checks, for who is going to change the network, that no wrapper has brought us here again: it would do so for ever.
+    pub fn check_not_again(&self) -> Result<()> {
+        self.back.as_deref().map_or(Ok(()), |back| Err(leads_back(back)))
     }
 
     /// What it says of an option that we do not know (QEMU looks at the options behind `-version` before it obeys it).
@@ -73,9 +84,9 @@ impl Qemu {
     }
 
     /// A command that asks it something, without our own variables.
-    pub fn question(&self) -> std::process::Command {
-        let mut command = std::process::Command::new(&self.path);
-        command.env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+    pub fn question(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        command.env_remove(NICS).env(DEPTH, self.chain.next(&self.path).to_string());
         command
     }
 }
@@ -86,27 +97,32 @@ pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
     find_with(name, || Ok(config.qemu.clone()))
 }
 
-/// The same where nothing else of the configuration is needed: it is read only if it decides.
-pub fn find_alone(name: &OsStr) -> Result<Qemu> {
-    find_with(name, Config::qemu_alone)
+/// The same where nothing else of the configuration is needed: it is read only if it decides, and `tell` hears of what is
+/// wrong with it.
+pub fn find_alone(name: &OsStr, tell: impl FnMut(&Error)) -> Result<Qemu> {
+    find_with(name, || Ok(Config::qemu_alone(tell)))
 }
 
 fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
-    let depth: u32 = env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or_default();
-    let path = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
-        Some(value) => named(Path::new(&value), QEMU)?,
+    let chain = Chain::of_environment();
+    let (path, back) = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
+        Some(value) => (named(Path::new(&value), QEMU)?, None),
         None => match configured()? {
-            Some(value) => named(&value, "qemu in the configuration")?,
-            None => search(name)?,
+            Some(value) => (named(&value, "qemu in the configuration")?, None),
+            None => search(name, &chain)?,
         },
     };
-    if depth >= MAX_DEPTH {
-        let what = format!("{} leads back to this program, again and again", path.display());
-        let remedy =
-            format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config::SYSTEM);
-        return Err(Error::new(what, remedy).with_status(CANNOT_EXECUTE));
+    let has_led_back = path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata));
+    match chain.depth >= MAX_DEPTH || has_led_back {
+        true => Err(leads_back(&path)),
+        false => Ok(Qemu { path, chain, back }),
     }
-    Ok(Qemu { path, depth })
+}
+
+fn leads_back(path: &Path) -> Error {
+    let what = format!("{} leads back to this program, again and again", path.display());
+    let remedy = format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config::SYSTEM);
+    Error::new(what, remedy).with_status(CANNOT_EXECUTE)
 }
 
 /// A QEMU that somebody named has to be there and has to be one.
@@ -133,7 +149,8 @@ fn named(value: &Path, whence: &str) -> Result<PathBuf> {
     Err(Error::new(what, "Name the real QEMU.").with_status(CANNOT_EXECUTE))
 }
 
-fn search(name: &OsStr) -> Result<PathBuf> {
+/// What is found, and what was passed over because it has led back to us.
+fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
     let base = Path::new(name).file_name().unwrap_or(name);
     let system = format!("qemu-system-{}", architecture());
     let names: Vec<&OsStr> = match base.as_bytes().starts_with(b"qemu-system-") {
@@ -144,15 +161,25 @@ fn search(name: &OsStr) -> Result<PathBuf> {
     };
     let elsewhere = |is_kvm: bool| ELSEWHERE.iter().map(PathBuf::from).filter(move |_| is_kvm);
     let found = names.iter().flat_map(|name| on_path(name).chain(elsewhere(*name == "qemu-kvm")));
-    let mut usable = found
-        .filter(|path| path.metadata().is_ok_and(|metadata| is_program(path, &metadata) && !is_ourselves(&metadata)));
-    usable.next().ok_or_else(|| {
+    let mut back = None;
+    let usable = found.filter(|path| {
+        let is_usable =
+            |metadata: &Metadata| is_program(path, metadata) && !is_ourselves(metadata) && !chain.has_copy(metadata);
+        path.metadata().is_ok_and(|metadata| is_usable(&metadata))
+    });
+    for path in usable {
+        match path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata)) {
+            true => back = back.or(Some(path)),
+            false => return Ok((path, back)),
+        }
+    }
+    Err(back.as_deref().map(leads_back).unwrap_or_else(|| {
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         let what = format!("cannot find QEMU: no other {} on PATH", names.join(", "));
         let package = "apt install qemu-system-x86, dnf install qemu-kvm, apk add qemu-system-x86_64";
         Error::new(what, format!("Install it ({package}), or say where it is: {QEMU}=/path/to/qemu"))
             .with_status(NOT_FOUND)
-    })
+    }))
 }
 
 /// Where a file of this name may be in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
@@ -202,7 +229,7 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     };
     // All these came from C strings, so none has a NUL in it.
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-    let depth = c_string(format!("{DEPTH}={}", qemu.depth + 1).as_ref());
+    let depth = c_string(format!("{DEPTH}={}", qemu.chain.next(&qemu.path)).as_ref());
     let mut environment = entry::environment();
     environment.retain(|entry| !is_ours(entry));
     environment.push(&depth);

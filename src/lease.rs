@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 mod admin;
 mod images;
@@ -34,6 +35,10 @@ pub use key::VmKey;
 
 /// Root's state.
 pub const SYSTEM: &str = "/var/lib/kvm-bridge";
+/// The key of VMs that nothing tells apart.
+const UNNAMED: &str = "unnamed:";
+/// How long a run that was told to end may take to leave its slot to one that is started at once.
+const LEAVING: Duration = Duration::from_millis(300);
 /// A VM that runs this many times at once is a mistake.
 const MAX_SLOTS: usize = 1024;
 const VERSION: u32 = 1;
@@ -112,19 +117,31 @@ impl Store {
         self.folder.join("macs").join(mac.to_string().replace(':', ""))
     }
 
-    /// Takes the VM's first free slot. `given` are the addresses that the user gave for this run, one entry for each
+    /// Takes the VM's first free slot; for the very first it waits a moment, that a restart may have it. `given` are the addresses that the user gave for this run, one entry for each
     /// network card; each other card has the slot's own, which is made now if it is the first time. `is_in_use` is
     /// asked about an address that is about to be made.
     pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
-        let _all = self.lock()?;
-        let vm = &self.follow(vm)?;
-        let (lock, slot) = self.take_slot(vm)?;
+        let end = Instant::now() + LEAVING;
+        let (_all, vm, lock, slot) = loop {
+            let all = self.lock()?;
+            let vm = self.follow(vm)?;
+            // VMs that nothing tells apart are many at once.
+            let may_be_leaving = vm.text != UNNAMED && Instant::now() < end && self.is_held(&vm, 0);
+            if !may_be_leaving {
+                let (lock, slot) = self.take_slot(&vm)?;
+                break (all, vm, lock, slot);
+            }
+            drop(all);
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let vm = &vm;
         let known = self.read(vm)?;
         let macs = match complete(known.as_ref(), slot, given) {
             Some(macs) => macs,
             None => self.add(vm, slot, given, is_in_use)?,
         };
         check_different(&macs)?;
+        given.iter().flatten().try_for_each(|mac| self.check_not_running(vm, slot, *mac))?;
         if given.contains(&None) {
             self.note_image(vm)?;
         }
@@ -142,11 +159,7 @@ impl Store {
         };
         let vm = followed.as_ref().unwrap_or(vm);
         let known = self.read(vm)?;
-        let is_free = |slot: &usize| match File::open(self.file(vm, &slot.to_string())) {
-            Ok(file) => file.try_lock().is_ok(),
-            Err(_) => true,
-        };
-        let slot = (0..MAX_SLOTS).find(is_free).unwrap_or_default();
+        let slot = (0..MAX_SLOTS).find(|slot| !self.is_held(vm, *slot)).unwrap_or_default();
         let own = known.and_then(|known| known.slots.into_iter().nth(slot)).unwrap_or_default();
         let macs = given.iter().enumerate();
         Ok(macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect())
@@ -161,6 +174,23 @@ impl Store {
         }
         let what = format!("{} runs {MAX_SLOTS} times already", vm.display());
         Err(Error::new(what, "Give the VMs names of their own: -name, or vm=."))
+    }
+
+    /// Checks that an address that is given for this run is not that of another run, which would answer to it as well.
+    fn check_not_running(&self, vm: &VmKey, own_slot: usize, mac: Mac) -> Result<()> {
+        let Ok(owner) = fs::read_to_string(self.claim(mac)).map(VmKey::from) else { return Ok(()) };
+        // What can't be read says nothing of who runs.
+        let slots = self.read(&owner).ok().flatten().map(|record| record.slots).unwrap_or_default();
+        let Some(slot) = slots.iter().position(|macs| macs.contains(&Some(mac))) else { return Ok(()) };
+        if !self.is_held(&owner, slot) || (owner.text == vm.text && slot == own_slot) {
+            return Ok(());
+        }
+        let what = format!("mac={mac} is the address of {}, which is running, in slot {slot}", owner.display());
+        Err(Error::new(what, "Give another address, or end that VM first."))
+    }
+
+    fn is_held(&self, vm: &VmKey, slot: usize) -> bool {
+        File::open(self.file(vm, &slot.to_string())).is_ok_and(|file| file.try_lock().is_err())
     }
 
     /// Makes the addresses that a slot lacks; for who holds the lock.
@@ -327,6 +357,20 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_just_ending_leaves_its_address_to_the_next() {
+        let (_folder, store) = store();
+        let first = store.take(&key("a"), &[None], |_| false).unwrap();
+        let mac = first.macs[0];
+        let end = std::thread::spawn(move || {
+            std::thread::sleep(LEAVING / 3);
+            drop(first);
+        });
+        let second = store.take(&key("a"), &[None], |_| false).unwrap();
+        end.join().unwrap();
+        assert_eq!((second.slot, second.macs[0]), (0, mac));
+    }
+
+    #[test]
     fn an_address_that_the_bridge_knows_is_not_given() {
         let (_folder, store) = store();
         let mut asked = Vec::new();
@@ -343,6 +387,19 @@ mod tests {
         let given = Mac([2, 0, 0, 0, 0, 1]);
         assert_eq!(store.take(&key("a"), &[Some(given)], |_| false).unwrap().macs, [given]);
         assert!(store.list().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn an_address_of_a_vm_that_runs_is_given_to_no_other() {
+        let (_folder, store) = store();
+        let running = store.take(&key("a"), &[None], |_| false).unwrap();
+        let given = [Some(running.macs[0])];
+        let refused = store.take(&key("b"), &given, |_| false).unwrap_err().to_string();
+        assert!(refused.contains("is the address of a, which is running"), "{refused}");
+        assert!(store.take(&key("a"), &given, |_| false).is_err(), "a second run of the same VM");
+        drop(running);
+        drop(store.take(&key("b"), &given, |_| false).unwrap());
+        assert_eq!(store.take(&key("a"), &given, |_| false).unwrap().macs, [given[0].unwrap()]);
     }
 
     #[test]

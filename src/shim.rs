@@ -38,18 +38,21 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let name = words.first().cloned().unwrap_or_else(|| "qemu-kvm".into());
     let is_for_us = env::var_os(launch::NICS).is_some_and(|value| !value.is_empty())
         || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
+    let rest = words.get(1..).unwrap_or_default();
     if !is_for_us {
-        return Err(launch::exec(&launch::find_alone(&name)?, &words));
+        let is_probe = || scan(rest, || Ok(Vec::new())).is_ok_and(|line| line.is_probe);
+        return Err(pass_on(&name, &words, is_probe));
     }
-    let mut line = scan(words.get(1..).unwrap_or_default(), Caller { name: &name })?;
+    let mut line = scan(rest, Caller { name: &name })?;
     if line.mode == Mode::Help {
         return Ok(crate::help::shim());
     }
+    if line.nics.is_empty() && line.mode == Mode::Launch {
+        return Err(pass_on(&name, &with_name(name.clone(), rewrite(&line, &[])), || line.is_probe));
+    }
     let config = Config::load()?;
     let qemu = launch::find(&name, &config)?;
-    if line.nics.is_empty() && line.mode == Mode::Launch {
-        return Err(launch::exec(&qemu, &with_name(name, rewrite(&line, &[]))));
-    }
+    qemu.check_not_again()?;
     let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
         Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
@@ -60,14 +63,31 @@ fn run(words: Vec<OsString>) -> Result<String> {
     }
 }
 
+/// Becomes QEMU with nothing of ours. Of a configuration that is wrong no more than a word is said, and to one who only
+/// asks QEMU something not even that.
+fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Error {
+    let tell = |error: &Error| {
+        if !is_probe() {
+            out::say("qemu-kvm", error);
+        }
+    };
+    match launch::find_alone(name, tell) {
+        Ok(qemu) => launch::exec(&qemu, words),
+        Err(error) => error,
+    }
+}
+
 /// Decides what the line leaves open, and checks the models of network cards, of which QEMU is asked if they are not among
 /// the usual ones.
 pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<String>> {
-    let news = argv::settle::settle(line, config.model.as_deref(), &qemu.system())?;
+    let system = qemu.system();
+    let news = argv::settle::settle(line, config.model.as_deref(), &system)?;
     let mut help = None;
     for nic in &line.nics {
         let has_device = nic.id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
-        if let Some(model) = nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model)) {
+        if let Some(model) =
+            nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model, &system))
+        {
             let answer = || qemu.ask(&["-device".as_ref(), "help".as_ref()]).map(|(_, text)| text).unwrap_or_default();
             let help: &String = help.get_or_insert_with(answer);
             models::check(model, help).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
@@ -80,7 +100,7 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let applied = bring_up(line, config)?;
+        let applied = bring_up(line, config)?.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
         news.extend_from_slice(&applied.news);

@@ -89,13 +89,57 @@ fn a_copy_of_ourselves_only_passes_on() {
 }
 
 #[test]
-fn two_copies_of_ourselves_are_named_as_a_loop() {
+fn copies_of_ourselves_pass_on_to_the_qemu_behind_them() {
+    let Some(lab) = without_system_qemu() else { return };
+    lab.add_bridge("br0");
+    let [one, two, three] = [(); 3].map(|()| Folder::new(&lab).copy_of_us("qemu-kvm"));
+    let real = Folder::new(&lab).link("qemu-kvm", fake_qemu());
+    let path = path(&[&one, &two, &three, &real]);
+    for folder in [&one, &two, &three] {
+        let run = |line: &str| {
+            lab.program(folder.0.join("qemu-kvm")).words(line).finding_qemu_on(&path).run().succeeds().qemu().line()
+        };
+        assert_eq!(run("-m 64"), "-m 64");
+        assert!(run("--bridge br0").starts_with("-netdev tap,id=bridge0,"));
+    }
+    lab.ends_here();
+}
+
+#[test]
+fn copies_of_ourselves_alone_are_no_qemu() {
     let Some(lab) = without_system_qemu() else { return };
     let (one, two) = (Folder::new(&lab).copy_of_us("qemu-kvm"), Folder::new(&lab).copy_of_us("qemu-kvm"));
-    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&one, &two])).run();
-    let said = ended.err.clone();
-    assert!(ended.status.code() == Some(126) || ended.status.code() == Some(127), "{:?} {said}", ended.status);
-    assert!(said.contains("qemu-kvm"), "{said}");
+    let ended = lab.shim("-m 64").finding_qemu_on(path(&[&one, &two])).run().exits_with(127);
+    assert!(ended.err.contains("cannot find QEMU"), "{}", ended.err);
+}
+
+#[test]
+fn a_wrapper_before_us_that_gives_a_bridge_each_time_is_noticed_before_it_does_so_twice() {
+    let Some(lab) = without_system_qemu() else { return };
+    let wrapper = Folder::new(&lab).script("qemu-kvm", &format!("exec {SHIM} --bridge br7,uplink=none \"$@\""));
+    let real = Folder::new(&lab).link("qemu-system-x86_64", fake_qemu());
+    let run = |line: &str| {
+        let cmd = lab.program(wrapper.0.join("qemu-kvm")).words(line).finding_qemu_on(path(&[&wrapper, &real]));
+        cmd.run().exits_with(126).err
+    };
+    let said = run("-name wr");
+    assert!(said.contains(&wrapper.0.join("qemu-kvm").display().to_string()), "{said}");
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(!listed.contains("wr  1"), "{listed}");
+    assert_eq!(listed.matches("name:wr").count(), 1, "one set up: {listed}");
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_wrapper_before_us_that_gives_its_words_to_us_is_passed_over() {
+    let Some(lab) = without_system_qemu() else { return };
+    lab.add_bridge("br0");
+    let wrapper = Folder::new(&lab).script("qemu-kvm", &format!("exec {SHIM} \"$@\" -wrapped"));
+    let real = Folder::new(&lab).link("qemu-system-x86_64", fake_qemu());
+    let cmd = lab.program(wrapper.0.join("qemu-kvm")).words("--bridge br0").finding_qemu_on(path(&[&wrapper, &real]));
+    let line = cmd.run().succeeds().qemu().line();
+    assert!(line.starts_with("-netdev tap,") && line.ends_with("-wrapped -wrapped"), "{line}");
+    lab.ends_here();
 }
 
 #[test]
@@ -165,6 +209,21 @@ fn the_environment_says_it_before_the_configuration() {
     let Some(lab) = without_system_qemu() else { return };
     lab.configure("qemu = \"/bin/false\"\n");
     lab.shim("-m 64").run().succeeds().qemu();
+}
+
+#[test]
+fn a_configuration_that_is_wrong_keeps_no_line_of_qemus_own_from_it() {
+    let Some(lab) = without_system_qemu() else { return };
+    let real = Folder::new(&lab).link("qemu-kvm", fake_qemu());
+    lab.configure("qemu = = 1\n");
+    let run = |cmd: crate::support::command::Cmd| cmd.finding_qemu_on(path(&[&real])).run().succeeds();
+    let ended = run(lab.shim("-m 64"));
+    assert_eq!((ended.qemu().line().as_str(), ended.err.matches("config.toml").count()), ("-m 64", 1), "{}", ended.err);
+    for probe in ["-version", "-device help", "-machine none"] {
+        assert_eq!(run(lab.shim(probe)).err, "");
+        assert_eq!(run(lab.shim(probe).env("KVM_BRIDGE", "br0")).err, "");
+    }
+    lab.shim("--bridge br0").finding_qemu_on(path(&[&real])).run().exits_with(125);
 }
 
 #[test]

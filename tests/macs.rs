@@ -46,6 +46,16 @@ fn different_vms_have_different_ones() {
 }
 
 #[test]
+fn vms_that_share_their_firmware_have_different_ones() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = |disk: &str| {
+        let firmware = "-blockdev node-name=code,driver=file,filename=code.fd,read-only=on -machine q35,pflash0=code";
+        mac_of(&lab, &format!("--bridge br0 {firmware} -blockdev node-name=d,driver=file,filename={disk}"))
+    };
+    assert_ne!(mac("a.img"), mac("b.img"));
+}
+
+#[test]
 fn the_name_counts_more_than_the_disk_and_vm_more_than_the_name() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let alice = mac_of(&lab, "--bridge br0 -name alice -hda one.img");
@@ -131,6 +141,14 @@ fn they_are_listed() {
     let ended = lab.kvm_bridge("mac list --json").run().succeeds();
     let json: Value = serde_json::from_str(&ended.out).expect("it is JSON");
     assert!(json.to_string().contains(&mac) && json.to_string().contains("alice"), "{json}");
+}
+
+#[test]
+fn a_name_that_a_terminal_would_obey_is_listed_in_words() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.shim("--bridge br0 -name").arg("a\x1b[2Jb\nc").run().succeeds();
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(listed.contains("name:a\\u{1b}[2Jb\\nc") && listed.lines().count() == 2, "{listed:?}");
 }
 
 #[test]
@@ -298,6 +316,24 @@ fn one_that_is_set_is_kept() {
 }
 
 #[test]
+fn one_that_is_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let at = |name: &str| lab.dir.path().join(name);
+    fs::write(at("disk.img"), "").expect("make an image");
+    let script = format!("cd {} && exec \"$0\" \"$@\"", lab.dir.path().display());
+    lab.kvm_bridge("mac set disk:disk.img 02:00:00:00:00:01").through_sh(&script).run().succeeds();
+    fs::rename(at("disk.img"), at("moved.img")).expect("move it");
+    let mac = |name: &str| lab.shim("--bridge br0 -hda").arg(at(name)).run().succeeds().qemu().mac();
+    assert_eq!(mac("moved.img"), "02:00:00:00:00:01");
+    let export = lab.new_file("export");
+    fs::write(&export, lab.kvm_bridge("mac export").run().succeeds().out).expect("write a file");
+    fs::remove_dir_all("/var/lib/kvm-bridge").expect("forget all");
+    lab.kvm_bridge("mac import").arg(&export).run().succeeds();
+    fs::rename(at("moved.img"), at("again.img")).expect("move it");
+    assert_eq!(mac("again.img"), "02:00:00:00:00:01");
+}
+
+#[test]
 fn they_go_to_another_host_and_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));
@@ -338,6 +374,7 @@ fn an_import_that_does_not_fit_changes_nothing() {
         (vec![new.clone(), vm("name:alice", one)], "name:alice has other addresses here"),
         (vec![new.clone(), vm("name:bob", &alice)], "is that of name:alice"),
         (vec![vm("name:bob", one), vm("name:eve", one)], "is that of name:bob"),
+        (vec![vm("name:bob", one), vm("name:bob", two)], "name:bob is there twice"),
         (vec![vm("bob", two)], "is no key of a VM"),
         (vec![vm("name:bob", "01:00:00:00:00:02")], "is no address of a card"),
     ] {
@@ -353,6 +390,44 @@ fn an_import_that_does_not_fit_changes_nothing() {
         let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
         assert!(ended.err.contains("is no export of MAC addresses"), "{text}: {}", ended.err);
     }
+}
+
+#[test]
+fn an_import_that_fails_half_way_is_taken_back() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.kvm_bridge("mac set alice 02:00:00:00:01:01").run().succeeds();
+    // A folder where a file is to be: the last one can't be written.
+    let names: Vec<String> = (0..20).map(|n| format!("name:v{n}")).collect();
+    let macs = std::path::Path::new("/var/lib/kvm-bridge/macs");
+    let vm = |(n, vm): (usize, &String)| serde_json::json!({"vm": vm, "slots": [[format!("02:00:00:00:00:{n:02x}")]]});
+    let vms: Vec<Value> = names.iter().enumerate().map(vm).collect();
+    let file = lab.new_file("export");
+    fs::write(&file, Value::Array(vms).to_string()).expect("write a file");
+    lab.kvm_bridge("mac import").arg(&file).run().succeeds();
+    let last = json_files("/var/lib/kvm-bridge").into_iter().find(|file| file.to_string_lossy().contains("/v19-"));
+    let last = last.expect("a file of the last VM").with_extension("new");
+    names.iter().for_each(|vm| drop(lab.kvm_bridge("mac forget").arg(vm).run().succeeds()));
+    fs::create_dir(&last).expect("make a folder");
+    let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
+    assert!(ended.err.contains("nothing was imported"), "{}", ended.err);
+    assert_eq!((fs::read_dir(macs).expect("a folder").count(), json_files("/var/lib/kvm-bridge").len()), (1, 1));
+    fs::remove_dir(&last).expect("remove the folder");
+    assert_eq!(lab.kvm_bridge("mac import").arg(&file).run().succeeds().out, "imported 20 VMs\n");
+}
+
+#[test]
+fn what_a_kill_has_left_in_a_vms_name_is_forgotten_with_it() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.kvm_bridge("mac set alice 02:00:00:00:00:01").run().succeeds();
+    for (mac, vm) in [("020000000002", "name:alice"), ("020000000003", "name:eve")] {
+        fs::write(format!("/var/lib/kvm-bridge/macs/{mac}"), vm).expect("write a claim");
+    }
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:02").run().exits_with(125);
+    lab.kvm_bridge("mac forget alice").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:02").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:03").run().exits_with(125);
+    lab.kvm_bridge("mac forget eve").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:00:00:00:03").run().succeeds();
 }
 
 #[test]

@@ -71,9 +71,31 @@ fn a_device_of_the_users_is_left_as_it_is() {
 #[test]
 fn a_device_in_json_is_seen_too() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
-    let device = r#"{"driver":"virtio-net-pci","netdev":"lan","mac":"02:00:00:00:00:07"}"#;
-    let ended = lab.shim("--bridge br0,id=lan -device").arg(device).run().succeeds();
-    assert_eq!(ended.qemu().values_of("-device"), [device]);
+    for device in [
+        r#"{"driver":"virtio-net-pci","netdev":"lan","mac":"02:00:00:00:00:07"}"#,
+        "{'driver':'virtio-net-pci','netdev':'lan','mac':'02:00:00:00:00:07'}",
+    ] {
+        let ended = lab.shim("--bridge br0,id=lan -device").arg(device).run().succeeds();
+        assert_eq!(ended.qemu().values_of("-device"), [device]);
+    }
+}
+
+#[test]
+fn a_device_of_the_users_without_an_address_gets_the_vms() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mac = lab.shim("--bridge br0 -name alice").run().succeeds().qemu().mac();
+    for (device, becomes) in [
+        ("-device e1000,netdev=lan", format!("-device e1000,netdev=lan,mac={mac}")),
+        ("-net nic,netdev=lan,model=e1000", format!("-net nic,netdev=lan,model=e1000,macaddr={mac}")),
+    ] {
+        let ended = lab.shim(&format!("{device} --bridge br0,id=lan -name alice")).run().succeeds();
+        let netdev = ended.qemu().value_of("-netdev");
+        assert_eq!(ended.qemu().line(), format!("{becomes} -netdev {netdev} -name alice"));
+    }
+    let device = "-device e1000,netdev=lan,mac=02:00:00:00:00:07";
+    lab.shim(&format!("{device} --bridge br0,id=lan -name bob")).run().succeeds();
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(!listed.contains("bob"), "it has its own: {listed}");
 }
 
 #[test]
@@ -114,7 +136,9 @@ fn an_empty_environment_variable_is_none() {
 #[test]
 fn a_probe_of_qemu_starts_no_bridge() {
     let Some(lab) = Lab::new() else { return };
-    for probe in ["-version", "--version", "-help", "-h", "-device help", "-machine none -S"] {
+    for probe in
+        ["-version", "--version", "-help", "-h", "-device help", "-machine none -S", "-drive format=help", "-L help"]
+    {
         let ended = lab.shim(probe).env("KVM_BRIDGE", "br0,uplink=none").run().succeeds();
         assert_eq!(ended.qemu().line(), probe);
         assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""), "{probe}");
@@ -171,6 +195,23 @@ fn the_card_fits_the_machine_and_a_word_says_so() {
         "{}",
         plan.out
     );
+}
+
+#[test]
+fn a_number_that_a_caller_gives_is_never_that_of_a_descriptor_of_ours() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.shim("--bridge br0,model=virtio-net-pci,queues=2,vhost=off -add-fd fd=3,set=1").run().succeeds();
+    let is_ours = |(_, link): &&(i64, String)| link.contains("/net/tun") || link.contains("/var/lib/kvm-bridge");
+    let fds: Vec<i64> = ended.qemu().fds().iter().filter(is_ours).map(|(fd, _)| *fd).collect();
+    assert!(fds.len() == 3 && fds.iter().all(|fd| *fd >= 100), "{fds:?}");
+}
+
+#[test]
+fn a_limit_on_open_files_is_named() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let line = "--bridge br0,model=virtio-net-pci,queues=16,vhost=off";
+    let ended = lab.shim(line).through_sh("ulimit -n 14; exec \"$0\" \"$@\"").run().exits_with(125);
+    assert!(ended.err.contains("ulimit -n") && !ended.err.contains("modprobe"), "{}", ended.err);
 }
 
 #[test]

@@ -4,14 +4,13 @@
 use crate::error::{Error, Result};
 
 /// These need no question: every QEMU for a machine that can have one has it, and the default is among them.
-const WELL_KNOWN: [&str; 6] =
-    ["e1000", "e1000e", "virtio-net", "virtio-net-pci", "virtio-net-device", "virtio-net-ccw"];
+const WELL_KNOWN: [&str; 5] = ["e1000", "e1000e", "virtio-net", "virtio-net-pci", "virtio-net-device"];
 /// A wrong name is met with so many right ones.
 const MAX_NEAR: usize = 8;
 
-/// Whether QEMU has to be asked whether it has this card.
-pub fn is_to_be_asked_for(model: &str) -> bool {
-    !WELL_KNOWN.contains(&model)
+/// Whether the QEMU for this architecture has to be asked whether it has this card.
+pub fn is_to_be_asked_for(model: &str, system: &str) -> bool {
+    !WELL_KNOWN.contains(&model) && (model, system) != ("virtio-net-ccw", "s390x")
 }
 
 /// Checks a model against what QEMU said. What can't be understood says nothing against it: QEMU has the last word.
@@ -73,6 +72,12 @@ name \"virtio-net-pci\", bus PCI, alias \"virtio-net\"
 Input devices:
 name \"usb-kbd\", bus usb-bus
 ";
+
+    #[test]
+    fn a_card_for_channels_is_known_where_there_are_channels() {
+        assert!(!is_to_be_asked_for("virtio-net-ccw", "s390x") && is_to_be_asked_for("virtio-net-ccw", "x86_64"));
+        assert!(!is_to_be_asked_for("e1000", "x86_64") && is_to_be_asked_for("igb", "x86_64"));
+    }
 
     #[test]
     fn the_cards_are_those_of_its_section() {

@@ -7,8 +7,9 @@ use crate::mac::Mac;
 use crate::name::IfName;
 use crate::optstr;
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// How QEMU gets at the TAP.
@@ -76,8 +77,10 @@ pub struct Netdev {
     pub id: String,
     /// Where its frames come from and go to.
     pub backend: Backend,
-    /// Model and address of the device; `None` where a `-device` of the user's names the id.
-    pub device: Option<(String, Mac)>,
+    /// The guest's address.
+    pub mac: Mac,
+    /// The model of the device; `None` where a word of the user's puts its own on this netdev.
+    pub device: Option<String>,
 }
 
 /// The ids of the line's network cards: the user's own, else the first `bridgeN` that no word of the line uses.
@@ -101,10 +104,15 @@ pub fn ids(line: &Line) -> Result<Vec<String>> {
 pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
     let mut last = Vec::new();
     let mut words = Vec::new();
-    for part in &line.parts {
+    let is_at = |at: usize, netdev: &&Netdev| {
+        let own = line.devices_on.get(netdev.id.as_bytes());
+        own.and_then(|own| own.place).is_some_and(|(place, _)| place == at)
+    };
+    for (at, part) in line.parts.iter().enumerate() {
         let netdev = match part {
             Part::Word(word) => {
-                words.push(word.clone());
+                let own = netdevs.iter().find(|netdev| netdev.device.is_none() && is_at(at, netdev));
+                words.push(own.map_or_else(|| word.clone(), |own| own.give_address(line, word)));
                 continue;
             }
             Part::Nic(number) => netdevs.get(*number),
@@ -121,9 +129,27 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
 }
 
 impl Netdev {
+    /// The value of a device of the user's that has no address of its own, with ours.
+    fn give_address(&self, line: &Line, value: &OsStr) -> OsString {
+        let (key, mac) = match line.devices_on.get(self.id.as_bytes()).and_then(|own| own.place) {
+            Some((_, key)) => (key, self.mac),
+            None => return value.to_owned(),
+        };
+        let value = value.as_bytes();
+        let json = value.starts_with(b"{").then(|| value.trim_ascii_end().strip_suffix(b"}")).flatten();
+        // One comma at the end divides already; two are one of the last value.
+        let commas = value.iter().rev().take_while(|byte| **byte == b',').count();
+        let (value, more) = match json {
+            Some(inner) => (inner, format!(",\"{key}\":\"{mac}\"}}")),
+            None if commas % 2 == 1 => (value, format!("{key}={mac}")),
+            None => (value, format!(",{key}={mac}")),
+        };
+        OsString::from_vec([value, more.as_bytes()].concat())
+    }
+
     /// The value of `-device`, if it is ours.
     fn device(&self, as_json: bool) -> Option<String> {
-        let (model, mac) = self.device.as_ref()?;
+        let (model, mac) = (self.device.as_ref()?, self.mac);
         let queues = self.backend.queues();
         // An interrupt for each direction of each queue, one for control and one for changes of the configuration.
         let vectors = Some(2 * queues + 2).filter(|_| is_virtio_pci(model));
@@ -158,7 +184,8 @@ mod tests {
     use super::super::scan;
     use super::*;
     use proptest::prelude::*;
-    use std::os::unix::ffi::OsStringExt;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
     #[test]
     fn ids_are_free_on_the_line() {
@@ -189,18 +216,40 @@ mod tests {
         ] {
             let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
             let line = scan(&words, || Ok(Vec::new())).unwrap();
-            let device = Some(("e1000".to_owned(), Mac([2, 0, 0, 0, 0, 1])));
+            let device = Some("e1000".to_owned());
             let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
-            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, device }]);
+            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, mac: MAC, device }]);
             let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
             let words = words.join(" ").replace("02:00:00:00:00:01", "M").replace("tap,id=bridge0,fd=7", "N");
             assert_eq!(words, becomes);
         }
     }
 
+    #[test]
+    fn a_device_of_the_users_gets_an_address_if_it_has_none() {
+        for (text, becomes) in [
+            ("-device e1000,netdev=n", "-device e1000,netdev=n,mac=M"),
+            ("-device e1000,netdev=n,", "-device e1000,netdev=n,mac=M"),
+            ("-device e1000,netdev=n,x=a,,", "-device e1000,netdev=n,x=a,,,mac=M"),
+            ("-device e1000,netdev=n,mac=02:00:00:00:00:02", "-device e1000,netdev=n,mac=02:00:00:00:00:02"),
+            ("-net nic,netdev=n,model=e1000", "-net nic,netdev=n,model=e1000,macaddr=M"),
+            (r#"-device {"driver":"a","netdev":"n"}"#, r#"-device {"driver":"a","netdev":"n","mac":"M"}"#),
+            (r#"-device {'driver':'a','netdev':'n'}"#, r#"-device {'driver':'a','netdev':'n',"mac":"M"}"#),
+            ("-device e1000,netdev=other", "-device e1000,netdev=other"),
+            ("-netdev hubport,id=p,hubid=0,netdev=n", "-netdev hubport,id=p,hubid=0,netdev=n"),
+        ] {
+            let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+            let line = scan(&words, || Ok(Vec::new())).unwrap();
+            let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
+            let words = rewrite(&line, &[Netdev { id: "n".to_owned(), backend, mac: MAC, device: None }]);
+            let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
+            assert_eq!(words.join(" ").replace("02:00:00:00:00:01", "M"), becomes);
+        }
+    }
+
     fn netdev(model: &str, queues: Vec<RawFd>, vhost: Vec<RawFd>) -> String {
-        let device = Some((model.to_owned(), Mac([2, 0, 0, 0, 0, 1])));
-        let netdev = Netdev { id: "n".to_owned(), backend: Backend::Inherited { queues, vhost }, device };
+        let device = Some(model.to_owned());
+        let netdev = Netdev { id: "n".to_owned(), backend: Backend::Inherited { queues, vhost }, mac: MAC, device };
         let json: serde_json::Value = serde_json::from_str(&netdev.device(true).unwrap()).unwrap();
         let text = netdev.device(false).unwrap();
         let has = |key: &str, value: &str| text.contains(&format!(",{key}={value}"));

@@ -5,6 +5,7 @@ use super::readconfig;
 use super::table::{Arity, arity};
 use super::values::Found;
 use crate::error::{Error, Result};
+use crate::mac::Mac;
 use crate::request::Nic;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -32,6 +33,17 @@ pub enum Part {
     Nic(usize),
 }
 
+/// What the user has put on a netdev.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnDevice {
+    /// The network card; empty if it is not said.
+    pub driver: Vec<u8>,
+    /// Its address, if it has one.
+    pub mac: Option<Mac>,
+    /// Where it can be given one: the number of the part that its value is, and the key.
+    pub place: Option<(usize, &'static str)>,
+}
+
 /// A command line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -41,12 +53,14 @@ pub struct Line {
     pub nics: Vec<Nic>,
     /// What is to be done.
     pub mode: Mode,
+    /// Whether QEMU is only asked about itself.
+    pub is_probe: bool,
     /// Whose leases these are.
     pub vm: Identity,
     /// Every id that a word of QEMU's gives to something.
     pub ids: HashSet<Vec<u8>>,
-    /// The netdevs that `-device` words of the user's name, each with that device's driver.
-    pub devices_on: HashMap<Vec<u8>, Vec<u8>>,
+    /// The netdevs that words of the user's put something on.
+    pub devices_on: HashMap<Vec<u8>, OwnDevice>,
     /// Whether some of these are written as JSON; QEMU makes all those after the others, wherever they stand.
     pub has_json_device: bool,
     /// Whether some have an address on their bus, which none that is made before may take.
@@ -112,6 +126,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         parts: Vec::with_capacity(words.len()),
         nics: Vec::new(),
         mode: Mode::Launch,
+        is_probe: false,
         vm: Identity::Unnamed,
         ids: HashSet::new(),
         devices_on: HashMap::new(),
@@ -173,7 +188,9 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
     }
     // A word behind an option that lacks its value would become that value; QEMU will refuse this line by itself.
     line.has_placed_device &= complete;
-    if found.is_probe {
+    // Without a machine there is no guest; of several machines the last one counts.
+    line.is_probe = found.is_probe || line.machine.as_deref() == Some(b"none");
+    if line.is_probe {
         line.nics.clear();
         line.parts.retain(|part| matches!(part, Part::Word(_)));
     } else if complete {
@@ -233,7 +250,16 @@ mod tests {
         assert_eq!(vm("-cdrom c"), Identity::Disk(b"c".to_vec()));
         assert_eq!(vm(r#"-blockdev {"driver":"file","filename":"d"}"#), Identity::Disk(b"d".to_vec()));
         assert_eq!(vm(r#"-blockdev {"driver":"qcow2","file":{"filename":"d"}}"#), Identity::Disk(b"d".to_vec()));
+        assert_eq!(vm("-blockdev {'driver':'file','filename':'d'}"), Identity::Disk(b"d".to_vec()));
         assert_eq!(vm("-drive driver=qcow2,file.filename=d"), Identity::Disk(b"d".to_vec()));
+        let firmware =
+            "-blockdev driver=file,node-name=f,filename=code -blockdev driver=raw,node-name=c,file=f,read-only=on";
+        for machine in ["-machine q35,pflash0=c", "-M pflash1=f", "-machine q35,pflash0=c -machine pflash1=x"] {
+            let disk = format!("{firmware} {machine} -blockdev driver=file,node-name=d,filename=disk");
+            assert_eq!(vm(&disk), Identity::Disk(b"disk".to_vec()), "{disk}");
+        }
+        assert_eq!(vm("-drive if=none,id=f,file=code -M pflash0=f -kernel k"), Identity::Kernel(b"k".to_vec()));
+        assert_eq!(vm("-blockdev driver=raw,node-name=a,file=a,filename=x -M pflash0=a"), Identity::Unnamed);
         assert_eq!(vm("-name guest= -uuid u"), Identity::Uuid(b"u".to_vec()));
         assert_eq!(vm("-m 64"), Identity::Unnamed);
         assert_eq!(line("--bridge br0,vm=v -name n").vm, Identity::Name(b"v".to_vec()));
@@ -241,10 +267,31 @@ mod tests {
 
     #[test]
     fn ids_and_devices_of_the_line_are_known() {
-        let line = line(r#"-netdev user,id=a -device e1000,netdev=b,id=c -device {"driver":"e1000","netdev":"d"}"#);
+        let line = line(r#"-netdev user,id=a -device e1000,netdev=b,id=c -device {'driver':"e1000",'netdev':'d'}"#);
         assert!(["a", "c"].iter().all(|id| line.ids.contains(id.as_bytes())), "{line:?}");
-        let has = |id: &str| line.devices_on.get(id.as_bytes()).map(Vec::as_slice);
+        let has = |id: &str| line.devices_on.get(id.as_bytes()).map(|own| own.driver.as_slice());
         assert_eq!(["a", "b", "d"].map(has), [None, Some(&b"e1000"[..]), Some(b"e1000")]);
+    }
+
+    #[test]
+    fn whatever_is_put_on_a_netdev_is_seen() {
+        let own = |text: &str| {
+            let line = line(&format!("--bridge br0,id=lan {text}"));
+            let own = line.devices_on.get(&b"lan"[..]).cloned();
+            own.map(|own| (String::from_utf8(own.driver).unwrap(), own.mac.map(|mac| mac.to_string()), own.place))
+        };
+        let mac = "02:00:00:00:00:07".to_owned();
+        for (text, driver, has, place) in [
+            ("-net nic,netdev=lan", "", None, Some((2, "macaddr"))),
+            ("-net nic,netdev=lan,model=e1000", "e1000", None, Some((2, "macaddr"))),
+            ("-net nic,netdev=lan,model=virtio,macaddr=2:0:0:0:0:7", "virtio-net", Some(mac.clone()), None),
+            ("-device e1000,netdev=lan", "e1000", None, Some((2, "mac"))),
+            ("-device e1000,netdev=lan,mac=2:0:0:0:0:7", "e1000", Some(mac), None),
+            ("-netdev hubport,hubid=0,id=p,netdev=lan", "", None, None),
+        ] {
+            assert_eq!(own(text), Some((driver.to_owned(), has, place)), "{text}");
+        }
+        assert_eq!(own("-net user,netdev=lan"), None);
     }
 
     #[test]
@@ -262,11 +309,46 @@ mod tests {
             "-S -machine none,accel=kvm:tcg",
             "-d help",
             "-object help",
+            "-M pc -machine none",
+            "-drive format=?",
+            "-drive file=a.img,format=help",
+            "-drive if=none,help",
+            "-L help",
+            "-d trace:help",
+            "-d nochain,help",
+            "-d nochain,trace:?",
+            "-trace enable=help",
+            "-name x,help",
+            "-m 64,help",
+            "-vnc help",
+            "-fsdev local,help",
+            "-overcommit help",
+            "-iscsi help",
+            "-add-fd help",
+            "-action help",
+            "-global help",
+            "-chardev null,help",
+            "-fw_cfg x,help",
         ] {
             let line = scan(&words(&format!("--bridge br0 {probe}")), || Ok(vec!["?".to_owned()])).unwrap();
             assert!(line.nics.is_empty() && line.parts.len() == words(probe).len(), "{probe}: {line:?}");
         }
-        for other in ["-name help", "-append ?", "-vga none", "-display none", "-nic none", "-net none", "help"] {
+        for other in [
+            "-M none -M pc",
+            "-name type=help",
+            "-trace events=help",
+            "-drive file=help",
+            "-d nochain",
+            "-fw_cfg help",
+            "-append x,help",
+            "-name help",
+            "-append ?",
+            "-vga none",
+            "-display none",
+            "-nic none",
+            "-net none",
+            "help",
+        ] {
             assert_eq!(line(&format!("--bridge br0 {other}")).nics.len(), 1, "{other}");
         }
     }
@@ -329,7 +411,8 @@ mod tests {
             scan(&words("--bridge br0,id=lan -readconfig file"), &Future(Default::default(), Vec::new())).unwrap();
         assert_eq!(line.vm, Identity::Name(b"n".to_vec()));
         assert!(line.ids.contains(&b"x"[..]));
-        assert_eq!(line.devices_on.get(&b"lan"[..]), Some(&b"igb".to_vec()));
+        let own = OwnDevice { driver: b"igb".to_vec(), mac: None, place: None };
+        assert_eq!(line.devices_on.get(&b"lan"[..]), Some(&own));
     }
 
     #[test]
@@ -337,6 +420,11 @@ mod tests {
         let line = line("-M pc -machine type=microvm,accel=tcg -smp 4,maxcpus=8 --bridge br0");
         assert_eq!((line.machine.as_deref(), line.cpus), (Some(&b"microvm"[..]), 4));
         assert_eq!(line.accel.as_deref(), Some(&b"tcg"[..]));
+        let cpus = |text: &str| self::line(text).cpus;
+        assert_eq!(
+            (cpus("-smp 4 -smp maxcpus=8"), cpus("-smp sockets=2 -smp cores=3"), cpus("-smp 4 -smp 2")),
+            (4, 6, 2)
+        );
     }
 
     #[test]

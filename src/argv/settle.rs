@@ -32,7 +32,9 @@ pub fn settle(line: &mut Line, configured: Option<&str>, system: &str) -> Result
     let mut news = Vec::new();
     for nic in &mut line.nics {
         let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
-        let own = own.map(|driver| String::from_utf8_lossy(driver).into_owned());
+        // The card of the user's has the last word.
+        nic.mac = own.and_then(|own| own.mac).or(nic.mac);
+        let own = own.map(|own| String::from_utf8_lossy(&own.driver).into_owned());
         let card = own.clone().or(nic.model.take()).unwrap_or_else(|| match &other {
             Some((card, why)) => {
                 let word = format!("this machine has {why}: its network card on {} is {card}", nic.bridge);

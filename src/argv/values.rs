@@ -1,11 +1,13 @@
 //! What the values of QEMU's own options tell: whose VM it is, which ids are taken, what machine it will be.
 #![forbid(unsafe_code)]
 
+use super::json;
 use super::readconfig::Section;
-use super::scan::{Line, Outside};
+use super::scan::{Line, Outside, OwnDevice};
 use super::table::Arity;
 use crate::optstr;
 use crate::request::Nic;
+use std::collections::HashMap;
 
 /// A VM's identity, as far as the command line tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,16 +24,36 @@ pub enum Identity {
     Unnamed,
 }
 
+/// What may be a disk image.
+#[derive(Default)]
+struct Image {
+    path: Option<Vec<u8>>,
+    /// The option that nobody knows and whose value this may be.
+    behind: Option<Vec<u8>>,
+    /// `id` of a drive, `node-name` of a node.
+    id: Option<Vec<u8>>,
+    /// The node that this one is made of.
+    of: Option<Vec<u8>>,
+}
+
+impl Image {
+    fn at(path: Option<Vec<u8>>) -> Self {
+        Self { path, ..Self::default() }
+    }
+}
+
 /// What was found on the way along the line.
 #[derive(Default)]
 pub(super) struct Found {
     name: Option<Vec<u8>>,
     uuid: Option<Vec<u8>>,
-    disk: Option<Vec<u8>>,
+    /// The disk images, in order.
+    images: Vec<Image>,
+    /// The ids of those that the machine has its firmware in.
+    firmware: Vec<Vec<u8>>,
     kernel: Option<Vec<u8>>,
     cdrom: Option<Vec<u8>>,
-    /// Bare words behind options that nobody knows, with these: a disk image or a value.
-    unsure: Vec<(Vec<u8>, Vec<u8>)>,
+    smp: HashMap<&'static str, u32>,
     /// Whether QEMU is only asked something.
     pub(super) is_probe: bool,
 }
@@ -39,13 +61,7 @@ pub(super) struct Found {
 impl Found {
     /// A bare word: a disk image. `behind` is the unknown option before it, whose value it may be.
     pub(super) fn bare(&mut self, word: &[u8], behind: Option<&[u8]>) {
-        match behind {
-            Some(option) if self.disk.is_none() => self.unsure.push((option.to_vec(), word.to_vec())),
-            Some(_) => {}
-            None => {
-                self.disk.get_or_insert_with(|| word.to_vec());
-            }
-        }
+        self.images.push(Image { behind: behind.map(<[u8]>::to_vec), ..Image::at(Some(word.to_vec())) });
     }
 
     /// An option without a value.
@@ -64,7 +80,6 @@ impl Found {
 
     /// A part of a file that `-readconfig` names.
     pub(super) fn look_into(&mut self, section: &Section, line: &mut Line) {
-        line.ids.extend(section.id.clone());
         self.take(&section.group, &Params::Section(section), line);
     }
 
@@ -79,30 +94,46 @@ impl Found {
             b"uuid" => self.uuid = params.whole().or(self.uuid.take()),
             b"kernel" => self.kernel = params.whole().or(self.kernel.take()),
             b"cdrom" => self.cdrom = params.whole().or(self.cdrom.take()),
-            b"hda" | b"hdb" | b"hdc" | b"hdd" | b"sd" | b"mtdblock" => self.disk = self.disk.take().or(params.whole()),
+            b"hda" | b"hdb" | b"hdc" | b"hdd" | b"sd" | b"mtdblock" => {
+                self.images.push(Image::at(params.whole()));
+            }
             b"drive" => match (get("if").as_deref(), get("media").as_deref()) {
                 // Firmware is shared by many VMs.
                 (Some(b"pflash"), _) => {}
                 (_, Some(b"cdrom")) => self.cdrom = self.cdrom.take().or(get("file")),
-                _ => self.disk = self.disk.take().or(get("file")).or_else(|| get("file.filename")),
+                _ => {
+                    let path = get("file").or_else(|| get("file.filename"));
+                    self.images.push(Image { id: get("id"), ..Image::at(path) });
+                }
             },
             b"blockdev" => {
-                let file = get("filename").or_else(|| get("file.filename"));
-                self.disk = self.disk.take().or(file);
+                let path = get("filename").or_else(|| get("file.filename"));
+                self.images.push(Image { id: get("node-name"), of: get("file"), ..Image::at(path) });
             }
             b"device" => {
                 let driver = params.get("driver", "driver").unwrap_or_default();
-                line.devices_on.extend(get("netdev").map(|netdev| (netdev, driver)));
+                put_on_netdev(params, driver, Some("mac"), line);
                 line.has_json_device |= matches!(params, Params::Json(_));
                 line.has_placed_device |= get("addr").is_some();
             }
+            b"net" if params.get("type", "type").as_deref() == Some(b"nic") => {
+                let driver = get("model").unwrap_or_default();
+                let driver = if driver == b"virtio" { b"virtio-net".to_vec() } else { driver };
+                put_on_netdev(params, driver, Some("macaddr"), line);
+            }
+            b"netdev" => put_on_netdev(params, Vec::new(), None, line),
             b"machine" | b"M" => {
                 line.machine = params.get("type", "type").or(line.machine.take());
                 line.accel = get("accel").or(line.accel.take());
                 self.kernel = get("kernel").or(self.kernel.take());
+                self.firmware.extend(["pflash0", "pflash1"].into_iter().filter_map(get));
             }
             b"accel" => line.accel = line.accel.take().or(params.get("accel", "accel")),
-            b"smp" | b"smp-opts" => line.cpus = cpus(params),
+            b"smp" | b"smp-opts" => {
+                // What several of them say is put together.
+                self.smp.extend(smp(params));
+                line.cpus = cpus(&self.smp);
+            }
             _ => {}
         }
     }
@@ -110,10 +141,13 @@ impl Found {
     /// `vm=`, else `-name`, else `-uuid`, else the first disk image, else the kernel, else a CD.
     pub(super) fn identity(self, nics: &[Nic], outside: &impl Outside) -> Identity {
         let vm = nics.iter().find_map(|nic| nic.vm.clone()).map(String::into_bytes);
-        let (unsure, disk) = (self.unsure, self.disk);
         let first_disk = || {
-            let mut images = unsure.into_iter().filter(|(option, _)| outside.arity(option) != Arity::Value);
-            images.next().map(|(_, word)| word).or(disk)
+            let firmware = firmware(self.firmware, &self.images);
+            let is_firmware = |image: &Image| image.id.as_ref().is_some_and(|id| firmware.contains(id));
+            let is_value =
+                |image: &Image| image.behind.as_ref().is_some_and(|option| outside.arity(option) == Arity::Value);
+            let mut disks = self.images.into_iter().filter(|image| image.path.is_some());
+            disks.find(|image| !is_firmware(image) && !is_value(image)).and_then(|image| image.path)
         };
         (vm.or(self.name).map(Identity::Name))
             .or(self.uuid.map(Identity::Uuid))
@@ -124,15 +158,46 @@ impl Found {
     }
 }
 
-/// How many CPUs the guest starts with, as smp_parse of QEMU's hw/core/machine-smp.c has it.
-fn cpus(params: &Params) -> u32 {
-    let number = |key: &str, first: &str| {
+/// Notes what an option puts on a netdev; `key` is that of its address, if it can have one.
+fn put_on_netdev(params: &Params, driver: Vec<u8>, key: Option<&'static str>, line: &mut Line) {
+    let Some(netdev) = params.get("netdev", "") else { return };
+    let mac = key.and_then(|key| params.get(key, ""));
+    // The next part is going to be the value that is being looked at.
+    let can_be_given = mac.is_none() && !matches!(params, Params::Section(_));
+    let place = key.filter(|_| can_be_given).map(|key| (line.parts.len(), key));
+    let mac = mac.and_then(|mac| String::from_utf8(mac).ok()?.parse().ok());
+    line.devices_on.insert(netdev, OwnDevice { driver, mac, place });
+}
+
+/// The nodes of the machine's firmware, which is shared by many VMs, and all that these are made of.
+fn firmware(mut nodes: Vec<Vec<u8>>, images: &[Image]) -> Vec<Vec<u8>> {
+    let mut at = 0;
+    while let Some(node) = nodes.get(at) {
+        let image = images.iter().find(|image| image.id.as_ref() == Some(node));
+        let of = image.and_then(|image| image.of.clone()).filter(|of| !nodes.contains(of));
+        nodes.extend(of);
+        at += 1;
+    }
+    nodes
+}
+
+/// The numbers that an `-smp` gives.
+fn smp(params: &Params) -> HashMap<&'static str, u32> {
+    let number = |key: &'static str, first: &str| {
         let text = String::from_utf8(params.get(key, first)?).ok()?;
-        text.parse().ok().filter(|number: &u32| *number > 0)
+        text.parse().ok().filter(|number: &u32| *number > 0).map(|number| (key, number))
     };
-    let parts = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
-    let product = || parts.iter().filter_map(|part| number(part, "")).fold(1, u32::saturating_mul);
-    number("cpus", "cpus").or_else(|| number("maxcpus", "")).unwrap_or_else(product)
+    let all = ["cpus", "maxcpus"].into_iter().chain(SMP_PARTS);
+    all.filter_map(|key| number(key, "cpus")).collect()
+}
+
+/// What CPUs are counted by.
+const SMP_PARTS: [&str; 8] = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+
+/// How many CPUs the guest starts with, as smp_parse of QEMU's hw/core/machine-smp.c has it.
+fn cpus(smp: &HashMap<&str, u32>) -> u32 {
+    let product = || SMP_PARTS.iter().filter_map(|part| smp.get(part).copied()).fold(1, u32::saturating_mul);
+    smp.get("cpus").or_else(|| smp.get("maxcpus")).copied().unwrap_or_else(product)
 }
 
 /// The value of an option, in one of QEMU's spellings.
@@ -146,7 +211,7 @@ impl<'a> Params<'a> {
     /// qobject_input_visitor_new_str() of QEMU takes a value that begins with a brace for JSON.
     pub(crate) fn of(value: &'a [u8]) -> Self {
         match value.first() {
-            Some(b'{') => Self::Json(serde_json::from_slice(value).unwrap_or_default()),
+            Some(b'{') => Self::Json(json::parse(value)),
             _ => Self::Text(value),
         }
     }
@@ -172,26 +237,31 @@ impl<'a> Params<'a> {
                     _ => None,
                 }
             }
+            Self::Section(section) if key == "id" => section.id.clone(),
             Self::Section(section) => section.get(key),
         }
     }
 }
 
-/// Whether QEMU answers a question and ends, or starts without a machine, on this value.
+/// Options of which QEMU lists the values if the first word asks for help.
+const LISTS: &str = "L accel action add-fd audio audiodev boot chardev cpu d device display drive fsdev global iscsi \
+    machine M msg net netdev nic object overcommit plugin rtc smp soundhw spice tpmdev trace vga vnc watchdog";
+/// Options of which it lists the keys if a later word does: those above, and these.
+const KEYED: &str = "fw_cfg icount m mon name sandbox smbios";
+
+/// Whether QEMU answers a question and ends on this value.
 fn asks_for_help(option: &[u8], value: &[u8]) -> bool {
-    let lists = [
-        "accel", "audio", "audiodev", "boot", "chardev", "cpu", "d", "device", "display", "drive", "machine", "M",
-        "msg", "net", "netdev", "nic", "object", "plugin", "rtc", "smp", "soundhw", "spice", "tpmdev", "trace", "vga",
-        "watchdog",
-    ];
-    if !lists.iter().any(|list| list.as_bytes() == option) {
-        return false;
-    }
-    let is_machine = matches!(option, b"machine" | b"M");
+    let is_in = |list: &str| list.split_ascii_whitespace().any(|one| one.as_bytes() == option);
+    let (lists, keyed) = (is_in(LISTS), is_in(LISTS) || is_in(KEYED));
+    let is_help = |text: &[u8]| matches!(text, b"help" | b"?");
+    // -d also takes `trace:PATTERN`.
+    let is_trace = |text: &[u8]| option == b"d" && text.strip_prefix(b"trace:").is_some_and(is_help);
     optstr::parse(value).iter().any(|param| match (param.key.as_deref(), param.value.as_deref()) {
-        (Some(b"help" | b"?"), None) => true,
-        (Some(b"model" | b"type" | b"driver"), Some(b"help" | b"?")) | (None, Some(b"help" | b"?")) => true,
-        (None | Some(b"type"), Some(b"none")) => is_machine,
+        (None, Some(first)) => lists && is_help(first) || is_trace(first),
+        (Some(flag), None) => keyed && is_help(flag) || is_trace(flag),
+        (Some(b"model" | b"type" | b"driver"), Some(value)) => lists && is_help(value),
+        (Some(b"format"), Some(value)) => option == b"drive" && is_help(value),
+        (Some(b"enable"), Some(value)) => option == b"trace" && is_help(value),
         _ => false,
     })
 }
@@ -212,7 +282,7 @@ mod tests {
             ("", 1),
             ("nonsense", 1),
         ] {
-            assert_eq!(cpus(&Params::of(smp.as_bytes())), count, "{smp}");
+            assert_eq!(cpus(&super::smp(&Params::of(smp.as_bytes()))), count, "{smp}");
         }
     }
 }

@@ -175,15 +175,16 @@ fn json(value: &impl Serialize) -> Result<String> {
 
 fn table(records: &[Record]) -> String {
     let mut text = String::new();
-    let width = records.iter().map(|record| out::one_line(&record.vm).chars().count()).max().unwrap_or_default().max(2);
+    let names: Vec<_> = records.iter().map(|record| out::one_line(&record.vm)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default().max(2);
     if !records.is_empty() {
         let _ = writeln!(text, "{:<width$}  SLOT  NIC  MAC", "VM");
     }
-    for record in records {
+    for (record, name) in records.iter().zip(&names) {
         for (slot, macs) in record.slots.iter().enumerate() {
             for (nic, mac) in macs.iter().enumerate() {
                 if let Some(mac) = mac {
-                    let _ = writeln!(text, "{:<width$}  {slot:<4}  {nic:<3}  {mac}", out::one_line(&record.vm));
+                    let _ = writeln!(text, "{name:<width$}  {slot:<4}  {nic:<3}  {mac}");
                 }
             }
         }

@@ -1,13 +1,17 @@
 //! What people do with addresses: list them, give them, forget them, take them along.
 
+use super::images::with_image;
+use super::key::path_of;
 use super::{MAX_SLOTS, Record, Store, VERSION, VmKey, check_different, read_record, unusable};
+use crate::argv::scan::Identity;
 use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// A record and the file that it is in.
@@ -59,6 +63,11 @@ impl Store {
         let matching: Vec<&Kept> = records.iter().filter(|(_, record)| is_called(record)).collect();
         let (path, record) = match matching.as_slice() {
             [] => {
+                let vm = VmKey::said(name);
+                let claims = self.claims_of(&vm);
+                if !claims.is_empty() {
+                    return claims.iter().try_for_each(|path| remove(path)).map(|()| vm.text);
+                }
                 let what = format!("no VM called {name} has a MAC");
                 return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
             }
@@ -72,15 +81,19 @@ impl Store {
         let locks: Vec<(PathBuf, File)> =
             (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
         self.forget_image(&vm);
-        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac));
+        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac)).chain(self.claims_of(&vm));
         let files = std::iter::once(path.clone()).chain(claims).chain(locks.iter().map(|(path, _)| path.clone()));
         for path in files {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&path, &error)),
-                _ => {}
-            }
+            remove(&path)?;
         }
         Ok(vm.text)
+    }
+
+    /// The claims in a VM's name, also those that a kill has left in no slot.
+    fn claims_of(&self, vm: &VmKey) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.join("macs")).into_iter().flatten().flatten();
+        let is_its = |path: &PathBuf| fs::read(path).is_ok_and(|text| text == vm.text.as_bytes());
+        entries.map(|entry| entry.path()).filter(is_its).collect()
     }
 
     /// The file of the VM of this name, if it is there and can't be read.
@@ -123,30 +136,41 @@ impl Store {
         if let Some(free) = free {
             let _ = fs::remove_file(self.claim(free));
         }
-        written.map(|()| vm.text)
+        written?;
+        self.note_image(&vm)?;
+        Ok(vm.text)
     }
 
     /// The VM that a person means: one that is there, by its key or the text of it, or one that is not there yet.
     fn called(&self, name: &str) -> Result<VmKey> {
         let said = VmKey::said(name);
-        if self.read(&said)?.is_some() || said.text == name {
-            return Ok(said);
+        if self.read(&said)?.is_some() {
+            return Ok(with_image(said));
+        }
+        if said.text == name {
+            // As a start resolves it, or no start would find it.
+            let path = |kind| said.text.strip_prefix(kind).map(|path| path_of(path).into_os_string().into_vec());
+            let disk = path("disk:").map(Identity::Disk).or_else(|| path("kernel:").map(Identity::Kernel));
+            return Ok(disk.map_or_else(|| said.clone(), |image| VmKey::of(&image)));
         }
         let (records, _) = self.list()?;
         let mut others = records.into_iter().map(|record| VmKey::from(record.vm)).filter(|vm| vm.display() == name);
         Ok(others.next().unwrap_or(said))
     }
 
-    /// Claims an address for a VM, if it is no other's.
-    fn claim_for(&self, vm: &VmKey, mac: Mac) -> Result<()> {
+    /// Claims an address for a VM, if it is no other's, and tells whether that is new.
+    fn claim_for(&self, vm: &VmKey, mac: Mac) -> Result<bool> {
         let path = self.claim(mac);
-        let claimed = files::create_folder_of(&path).and_then(|()| files::create(&path));
-        match claimed.and_then(|mut file| file.write_all(vm.text.as_bytes())) {
+        match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
+            Ok(mut file) => file.write_all(vm.text.as_bytes()).map(|()| true).map_err(|error| {
+                let _ = fs::remove_file(&path);
+                unusable(&path, &error)
+            }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.owner_of(mac) {
-                Some(owner) if owner == vm.text => Ok(()),
+                Some(owner) if owner == vm.text => Ok(false),
                 owner => Err(taken(mac, owner.as_deref())),
             },
-            claimed => claimed.map_err(|error| unusable(&path, &error)),
+            Err(error) => Err(unusable(&path, &error)),
         }
     }
 
@@ -158,13 +182,16 @@ impl Store {
     /// Takes over what another store has exported, all of it or nothing. Tells how many VMs are new here.
     pub fn import(&self, vms: Vec<Listed>) -> Result<usize> {
         let _all = self.lock()?;
-        let mut seen = HashMap::new();
+        let (mut seen, mut named) = (HashMap::new(), HashSet::new());
         let mut faults = Vec::new();
         let mut new = Vec::new();
         for Listed { vm, slots } in vms {
             let key = VmKey::said(&vm);
             if key.text != vm {
                 faults.push(format!("{vm} is no key of a VM, such as name:alice"));
+            }
+            if !named.insert(vm.clone()) {
+                faults.push(format!("{vm} is there twice"));
             }
             let macs: Vec<Mac> = slots.iter().flatten().flatten().copied().collect();
             for mac in &macs {
@@ -186,13 +213,26 @@ impl Store {
             return Err(Error::new(what, "Take them out of the file, or: kvm-bridge mac forget VM"));
         }
         // Written and not synced one by one: what a power cut takes, the file has still.
-        for (key, record, macs) in &new {
-            macs.iter().try_for_each(|mac| self.claim_for(key, *mac))?;
-            self.write(key, record, false)?;
+        let (mut made, count) = (Vec::new(), new.len());
+        let written = new.iter().try_for_each(|(key, record, macs)| {
+            for mac in macs {
+                if self.claim_for(key, *mac)? {
+                    made.push(self.claim(*mac));
+                }
+            }
+            made.push(self.file(key, "json"));
+            self.write(key, record, false)
+        });
+        if let Err(error) = written {
+            for path in &made {
+                let _ = fs::remove_file(path);
+            }
+            return Err(error.of("nothing was imported"));
         }
+        new.into_iter().try_for_each(|(key, ..)| self.note_image(&with_image(key)))?;
         let synced = File::open(&self.folder).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
         synced.map_err(|error| unusable(&self.folder, &error))?;
-        Ok(new.len())
+        Ok(count)
     }
 }
 
@@ -209,6 +249,14 @@ pub struct Listed {
 impl From<Record> for Listed {
     fn from(Record { vm, slots, .. }: Record) -> Self {
         Self { vm, slots }
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path, &error)),
+        _ => Ok(()),
     }
 }
 

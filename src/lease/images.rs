@@ -119,7 +119,7 @@ fn read(mark: &Path) -> Option<VmKey> {
 }
 
 /// A key that was read, with the path in it.
-fn with_image(key: VmKey) -> VmKey {
+pub(super) fn with_image(key: VmKey) -> VmKey {
     let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(super::key::path_of);
     VmKey { image, ..key }
 }

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
 
+/// The lowest number of a descriptor that QEMU gets from us: callers count theirs from 3.
+const FIRST_OF_OURS: RawFd = 100;
+
 /// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
 pub fn is_kept_from(device: &Path) -> bool {
     use nix::unistd::AccessFlags;
@@ -49,6 +52,17 @@ pub fn inherit(file: &impl AsFd) -> Result<()> {
     fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))
         .map(|_| ())
         .map_err(|error| Error::new(format!("cannot pass a descriptor on: {}", error.desc()), "Please report this."))
+}
+
+/// Moves a descriptor out of the way of those that the caller may name, though they are not open: it would be taken for
+/// one of them. Where there is no room above, it stays.
+pub fn move_up(file: OwnedFd) -> OwnedFd {
+    use nix::fcntl::{FcntlArg, fcntl};
+    match fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_OF_OURS)) {
+        // SAFETY: the kernel has just made it, and nobody else knows of it.
+        Ok(moved) => unsafe { OwnedFd::from_raw_fd(moved) },
+        Err(_) => file,
+    }
 }
 
 /// Holds the places of standard files that the caller has closed, so that none of ours gets one of their numbers: an

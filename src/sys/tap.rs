@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// The device that TAPs are made with.
 pub const DEVICE: &str = "/dev/net/tun";
 
+/// What to do where no more files can be opened.
+pub const FILES: &str = "The limit on open files is reached: raise it with ulimit -n, or ask for fewer queues.";
+
 /// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
 mod ioctl {
     #![allow(missing_docs)]
@@ -20,6 +23,7 @@ mod ioctl {
 pub fn open_device() -> Result<File> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
         let remedy = match error.kind() {
+            _ if error.raw_os_error() == Some(libc::EMFILE) => FILES.to_owned(),
             io::ErrorKind::NotFound => "Load the kernel's module: modprobe tun".to_owned(),
             io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: sudo chmod 666 {DEVICE}"),
             _ => "Load the kernel's module: modprobe tun".to_owned(),
