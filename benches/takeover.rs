@@ -55,7 +55,9 @@ fn main() {
         lab.ends_here();
     }
     println!("{runs} runs each, in turns; a stream of 1,000 requests a second; times in ms: median (longest)\n");
-    println!("| | longest gap, UDP | requests lost | longest stall, TCP | connections lost |");
+    println!(
+        "| | longest gap, UDP | requests lost | longest stall, TCP | connections lost, or silent for over 1.5 s |"
+    );
     println!("|---|---|---|---|---|");
     for series in [taken, returned, batch, by_hand] {
         println!("{series}");
