@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
+use crate::keeper;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -190,8 +191,13 @@ fn news(journal: &Journal) -> Option<String> {
     })?;
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
+    let told = journal.steps.iter().find_map(|step| match step {
+        Step::Tell { keeper, .. } => Some(format!("; {} leaves {uplink} alone meanwhile", keeper.name())),
+        _ => None,
+    });
+    let told = told.unwrap_or_default();
     (!layer3.is_empty()).then(|| {
-        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}")
+        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}{told}")
     })
 }
 
@@ -239,7 +245,7 @@ impl Made {
                 if keep.is_some() {
                     files.write(&journal)?;
                 }
-                if !journal.keep {
+                if journal.needs_reaper() {
                     reaper::ensure(&plan.bridge, files)?;
                 }
                 // Who made it may have been killed before this.
@@ -259,16 +265,19 @@ impl Made {
     fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
         let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
-        if !keep {
+        if journal.needs_reaper() {
             reaper::ensure(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
         files.write(&journal)?;
+        self.silence(&mut journal, files)?;
         // Until all of it has arrived the journal alone has all of it.
         let made = match apply::make(&mut self.netlink, &journal) {
             Ok(()) => {
-                let checked = self.check_nothing_left(&journal).and_then(|()| self.check_gateways(&journal, &answered));
+                let checked = (self.check_nothing_left(&journal))
+                    .and_then(|()| keeper::renew(&mut self.netlink, &journal))
+                    .and_then(|()| self.check_gateways(&journal, &answered));
                 checked.map_err(|error| (error, Source::Bridge))
             }
             Err(error) => Err((error, Source::Journal)),
@@ -287,6 +296,25 @@ impl Made {
             // The reaper tries again.
             Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// Tells who looks after the uplink. Nothing is moved yet: if it can't be told it is as if nothing was.
+    fn silence(&mut self, journal: &mut Journal, files: &Files) -> Result<()> {
+        if !journal.steps.iter().any(|step| matches!(step, Step::Tell { .. })) {
+            return Ok(());
+        }
+        if let Err(error) = keeper::silence(&mut self.netlink, journal) {
+            return match keeper::wake(&mut self.netlink, journal) {
+                Ok(()) => {
+                    files.remove();
+                    Err(error)
+                }
+                Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
+            };
+        }
+        // It may have changed something as its last word.
+        self.look_again(journal)?;
+        files.write(journal)
     }
 
     /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this

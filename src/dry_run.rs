@@ -10,6 +10,7 @@ use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
+use crate::step::Step;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
@@ -29,13 +30,28 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
     let mut text = String::new();
-    let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
+    let steps = || plan.bridges.iter().flat_map(|bridge| &bridge.steps);
+    let mut told = [Vec::new(), Vec::new()];
+    for step in steps() {
+        if let Step::Tell { uplink, keeper, .. } = step {
+            text += &format!("# {uplink} is run by {}, which is told\n", keeper.name());
+            let bridge = plan.bridges.iter().find(|bridge| bridge.steps.contains(step)).map(|bridge| &bridge.bridge);
+            let commands = bridge.map(|bridge| keeper.commands(bridge, uplink)).unwrap_or_default();
+            told.iter_mut().zip(commands).for_each(|(told, commands)| told.extend(commands));
+        }
+    }
+    let [before, after] = told.map(|lines| lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    text += &before;
+    let steps = steps().flat_map(|step| step.commands());
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
-    for command in steps.chain(taps) {
+    let typed = |command: Vec<String>| {
         let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
-        let _ = writeln!(text, "{}", words.join(" "));
-    }
+        words.join(" ") + "\n"
+    };
+    text.extend(steps.map(typed));
+    text += &after;
+    text.extend(taps.map(typed));
     if known.contains(&None) {
         text += "# The MAC below is an example: the first start makes one and keeps it.\n";
     }

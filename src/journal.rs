@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
+use crate::keeper::Keeper;
 use crate::name::IfName;
 use crate::step::Step;
 use crate::sys::files;
@@ -20,8 +21,8 @@ use std::path::PathBuf;
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`.
-const VERSION: u32 = 2;
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `tell`.
+const VERSION: u32 = 3;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -92,6 +93,19 @@ impl Journal {
         self.boot.as_ref().is_none_or(|boot| Some(boot) == boot_id().as_ref())
     }
 
+    /// Whether a process of ours has to stay behind the bridge: to take it away, or to renew a lease on it.
+    pub fn needs_reaper(&self) -> bool {
+        !self.keep || self.lease().is_some()
+    }
+
+    /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
+    pub fn lease(&self) -> Option<&crate::keeper::renewal::Lease> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Tell { keeper: Keeper::NetworkManager(device), .. } => device.lease.as_ref(),
+            _ => None,
+        })
+    }
+
     /// The ports that it took itself.
     pub fn uplinks(&self) -> impl Iterator<Item = u32> {
         self.steps.iter().filter_map(|step| match step {
@@ -148,6 +162,11 @@ impl Files {
 
     fn path(&self, end: &str) -> PathBuf {
         self.folder.join(format!("{}.{end}", self.bridge))
+    }
+
+    /// A file of the DHCP client that renews on the bridge: "script", ...
+    pub fn of_client(&self, end: &str) -> PathBuf {
+        self.path(end)
     }
 
     /// Whether there is a journal.
@@ -210,7 +229,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "reaper", "lock"] {
+        for end in ["json", "new", "error", "pid", "script", "first", "conf", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         // The folders go with their last file, unless somebody is about to make one.

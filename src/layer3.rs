@@ -138,6 +138,37 @@ impl Layer3 {
         self.routes.iter().find(names_object).map(text::destination)
     }
 
+    /// The metric of its first IPv4 default route, where it has one.
+    pub fn default_metric(&self) -> Option<u32> {
+        let is_default = |route: &&RouteMessage| {
+            route.header.address_family == AddressFamily::Inet && route.header.destination_prefix_length == 0
+        };
+        self.routes.iter().find(is_default).map(text::priority).filter(|metric| *metric != 0)
+    }
+
+    /// How long an address lives; `None` if it is not there.
+    pub fn seconds_left(&self, ip: IpAddr) -> Option<u32> {
+        let address = self.addresses.iter().find(|address| local(address) == Some(ip))?;
+        let left = address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::CacheInfo(info) => Some(info.ifa_valid),
+            _ => None,
+        });
+        Some(left.unwrap_or(u32::MAX))
+    }
+
+    /// The request after which an address lives for so many seconds.
+    pub fn prolonging(&self, ip: IpAddr, seconds: u32) -> Option<Move> {
+        let mut address = self.addresses.iter().find(|address| local(address) == Some(ip))?.clone();
+        for attribute in &mut address.attributes {
+            if let AddressAttribute::CacheInfo(info) = attribute {
+                info.ifa_valid = seconds;
+                info.ifa_preferred = seconds;
+            }
+        }
+        address.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Label(_)));
+        Some((Message::NewAddress(address), NLM_F_REPLACE, &[]))
+    }
+
     /// The gateways of its default routes.
     pub fn default_gateways(&self) -> Vec<IpAddr> {
         let defaults = self.routes.iter().filter(|route| route.header.destination_prefix_length == 0);

@@ -8,6 +8,8 @@
 
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
+use crate::keeper;
+use crate::keeper::renewal::Renewal;
 use crate::name::IfName;
 use crate::net::apply::{self, Source};
 use crate::net::observe::unreadable;
@@ -18,6 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CString, OsString};
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// The name that it runs under; the program dispatches on it.
@@ -40,7 +43,7 @@ pub fn ensure(bridge: &IfName, files: &Files) -> Result<()> {
 pub fn ensure_all() -> Result<()> {
     for files in Files::all()? {
         // One that can't be read is an error for who uses that bridge.
-        if files.read().is_ok_and(|journal| journal.is_some_and(|journal| !journal.keep)) {
+        if files.read().is_ok_and(|journal| journal.is_some_and(|journal| journal.needs_reaper())) {
             ensure(files.bridge(), &files)?;
         }
     }
@@ -85,7 +88,7 @@ fn wait_for_a_change() -> Result<()> {
     let deaf = |error| unreadable(error);
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
-    wait(&news, None)?;
+    wait(&news, None, None)?;
     std::thread::sleep(GRACE);
     Ok(())
 }
@@ -100,6 +103,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut idle_since: Option<Instant> = None;
+    let mut renewal: Option<Renewal> = None;
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
@@ -108,11 +112,18 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
             drop(own.take());
             return Ok(());
         };
-        if journal.keep {
+        if !journal.needs_reaper() {
             drop(own.take());
             return Ok(());
         }
-        match guests(&mut netlink, &journal).map_err(deaf)? {
+        let guests = guests(&mut netlink, &journal).map_err(deaf)?;
+        if guests.is_some() {
+            // Who made it may have been killed before this.
+            keeper::renew(&mut netlink, &journal)?;
+            renewal = renewal.or_else(|| renewal_of(&mut netlink, &journal));
+        }
+        match guests {
+            Some(_) if journal.keep => idle_since = None,
             Some(guests) if guests > 0 => idle_since = None,
             Some(_) if idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
             // Its time is over, or somebody else deleted it, or it was never made.
@@ -123,7 +134,38 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
             }
         }
         drop(lock);
-        wait(&news, idle_since.map(|since| GRACE.saturating_sub(since.elapsed())))?;
+        let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
+        wait_and_renew(&news, idle, renewal.as_mut(), &mut netlink, files)?;
+    }
+}
+
+/// The renewal of the lease on the bridge, where that is for the reaper.
+fn renewal_of(netlink: &mut Netlink, journal: &Journal) -> Option<Renewal> {
+    let link = netlink.link_at(journal.index).ok()??;
+    let mac = link.mac?;
+    journal.lease().map(|lease| Renewal::new(lease, &journal.bridge, journal.index, mac))
+}
+
+/// Sleeps until there is news of links, for `idle` at the most; renews the lease meanwhile.
+fn wait_and_renew(
+    news: &Netlink,
+    idle: Option<Duration>,
+    mut renewal: Option<&mut Renewal>,
+    netlink: &mut Netlink,
+    files: &Files,
+) -> Result<()> {
+    let end = idle.map(|idle| Instant::now() + idle);
+    loop {
+        if let Some(trouble) = renewal.as_mut().and_then(|renewal| renewal.go_on(netlink)) {
+            files.complain(&Error::new(trouble, "The address ends with its lease: see whether the server runs."));
+        }
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let due = renewal.as_ref().map(|renewal| renewal.idle());
+        let answer = renewal.as_ref().and_then(|renewal| renewal.as_fd());
+        let is_news = wait(news, answer, [left, due].into_iter().flatten().min())?;
+        if is_news || left.is_some_and(|left| left.is_zero()) {
+            return Ok(());
+        }
     }
 }
 
@@ -156,12 +198,17 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
     };
     match guests(netlink, &journal).map_err(unreadable)? {
         Some(guests) if guests > 0 => {
-            if !journal.keep {
+            if journal.needs_reaper() {
                 ensure(files.bridge(), files)?;
             }
             Ok(Found::InUse(guests))
         }
-        Some(_) if journal.keep => Ok(Found::Kept),
+        Some(_) if journal.keep => {
+            if journal.needs_reaper() {
+                ensure(files.bridge(), files)?;
+            }
+            Ok(Found::Kept)
+        }
         _ => restore(netlink, files, &journal).map(|()| Found::Undone),
     }
 }
@@ -175,14 +222,17 @@ fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<us
 }
 
 /// Sleeps until there is news, for `time` at the most.
-fn wait(news: &Netlink, time: Option<Duration>) -> Result<()> {
+/// Whether there is.
+fn wait(news: &Netlink, also: Option<BorrowedFd>, time: Option<Duration>) -> Result<bool> {
     let timeout = match time {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
-    match poll(&mut [PollFd::new(news.as_fd(), PollFlags::POLLIN)], timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
+    let mut fds = vec![PollFd::new(news.as_fd(), PollFlags::POLLIN)];
+    fds.extend(also.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(fds.first().and_then(|fd| fd.any()).unwrap_or(true)),
         Err(error) => {
             Err(Error::new(format!("cannot wait: {}", error.desc()), "The next guest on this bridge tries again."))
         }

@@ -5,5 +5,6 @@ pub mod entry;
 pub mod files;
 pub mod lock;
 pub mod process;
+pub mod program;
 pub mod sysctl;
 pub mod tap;

@@ -10,6 +10,7 @@
 pub mod command;
 pub mod lab;
 pub mod lan;
+pub mod managers;
 pub mod namespaces;
 pub mod processes;
 pub mod record;

@@ -15,6 +15,7 @@ mod joining;
 mod laboratory;
 mod macs;
 mod making;
+mod managers;
 mod pass_through;
 mod reaper;
 mod rewriting;

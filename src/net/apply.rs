@@ -4,6 +4,7 @@ use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::Journal;
+use crate::keeper;
 use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -107,7 +108,7 @@ fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
             requests.extend(layer3.moves(from, to));
             requests
         }
-        Step::Configure { .. } => Vec::new(),
+        Step::Configure { .. } | Step::Tell { .. } => Vec::new(),
     }
 }
 
@@ -134,6 +135,8 @@ pub fn undo(netlink: &mut Netlink, journal: &Journal, source: Source) -> Result<
         }
         None => {}
     }
+    // What renews on the bridge would put there again what is taken away.
+    keeper::release(netlink, journal)?;
     let mut faults = Vec::new();
     let mut requests = Vec::new();
     for step in journal.steps.iter().rev() {
@@ -149,17 +152,12 @@ pub fn undo(netlink: &mut Netlink, journal: &Journal, source: Source) -> Result<
     if faults.is_empty() {
         faults.extend(delete(netlink, journal).err().map(|error| reason(&error)));
     }
-    if !faults.is_empty() {
-        faults.extend(stay(netlink, journal).err().map(|error| reason(&error)));
+    if faults.is_empty() {
+        return keeper::wake(netlink, journal);
     }
-    match faults.is_empty() {
-        true => Ok(()),
-        false => {
-            let bridge = &journal.bridge;
-            let what = format!("{bridge} could not be taken back: {}", faults.join("; "));
-            Err(Error::new(what, "To try again: kvm-bridge recover"))
-        }
-    }
+    faults.extend(stay(netlink, journal).err().map(|error| reason(&error)));
+    let what = format!("{} could not be taken back: {}", journal.bridge, faults.join("; "));
+    Err(Error::new(what, "To try again: kvm-bridge recover"))
 }
 
 /// The ports that the bridge has beside the uplink, whosever they are.
@@ -184,7 +182,7 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
             netlink.change(requests)?.into_iter().collect::<io::Result<Vec<()>>>()?;
         }
     }
-    configure(journal).map_err(|error| io::Error::other(error.to_string()))
+    configure(journal).and_then(|()| keeper::renew(netlink, journal)).map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
@@ -200,7 +198,7 @@ fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
 fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, source: Source) -> io::Result<Vec<Request>> {
     Ok(match step {
         // A bridge goes as a whole, when all else is back.
-        Step::AddBridge { .. } => Vec::new(),
+        Step::AddBridge { .. } | Step::Tell { .. } => Vec::new(),
         Step::SetUp { link } | Step::Configure { link, .. } if *link == journal.bridge => Vec::new(),
         Step::SetUp { link } => match uplink_of(netlink, journal, link)? {
             Some(found) if is_port_or_orphan(netlink, journal, &found)? => {
@@ -336,6 +334,7 @@ fn said(step: &Step) -> String {
         Step::AddBridge { bridge, .. } => format!("cannot make {bridge}"),
         Step::SetUp { link } => format!("cannot set {link} up"),
         Step::TakeUplink { uplink, .. } => format!("cannot make {uplink} a port"),
+        Step::Tell { uplink, keeper, .. } => format!("cannot tell {} about {uplink}", keeper.name()),
         Step::Configure { link, setting, .. } => format!("cannot set {setting} of {link}"),
     }
 }
