@@ -123,11 +123,11 @@ impl Keeper {
     fn silence(&self, place: &Place) -> Result<()> {
         match self {
             Self::NetworkManager(device) => device.silence(place),
+            Self::Networkd(network) => network.silence(place),
             Self::Dhclient(client) => client.silence(),
             Self::Dhcpcd(client) => client.silence(place),
             Self::Udhcpc(client) => client.silence(),
-            // It would give the addresses up, and must find the uplink as a port.
-            Self::Networkd(_) | Self::Ifupdown | Self::Stranger(_) => Ok(()),
+            Self::Ifupdown | Self::Stranger(_) => Ok(()),
         }
     }
 

@@ -16,7 +16,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteCacheInfo, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol,
+    RouteAddress, RouteAttribute, RouteCacheInfo, RouteFlags, RouteMessage, RouteNextHopFlags, RouteProtocol, RouteType,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -84,7 +84,7 @@ impl Layer3 {
             RouteAttribute::MultiPath(hops) => hops.iter().any(|hop| hop.interface_index == index),
             _ => false,
         };
-        let is_kernels = message.header.protocol == RouteProtocol::Kernel && !text::is_from_advertisement(&message);
+        let is_kernels = message.header.protocol == RouteProtocol::Kernel && message.header.kind != RouteType::Unicast;
         if !is_kernels && !message.header.flags.contains(RouteFlags::Cloned) && message.attributes.iter().any(is_here) {
             self.routes.push(message);
         }
@@ -102,11 +102,20 @@ impl Layer3 {
     /// To be called when all is added: leaves out the routes that come by themselves with an address.
     pub fn complete(&mut self) {
         let Self { addresses, automatic, routes, .. } = self;
-        let is_of_address = |route: &RouteMessage| {
-            route.header.protocol == RouteProtocol::Kernel
-                && addresses.iter().chain(automatic.iter()).any(|address| text::is_prefix_route(route, address))
+        let has_no_route = |address: &AddressMessage| flags(address).contains(AddressFlags::Noprefixroute);
+        // NetworkManager makes them itself and calls them the kernel's.
+        let is_made_for_address = |route: &RouteMessage| {
+            let mut those = addresses.iter().filter(|address| has_no_route(address));
+            those.any(|address| text::is_prefix_route(route, address))
         };
-        routes.retain(|route| !is_of_address(route));
+        let comes_with_address = |route: &RouteMessage| {
+            let mut those = addresses.iter().filter(|address| !has_no_route(address)).chain(automatic.iter());
+            those.any(|address| text::is_prefix_route(route, address))
+        };
+        routes.retain(|route| {
+            route.header.protocol != RouteProtocol::Kernel
+                || !comes_with_address(route) && (is_made_for_address(route) || text::is_from_advertisement(route))
+        });
     }
 
     /// Whether there is nothing that would be missed.

@@ -426,7 +426,8 @@ mod tests {
     fn what_would_cost_the_host_its_network_is_refused() {
         let refused =
             |link: Link| plan(&[nic("br0,uplink=eth0")], &Config::default(), &host([link])).unwrap_err().to_string();
-        let kept = Link { keeper: Some(crate::keeper::Keeper::stranger("connmand", "nobody knows it")), ..card(2, "eth0") };
+        let kept =
+            Link { keeper: Some(crate::keeper::Keeper::stranger("connmand", "nobody knows it")), ..card(2, "eth0") };
         assert!(refused(kept).contains("connmand looks after it"));
         assert!(refused(Link { controller: Some(5), ..card(2, "eth0") }).contains("another link"));
         assert!(refused(Link { is_wifi: true, ..card(2, "eth0") }).contains("Wi-Fi"));

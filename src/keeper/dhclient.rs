@@ -137,8 +137,8 @@ impl Client {
     pub(super) fn wake(&self, place: &Place) -> Result<()> {
         let (leases, pid) = (file(place.bridge, "leases"), file(place.bridge, "pid"));
         // Renamed, or down for ifupdown: then it is for whoever did that.
-        let is_there = place.uplink.as_ref() == Some(&self.interface)
-            && (!self.is_of_ifupdown || is_of_ifupdown(&self.interface));
+        let is_there =
+            place.uplink.as_ref() == Some(&self.interface) && (!self.is_of_ifupdown || is_of_ifupdown(&self.interface));
         let runs = clients::running().iter().any(|client| {
             client.name == "dhclient" && client.words.last().map(String::as_str) == Some(self.interface.as_str())
         });

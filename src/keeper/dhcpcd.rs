@@ -86,7 +86,10 @@ impl Client {
         let deny = format!("sed -i '1i denyinterfaces {uplink} tap*' {conf}");
         let program = self.program.display();
         let start = format!("{program} {}", self.words(Path::new(conf), bridge).join(" "));
-        [vec![format!("{program} {}", self.words_to_end(self.interface.as_str()).join(" "))], vec![copy, make, deny, start]]
+        [
+            vec![format!("{program} {}", self.words_to_end(self.interface.as_str()).join(" "))],
+            vec![copy, make, deny, start],
+        ]
     }
 
     fn words(&self, configuration: &Path, bridge: &IfName) -> Vec<String> {
@@ -123,7 +126,9 @@ impl Client {
     /// The one that runs by our configuration.
     fn on_bridge(&self, place: &Place) -> Option<Process> {
         let pid_file = match self.is_alone {
-            true => self.pid_file.with_file_name(self.pid_file.file_name()?.to_str()?.replace(self.interface.as_str(), place.bridge.as_str())),
+            true => self.pid_file.with_file_name(
+                self.pid_file.file_name()?.to_str()?.replace(self.interface.as_str(), place.bridge.as_str()),
+            ),
             false => self.pid_file.clone(),
         };
         let is_ours = place.files.of_client("conf").exists();
@@ -224,7 +229,8 @@ mod tests {
     #[test]
     fn the_bridge_stands_where_the_uplink_stood() {
         let [eth0, br0] = ["eth0", "br0"].map(|name| IfName::new(name).unwrap());
-        let text = "hostname\nallowinterfaces eth0 eth1\ninterface eth0\nstatic ip_address=10.0.0.2/24\ninterface eth1\n";
+        let text =
+            "hostname\nallowinterfaces eth0 eth1\ninterface eth0\nstatic ip_address=10.0.0.2/24\ninterface eth1\n";
         let wanted = "denyinterfaces eth0 tap*\nhostname\nallowinterfaces br0 eth1\ninterface br0\nmetric 1002\n\
                       static ip_address=10.0.0.2/24\ninterface eth1\n";
         assert_eq!(configuration(text, &eth0, &br0, Some(1002)), wanted);

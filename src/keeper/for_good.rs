@@ -11,7 +11,9 @@ pub fn for_good(manager: &str, bridge: &IfName, link: &Link) -> String {
     let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
     let lines: Vec<String> = match manager.split(' ').next().unwrap_or_default() {
         "NetworkManager" => vec![
-            format!("nmcli connection add type bridge ifname {bridge} con-name {bridge} stp no bridge.mac-address {mac}"),
+            format!(
+                "nmcli connection add type bridge ifname {bridge} con-name {bridge} stp no bridge.mac-address {mac}"
+            ),
             format!("nmcli connection add type ethernet ifname {uplink} con-name {bridge}-{uplink} master {bridge}"),
             format!("nmcli connection up {bridge}-{uplink}"),
         ],
@@ -36,7 +38,9 @@ pub fn for_good(manager: &str, bridge: &IfName, link: &Link) -> String {
         ],
         "connmand" => vec![
             format!("# /etc/connman/main.conf: [General] NetworkInterfaceBlacklist={uplink},tap"),
-            format!("# at boot: ip link add {bridge} address {mac} type bridge; ip link set {uplink} master {bridge} up"),
+            format!(
+                "# at boot: ip link add {bridge} address {mac} type bridge; ip link set {uplink} master {bridge} up"
+            ),
             format!("# and a DHCP client on {bridge}"),
         ],
         _ => vec![

@@ -172,7 +172,8 @@ impl Device {
 fn has_come_up(uplink: &IfName) -> bool {
     let end = Instant::now() + ACTIVATION;
     loop {
-        let said = nmcli(["-t", "-e", "no", "-f", "GENERAL.STATE", "device", "show", uplink.as_str()]).unwrap_or_default();
+        let said =
+            nmcli(["-t", "-e", "no", "-f", "GENERAL.STATE", "device", "show", uplink.as_str()]).unwrap_or_default();
         let state = said.trim().strip_prefix("GENERAL.STATE:").and_then(|state| state.split(' ').next());
         // NMDeviceState: 30 is "disconnected", 100 "activated", more is on its way down.
         match state.and_then(|state| state.parse().ok()) {

@@ -20,8 +20,13 @@ use std::path::{Path, PathBuf};
 const FILES: &str = "/run/systemd/network";
 const STATE: &str = "/run/systemd/netif";
 /// Where it looks for files, the first before the others (systemd.network(5)).
-const FOLDERS: [&str; 5] =
-    ["/etc/systemd/network", FILES, "/usr/local/lib/systemd/network", "/usr/lib/systemd/network", "/lib/systemd/network"];
+const FOLDERS: [&str; 5] = [
+    "/etc/systemd/network",
+    FILES,
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+];
 
 /// What systemd-networkd has configured an interface by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,12 +91,36 @@ fn settings(file: &Path) -> Option<String> {
 /// The sections of a file that are about addresses, and not about what the interface is or carries.
 fn of_addresses(text: &str) -> String {
     const SECTIONS: [&str; 14] = [
-        "Network", "Address", "Neighbor", "Route", "NextHop", "RoutingPolicyRule", "DHCP", "DHCPv4", "DHCPv6",
-        "DHCPPrefixDelegation", "IPv6AcceptRA", "IPv6AddressLabel", "IPv6Prefix", "DHCPServer",
+        "Network",
+        "Address",
+        "Neighbor",
+        "Route",
+        "NextHop",
+        "RoutingPolicyRule",
+        "DHCP",
+        "DHCPv4",
+        "DHCPv6",
+        "DHCPPrefixDelegation",
+        "IPv6AcceptRA",
+        "IPv6AddressLabel",
+        "IPv6Prefix",
+        "DHCPServer",
     ];
     const OF_THE_LINK: [&str; 14] = [
-        "Bridge", "Bond", "VLAN", "MACVLAN", "MACVTAP", "IPVLAN", "IPVTAP", "VXLAN", "Tunnel", "VRF", "Xfrm",
-        "IPoIB", "BatmanAdvanced", "Description",
+        "Bridge",
+        "Bond",
+        "VLAN",
+        "MACVLAN",
+        "MACVTAP",
+        "IPVLAN",
+        "IPVTAP",
+        "VXLAN",
+        "Tunnel",
+        "VRF",
+        "Xfrm",
+        "IPoIB",
+        "BatmanAdvanced",
+        "Description",
     ];
     let mut kept = String::new();
     let mut is_wanted = false;
@@ -147,20 +176,22 @@ impl Network {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let files = self.files(bridge, true).into_iter();
-        let write = files.map(|(path, text)| format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display()));
-        [Vec::new(), write.chain(["networkctl reload".to_owned()]).collect()]
+        let write =
+            |(path, text): (PathBuf, String)| format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display());
+        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(write);
+        let reload = || "networkctl reload".to_owned();
+        [vec![of_bridge, of_taps, reload()], vec![of_uplink, reload()]]
     }
 
+    /// It takes a bridge the moment that it sees it, by whatever file it has then.
+    pub(super) fn silence(&self, place: &Place) -> Result<()> {
+        let [of_bridge, of_taps, _] = self.files(place.bridge, place.takes_part);
+        bring_in([of_bridge, of_taps])
+    }
+
+    /// The uplink is not its own any more when it has nothing on it.
     pub(super) fn renew(&self, place: &Place) -> Result<()> {
-        let files = self.files(place.bridge, place.takes_part);
-        if files.iter().all(|(path, text)| fs::read_to_string(path).is_ok_and(|there| there == *text)) {
-            return Ok(());
-        }
-        for (path, text) in &files {
-            write(path, text)?;
-        }
-        reload()
+        bring_in(self.files(place.bridge, place.takes_part))
     }
 
     pub(super) fn wake(&self, place: &Place, _netlink: &mut Netlink) -> Result<()> {
@@ -173,6 +204,17 @@ impl Network {
             false => Ok(()),
         }
     }
+}
+
+/// Has it read files, unless they are there.
+fn bring_in<const N: usize>(files: [(PathBuf, String); N]) -> Result<()> {
+    if files.iter().all(|(path, text)| fs::read_to_string(path).is_ok_and(|there| there == *text)) {
+        return Ok(());
+    }
+    for (path, text) in &files {
+        write(path, text)?;
+    }
+    reload()
 }
 
 fn reload() -> Result<()> {

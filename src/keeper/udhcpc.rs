@@ -48,9 +48,8 @@ pub(super) fn recognise(link: &Link, running: &Running) -> Option<Keeper> {
     if options.interface.as_deref().unwrap_or("eth0") != link.name.as_str() {
         return None;
     }
-    let script = options.script.map(PathBuf::from).or_else(|| {
-        SCRIPTS.iter().map(PathBuf::from).find(|script| script.exists())
-    });
+    let script =
+        options.script.map(PathBuf::from).or_else(|| SCRIPTS.iter().map(PathBuf::from).find(|script| script.exists()));
     let address = link.layer3.address_texts().into_iter().find(|address| !address.contains(':'));
     match (script, address) {
         (Some(script), Some(address)) => Some(Keeper::Udhcpc(Client {
@@ -114,7 +113,8 @@ impl Client {
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
         let script = "/run/kvm-bridge/script";
         let words = self.words_on(bridge, Path::new("/run/kvm-bridge/pid"), Path::new(script));
-        let wrap = format!("install -m 755 /dev/stdin {script} # {}, but for its first deconfig", self.script.display());
+        let wrap =
+            format!("install -m 755 /dev/stdin {script} # {}, but for its first deconfig", self.script.display());
         let start = format!("{} {}", self.name.first().map_or("udhcpc", String::as_str), words.join(" "));
         [vec![format!("kill -STOP {}", self.process.pid)], vec![wrap, start]]
     }
@@ -176,4 +176,3 @@ fn on_bridge(place: &Place) -> Vec<Process> {
 fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
 }
-

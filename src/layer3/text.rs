@@ -82,13 +82,20 @@ pub(super) fn is_from_advertisement(route: &RouteMessage) -> bool {
 /// Whether a route is the one that comes with an address: to its prefix, or to its peer.
 pub(super) fn is_prefix_route(route: &RouteMessage, address: &AddressMessage) -> bool {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(u128::from(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
         _ => None,
     });
     let length = u32::from(address.header.prefix_len);
-    let network = |ip: u128| ip.checked_shr(128 - length).unwrap_or_default();
+    let network = |ip: u128, width: u32| ip.checked_shr(width.saturating_sub(length)).unwrap_or_default();
     let is_in = |ip: Option<IpAddr>| match (ip, destination) {
-        (Some(IpAddr::V6(ip)), Some(destination)) => network(u128::from(ip)) == network(destination),
+        (Some(IpAddr::V6(ip)), Some(IpAddr::V6(destination))) => {
+            network(ip.into(), 128) == network(destination.into(), 128)
+        }
+        (Some(IpAddr::V4(ip)), Some(IpAddr::V4(destination))) => {
+            let bits = |ip: std::net::Ipv4Addr| u128::from(u32::from(ip));
+            network(bits(ip), 32) == network(bits(destination), 32)
+        }
         _ => false,
     };
     u32::from(route.header.destination_prefix_length) == length && (is_in(local(address)) || is_in(peer(address)))

@@ -182,7 +182,9 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
             netlink.change(requests)?.into_iter().collect::<io::Result<Vec<()>>>()?;
         }
     }
-    configure(journal).and_then(|()| keeper::renew(netlink, journal)).map_err(|error| io::Error::other(error.to_string()))
+    configure(journal)
+        .and_then(|()| keeper::renew(netlink, journal))
+        .map_err(|error| io::Error::other(error.to_string()))
 }
 
 fn delete(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {

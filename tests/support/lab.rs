@@ -241,7 +241,12 @@ impl Lab {
     pub fn no_longer_runs(&self) -> Vec<String> {
         let now: Vec<String> = self.all_processes().into_iter().map(|process| process.command).collect();
         let is_passing = |command: &&String| command.is_empty() || command.contains("BPF ARP");
-        self.tolerated.borrow().iter().filter(|command| !is_passing(command) && !now.contains(command)).cloned().collect()
+        self.tolerated
+            .borrow()
+            .iter()
+            .filter(|command| !is_passing(command) && !now.contains(command))
+            .cloned()
+            .collect()
     }
 
     /// The folder of run-time state that belongs to this network namespace.

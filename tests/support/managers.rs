@@ -169,7 +169,8 @@ impl Managed {
         };
         let process = self.lab.all_processes().into_iter().find(|process| process.command == name);
         let process = process.expect("the manager runs");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM).expect("end");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM)
+            .expect("end");
         wait_for("its end", 10, || (!super::processes::is_alive(process.pid)).then_some(()));
         self.start();
         self.is_content();
@@ -215,11 +216,16 @@ impl Managed {
     pub fn is_on(&self, device: &str) {
         let seen = || {
             let links = ip_json("-4 addr show scope global");
-            let all: Vec<String> = links.as_array().expect("a list").iter().flat_map(|link| {
-                let name = link["ifname"].as_str().unwrap_or_default().to_owned();
-                let infos = link["addr_info"].as_array().cloned().unwrap_or_default();
-                infos.into_iter().map(move |info| format!("{name} {}", info["local"].as_str().unwrap_or_default()))
-            }).collect();
+            let all: Vec<String> = links
+                .as_array()
+                .expect("a list")
+                .iter()
+                .flat_map(|link| {
+                    let name = link["ifname"].as_str().unwrap_or_default().to_owned();
+                    let infos = link["addr_info"].as_array().cloned().unwrap_or_default();
+                    infos.into_iter().map(move |info| format!("{name} {}", info["local"].as_str().unwrap_or_default()))
+                })
+                .collect();
             let routes: Vec<String> = self.default_routes().iter().map(|route| route["dev"].to_string()).collect();
             (all, routes)
         };
@@ -241,7 +247,8 @@ impl Managed {
     #[track_caller]
     pub fn waits_for_renewals(&self, count: usize, seconds: u64) {
         let wanted = self.acknowledged() + count;
-        let what = format!("{count} renewals; the manager's log:\n{}\nthe server's:\n{}", self.log(), self.lab.lan.dhcp_log());
+        let what =
+            format!("{count} renewals; the manager's log:\n{}\nthe server's:\n{}", self.log(), self.lab.lan.dhcp_log());
         wait_for(&what, seconds, || (self.acknowledged() >= wanted).then_some(()));
     }
 }
@@ -279,7 +286,10 @@ fn own_system(root: &Path) {
     fs::write("/etc/resolv.conf", "").expect("write");
     fs::write("/etc/hostname", "lab\n").expect("write");
     fs::write("/etc/machine-id", format!("{:032x}\n", std::process::id() as u128 + 7)).expect("write");
-    for (file, line) in [("passwd", "dhcpcd:x:987:987::/run/dhcpcd:/bin/false\nsystemd-network:x:986:986::/:/bin/false"), ("group", "dhcpcd:x:987:\nsystemd-network:x:986:")] {
+    for (file, line) in [
+        ("passwd", "dhcpcd:x:987:987::/run/dhcpcd:/bin/false\nsystemd-network:x:986:986::/:/bin/false"),
+        ("group", "dhcpcd:x:987:\nsystemd-network:x:986:"),
+    ] {
         let own = Path::new("/etc").join(file);
         let text = fs::read_to_string(&own).expect("read");
         let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("systemd-network:")).collect();
@@ -287,9 +297,17 @@ fn own_system(root: &Path) {
         fs::write(&own, format!("{}\n{line}\n", text.join("\n"))).expect("write");
     }
     for folder in [
-        "/run/dbus", "/run/network", "/run/systemd/netif/links", "/run/systemd/netif/leases", "/run/systemd/netif/lldp",
-        "/etc/systemd/network", "/etc/NetworkManager/system-connections", "/var/lib/NetworkManager", "/var/lib/dhcp",
+        "/run/dbus",
+        "/run/network",
+        "/run/systemd/netif/links",
+        "/run/systemd/netif/leases",
+        "/run/systemd/netif/lldp",
+        "/etc/systemd/network",
+        "/etc/NetworkManager/system-connections",
+        "/var/lib/NetworkManager",
+        "/var/lib/dhcp",
         "/var/lib/dhcpcd",
+        "/run/dhcpcd",
     ] {
         fs::create_dir_all(folder).expect("make a folder");
     }
