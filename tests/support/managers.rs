@@ -96,7 +96,7 @@ impl Managed {
                 "/etc/NetworkManager/system-connections/wired.nmconnection",
                 format!(
                     "[connection]\nid=wired\nuuid=11111111-2222-4333-8444-555555555555\ntype=ethernet\n\
-                     interface-name=eth0\n[ipv4]\n{}\n[ipv6]\nmethod=disabled\n",
+                     interface-name=eth0\n[ipv4]\n{}\n[ipv6]\nmethod=auto\nra-timeout=2\n",
                     if is_static { "method=manual\naddress1=10.77.0.2/24,10.77.0.1" } else { "method=auto" }
                 ),
             ),
@@ -184,7 +184,7 @@ impl Managed {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         match self.manager {
-            Manager::NetworkManager => wait_for("NetworkManager", 20, || {
+            Manager::NetworkManager => wait_for("NetworkManager", 60, || {
                 let said = said("nmcli -t -f RUNNING,STARTUP general");
                 (said.trim() == "running:started").then_some(())
             }),
