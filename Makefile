@@ -1,6 +1,8 @@
 # make            builds the programs
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
+# make check-managers  runs the tests with network managers alone
+# make bench-managers  measures what a host feels when its interface is taken from its network manager; RUNS=5
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
@@ -18,21 +20,24 @@ CARGO = cargo
 INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
-DOCUMENTS = README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash
+DOCUMENTS = README.md CHANGELOG.md docs/managers.md LICENSE-MIT LICENSE-APACHE
+SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init tests/managers/build completions/kvm-bridge.bash
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: all guest demo check bench-takeover install uninstall clean
+.PHONY: all guest managers demo check check-managers bench-takeover bench-managers install uninstall clean
 
 all:
 	$(CARGO) build --release --locked --bins
 
 guest:
 	tests/guest/build target/guest
+
+managers:
+	tests/managers/build target/managers
 
 demo:
 	tests/packages demo
@@ -41,12 +46,24 @@ demo:
 
 check:
 	tests/packages check
-	$(MAKE) --no-print-directory guest
+	$(MAKE) --no-print-directory guest managers
 	$(CARGO) fmt --check
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked
+
+check-managers:
+	tests/packages check
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --locked --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers:: -- --test-threads 6
+
+bench-managers:
+	tests/packages demo
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --release --locked --bins --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench managers
 
 bench-takeover:
 	tests/packages demo

@@ -298,6 +298,22 @@ mod tests {
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn journals_of_version_3_are_read_for_ever() {
+        let text = include_str!("../tests/fixtures/journal-3.json");
+        let back: Journal = serde_json::from_str(text).unwrap();
+        let keepers = back.steps.iter().filter_map(|step| match step {
+            Step::Tell { keeper, .. } => Some(keeper.name()),
+            _ => None,
+        });
+        let wanted = ["NetworkManager", "systemd-networkd", "ifupdown with dhclient", "dhcpcd", "udhcpc"];
+        assert_eq!(keepers.collect::<Vec<_>>(), wanted);
+        assert_eq!(back.lease().map(|lease| lease.seconds), Some(3600));
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    }
+
     #[test]
     fn another_bridge_of_the_same_name_is_not_ours() {
         let journal = journal();

@@ -16,8 +16,11 @@
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
+//! Whoever looks after an uplink, a network manager or DHCP client, is told first, and its lease is renewed on the bridge
+//! ([`keeper`]); what is told is in the journal before.
+//!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
-//! [`step`], [`name`].
+//! [`step`], [`name`], [`dhcp`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
 pub mod argv;

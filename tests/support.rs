@@ -16,6 +16,7 @@ pub mod processes;
 pub mod record;
 pub mod snapshot;
 pub mod state;
+pub mod stream;
 pub mod wait;
 
 pub use lab::Lab;

@@ -45,9 +45,8 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     let fields = "GENERAL.STATE,DHCP4.OPTION,DHCP6.OPTION";
     let said = match nmcli(["-t", "-e", "no", "-f", fields, "device", "show", link.name.as_str()]) {
         Ok(said) => said,
-        // It may have been stopped: then it renews nothing.
-        Err(_) if !runs() => return None,
-        Err(_) => return Some(Keeper::stranger(name, "its nmcli, by which it is told, does not work")),
+        // Where it was stopped it would take the uplink back when it starts again.
+        Err(_) => return Some(Keeper::stranger(name, "it does not answer to nmcli, by which it would be told")),
     };
     let shown = Shown::of(&said);
     if shown.is_external {

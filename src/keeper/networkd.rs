@@ -47,10 +47,13 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     let state = fs::read_to_string(format!("{STATE}/links/{}", link.index)).ok()?;
     let value = |key: &str| state.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let file = PathBuf::from(value("NETWORK_FILE").filter(|file| !file.is_empty())?);
-    if value("ADMIN_STATE") == Some("unmanaged") || !runs() {
+    if value("ADMIN_STATE") == Some("unmanaged") {
         return None;
     }
     let name = "systemd-networkd";
+    if !runs() {
+        return Some(Keeper::stranger(name, "it does not run, so that it cannot be told"));
+    }
     let Some(settings) = settings(&file) else {
         return Some(Keeper::stranger(name, format!("its file {} cannot be read", file.display())));
     };
