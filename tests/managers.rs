@@ -34,6 +34,7 @@ fn is_lived_with(manager: Manager, mode: Mode) {
     host.waits_until_gone("br0");
     wait_for("the manager to be content", 20, || host.no_longer_runs().is_empty().then_some(()));
     host.becomes_as_before();
+    host.is_content();
     host.is_on("eth0");
     if mode == Mode::Dhcp {
         host.waits_for_renewals(1, 75);

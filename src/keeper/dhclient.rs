@@ -118,12 +118,12 @@ impl Client {
         }
         let leases = fs::read_to_string(&self.leases).map_err(|error| unreadable(&self.leases, &error))?;
         write(&file(place.bridge, "leases"), &renamed(&leases, &self.interface, place.bridge))?;
-        self.start(&self.words_on(place.bridge))
+        self.program(&self.words_on(place.bridge)).dying_with_us().start()
     }
 
-    fn start(&self, words: &[String]) -> Result<()> {
+    fn program(&self, words: &[String]) -> Program {
         let name = self.words.first().map_or("dhclient", String::as_str);
-        Program::new(&self.program).called(name).words(words).in_group(self.group.as_deref()).start()
+        Program::new(&self.program).called(name).words(words).in_group(self.group.as_deref())
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
@@ -149,7 +149,7 @@ impl Client {
             {
                 write(&self.leases, &renamed(&text, place.bridge, &self.interface))?;
             }
-            self.start(self.words.get(1..).unwrap_or_default())?;
+            self.program(self.words.get(1..).unwrap_or_default()).start()?;
         }
         remove(&leases)?;
         remove(&pid)?;

@@ -117,6 +117,10 @@ impl Client {
             return Ok(());
         }
         let asked = Program::new(&self.program).words(self.words_to_end(interface)).run();
+        if !process.ends_within(Duration::from_secs(2)) {
+            // What it left to do would be undone anyway; its helpers end with it.
+            process.signal(nix::sys::signal::Signal::SIGKILL);
+        }
         match process.ends_within(Duration::from_secs(5)) {
             true => Ok(()),
             false => Err(asked.err().unwrap_or_else(|| Error::new("it does not end", "See its log."))),
@@ -150,7 +154,8 @@ impl Client {
         };
         move_lease(self.interface.as_str(), place.bridge.as_str())?;
         write(&conf, &configuration(&text, &self.interface, place.bridge, self.metric))?;
-        Program::new(&self.program).words(self.words(&conf, place.bridge)).in_group(self.group.as_deref()).start()
+        let words = self.words(&conf, place.bridge);
+        Program::new(&self.program).words(words).in_group(self.group.as_deref()).dying_with_us().start()
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {

@@ -209,15 +209,16 @@ impl Network {
     }
 }
 
-/// Has it read files, unless they are there.
+/// Has it read the files that are not there yet. One that is written again would have it configure all anew.
 fn bring_in<const N: usize>(files: [(PathBuf, String); N]) -> Result<()> {
-    if files.iter().all(|(path, text)| fs::read_to_string(path).is_ok_and(|there| there == *text)) {
-        return Ok(());
-    }
+    let mut is_new = false;
     for (path, text) in &files {
-        write(path, text)?;
+        if !fs::read_to_string(path).is_ok_and(|there| there == *text) {
+            write(path, text)?;
+            is_new = true;
+        }
     }
-    reload()
+    if is_new { reload() } else { Ok(()) }
 }
 
 fn reload() -> Result<()> {

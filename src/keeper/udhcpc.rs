@@ -146,7 +146,7 @@ impl Client {
         })?;
         let name = self.name.first().map_or("udhcpc", String::as_str);
         let words = self.words_on(place.bridge, &pid_file, &script);
-        Program::new(&self.program).called(name).words(words).in_group(self.group.as_deref()).start()
+        Program::new(&self.program).called(name).words(words).in_group(self.group.as_deref()).dying_with_us().start()
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {

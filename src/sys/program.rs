@@ -22,6 +22,7 @@ pub struct Program {
     command: Command,
     name: String,
     group: Option<String>,
+    dies_with_us: bool,
 }
 
 impl Program {
@@ -31,7 +32,7 @@ impl Program {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { command, name, group: None }
+        Self { command, name, group: None, dies_with_us: false }
     }
 
     /// Its arguments.
@@ -49,6 +50,12 @@ impl Program {
     /// The control group that it is to live in, if there is such a one: that of the service whose part it takes.
     pub fn in_group(mut self, group: Option<&str>) -> Self {
         self.group = group.map(str::to_owned);
+        self
+    }
+
+    /// Until it is in the background it is killed when we are: nobody would find it where it is executed after that.
+    pub fn dying_with_us(mut self) -> Self {
+        self.dies_with_us = true;
         self
     }
 
@@ -85,7 +92,14 @@ impl Program {
         };
         self.command.stdout(out.try_clone().map_err(cannot)?).stderr(err.try_clone().map_err(cannot)?);
         let mut group = self.group.as_deref().and_then(group_file);
+        let parent = self.dies_with_us.then(nix::unistd::getpid);
         let prepare = move || {
+            if let Some(parent) = parent {
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+                if nix::unistd::getppid() != parent {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+            }
             // It is there, or it is not: no reason to fail.
             if let Some(file) = &mut group {
                 let _ = file.write_all(b"0");

@@ -188,11 +188,16 @@ impl Managed {
                 let said = said("nmcli -t -f RUNNING,STARTUP general");
                 (said.trim() == "running:started").then_some(())
             }),
-            Manager::Networkd => wait_for("networkd", 20, || {
-                let said = said("networkctl --no-legend --no-pager");
-                let is_busy = said.lines().any(|line| line.contains("configuring") || line.contains("pending"));
-                (!said.is_empty() && !is_busy).then_some(())
-            }),
+            Manager::Networkd => {
+                let is_at_rest = || {
+                    let said = said("networkctl --no-legend --no-pager");
+                    let is_busy = said.lines().any(|line| line.contains("configuring") || line.contains("pending"));
+                    (!said.is_empty() && !is_busy).then_some(())
+                };
+                if patiently(Duration::from_secs(20), is_at_rest).is_none() {
+                    panic!("networkd is not at rest: {}", said("networkctl --no-pager status -a"));
+                }
+            }
             _ => {}
         }
     }
