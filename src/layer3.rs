@@ -178,6 +178,11 @@ impl Layer3 {
         Some((Message::NewAddress(address), NLM_F_REPLACE, &[]))
     }
 
+    /// The requests after which the kernel tells anew of the addresses that it makes by itself.
+    pub fn announcing(&self) -> Vec<Move> {
+        self.automatic.iter().map(|address| (Message::NewAddress(address.clone()), NLM_F_REPLACE, THERE)).collect()
+    }
+
     /// The gateways of its default routes.
     pub fn default_gateways(&self) -> Vec<IpAddr> {
         let defaults = self.routes.iter().filter(|route| route.header.destination_prefix_length == 0);

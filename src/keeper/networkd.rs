@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Its run-time configuration and state.
 const FILES: &str = "/run/systemd/network";
@@ -197,14 +198,34 @@ impl Network {
         bring_in(self.files(place.bridge, place.takes_part))
     }
 
-    pub(super) fn wake(&self, place: &Place, _netlink: &mut Netlink) -> Result<()> {
+    pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
         let mut were_there = false;
         for (path, _) in self.files(place.bridge, place.takes_part) {
             were_there |= remove(&path)?;
         }
-        match were_there && runs() {
-            true => reload(),
-            false => Ok(()),
+        if !were_there || !runs() {
+            return Ok(());
+        }
+        reload()?;
+        wait_until_configured(place.index, netlink);
+        Ok(())
+    }
+}
+
+/// It waits for the interface's own IPv6 address, and does not see one that was there before it took the interface back:
+/// it is told again of it. That it is content is not worth an error.
+fn wait_until_configured(index: u32, netlink: &mut Netlink) {
+    let is_configured = || {
+        let state = fs::read_to_string(format!("{STATE}/links/{index}")).unwrap_or_default();
+        state.lines().any(|line| line == "ADMIN_STATE=configured")
+    };
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        if is_configured() {
+            return;
+        }
+        if let Ok(layer3) = netlink.layer3(index) {
+            let _ = netlink.change(layer3.announcing());
         }
     }
 }
