@@ -86,13 +86,13 @@ impl Request<'_> {
             return None;
         }
         let options = message.get(FIXED + 4..)?;
-        match option(options, MESSAGE_TYPE)?.first()? {
-            &ACK if message.get(16..20)? == self.address.octets() => {
+        match *option(options, MESSAGE_TYPE)?.first()? {
+            ACK if message.get(16..20)? == self.address.octets() => {
                 let seconds = |wanted| Some(u32::from_be_bytes(option(options, wanted)?.try_into().ok()?));
                 let whole = seconds(LEASE_TIME)?;
                 Some(Answer::Kept(Times { whole, renew: seconds(RENEWAL_TIME).unwrap_or(whole / 2).min(whole) }))
             }
-            &NAK => Some(Answer::Refused),
+            NAK => Some(Answer::Refused),
             _ => None,
         }
     }

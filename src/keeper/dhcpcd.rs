@@ -54,15 +54,17 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     if !program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("dhcpcd")) {
         return None;
     }
+    // Just started, it does not tell yet what it is about to take over.
+    let has_lease = link.layer3.has_leases() && lease_of(name.as_str()).exists();
     match Program::new(&program).words(["-U", name.as_str()]).run() {
         Err(_) if is_alone => Some(Keeper::stranger("dhcpcd", "it does not tell what it has done to the interface")),
         // It has nothing to do with it.
-        Err(_) => None,
-        Ok(said) if !said.lines().any(|line| line.starts_with("ip_address=")) => None,
+        Err(_) if !has_lease => None,
+        Ok(said) if !has_lease && !said.lines().any(|line| line.starts_with("ip_address=")) => None,
         Ok(said) if said.lines().any(|line| line.starts_with("protocol=dhcp6")) => {
             Some(Keeper::stranger("dhcpcd", "it has an address by DHCPv6, which was not tried"))
         }
-        Ok(_) => Some(Keeper::Dhcpcd(Client {
+        _ => Some(Keeper::Dhcpcd(Client {
             group: process.group(),
             process,
             pid_file,

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Who runs eth0.
+#[allow(clippy::enum_variant_names)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
     NetworkManager,
@@ -137,7 +138,8 @@ impl Managed {
         }
     }
 
-    /// Starts the manager as its service would.
+    /// Starts the manager as its service would. A daemon in the foreground ends with the laboratory.
+    #[allow(clippy::zombie_processes)]
     pub fn start(&self) {
         let words: &[&str] = match self.manager {
             Manager::NetworkManager => &["NetworkManager", "--debug"],
@@ -172,6 +174,8 @@ impl Managed {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM)
             .expect("end");
         wait_for("its end", 10, || (!super::processes::is_alive(process.pid)).then_some(()));
+        // Its name on the bus is free when its last thread has ended.
+        std::thread::sleep(Duration::from_millis(700));
         self.start();
         self.is_content();
     }
