@@ -212,7 +212,12 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
         Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
         Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
         Kind::Other(kind) if is_tunnel(kind) => Some((format!("it is made by {kind}"), other())),
-        _ if link.is_wifi => Some(("it is Wi-Fi, whose frames carry the address of the station alone".into(), other())),
+        _ if link.is_wifi => Some((
+            "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
+                .into(),
+            "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
+                .into(),
+        )),
         _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
         _ => None,
     }
