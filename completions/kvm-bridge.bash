@@ -37,6 +37,16 @@ _kvm_bridge_vms()
     kvm-bridge mac list 2>/dev/null | sed -nE 's/ +[0-9]+ +[0-9]+ +[0-9a-f:]{17}$//p' | uniq
 }
 
+# The bridges that there are, for a command ($1) that has not got one yet.
+_kvm_bridge_bridges()
+{
+    local link
+    [[ $1 == " "*" "* ]] && return
+    for link in /sys/class/net/*/bridge; do
+        [[ -d $link ]] && link=${link%/bridge} && echo "${link##*/}"
+    done
+}
+
 # The values of the key $1, one a line.
 _kvm_bridge_values()
 {
@@ -49,8 +59,10 @@ _kvm_bridge_values()
                 [[ $(<"$link/type") == 1 ]] && echo "${link##*/}"
             done
             ;;
-        model) printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 ;;
-        keep | force) printf '%s\n' on off ;;
+        model) printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 vmxnet3 usb-net ;;
+        queues) printf '%s\n' auto ;;
+        vhost) printf '%s\n' on off auto ;;
+        keep | force | announce) printf '%s\n' on off ;;
         vm)
             _kvm_bridge_vms | while read -r vm; do
                 # A comma in a value is written twice.
@@ -77,7 +89,7 @@ _kvm_bridge_nic()
         mapfile -t candidates < <(_kvm_bridge_values "$key")
         head+=$key=
     else
-        for key in uplink mac model ifname id vm keep mtu force; do
+        for key in uplink mac model queues vhost ifname id vm keep mtu force announce; do
             [[ ,$plain == *,$key=* ]] || candidates+=("$key=")
         done
     fi
@@ -138,21 +150,66 @@ _kvm_bridge()
     _kvm_bridge_words
     COMPREPLY=()
     for word in "${words[@]:1:${#words[@]}-2}"; do
-        if [[ $word == -- && $command == " plan" ]]; then
+        if [[ $word == -- && $command =~ ^\ (plan|doctor) ]]; then
             _kvm_bridge_options "${words[-1]}" "${words[-2]}" || compopt -o bashdefault -o default
             return
         fi
         [[ $word == -* ]] || command+=" $word"
     done
+    case ${words[-2]} in
+        --uplink)
+            mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_values uplink)
+            _kvm_bridge_reply "${words[@]}"
+            return
+            ;;
+        --user)
+            mapfile -t COMPREPLY < <(compgen -u -- "${words[-1]}")
+            return
+            ;;
+        --tap | --mtu | --wait | --watch) return ;;
+    esac
+    # Names of bridges have no blanks.
+    # shellcheck disable=SC2046
     case $command in
-        "") _kvm_bridge_reply "${words[-1]}" plan recover mac --help --version ;;
-        " recover") _kvm_bridge_reply "${words[-1]}" --help ;;
-        " plan") _kvm_bridge_reply "${words[-1]}" -- --help ;;
-        " mac") _kvm_bridge_reply "${words[-1]}" list forget --help ;;
-        " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;
-        " mac forget")
+        "") _kvm_bridge_reply "${words[-1]}" status ip doctor up down plan install recover mac --help --version ;;
+        " status"*) _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --json --help ;;
+        " down"*) _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --force --json --help ;;
+        " up"*)
+            _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --uplink --mtu --tap --user --force \
+                --save --json --help
+            ;;
+        " doctor"*)
+            _kvm_bridge_reply "${words[-1]}" $(_kvm_bridge_bridges "$command") --user --watch --quick --json -- --help
+            ;;
+        " ip")
             mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
-            _kvm_bridge_reply "${words[@]}" --help
+            _kvm_bridge_reply "${words[@]}" --wait --json --help
+            ;;
+        " ip "*) _kvm_bridge_reply "${words[-1]}" --wait --json --help ;;
+        " recover") _kvm_bridge_reply "${words[-1]}" --json --help ;;
+        " plan") _kvm_bridge_reply "${words[-1]}" --json -- --help ;;
+        " install"*)
+            if [[ ${words[-2]} == --allow ]]; then
+                for word in /sys/class/net/*/bridge; do
+                    [[ -d $word ]] && word=${word%/bridge} && _kvm_bridge_reply "${words[-1]}" "${word##*/}"
+                done
+            else
+                _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --help
+            fi
+            ;;
+        " mac") _kvm_bridge_reply "${words[-1]}" list set forget export import --help ;;
+        " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;
+        " mac import")
+            _kvm_bridge_reply "${words[-1]}" --help
+            [[ ${words[-1]} == -* ]] || compopt -o bashdefault -o default
+            ;;
+        " mac set")
+            mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
+            _kvm_bridge_reply "${words[@]}" --nic --slot --help
+            ;;
+        " mac forget" | " mac export"*)
+            mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
+            _kvm_bridge_reply "${words[@]}" --json --help
             ;;
     esac
 }

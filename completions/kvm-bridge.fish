@@ -20,8 +20,12 @@ function __kvm_bridge_values
                 test "$(cat $link/type 2>/dev/null)" = 1 && echo $name
             end
         case model
-            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139
-        case keep force
+            printf '%s\n' e1000 virtio-net-pci e1000e rtl8139 vmxnet3 usb-net
+        case queues
+            echo auto
+        case vhost
+            printf '%s\n' on off auto
+        case keep force announce
             printf '%s\n' on off
         case vm
             # A comma in a value is written twice.
@@ -51,7 +55,7 @@ function __kvm_bridge_nic
             printf '%s\tValue\n' $head$key=$candidate
         end
     else
-        for key in uplink mac model ifname id vm keep mtu force
+        for key in uplink mac model queues vhost ifname id vm keep mtu force announce
             string match -q "$key=*" -- $parts || printf '%s\tKey\n' $head$key=
         end
     end
@@ -63,10 +67,26 @@ function __kvm_bridge_is_at
     test "$words[2..]" = "$argv"
 end
 
-# Whether the arguments of 'kvm-bridge plan --' are being typed, among which fish completes no options by itself.
+# Whether one of these commands is among the words so far, before any --.
+function __kvm_bridge_has
+    for word in (commandline -opc)[2..]
+        test "$word" = -- && return 1
+        contains -- $word $argv && return 0
+    end
+    return 1
+end
+
+# The bridges that there are.
+function __kvm_bridge_bridges
+    for link in /sys/class/net/*/bridge
+        echo (string split / $link)[-2]
+    end
+end
+
+# Whether the arguments of 'kvm-bridge plan --' or 'doctor --' are being typed, among which fish completes no options by itself.
 function __kvm_bridge_is_planning
     set -l words (commandline -opc)
-    string match -q '* plan -- *' -- "$words "
+    string match -qr ' (plan|doctor)( [^ ]+)* -- ' -- "$words "
 end
 
 function __kvm_bridge_planned
@@ -84,15 +104,46 @@ end
 
 complete -c kvm-bridge -f
 complete -c kvm-bridge -n __kvm_bridge_is_planning -a '(__kvm_bridge_planned)'
-complete -c kvm-bridge -n '__kvm_bridge_is_at plan' -a -- -d 'The arguments for qemu-kvm'
+complete -c kvm-bridge -n '__kvm_bridge_is_at plan; or __kvm_bridge_has doctor' -a -- -d 'The arguments for qemu-kvm'
 complete -c kvm-bridge -s h -l help -d 'Print help'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -s V -l version -d 'Print version'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a status -d 'Show the bridges, and what is on them'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a ip -d 'Print the addresses of a guest'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a doctor -d 'Look for what keeps guests off the network'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a up -d 'Make a bridge that stays'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a down -d 'Take a bridge back'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a plan -d 'Print what qemu-kvm would do'
+complete -c kvm-bridge -n '__kvm_bridge_is_at' -a install -d 'Set up what users need who are not root'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a recover -d 'Take back what a killed run left'
 complete -c kvm-bridge -n '__kvm_bridge_is_at' -a mac -d 'The MAC addresses that VMs keep'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l allow -x -d 'Allow a bridge to everybody or a user'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l link -d 'Make a link to qemu-kvm'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l uninstall -d 'Take back what was made'
+complete -c kvm-bridge -n '__kvm_bridge_is_at install' -l check -d 'Say what is missing'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a list -d 'List VMs and their MAC addresses'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a set -d 'Give a VM an address'
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a forget -d 'Forget a VM'
-complete -c kvm-bridge -n '__kvm_bridge_is_at mac list' -l json -d 'Print JSON'
+for command in status down up doctor
+    complete -c kvm-bridge -n "__kvm_bridge_is_at $command" -a '(__kvm_bridge_bridges)'
+end
+complete -c kvm-bridge -n '__kvm_bridge_is_at ip' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_has status ip doctor up down plan recover list forget' -l json -d 'Print JSON'
+complete -c kvm-bridge -n '__kvm_bridge_has ip' -l wait -x -d 'Watch its port for so many seconds'
+complete -c kvm-bridge -n '__kvm_bridge_has doctor up' -l user -x -a '(__fish_complete_users)' -d 'The user'
+complete -c kvm-bridge -n '__kvm_bridge_has doctor' -l watch -x -d 'How long to watch guests'
+complete -c kvm-bridge -n '__kvm_bridge_has doctor' -l quick -d 'Ask and watch nobody'
+complete -c kvm-bridge -n '__kvm_bridge_has up' -l uplink -x -a '(__kvm_bridge_values uplink)' -d 'Its port to the network'
+complete -c kvm-bridge -n '__kvm_bridge_has up' -l mtu -x -d 'Its MTU'
+complete -c kvm-bridge -n '__kvm_bridge_has up' -l tap -x -d 'A persistent TAP'
+complete -c kvm-bridge -n '__kvm_bridge_has up' -l save -d 'Write it into the configuration'
+complete -c kvm-bridge -n '__kvm_bridge_has up down' -l force -d 'Do it all the same'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a export -d 'Print addresses as JSON'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac' -a import -d 'Take over what export printed'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l nic -x -d 'Place of the network card'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -l slot -x -d 'Slot'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac set' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac export' -a '(__kvm_bridge_vms)'
+complete -c kvm-bridge -n '__kvm_bridge_is_at mac import' -F
 complete -c kvm-bridge -n '__kvm_bridge_is_at mac forget' -a '(__kvm_bridge_vms)'
 
 complete -c qemu-kvm -o bridge -x -a '(__kvm_bridge_nic)'

@@ -4,32 +4,27 @@
 //! is a value. Everything here is pure: it neither looks at the system nor changes it.
 #![forbid(unsafe_code)]
 
+pub mod models;
+pub mod readconfig;
 pub mod rewrite;
 pub mod scan;
+pub mod settle;
 pub mod table;
+mod values;
 
 pub use rewrite::{Backend, Netdev, rewrite};
-pub use scan::{Line, Mode, Part, scan};
+pub use scan::{Line, Mode, Outside, Part, scan};
 
 use crate::mac::Mac;
 
-/// The network cards of a line, put together from what its parts were given. A `-device` of the user's that names the
-/// id of one is used in place of ours.
-pub fn netdevs(
-    line: &Line,
-    default_model: Option<&str>,
-    ids: Vec<String>,
-    backends: Vec<Backend>,
-    macs: &[Mac],
-) -> Vec<Netdev> {
-    let model = |own: &Option<String>| {
-        let model = own.as_deref().or(default_model);
-        model.unwrap_or(rewrite::DEFAULT_MODEL).to_owned()
-    };
+/// The network cards of a settled line, put together from what its parts were given. A `-device` of the user's that
+/// names the id of one is used in place of ours.
+pub fn netdevs(line: &Line, ids: Vec<String>, backends: Vec<Backend>, macs: &[Mac]) -> Vec<Netdev> {
     let cards = line.nics.iter().zip(ids).zip(backends).zip(macs);
     let netdevs = cards.map(|(((nic, id), backend), mac)| {
-        let has_device = line.devices_on.contains(id.as_bytes());
-        Netdev { device: (!has_device).then(|| (model(&nic.model), *mac)), id, backend }
+        let has_device = line.devices_on.contains_key(id.as_bytes());
+        let model = nic.model.as_deref().unwrap_or(settle::DEFAULT_MODEL).to_owned();
+        Netdev { device: (!has_device).then_some((model, *mac)), id, backend }
     });
     netdevs.collect()
 }

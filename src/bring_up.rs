@@ -4,24 +4,29 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
-use crate::argv::Line;
+pub mod down;
+pub mod up;
+
+use crate::announce::Announcer;
+use crate::argv::{Backend, Line};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::keeper;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::apply::{self, Source};
+use crate::net::apply;
 use crate::net::observe::{observe, unreadable};
 use crate::net::{gateway, rtnl::Netlink};
 use crate::plan::{BridgePlan, Plan, plan};
 use crate::reaper;
-use crate::request::Nic;
+use crate::request::{Nic, Queues, Vhost};
 use crate::step::{Step, Tap};
-use crate::sys::lock::Hold;
+use crate::sys::lock::{self, Hold};
 use crate::sys::{process, tap};
+use crate::unprivileged;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
@@ -32,16 +37,23 @@ use std::time::Duration;
 /// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
 #[derive(Debug)]
 pub struct Applied {
-    lease: Lease,
-    taps: Vec<OwnedFd>,
+    pub(crate) lease: Lease,
+    /// For each network card the queues of its TAP.
+    pub(crate) taps: Vec<Vec<OwnedFd>>,
+    /// For each /dev/vhost-net once for each queue, or never.
+    pub(crate) vhosts: Vec<Vec<File>>,
     /// What people should know of: sentences.
     pub news: Vec<String>,
 }
 
 impl Applied {
-    /// The TAPs' descriptors, in the order of the network cards.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.taps.iter().map(AsRawFd::as_raw_fd)
+    /// The descriptors, in the order of the network cards.
+    pub fn backends(&self) -> Vec<Backend> {
+        fn numbers(files: &[impl AsRawFd]) -> Vec<RawFd> {
+            files.iter().map(AsRawFd::as_raw_fd).collect()
+        }
+        let cards = self.taps.iter().zip(&self.vhosts);
+        cards.map(|(taps, vhosts)| Backend::Inherited { queues: numbers(taps), vhost: numbers(vhosts) }).collect()
     }
 
     /// The guest's addresses, in the same order.
@@ -52,31 +64,49 @@ impl Applied {
     /// Lets all of it live on through exec.
     pub fn pass_on(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;
-        self.taps.iter().try_for_each(process::inherit)
+        self.taps.iter().flatten().try_for_each(process::inherit)?;
+        self.vhosts.iter().flatten().try_for_each(process::inherit)
     }
 }
 
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     if !process::can_change_network() {
+        if !process::is_root() {
+            return unprivileged::bring_up(line, config);
+        }
         let what =
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
         return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
     }
+    if let Some(nic) = line.nics.iter().find(|nic| nic.announce && !process::can_watch()) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
+    }
     process::hold_standard_places()?;
     reaper::ensure_all()?;
-    let mut devices = Vec::new();
+    let (mut devices, mut vhosts) = (Vec::new(), Vec::new());
     for nic in &line.nics {
-        devices.push(tap::open_device().map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
+        let of = |error: Error| error.of(format_args!("--bridge {}", nic.bridge));
+        let device = |_| tap::open_device().map_err(of);
+        devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
+        vhosts.push(open_vhosts(nic).map_err(of)?);
     }
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new() };
+    let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
+    let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => Ok(Applied { lease, taps, news: made.news }),
+        Ok(taps) => {
+            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+                made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
+            }
+            Ok(Applied { lease, taps, vhosts, news: made.news })
+        }
         Err(error) => {
             made.take_back();
             Err(error)
@@ -84,7 +114,33 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     }
 }
 
-fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
+/// Opens /dev/vhost-net for each queue of a settled network card, or for none.
+pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
+    let opened: std::io::Result<Vec<File>> = match nic.vhost {
+        Some(Vhost::On | Vhost::Auto) => (0..queues_of(nic)).map(|_| tap::open_vhost()).collect(),
+        _ => return Ok(Vec::new()),
+    };
+    match opened {
+        // The kernel has no vhost, or does not let us in: QEMU moves the frames.
+        Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
+        Err(error) => {
+            let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
+            Err(Error::new(what, "Load the kernel's module, modprobe vhost_net, or give vhost=off."))
+        }
+        opened => Ok(opened.unwrap_or_default()),
+    }
+}
+
+/// How many queues a settled network card has.
+fn queues_of(nic: &Nic) -> u16 {
+    match nic.queues {
+        Some(Queues::Number(number)) => number,
+        _ => 1,
+    }
+}
+
+/// Takes the addresses of a VM on bridges that were looked at.
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
     let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.
@@ -104,9 +160,11 @@ struct Claim {
 }
 
 impl Drop for Claim {
-    /// Who made nothing leaves nothing, if nobody else has the lock.
+    /// Who made nothing leaves nothing, if nobody else has the lock. One that was deleted is nobody's: the file of its
+    /// name is another's by now.
     fn drop(&mut self) {
-        if !self.files.exist() && self.lock.try_lock().is_ok() && !self.files.exist() {
+        let is_alone = || self.lock.try_lock().is_ok() && lock::is_current(&self.lock).unwrap_or_default();
+        if !self.files.exist() && is_alone() && !self.files.exist() {
             self.making = None;
             self.files.remove();
         }
@@ -118,9 +176,11 @@ type Claims = BTreeMap<IfName, Claim>;
 /// Looks at the host; where a bridge is missing or ours, under its lock.
 fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Claims)> {
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
+    let mut unsettled = None;
     for _ in 0..100 {
         let before = observe(netlink, nics, config)?;
-        let wanted = wanted_locks(&before, nics)?;
+        let mut wanted = wanted_locks(&before, nics)?;
+        wanted.extend(unsettled.take().map(|bridge| (bridge, Hold::Alone)));
         if wanted.is_empty() {
             return Ok((before, Claims::new()));
         }
@@ -140,9 +200,24 @@ fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Resul
         if is_as_before {
             for (bridge, claim) in &mut claims {
                 let link = host.link(bridge);
-                claim.journal = claim.files.read()?.filter(|journal| link.is_some_and(|link| journal.owns(link)));
+                // One that can't be read is an error for who would change the bridge; as it is it can be joined.
+                let journal = claim.files.read().ok().flatten();
+                claim.journal = journal.filter(|journal| link.is_some_and(|link| journal.owns(link)));
             }
-            return Ok((host, claims));
+            // Nobody is at it while we have the lock: a kill has left it half done.
+            let is_unsettled = |claim: &Claim| claim.journal.as_ref().is_some_and(|journal| journal.moving);
+            let Some((bridge, claim)) = claims.iter().find(|(_, claim)| is_unsettled(claim)) else {
+                return Ok((host, claims));
+            };
+            match (&claim.journal, claim.hold) {
+                (Some(journal), Hold::Alone) => {
+                    let settled = apply::settle(netlink, &claim.files, journal);
+                    if settled.map_err(|error| error.of(format_args!("--bridge {bridge}")))? {
+                        claim.files.remove();
+                    }
+                }
+                _ => unsettled = Some(bridge.clone()),
+            }
         }
     }
     let what = format!("--bridge {}: it comes and goes all the time", nics[0].bridge);
@@ -158,9 +233,9 @@ fn wanted_locks(host: &Host, nics: &[Nic]) -> Result<BTreeMap<IfName, Hold>> {
         let hold = match host.link(&nic.bridge) {
             None => Hold::Alone,
             Some(link) if link.kind != Kind::Bridge => continue,
-            Some(link) if !is_ours(link) => match Files::of(&nic.bridge)?.exist() {
-                true => Hold::Alone,
-                false => continue,
+            Some(link) if !is_ours(link) => match Files::of_journal(&nic.bridge)? {
+                Some(_) => Hold::Alone,
+                None => continue,
             },
             Some(_) if nic.keep.is_some() => Hold::Alone,
             Some(_) => Hold::Shared,
@@ -191,10 +266,7 @@ fn news(journal: &Journal) -> Option<String> {
     })?;
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
-    let told = journal.steps.iter().find_map(|step| match step {
-        Step::Tell { keeper, .. } => Some(format!("; {} leaves {uplink} alone meanwhile", keeper.name())),
-        _ => None,
-    });
+    let told = journal.told().map(|keeper| format!("; {} leaves {uplink} alone meanwhile", keeper.name()));
     let told = told.unwrap_or_default();
     (!layer3.is_empty()).then(|| {
         format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}{told}")
@@ -207,6 +279,8 @@ struct Made {
     ours: Vec<(Journal, Files)>,
     set_up: Vec<u32>,
     news: Vec<String>,
+    /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
+    announced: Vec<(IfName, Mac)>,
 }
 
 impl Made {
@@ -215,10 +289,10 @@ impl Made {
         plan: &Plan,
         host: &Host,
         claims: &Claims,
-        devices: Vec<File>,
+        devices: Vec<Vec<File>>,
         vm: &VmKey,
         lease: &Lease,
-    ) -> Result<Vec<OwnedFd>> {
+    ) -> Result<Vec<Vec<OwnedFd>>> {
         let mut indices = BTreeMap::new();
         for bridge in &plan.bridges {
             let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
@@ -226,9 +300,9 @@ impl Made {
             indices.insert(&bridge.bridge, index);
         }
         let mut taps = Vec::new();
-        for ((tap, device), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
-            let opened = self.tap(tap, device, *mac, vm, index);
+            let opened = self.tap(tap, devices, *mac, vm, index);
             taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
         }
         Ok(taps)
@@ -246,10 +320,8 @@ impl Made {
                     files.write(&journal)?;
                 }
                 if journal.needs_reaper() {
-                    reaper::ensure(&plan.bridge, files)?;
+                    self.ensure_reaper(&plan.bridge, files)?;
                 }
-                // Who made it may have been killed before this.
-                apply::configure(&journal)?;
                 self.set_up(plan, link.index)
             }
             (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
@@ -266,29 +338,28 @@ impl Made {
         self.forget_stale(files)?;
         let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
         if journal.needs_reaper() {
-            reaper::ensure(&plan.bridge, files)?;
+            self.ensure_reaper(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
         files.write(&journal)?;
         self.silence(&mut journal, files)?;
-        // Until all of it has arrived the journal alone has all of it.
-        let made = match apply::make(&mut self.netlink, &journal) {
-            Ok(()) => {
-                let checked = (self.check_nothing_left(&journal))
-                    .and_then(|()| keeper::renew(&mut self.netlink, &journal))
-                    .and_then(|()| self.check_gateways(&journal, &answered));
-                checked.map_err(|error| (error, Source::Bridge))
-            }
-            Err(error) => Err((error, Source::Journal)),
-        };
-        let Err((error, source)) = made else {
+        let made = apply::make(&mut self.netlink, &journal)
+            .and_then(|()| self.check_nothing_left(&journal))
+            .and_then(|()| keeper::renew(&mut self.netlink, &journal));
+        let made = made.and_then(|()| {
+            // From here on the bridge has all of it, and what comes.
+            journal.moving = false;
+            files.write(&journal)?;
+            self.check_gateways(&journal, &answered)
+        });
+        let Err(error) = made else {
             self.news.extend(news(&journal));
             let index = journal.index;
             self.ours.push((journal, files.clone()));
             return Ok(index);
         };
-        match apply::undo(&mut self.netlink, &journal, source) {
+        match apply::undo(&mut self.netlink, files, &journal) {
             Ok(()) => {
                 files.remove();
                 Err(error)
@@ -300,7 +371,7 @@ impl Made {
 
     /// Tells who looks after the uplink. Nothing is moved yet: if it can't be told it is as if nothing was.
     fn silence(&mut self, journal: &mut Journal, files: &Files) -> Result<()> {
-        if !journal.steps.iter().any(|step| matches!(step, Step::Tell { .. })) {
+        if journal.told().is_none() {
             return Ok(());
         }
         if let Err(error) = keeper::silence(&mut self.netlink, journal) {
@@ -315,6 +386,15 @@ impl Made {
         // It may have changed something as its last word.
         self.look_again(journal)?;
         files.write(journal)
+    }
+
+    /// A reaper that is started announces, too.
+    fn ensure_reaper(&mut self, bridge: &IfName, files: &Files) -> Result<()> {
+        let cards = self.announced.iter().filter(|(on, _)| on == bridge).map(|(_, mac)| *mac);
+        if reaper::ensure_announcing(bridge, files, &cards.collect::<Vec<Mac>>())? {
+            self.announced.retain(|(on, _)| on != bridge);
+        }
+        Ok(())
     }
 
     /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this
@@ -344,7 +424,7 @@ impl Made {
         let mut answered = Vec::new();
         for step in &journal.steps {
             if let Step::TakeUplink { index, layer3, .. } = step {
-                let gateways = layer3.default_gateways();
+                let gateways = layer3.default_gateways(*index);
                 if !gateways.is_empty() {
                     let found = gateway::answering(&mut self.netlink, &gateways, *index, false, BEFORE);
                     answered.extend(found.map_err(unreadable)?);
@@ -374,7 +454,7 @@ impl Made {
     /// is undone.
     fn forget_stale(&mut self, files: &Files) -> Result<()> {
         match files.read()? {
-            Some(stale) => apply::undo(&mut self.netlink, &stale, Source::Bridge),
+            Some(stale) => apply::undo(&mut self.netlink, files, &stale),
             None => Ok(()),
         }
     }
@@ -388,9 +468,10 @@ impl Made {
         Ok(index)
     }
 
-    fn tap(&mut self, tap: &Tap, device: File, mac: Mac, vm: &VmKey, bridge: u32) -> Result<OwnedFd> {
-        let is_multi_queue = tap.found.is_some_and(|found| found.is_multi_queue);
-        let (descriptor, name) = tap::open(device, tap.name.as_ref(), is_multi_queue).map_err(|error| {
+    /// Opens a TAP, by one device for each queue, and makes it a port.
+    fn tap(&mut self, tap: &Tap, devices: Vec<File>, mac: Mac, vm: &VmKey, bridge: u32) -> Result<Vec<OwnedFd>> {
+        let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
+        let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
             let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
             apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
@@ -404,7 +485,13 @@ impl Made {
             }
             Some(_) => {}
         }
-        Ok(descriptor)
+        if self.announced.contains(&(tap.bridge.clone(), mac)) {
+            let listen = Announcer::on_tap(&mut self.netlink, &name, &tap.bridge, mac, vm);
+            let announcer =
+                listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
+            announcer.leave_behind()?;
+        }
+        Ok(queues)
     }
 
     /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.
@@ -414,7 +501,7 @@ impl Made {
         }
         for (journal, files) in self.ours.drain(..).rev() {
             // If not, the reaper tries again.
-            if apply::undo(&mut self.netlink, &journal, Source::Bridge).is_ok() {
+            if apply::undo(&mut self.netlink, &files, &journal).is_ok() {
                 files.remove();
             }
         }

@@ -1,11 +1,17 @@
 //! `kvm-bridge`: looking at and after what the shim does.
 
+mod doctor;
+mod down;
+mod install;
+mod ip;
 mod mac;
 mod plan;
 mod recover;
+mod status;
+mod up;
 
-use crate::error::FAILED;
-use crate::{out, reaper};
+use crate::error::{FAILED, Result};
+use crate::{announce, out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -20,6 +26,9 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  kvm-bridge doctor br0
+  kvm-bridge status
+  kvm-bridge up br0 --uplink eth1 --save
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
   kvm-bridge mac list
   kvm-bridge recover
@@ -28,8 +37,20 @@ Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)"
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the bridges, and what is on them
+    Status(status::Status),
+    /// Print the addresses of a guest
+    Ip(ip::Ip),
+    /// Look for what keeps guests off the network
+    Doctor(doctor::Doctor),
+    /// Make a bridge that stays, and TAPs on it that belong to users
+    Up(up::Bring),
+    /// Take a bridge back that we made
+    Down(down::Take),
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
+    /// Set up what users need who are not root, once
+    Install(install::Install),
     /// Take back what a killed run left behind, in this network namespace
     Recover(recover::Recover),
     /// The MAC addresses that VMs keep
@@ -42,6 +63,9 @@ pub fn main() -> ExitCode {
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return ExitCode::from(reaper::main(&words) as u8);
     }
+    if words.first().is_some_and(|name| name == announce::NAME) {
+        return ExitCode::from(announce::main(&words) as u8);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -49,18 +73,36 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
     };
-    let text = match cli.command {
-        Command::Plan(plan) => plan.run(),
-        Command::Recover(recover) => recover.run(),
-        Command::Mac(mac) => mac.run(),
-    };
-    match text.and_then(|text| out::print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match cli.command.run().and_then(|(text, status)| out::print(&text).map(|()| status)) {
+        Ok(status) => status,
         Err(error) => {
             out::say("kvm-bridge", &error);
             ExitCode::from(error.status())
         }
     }
+}
+
+impl Command {
+    /// What is to be printed, and the exit status that goes with it.
+    fn run(self) -> Result<(String, ExitCode)> {
+        let text = match self {
+            Self::Ip(ip) => return ip.run(),
+            Self::Doctor(doctor) => return doctor.run(),
+            Self::Status(status) => status.run(),
+            Self::Up(up) => up.run(),
+            Self::Down(down) => down.run(),
+            Self::Plan(plan) => plan.run(),
+            Self::Install(install) => install.run(),
+            Self::Recover(recover) => recover.run(),
+            Self::Mac(mac) => mac.run(),
+        };
+        Ok((text?, ExitCode::SUCCESS))
+    }
+}
+
+/// JSON for a program, with a newline behind it.
+fn json(value: &serde_json::Value) -> String {
+    format!("{value:#}\n")
 }
 
 /// The command line's definition, for the tests that hold completions and man pages against it.

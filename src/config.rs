@@ -3,6 +3,8 @@
 //! Root's is the system's alone; a user's own comes before it. An unknown key is an error with its line: a setting that
 //! is silently not there is worse than none.
 
+pub mod save;
+
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
 use crate::request::{Uplink, is_model, is_mtu};
@@ -40,6 +42,9 @@ pub struct Bridge {
     /// Its MTU in bytes.
     #[serde(default, deserialize_with = "mtu")]
     pub mtu: Option<u32>,
+    /// Persistent TAPs on it, each with the user that it belongs to; where the bridge is made to stay, they are made too.
+    #[serde(default)]
+    pub taps: BTreeMap<IfName, String>,
 }
 
 fn mtu<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u32>, D::Error> {
@@ -76,20 +81,32 @@ impl Config {
         Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
     }
 
+    /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed.
+    pub fn qemu_alone() -> Result<Option<PathBuf>> {
+        for path in own_file().into_iter().chain([SYSTEM.into()]) {
+            if let Some(text) = Self::text(&path)?
+                && may_name_qemu(&text)
+                && let Some(qemu) = Self::parse_file(&path, &text)?.qemu
+            {
+                return Ok(Some(qemu));
+            }
+        }
+        Ok(None)
+    }
+
     /// What is configured for a bridge.
     pub fn bridge(&self, name: &IfName) -> Bridge {
         self.bridges.get(name).cloned().unwrap_or_default()
     }
 
     fn read(path: &Path) -> Result<Self> {
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).map_err(|why| {
-                let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep and mtu.";
-                Error::new(format!("{}: {why}", path.display()), remedy)
-            }),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Ok(Self::default())
-            }
+        Self::text(path)?.map_or(Ok(Self::default()), |text| Self::parse_file(path, &text))
+    }
+
+    fn text(path: &Path) -> Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(error) => {
                 let what = format!("cannot read {}: {}", path.display(), reason(&error));
                 Err(Error::new(what, "Make it readable, or move it away."))
@@ -97,13 +114,35 @@ impl Config {
         }
     }
 
+    fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
+        Self::parse_bytes(text).map_err(|why| {
+            let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, mtu and taps.";
+            Error::new(format!("{}: {why}", path.display()), remedy)
+        })
+    }
+
+    fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
+        let text = std::str::from_utf8(text)
+            .map_err(|error| format!("line {}: this is not UTF-8", line_of(text, error.valid_up_to())))?;
+        Self::parse(text)
+    }
+
     fn parse(text: &str) -> std::result::Result<Self, String> {
         toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-            format!("line {line}: {}", error.message().replace('\n', ", "))
+            format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
         })
     }
+}
+
+/// The number of the line that this byte is on, from 1.
+fn line_of(text: &[u8], at: usize) -> usize {
+    text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
+fn may_name_qemu(text: &[u8]) -> bool {
+    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
 }
 
 fn own_file() -> Option<PathBuf> {
@@ -119,10 +158,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_names_a_qemu_is_seen_without_parsing() {
+        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
+            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
+            assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
+        }
+    }
+
+    #[test]
     fn errors_tell_the_line() {
         assert!(Config::parse("qemu = \"x\"\n\ncolour = 1\n").unwrap_err().starts_with("line 3: unknown field"));
         assert!(Config::parse("qemu = 5\n").unwrap_err().starts_with("line 1: "));
         assert!(Config::parse("model = \"virtio-net-pci\"\nqemu = \n").unwrap_err().starts_with("line 2: "));
+        assert_eq!(Config::parse_bytes(b"\n# \xff\n").unwrap_err(), "line 2: this is not UTF-8");
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
 }

@@ -3,23 +3,70 @@
 use crate::argv::{self, Backend, Line, rewrite};
 use crate::config::Config;
 use crate::error::Result;
+use crate::host::Host;
 use crate::launch::Qemu;
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
-use crate::plan::plan;
+use crate::plan::{BridgePlan, plan};
+use crate::request::{Nic, Vhost};
 use crate::step::Step;
+use crate::sys::{process, tap};
+use crate::unprivileged::{Way, ways};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// The commands, one a line, for a shell; QEMU's is the last.
-pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
+/// What runs a line for a shell.
+const SHELL: [&str; 2] = ["sh", "-c"];
+
+/// What a launch would do.
+#[derive(Debug)]
+pub struct Launch {
+    /// By which way, where there is something to be said of it: lines.
+    pub notes: Vec<String>,
+    /// The commands that set the network up. What takes a shell, as files do that are written, begins with `sh -c`.
+    pub commands: Vec<Vec<String>>,
+    /// QEMU's own.
+    pub qemu: Vec<OsString>,
+    /// Whether a MAC in it is only an example: the first start makes another.
+    pub has_example: bool,
+}
+
+impl Launch {
+    /// The commands, one a line, for a shell; QEMU's is the last.
+    pub fn text(&self) -> String {
+        let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
+        for command in &self.commands {
+            let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
+            let _ = match command.as_slice() {
+                [shell, option, line] if [shell.as_str(), option] == SHELL => writeln!(text, "{line}"),
+                _ => writeln!(text, "{}", words.join(" ")),
+            };
+        }
+        if self.has_example {
+            text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+        }
+        let words: Vec<String> = self.qemu.iter().map(|word| quote(word)).collect();
+        let _ = writeln!(text, "{}", words.join(" "));
+        text
+    }
+}
+
+/// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
+pub fn tell(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<String> {
+    launch(line, qemu, config, news).map(|launch| launch.text())
+}
+
+/// Finds out what a launch of a settled line would do.
+pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<Launch> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
+    let is_rootless = !process::can_change_network() && !process::is_root();
+    let without_root = is_rootless.then(|| ways(&mut netlink, &line.nics, config));
     let host = observe(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
@@ -29,38 +76,73 @@ pub fn tell(line: &Line, config: &Config, qemu: &Qemu) -> Result<String> {
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let mut text = String::new();
-    let steps = || plan.bridges.iter().flat_map(|bridge| &bridge.steps);
-    let mut told = [Vec::new(), Vec::new()];
-    for step in steps() {
-        if let Step::Tell { uplink, keeper, .. } = step {
-            text += &format!("# {uplink} is run by {}, which is told\n", keeper.name());
-            let bridge = plan.bridges.iter().find(|bridge| bridge.steps.contains(step)).map(|bridge| &bridge.bridge);
-            let commands = bridge.map(|bridge| keeper.commands(bridge, uplink)).unwrap_or_default();
-            told.iter_mut().zip(commands).for_each(|(told, commands)| told.extend(commands));
-        }
+    let qemus = |backends| {
+        let netdevs = argv::netdevs(line, ids, backends, &macs);
+        std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect()
+    };
+    let news = news.iter().map(|news| format!("{news}."));
+    let has_example = known.contains(&None);
+    if let Some(Ok((_, ways))) = &without_root {
+        let notes = news.chain(ways.iter().map(Way::to_string)).collect();
+        let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
+        return Ok(Launch { notes, commands: Vec::new(), qemu: qemus(backends), has_example });
     }
-    let [before, after] = told.map(|lines| lines.iter().map(|line| format!("{line}\n")).collect::<String>());
-    text += &before;
-    let steps = steps().flat_map(|step| step.commands());
+    let by: Vec<String> = match without_root {
+        Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
+        _ if process::is_root() => Vec::new(),
+        _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
+    };
+    let notes = news.chain(by).chain(plan.bridges.iter().flat_map(|plan| notes_of(plan, &host))).collect();
+    let steps = plan.bridges.iter().flat_map(commands_of);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
-    let typed = |command: Vec<String>| {
-        let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
-        words.join(" ") + "\n"
+    let commands = steps.chain(taps).collect();
+    let backends = plan.taps.iter().zip(names).zip(&line.nics);
+    let backends =
+        backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
+    let backends = backends.collect();
+    Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
+}
+
+/// What is to be said of who looks after a bridge's uplink.
+fn notes_of(plan: &BridgePlan, host: &Host) -> Vec<String> {
+    let taken = plan.steps.iter().find_map(|step| match step {
+        Step::TakeUplink { uplink, .. } => Some(uplink),
+        _ => None,
+    });
+    let Some((uplink, keeper)) = taken.and_then(|uplink| Some((uplink, host.link(uplink)?.keeper.as_ref()?))) else {
+        return Vec::new();
     };
-    text.extend(steps.map(typed));
-    text += &after;
-    text.extend(taps.map(typed));
-    if known.contains(&None) {
-        text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+    let name = keeper.name();
+    match plan.steps.iter().any(|step| matches!(step, Step::Tell { .. })) {
+        true => {
+            let told = format!("{uplink} is run by {name}, which is told");
+            std::iter::once(told).chain(keeper.note(&plan.bridge)).collect()
+        }
+        false if keeper.is_idle() => vec![format!("{uplink} is run by {name}, of which nothing runs now")],
+        false => vec![format!("{uplink} is run by {name}, which is not told")],
     }
-    let backends = names.into_iter().map(Backend::Name).collect();
-    let netdevs = argv::netdevs(line, config.model.as_deref(), ids, backends, &macs);
-    let words = std::iter::once(OsString::from(qemu.path())).chain(rewrite(&line.parts, &netdevs));
-    let words: Vec<String> = words.map(|word| quote(&word)).collect();
-    let _ = writeln!(text, "{}", words.join(" "));
-    Ok(text)
+}
+
+/// The commands for a bridge: who looks after the uplink is told before the move and after it.
+fn commands_of(plan: &BridgePlan) -> Vec<Vec<String>> {
+    let told = plan.steps.iter().find_map(|step| match step {
+        Step::Tell { uplink, keeper, .. } => Some(keeper.commands(&plan.bridge, uplink)),
+        _ => None,
+    });
+    let in_shell = |line: String| SHELL.iter().map(|word| (*word).to_owned()).chain([line]).collect();
+    let [before, after] = told.unwrap_or_default().map(|lines| lines.into_iter().map(in_shell));
+    let steps = plan.steps.iter().flat_map(|step| step.commands());
+    before.chain(steps).chain(after).collect()
+}
+
+/// Whether the kernel itself would move the frames of a settled network card.
+fn has_vhost(nic: &Nic) -> bool {
+    match nic.vhost {
+        Some(Vhost::On) => true,
+        Some(Vhost::Auto) => tap::open_vhost().is_ok(),
+        _ => false,
+    }
 }
 
 /// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.

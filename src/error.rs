@@ -42,6 +42,23 @@ impl Error {
         self
     }
 
+    /// The same error in other words.
+    pub fn rephrased(mut self, say: impl Fn(&str) -> String) -> Self {
+        self.what = say(&self.what);
+        self.remedy = say(&self.remedy);
+        self
+    }
+
+    /// What is wrong.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+
     /// The exit status that goes with it.
     pub fn status(&self) -> u8 {
         self.status

@@ -31,9 +31,11 @@ impl Host {
 
 /// The settings of an interface that decide on what it lets through and answers, as FAMILY/NAME: see
 /// Documentation/networking/ip-sysctl.rst. They follow from an uplink to its bridge.
-pub const SETTINGS: [&str; 19] = [
+pub const SETTINGS: [&str; 22] = [
+    "ipv4/accept_local",
     "ipv4/accept_redirects",
     "ipv4/arp_announce",
+    "ipv4/arp_filter",
     "ipv4/arp_ignore",
     "ipv4/forwarding",
     "ipv4/promote_secondaries",
@@ -49,6 +51,7 @@ pub const SETTINGS: [&str; 19] = [
     "ipv6/accept_ra_pinfo",
     "ipv6/accept_redirects",
     "ipv6/autoconf",
+    "ipv6/hop_limit",
     "ipv6/proxy_ndp",
     "ipv6/use_tempaddr",
 ];
@@ -72,6 +75,8 @@ pub struct Link {
     pub mtu: u32,
     /// The index of the link that it is a port of.
     pub controller: Option<u32>,
+    /// The index of the link that it stands on, as a VLAN does; of a veth, its peer's.
+    pub lower: Option<u32>,
     /// Its ifalias; bytes that are not UTF-8 are replaced.
     pub alias: Option<String>,
     /// What the host has on it. Looked up for an uplink only.
@@ -116,6 +121,7 @@ impl Link {
             mac: None,
             mtu: 0,
             controller: None,
+            lower: None,
             alias: None,
             layer3: Layer3::default(),
             settings: BTreeMap::new(),

@@ -7,6 +7,9 @@
 use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
 use crate::keeper::Keeper;
+use crate::keeper::renewal::Lease;
+use crate::layer3::{End, Layer3};
+use crate::mac::Mac;
 use crate::name::IfName;
 use crate::step::Step;
 use crate::sys::files;
@@ -17,11 +20,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `tell`.
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`.
 const VERSION: u32 = 3;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
@@ -40,6 +43,10 @@ pub struct Journal {
     token: String,
     /// Whether it stays when its last guest has gone.
     pub keep: bool,
+    /// Whether what the host has is on its way, to the bridge or back: then the journal alone has all of it. A bridge
+    /// whose journal says so, while nobody holds its lock, was left by a kill.
+    #[serde(default)]
+    pub moving: bool,
     /// When it was written, in seconds since the machine was booted.
     #[serde(default)]
     since: u64,
@@ -60,7 +67,18 @@ impl Journal {
         let [a, b, c, d, ..] = random;
         let index = u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { version: VERSION, bridge, index, token, keep, since: uptime(), boot: boot_id(), steps })
+        let (since, boot) = (uptime(), boot_id());
+        Ok(Self { version: VERSION, bridge, index, token, keep, moving: true, since, boot, steps })
+    }
+
+    /// The same journal when all has arrived on the bridge.
+    pub fn settled(&self) -> Self {
+        Self { moving: false, ..self.clone() }
+    }
+
+    /// The same journal on the way back, whose steps are going to have what the host has by now.
+    pub fn returning(&self) -> Self {
+        Self { version: VERSION, moving: true, since: uptime(), ..self.clone() }
     }
 
     /// How long ago it was written, in seconds.
@@ -98,21 +116,54 @@ impl Journal {
         !self.keep || self.lease().is_some()
     }
 
-    /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
-    pub fn lease(&self) -> Option<&crate::keeper::renewal::Lease> {
+    /// Who looks after the uplink and is told to leave it alone.
+    pub fn told(&self) -> Option<&Keeper> {
         self.steps.iter().find_map(|step| match step {
-            Step::Tell { keeper: Keeper::NetworkManager(device), .. } => device.lease.as_ref(),
+            Step::Tell { keeper, .. } => Some(keeper),
             _ => None,
         })
     }
 
-    /// The ports that it took itself.
-    pub fn uplinks(&self) -> impl Iterator<Item = u32> {
+    /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
+    pub fn lease(&self) -> Option<&Lease> {
+        match self.told()? {
+            Keeper::NetworkManager(device) => device.lease.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The interfaces that it took as ports.
+    pub fn taken(&self) -> impl Iterator<Item = Taken<'_>> {
         self.steps.iter().filter_map(|step| match step {
-            Step::TakeUplink { index, .. } => Some(*index),
+            Step::TakeUplink { uplink, index, mac, layer3, .. } => {
+                Some(Taken { uplink, index: *index, mac: *mac, layer3 })
+            }
             _ => None,
         })
     }
+
+    /// Whether it took the interface of this index.
+    pub fn took(&self, index: u32) -> bool {
+        self.taken().any(|taken| taken.index == index)
+    }
+
+    /// The bridge, as one end of a move.
+    pub fn end(&self) -> End<'_> {
+        End { index: self.index, name: &self.bridge }
+    }
+}
+
+/// An interface that was taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// Its name then.
+    pub uplink: &'a IfName,
+    /// Its index.
+    pub index: u32,
+    /// Its address, if the journal knows it.
+    pub mac: Option<Mac>,
+    /// What the host had on it; while `moving`, what it is going to have on it.
+    pub layer3: &'a Layer3,
 }
 
 fn boot_id() -> Option<String> {
@@ -129,6 +180,12 @@ fn uptime() -> u64 {
 pub struct Files {
     folder: PathBuf,
     bridge: IfName,
+}
+
+/// Whether there is any journal on this machine. Where nobody ever makes a bridge this is all that a launch asks: the name
+/// of the network namespace, by way of /proc, costs five times as much.
+fn any() -> bool {
+    Path::new(RUN).exists()
 }
 
 /// The folder of the network namespace that the calling thread is in.
@@ -148,11 +205,22 @@ impl Files {
 
     /// Those of all bridges that have any there.
     pub fn all() -> Result<Vec<Self>> {
+        if !any() {
+            return Ok(Vec::new());
+        }
         let folder = folder()?;
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         let bridge = |entry: fs::DirEntry| IfName::new(entry.file_name().to_str()?.rsplit_once('.')?.0).ok();
         let bridges: BTreeSet<IfName> = entries.filter_map(bridge).collect();
         Ok(bridges.into_iter().map(|bridge| Self { folder: folder.clone(), bridge }).collect())
+    }
+
+    /// Those of a bridge, if it has a journal.
+    pub fn of_journal(bridge: &IfName) -> Result<Option<Self>> {
+        match any() {
+            true => Ok(Some(Self::of(bridge)?).filter(Self::exist)),
+            false => Ok(None),
+        }
     }
 
     /// The bridge's name.
@@ -203,15 +271,24 @@ impl Files {
         };
         let broken = |why: String| {
             let what = format!("cannot read the journal {}: {why}", path.display());
-            let remedy =
-                "Mend the file. Without it the bridge is not taken back any more: move it away, then ip link del";
-            Error::new(what, format!("{remedy} {}", self.bridge))
+            let bridge = &self.bridge;
+            let remedy = format!(
+                "{bridge} can be used as it is, but is not taken back by itself any more. Mend the file, or move it away \
+                 and take {bridge} back by hand: give what 'ip addr show dev {bridge}' and 'ip route show dev {bridge}' \
+                 tell to its uplink ('ip link show master {bridge}') before you delete it"
+            );
+            Error::new(what, remedy)
         };
-        let journal: Journal = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-        if !(1..=VERSION).contains(&journal.version) {
-            return Err(broken(format!("its version {} is not one of ours, 1 to {VERSION}", journal.version)));
+        /// Of any version.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
         }
-        Ok(Some(journal))
+        let Versioned { version } = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
+        if !(1..=VERSION).contains(&version) {
+            return Err(broken(format!("its version {version} is not one of ours, 1 to {VERSION}")));
+        }
+        serde_json::from_slice(&text).map(Some).map_err(|error| broken(error.to_string()))
     }
 
     /// Writes the journal whole; for who holds the lock alone. Nothing is synced: /run does not outlive the machine.
@@ -225,6 +302,11 @@ impl Files {
     /// Leaves an error for people to find: the reaper has no terminal.
     pub fn complain(&self, error: &Error) {
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
+    }
+
+    /// The error that was left.
+    pub fn complaint(&self) -> Option<String> {
+        fs::read_to_string(self.path("error")).ok()
     }
 
     /// Deletes them all; for who holds the lock alone.
@@ -248,8 +330,6 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer3::Layer3;
-    use crate::mac::Mac;
 
     fn journal() -> Journal {
         let [br0, eth0] = ["br0", "eth0"].map(|name| IfName::new(name).unwrap());
@@ -273,7 +353,7 @@ mod tests {
         let text = serde_json::to_string(&journal()).unwrap();
         let back: Journal = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
-        assert_eq!(back.uplinks().collect::<Vec<_>>(), [2]);
+        assert_eq!(back.taken().map(|taken| taken.index).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -292,9 +372,11 @@ mod tests {
         let Step::TakeUplink { uplink, mac, layer3, .. } = &back.steps[2] else { panic!("{back:?}") };
         assert_eq!((uplink.as_str(), *mac), ("eth0", Some(Mac([2, 0, 0, 0, 0, 1]))));
         assert_eq!(layer3.address_texts(), ["10.77.0.2/24", "fd77::2/64"]);
-        assert_eq!(layer3.default_gateways(), [std::net::IpAddr::from([10, 77, 0, 1])]);
+        assert_eq!(layer3.default_gateways(10), [std::net::IpAddr::from([10, 77, 0, 1])]);
         assert_eq!(layer3.neighbours.len(), 1);
-        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert!(!back.moving);
+        let mut same: serde_json::Value = serde_json::from_str(text).unwrap();
+        same["moving"] = false.into();
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 
@@ -310,6 +392,7 @@ mod tests {
         let wanted = ["NetworkManager", "systemd-networkd", "ifupdown with dhclient", "dhcpcd", "udhcpc"];
         assert_eq!(keepers.collect::<Vec<_>>(), wanted);
         assert_eq!(back.lease().map(|lease| lease.seconds), Some(3600));
+        assert!(back.moving);
         let same: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }

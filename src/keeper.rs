@@ -108,7 +108,20 @@ impl Keeper {
         !matches!(self, Self::Ifupdown | Self::Stranger(_))
     }
 
-    /// What is told before the move and what after it, as commands for people.
+    /// Whether nothing of it runs between its commands.
+    pub fn is_idle(&self) -> bool {
+        matches!(self, Self::Ifupdown)
+    }
+
+    /// What is done for it that no command does: a sentence.
+    pub fn note(&self, bridge: &IfName) -> Option<String> {
+        match self {
+            Self::NetworkManager(device) => device.note(bridge),
+            _ => None,
+        }
+    }
+
+    /// What is told before the move and what after it, as lines for a shell.
     pub fn commands(&self, bridge: &IfName, uplink: &IfName) -> [Vec<String>; 2] {
         match self {
             Self::NetworkManager(device) => device.commands(bridge, uplink),

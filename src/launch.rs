@@ -1,14 +1,18 @@
 //! Finds the real QEMU, and becomes it.
 
+use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::sys::{entry, process};
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::Metadata;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The environment variable that says which QEMU to run: a path, or a name on PATH.
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
@@ -18,6 +22,9 @@ pub const NICS: &str = "KVM_BRIDGE";
 const DEPTH: &str = "KVM_BRIDGE_DEPTH";
 /// More of us in a row than anybody has copies and wrappers.
 const MAX_DEPTH: u32 = 8;
+
+/// How long QEMU may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where distributions put a QEMU that is not on PATH: RHEL and its kin.
 const ELSEWHERE: [&str; 1] = ["/usr/libexec/qemu-kvm"];
@@ -34,16 +41,55 @@ impl Qemu {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// What it emulates, as the end of its full name tells: `x86_64` of qemu-system-x86_64. Links are followed; a name
+    /// that does not tell is one for this machine.
+    pub fn system(&self) -> String {
+        let full = self.path.canonicalize().unwrap_or_default();
+        let names = [self.path.file_name(), full.file_name()];
+        let system = |name: &OsStr| name.to_str()?.strip_prefix("qemu-system-").map(str::to_owned);
+        names.into_iter().flatten().find_map(system).unwrap_or_else(|| architecture().to_owned())
+    }
+
+    /// Asks it something that it answers at once: its exit status and what it printed; `None` if it does not answer. For the
+    /// rare line that can't be understood without: a second process is no matter of every launch.
+    pub fn ask(&self, words: &[&OsStr]) -> Option<(i32, String)> {
+        let mut command = Command::new(&self.path);
+        command.args(words).stdin(Stdio::null()).env_remove(NICS).env(DEPTH, (self.depth + 1).to_string());
+        // Where the caller has closed them, the pipe would get their numbers.
+        process::hold_standard_places().ok()?;
+        process::output_of(&mut command, PATIENCE)
+    }
+
+    /// What it says of an option that we do not know (QEMU looks at the options behind `-version` before it obeys it).
+    pub fn arity(&self, option: &[u8]) -> Arity {
+        let word = OsString::from_vec([b"-", option].concat());
+        match self.ask(&["-version".as_ref(), &word]) {
+            // Where the caller ignores SIGCHLD there is no status.
+            Some((_, said)) if said.contains("requires an argument") => Arity::Value,
+            Some((0, said)) if !said.contains("invalid option") => Arity::Alone,
+            _ => Arity::Unknown,
+        }
+    }
 }
 
 /// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
 /// `qemu-system-ARCH` that program, else what distributions call QEMU for this machine. Never ourselves.
 pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
+    find_with(name, || Ok(config.qemu.clone()))
+}
+
+/// The same where nothing else of the configuration is needed: it is read only if it decides.
+pub fn find_alone(name: &OsStr) -> Result<Qemu> {
+    find_with(name, Config::qemu_alone)
+}
+
+fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
     let depth: u32 = env::var(DEPTH).ok().and_then(|depth| depth.parse().ok()).unwrap_or_default();
     let path = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
         Some(value) => named(Path::new(&value), QEMU)?,
-        None => match &config.qemu {
-            Some(value) => named(value, "qemu in the configuration")?,
+        None => match configured()? {
+            Some(value) => named(&value, "qemu in the configuration")?,
             None => search(name)?,
         },
     };
@@ -59,7 +105,10 @@ pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
 /// A QEMU that somebody named has to be there and has to be one.
 fn named(value: &Path, whence: &str) -> Result<PathBuf> {
     let has_folder = value.as_os_str().as_bytes().contains(&b'/');
-    let path = if has_folder { Some(value.to_owned()) } else { on_path(value.as_os_str()).next() };
+    let path = match has_folder {
+        true => Some(value.to_owned()),
+        false => on_path(value.as_os_str()).find(|path| path.exists()),
+    };
     let missing = || {
         let what = format!("there is no {}, which {whence} names", value.display());
         Error::new(what, "Name a QEMU that is installed.").with_status(NOT_FOUND)
@@ -81,39 +130,45 @@ fn search(name: &OsStr) -> Result<PathBuf> {
     let base = Path::new(name).file_name().unwrap_or(name);
     let system = format!("qemu-system-{}", architecture());
     let names: Vec<&OsStr> = match base.as_bytes().starts_with(b"qemu-system-") {
+        // RHEL has the QEMU for this machine under the other names only.
+        true if base == OsStr::new(&system) => vec![base, "qemu-kvm".as_ref(), "kvm".as_ref()],
         true => vec![base],
         false => vec!["qemu-kvm".as_ref(), "kvm".as_ref(), system.as_ref()],
     };
-    let elsewhere = ELSEWHERE.iter().map(PathBuf::from).filter(|_| names.len() > 1);
-    let found = on_path(names[0]).chain(elsewhere).chain(names[1..].iter().flat_map(|name| on_path(name)));
+    let elsewhere = |is_kvm: bool| ELSEWHERE.iter().map(PathBuf::from).filter(move |_| is_kvm);
+    let found = names.iter().flat_map(|name| on_path(name).chain(elsewhere(*name == "qemu-kvm")));
     let mut usable = found
         .filter(|path| path.metadata().is_ok_and(|metadata| is_program(path, &metadata) && !is_ourselves(&metadata)));
     usable.next().ok_or_else(|| {
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         let what = format!("cannot find QEMU: no other {} on PATH", names.join(", "));
-        let package = "apt install qemu-system-x86, dnf install qemu-kvm";
+        let package = "apt install qemu-system-x86, dnf install qemu-kvm, apk add qemu-system-x86_64";
         Error::new(what, format!("Install it ({package}), or say where it is: {QEMU}=/path/to/qemu"))
             .with_status(NOT_FOUND)
     })
 }
 
-/// The files of this name in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
+/// Where a file of this name may be in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
 fn on_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let folders: Vec<PathBuf> = env::split_paths(&path).collect();
     let name = name.to_owned();
     let here = |folder: PathBuf| if folder.as_os_str().is_empty() { ".".into() } else { folder };
-    folders.into_iter().map(move |folder| here(folder).join(&name)).filter(|path| path.exists())
+    folders.into_iter().map(move |folder| here(folder).join(&name))
 }
 
 fn is_program(path: &Path, metadata: &Metadata) -> bool {
     metadata.is_file() && access(path, AccessFlags::X_OK).is_ok()
 }
 
-/// Whether a file is the program that runs: links, symbolic or hard, do not hide it.
+/// Whether a file is the program that runs, or the shim beside it: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
-    let own = std::fs::metadata("/proc/self/exe");
-    own.is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+    let own = Path::new("/proc/self/exe");
+    let beside = own.canonicalize().map(|own| own.with_file_name("qemu-kvm"));
+    let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    is(own)
+        || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge"))
+            && beside.is_ok_and(|path| is(&path))
 }
 
 /// QEMU's name for the machine that this program was built for.
@@ -131,17 +186,16 @@ fn architecture() -> &'static str {
 /// The environment is the caller's but for two variables: the network cards in it are set up now, and a copy of us that
 /// turns out to be what we execute shall not do so again.
 pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
-    let depth = OsString::from((qemu.depth + 1).to_string());
-    let kept = env::vars_os().filter(|(name, _)| name != NICS && name != DEPTH);
-    let environment = kept.chain([(DEPTH.into(), depth)]).map(|(name, value)| {
-        let mut entry = name;
-        entry.push("=");
-        entry.push(value);
-        entry
-    });
+    let is_ours = |entry: &&CStr| {
+        let name = entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+        name == NICS.as_bytes() || name == DEPTH.as_bytes()
+    };
     // All these came from C strings, so none has a NUL in it.
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-    let environment: Vec<CString> = environment.map(|entry| c_string(&entry)).collect();
+    let depth = c_string(format!("{DEPTH}={}", qemu.depth + 1).as_ref());
+    let mut environment = entry::environment();
+    environment.retain(|entry| !is_ours(entry));
+    environment.push(&depth);
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
     let what = format!("cannot execute {}: {}", qemu.path.display(), errno.desc());

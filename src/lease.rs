@@ -5,97 +5,38 @@
 //! that QEMU inherits, so that it is free again when QEMU is gone, however it went. A new address is claimed by a file
 //! of its name that only one can make. Nothing on the launch path depends on how many VMs there are.
 //!
+//! A VM that is known by its image is found again when the image has moved (`images`).
+//!
 //! ```text
 //! /var/lib/kvm-bridge, or a user's $XDG_STATE_HOME/kvm-bridge
 //!     vms/ALICE-0123456789abcdef.json     slots and addresses
 //!     vms/ALICE-0123456789abcdef.0        the lock of slot 0
 //!     macs/92f00b2a4c11                   whose address it is
+//!     images/5e2a1-18a9c3e2f0b7d1c4       which VM an image is the disk of
 //!     lock                                held while a file changes
 //! ```
 
-use crate::argv::scan::Identity;
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+mod admin;
+mod images;
+mod key;
+
+pub use admin::Listed;
+use images::Owner;
+pub use key::VmKey;
 
 /// Root's state.
 pub const SYSTEM: &str = "/var/lib/kvm-bridge";
 /// A VM that runs this many times at once is a mistake.
 const MAX_SLOTS: usize = 1024;
 const VERSION: u32 = 1;
-
-/// A VM, as its leases are kept under: a kind and a text, `name:alice`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmKey(String);
-
-impl VmKey {
-    /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key.
-    pub fn of(identity: &Identity) -> Self {
-        let of_path = |path: &[u8]| match resolve(path) {
-            Some(full) => readable(full.as_os_str().as_bytes()),
-            None => readable(path),
-        };
-        Self(match identity {
-            Identity::Name(name) => format!("name:{}", readable(name)),
-            Identity::Uuid(uuid) => format!("uuid:{}", readable(uuid).to_lowercase()),
-            Identity::Disk(path) => format!("disk:{}", of_path(path)),
-            Identity::Kernel(path) => format!("kernel:{}", of_path(path)),
-            Identity::Unnamed => "unnamed:".to_owned(),
-        })
-    }
-
-    /// What people call it: the text behind the kind.
-    pub fn display(&self) -> &str {
-        match self.0.split_once(':') {
-            Some((_, text)) if !text.is_empty() => text,
-            _ => "unnamed",
-        }
-    }
-
-    /// The alias of its TAPs: at most 255 bytes (IFALIASZ of linux/if.h), cut between two characters.
-    pub fn alias(&self) -> String {
-        let mut alias = format!("kvm-bridge {}", self.display());
-        let end = (0..=alias.len().min(255)).rev().find(|end| alias.is_char_boundary(*end));
-        alias.truncate(end.unwrap_or_default());
-        alias
-    }
-
-    /// A file name for it: what a person recognises of it, and a hash of all (FNV-1a, 64 bits).
-    fn file_name(&self) -> String {
-        let last = self.display().rsplit('/').next().unwrap_or_default();
-        let plain = last.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c));
-        let plain: String = plain.take(40).collect();
-        let hash = self
-            .0
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        format!("{plain}-{hash:016x}")
-    }
-}
-
-/// An image's full path; `None` for what is no file, such as `nbd://host/export`.
-fn resolve(path: &[u8]) -> Option<PathBuf> {
-    let path = Path::new(OsStr::from_bytes(path));
-    fs::canonicalize(path).ok().or_else(|| {
-        let is_url = path.as_os_str().as_bytes().windows(3).any(|part| part == b"://");
-        if is_url { None } else { std::path::absolute(path).ok() }
-    })
-}
-
-/// Text that no two byte strings share: a backslash is doubled, a byte that is no UTF-8 is written in hexadecimal.
-fn readable(bytes: &[u8]) -> String {
-    let chunks = bytes.utf8_chunks().map(|chunk| {
-        let odd: String = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")).collect();
-        chunk.valid().replace('\\', "\\\\") + &odd
-    });
-    chunks.collect()
-}
 
 /// One VM's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +47,24 @@ pub struct Record {
     pub vm: String,
     /// For each slot the addresses of its network cards; `None` for a card that was only ever run with `mac=`.
     pub slots: Vec<Vec<Option<Mac>>>,
+}
+
+impl Record {
+    fn new(vm: &VmKey) -> Self {
+        Self { version: VERSION, vm: vm.text.clone(), slots: Vec::new() }
+    }
+
+    /// The place of an address, made if it is not there.
+    fn place(&mut self, slot: usize, nic: usize) -> &mut Option<Mac> {
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Vec::new());
+        }
+        let macs = &mut self.slots[slot];
+        if macs.len() <= nic {
+            macs.resize(nic + 1, None);
+        }
+        &mut macs[nic]
+    }
 }
 
 /// What one run of a VM has.
@@ -138,6 +97,13 @@ impl Store {
         }
     }
 
+    /// Those of root's VMs and of the calling user's.
+    pub fn everybodys() -> Vec<Self> {
+        let system = Self { folder: SYSTEM.into() };
+        let own = Self::open().ok().filter(|own| own.folder != system.folder);
+        std::iter::once(system).chain(own).collect()
+    }
+
     fn file(&self, vm: &VmKey, end: &str) -> PathBuf {
         self.folder.join("vms").join(format!("{}.{end}", vm.file_name()))
     }
@@ -151,6 +117,7 @@ impl Store {
     /// asked about an address that is about to be made.
     pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
         let _all = self.lock()?;
+        let vm = &self.follow(vm)?;
         let (lock, slot) = self.take_slot(vm)?;
         let known = self.read(vm)?;
         let macs = match complete(known.as_ref(), slot, given) {
@@ -158,6 +125,9 @@ impl Store {
             None => self.add(vm, slot, given, is_in_use)?,
         };
         check_different(&macs)?;
+        if given.contains(&None) {
+            self.note_image(vm)?;
+        }
         Ok(Lease { lock, slot, macs })
     }
 
@@ -166,6 +136,11 @@ impl Store {
         // Else a start at this moment would take a slot for taken that is only looked at.
         let path = self.folder.join("lock");
         let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
+        let followed = match self.owner(vm)? {
+            Owner::Itself => None,
+            Owner::Moved(other) | Owner::Linked(other) => Some(other),
+        };
+        let vm = followed.as_ref().unwrap_or(vm);
         let known = self.read(vm)?;
         let is_free = |slot: &usize| match File::open(self.file(vm, &slot.to_string())) {
             Ok(file) => file.try_lock().is_ok(),
@@ -196,14 +171,11 @@ impl Store {
         given: &[Option<Mac>],
         mut is_in_use: impl FnMut(Mac) -> bool,
     ) -> Result<Vec<Mac>> {
-        let mut record = self.read(vm)?.unwrap_or(Record { version: VERSION, vm: vm.0.clone(), slots: Vec::new() });
-        if record.slots.len() <= slot {
-            record.slots.resize(slot + 1, Vec::new());
+        let mut record = self.read(vm)?.unwrap_or(Record::new(vm));
+        if let Some(last) = given.len().checked_sub(1) {
+            record.place(slot, last);
         }
         let own = &mut record.slots[slot];
-        if own.len() < given.len() {
-            own.resize(given.len(), None);
-        }
         let mut made = Vec::new();
         let mut fill = || {
             let mut macs = Vec::new();
@@ -220,7 +192,7 @@ impl Store {
             }
             Ok(macs)
         };
-        let macs = fill().and_then(|macs| self.write(vm, &record).map(|()| macs));
+        let macs = fill().and_then(|macs| self.write(vm, &record, true).map(|()| macs));
         if macs.is_err() {
             for mac in made {
                 let _ = fs::remove_file(self.claim(mac));
@@ -238,7 +210,7 @@ impl Store {
             }
             let path = self.claim(mac);
             match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
-                Ok(mut file) => match file.write_all(vm.0.as_bytes()) {
+                Ok(mut file) => match file.write_all(vm.text.as_bytes()) {
                     Ok(()) => return Ok(mac),
                     Err(error) => {
                         let _ = fs::remove_file(&path);
@@ -260,96 +232,24 @@ impl Store {
         let path = self.file(vm, "json");
         let record = read_record(&path)?;
         match &record {
-            Some(record) if record.vm != vm.0 => Err(broken(&path, &format!("it is that of {}", record.vm))),
+            Some(record) if record.vm != vm.text && !images::can_have_moved(&record.vm, &vm.text) => {
+                Err(broken(&path, &format!("it is that of {}", record.vm)))
+            }
             _ => Ok(record),
         }
     }
 
-    /// Writes a VM's file whole: a new one, synced, then renamed over the old one.
-    fn write(&self, vm: &VmKey, record: &Record) -> Result<()> {
+    /// Writes a VM's file whole: a new one, synced if it is to last, then renamed over the old one.
+    fn write(&self, vm: &VmKey, record: &Record, is_to_last: bool) -> Result<()> {
         let (path, new) = (self.file(vm, "json"), self.file(vm, "new"));
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
-        let written = text.and_then(|text| files::replace(&path, &new, &text, true));
+        let written = text.and_then(|text| {
+            files::create_folder_of(&path).and_then(|()| files::replace(&path, &new, &text, is_to_last))
+        });
         written.map_err(|error| {
             let _ = fs::remove_file(&new);
             unusable(&path, &error)
         })
-    }
-
-    /// All records, by VM, and an error for each file that can't be read.
-    pub fn list(&self) -> Result<(Vec<Record>, Vec<Error>)> {
-        let folder = self.folder.join("vms");
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
-            Err(error) => return Err(unusable(&folder, &error)),
-        };
-        let files = entries.flatten().map(|entry| entry.path());
-        let files = files.filter(|path| path.extension().is_some_and(|end| end == "json"));
-        let (mut records, mut faults) = (Vec::new(), Vec::new());
-        for path in files {
-            match read_record(&path) {
-                Ok(record) => records.extend(record),
-                Err(error) => faults.push(error),
-            }
-        }
-        records.sort_by(|a, b| a.vm.cmp(&b.vm));
-        Ok((records, faults))
-    }
-
-    /// Forgets a VM, called by its key or by the text of it, and tells its key. One that runs is not forgotten. A file
-    /// that can't be read is moved aside, not deleted.
-    pub fn forget(&self, name: &str) -> Result<String> {
-        let path = self.folder.join("lock");
-        let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
-        if let Some(path) = self.broken_file_of(name) {
-            let aside = aside(&path);
-            fs::rename(&path, &aside).map_err(|error| unusable(&path, &error))?;
-            return Ok(format!("name:{name} (its broken file is kept as {})", aside.display()));
-        }
-        let (records, _) = self.list()?;
-        let is_called = |record: &&Record| record.vm == name || VmKey(record.vm.clone()).display() == name;
-        let matching: Vec<&Record> = records.iter().filter(is_called).collect();
-        let record = match matching.as_slice() {
-            [] => {
-                let what = format!("no VM called {name} has a MAC");
-                return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
-            }
-            [record] => record,
-            several => {
-                let keys: Vec<&str> = several.iter().map(|record| record.vm.as_str()).collect();
-                return Err(Error::new(format!("{name} can be {}", keys.join(" or ")), "Give one of these."));
-            }
-        };
-        let vm = VmKey(record.vm.clone());
-        let mut locks = Vec::new();
-        for slot in 0..record.slots.len() {
-            let path = self.file(&vm, &slot.to_string());
-            match lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
-                Some(lock) => locks.push((path, lock)),
-                None => {
-                    let what = format!("{name} is running, in slot {slot}");
-                    return Err(Error::new(what, "End it first."));
-                }
-            }
-        }
-        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac));
-        let files =
-            [self.file(&vm, "json")].into_iter().chain(claims).chain(locks.iter().map(|(path, _)| path.clone()));
-        for path in files {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&path, &error)),
-                _ => {}
-            }
-        }
-        Ok(vm.0)
-    }
-
-    /// The file of the VM of this name, if it is there and can't be read.
-    fn broken_file_of(&self, name: &str) -> Option<PathBuf> {
-        let by_name = VmKey(format!("name:{name}"));
-        let keys = [by_name, VmKey(name.to_owned())];
-        keys.iter().map(|vm| self.file(vm, "json")).find(|path| read_record(path).is_err())
     }
 }
 
@@ -384,15 +284,8 @@ fn check_different(macs: &[Mac]) -> Result<()> {
     Ok(())
 }
 
-/// A name for a file that can't be read, which no earlier one has.
-fn aside(path: &Path) -> PathBuf {
-    let names = (1..).map(|number| if number == 1 { "broken".to_owned() } else { format!("broken{number}") });
-    let mut free = names.map(|end| path.with_extension(end)).filter(|path| !path.exists());
-    free.next().unwrap_or_else(|| path.with_extension("broken"))
-}
-
 fn broken(path: &Path, why: &str) -> Error {
-    let (path, aside) = (path.display(), aside(path));
+    let (path, aside) = (path.display(), admin::aside(path));
     Error::new(
         format!("the MAC addresses in {path} cannot be read: {why}"),
         format!("Mend the file, or move it aside for new ones: mv {path} {}", aside.display()),
@@ -407,8 +300,9 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::argv::scan::Identity;
 
-    fn store() -> (tempfile::TempDir, Store) {
+    pub(super) fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store { folder: folder.path().join("state") };
         (folder, store)
@@ -478,8 +372,9 @@ mod tests {
 
     #[test]
     fn keys_are_told_apart() {
-        assert_ne!(key("a\\x").0, VmKey::of(&Identity::Name(b"a\\\\x".to_vec())).0);
-        assert_ne!(VmKey::of(&Identity::Name(b"a\xff".to_vec())).0, VmKey::of(&Identity::Name(b"a\\xff".to_vec())).0);
+        let text = |name: &[u8]| VmKey::of(&Identity::Name(name.to_vec())).text;
+        assert_ne!(text(b"a\\x"), text(b"a\\\\x"));
+        assert_ne!(text(b"a\xff"), text(b"a\\xff"));
         assert_eq!(key("../../etc/passwd").file_name().matches('/').count(), 0);
         assert_eq!(key("").display(), "unnamed");
     }

@@ -3,7 +3,8 @@
 //! # Theory of operation
 //!
 //! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan()`] finds our options among QEMU's words and
-//! gives a list of [`request::Nic`]s; [`net::observe`] asks the kernel about the links that they name and gives a
+//! gives a list of [`request::Nic`]s; [`argv::settle`] decides what they leave open, by the machine that QEMU will be;
+//! [`net::observe`] asks the kernel about the links that they name and gives a
 //! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
 //! anything is touched; [`bring_up`] carries them out; [`argv::rewrite()`] puts QEMU's words where ours stood; and
 //! [`launch`] executes the real QEMU in our place. [`dry_run`] turns off after the plan and prints it.
@@ -13,27 +14,39 @@
 //! one process, the [`reaper`], started before the bridge is made. The [`journal`] says what was made, and is written
 //! before it is. What was there before us is joined, never changed, never deleted.
 //!
+//! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
+//! `kvm-bridge-helper`, the only privileged program, which [`setup`] installs.
+//!
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
 //! Whoever looks after an uplink, a network manager or DHCP client, is told first, and its lease is renewed on the bridge
 //! ([`keeper`]); what is told is in the journal before.
 //!
+//! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
+//! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
+//! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
+//!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
 //! [`step`], [`name`], [`dhcp`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
+pub mod announce;
 pub mod argv;
 pub mod bring_up;
 pub mod cli;
 pub mod config;
 pub mod dhcp;
+pub mod doctor;
 pub mod dry_run;
 pub mod error;
 pub mod help;
+pub mod helper;
+pub mod holders;
 pub mod host;
 pub mod journal;
 pub mod keeper;
+pub mod kvm;
 pub mod launch;
 pub mod layer3;
 pub mod lease;
@@ -43,8 +56,14 @@ pub mod net;
 pub mod optstr;
 pub mod out;
 pub mod plan;
+pub mod ports;
+pub mod qemu_line;
 pub mod reaper;
 pub mod request;
+pub mod setup;
 pub mod shim;
 pub mod step;
+pub mod style;
 pub mod sys;
+pub mod unprivileged;
+pub mod watch;

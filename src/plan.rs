@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::keeper::for_good;
 use crate::name::IfName;
-use crate::request::{Nic, Uplink, taken_twice};
+use crate::request::{Nic, Queues, Uplink, taken_twice};
 use crate::step::{Found, Step, Tap};
 use std::collections::BTreeMap;
 
@@ -95,6 +95,7 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             uplink: its().find_map(|nic| nic.uplink.clone()),
             keep: its().find_map(|nic| nic.keep),
             mtu: its().find_map(|nic| nic.mtu),
+            ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
         wishes.push(Wish {
@@ -149,8 +150,10 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(Some(uplink.mtu).filter(|mtu| *mtu != 1500));
     let name = &uplink.name;
-    let mut steps = vec![
-        Step::AddBridge { bridge: bridge.clone(), mac, mtu },
+    // Before a frame can come in by it, the bridge has the settings that say what is done with it.
+    let mut steps = vec![Step::AddBridge { bridge: bridge.clone(), mac, mtu }];
+    steps.extend(settings(bridge, uplink, host));
+    steps.extend([
         Step::SetUp { link: bridge.clone() },
         Step::TakeUplink {
             bridge: bridge.clone(),
@@ -159,7 +162,7 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
             mac: uplink.mac,
             layer3: uplink.layer3.clone(),
         },
-    ];
+    ]);
     if let Some(keeper) = uplink.keeper.clone().filter(|keeper| keeper.is_to_be_told() && !is_forced(wish)) {
         let takes_part = !uplink.layer3.is_empty();
         steps.insert(0, Step::Tell { uplink: name.clone(), index: uplink.index, keeper, takes_part });
@@ -167,33 +170,31 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     if !uplink.is_up {
         steps.push(Step::SetUp { link: name.clone() });
     }
-    steps.extend(settings(bridge, uplink, host));
+    // Else IPv6 would give a port addresses again.
+    if uplink.settings.get(NO_IPV6).is_some_and(|value| value == "0") {
+        steps.push(configure(name, NO_IPV6, "1", "0"));
+    }
     Ok(steps)
 }
 
-/// The settings of the uplink follow to the bridge, and IPv6 keeps off a port: else it would give it addresses again. By
-/// an uplink without addresses the host is not on the network, and router advertisements do not bring it there.
+fn configure(link: &IfName, setting: &str, value: &str, was: &str) -> Step {
+    let [setting, value, was] = [setting, value, was].map(str::to_owned);
+    Step::Configure { link: link.clone(), setting, value, was }
+}
+
+/// The settings of the uplink follow to the bridge. By an uplink without addresses the host is not on the network, and
+/// router advertisements do not bring it there.
 fn settings(bridge: &IfName, uplink: &Link, host: &Host) -> Vec<Step> {
-    let configure = |link: &IfName, setting: &str, value: &str, was: &str| Step::Configure {
-        link: link.clone(),
-        setting: setting.to_owned(),
-        value: value.to_owned(),
-        was: was.to_owned(),
-    };
     let takes_part = !uplink.layer3.is_empty();
     let wanted = |setting: &String, value: &String| match setting.as_str() {
         ACCEPT_RA if !takes_part => "0".to_owned(),
         _ => value.clone(),
     };
-    let mut steps: Vec<Step> = (uplink.settings.iter())
+    let steps = (uplink.settings.iter())
         .filter_map(|(setting, value)| Some((setting, wanted(setting, value), host.default_settings.get(setting)?)))
         .filter(|(_, value, default)| value != *default)
-        .map(|(setting, value, default)| configure(bridge, setting, &value, default))
-        .collect();
-    if takes_part && uplink.settings.get(NO_IPV6).is_some_and(|value| value == "0") {
-        steps.push(configure(&uplink.name, NO_IPV6, "1", "0"));
-    }
-    steps
+        .map(|(setting, value, default)| configure(bridge, setting, &value, default));
+    steps.collect()
 }
 
 const NO_IPV6: &str = "ipv6/disable_ipv6";
@@ -289,16 +290,28 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
 
 /// All interfaces: those that can be the uplink first, then why the others can't.
 fn candidates(wish: &Wish, host: &Host) -> String {
+    const MOST: usize = 8;
+    let why_not = |link: &Link| {
+        let kept = || {
+            let keeper = link.keeper.as_ref()?;
+            keeper.why_not().map(|why| format!("{} looks after it, and {why}", keeper.name()))
+        };
+        why_no_uplink(link).map(|(why, _)| why).or_else(kept)
+    };
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.is_ethernet).partition(|link| why_no_uplink(link).is_none());
+        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| why_not(link).is_none());
     let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
     let uplinks: String = uplinks.collect();
     let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
     // A host may have a thousand TAPs.
-    let reasons = cannot.iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).take(8);
-    let reasons =
-        reasons.filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, why_no_uplink(link)?.0)));
-    format!("To make it: {uplinks}{none}{}", reasons.collect::<String>())
+    let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
+    let mut reasons: String = (cannot.iter().take(MOST))
+        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, why_not(link)?)))
+        .collect();
+    if cannot.len() > MOST {
+        reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
+    }
+    format!("To make it: {uplinks}{none}{reasons}")
 }
 
 /// The MTU that the bridge has, or will have.
@@ -315,7 +328,11 @@ fn mtu_of(bridge: &IfName, plan: &Plan, host: &Host) -> u32 {
 }
 
 fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
-    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, found: None };
+    let queues = match nic.queues {
+        Some(Queues::Number(number)) => number,
+        _ => 1,
+    };
+    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, queues, found: None };
     let Some(link) = nic.ifname.as_ref().and_then(|name| host.link(name)) else {
         return Ok(tap);
     };
@@ -331,6 +348,12 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
             if controller.is_none() || link.controller != controller {
                 let what = format!("the TAP {name} is there and is no port of {bridge}");
                 return Err(Error::new(what, format!("To make it one: ip link set dev {name} master {bridge}")));
+            }
+            if queues > 1 && !is_multi_queue {
+                let what = format!("the TAP {name} has one queue, not {queues}");
+                let again =
+                    format!("ip tuntap del dev {name} mode tap, then ip tuntap add dev {name} mode tap multi_queue");
+                return Err(Error::new(what, format!("Leave queues= out, or make it anew: {again}")));
             }
             tap.found = Some(Found { index: link.index, is_up: link.is_up, is_multi_queue: *is_multi_queue });
             Ok(tap)

@@ -6,21 +6,24 @@
 //! but the uplink it waits a short time, so that a guest that starts again finds everything in place, looks once more
 //! under the lock, and undoes the journal.
 
+use crate::announce::Announcer;
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
 use crate::keeper;
 use crate::keeper::renewal::Renewal;
+use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::apply::{self, Source};
+use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::sys::lock::Hold;
-use crate::sys::process;
+use crate::sys::memory;
+use crate::sys::process::{self, Stderr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// The name that it runs under; the program dispatches on it.
@@ -32,9 +35,14 @@ const ATTEMPTS: usize = 5;
 
 /// Sees to it that a reaper watches the bridge. The caller holds the bridge's lock.
 pub fn ensure(bridge: &IfName, files: &Files) -> Result<()> {
+    ensure_announcing(bridge, files, &[]).map(|_| ())
+}
+
+/// The same; a reaper that is started also announces the addresses that these cards get. Whether one was.
+pub fn ensure_announcing(bridge: &IfName, files: &Files, cards: &[Mac]) -> Result<bool> {
     match files.try_reaper()? {
-        Some(lock) => spawn(bridge, &lock),
-        None => Ok(()),
+        Some(lock) => spawn(bridge, &lock, cards).map(|()| true),
+        None => Ok(false),
     }
 }
 
@@ -50,12 +58,14 @@ pub fn ensure_all() -> Result<()> {
     Ok(())
 }
 
-fn spawn(bridge: &IfName, lock: &File) -> Result<()> {
-    let words = [NAME, bridge.as_str()].map(|word| CString::new(word).unwrap_or_default());
-    process::leave_behind(&[words[0].as_c_str(), words[1].as_c_str()], lock)
+fn spawn(bridge: &IfName, lock: &File, cards: &[Mac]) -> Result<()> {
+    let words = [NAME.to_owned(), bridge.to_string()].into_iter().chain(cards.iter().map(Mac::to_string));
+    let words: Vec<CString> = words.map(|word| CString::new(word).unwrap_or_default()).collect();
+    let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
+    process::leave_behind(&words, lock, if cards.is_empty() { Stderr::Null } else { Stderr::Callers })
 }
 
-/// Runs as the reaper; `words` are its name and the bridge's.
+/// Runs as the reaper; `words` are its name and the bridge's, and the cards that it announces.
 pub fn main(words: &[OsString]) -> i32 {
     let bridge = words.get(1).and_then(|word| word.to_str()).map(IfName::new);
     let Some(Ok(bridge)) = bridge else {
@@ -67,9 +77,11 @@ pub fn main(words: &[OsString]) -> i32 {
     let Ok(files) = Files::of(&bridge) else {
         return 1;
     };
+    let cards = words.iter().skip(2).filter_map(|word| word.to_str()?.parse().ok());
+    let mut announcers = Announcers { cards: cards.collect(), listening: Vec::new() };
     let mut attempts = 0;
     loop {
-        match watch(&bridge, &files, &mut own) {
+        match watch(&bridge, &files, &mut own, &mut announcers) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
@@ -88,14 +100,14 @@ fn wait_for_a_change() -> Result<()> {
     let deaf = |error| unreadable(error);
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
-    wait(&news, None, None)?;
+    wait(&news, &mut Announcers::default(), None, None)?;
     std::thread::sleep(GRACE);
     Ok(())
 }
 
 /// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the
 /// bridge's lock is still held, so that whoever comes next finds that there is no reaper any more.
-fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
+fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mut Announcers) -> Result<()> {
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
@@ -112,6 +124,12 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
             drop(own.take());
             return Ok(());
         };
+        // Who was at it holds the lock while it lives.
+        if journal.moving && apply::settle(&mut netlink, files, &journal)? {
+            files.remove();
+            drop(own.take());
+            return Ok(());
+        }
         if !journal.needs_reaper() {
             drop(own.take());
             return Ok(());
@@ -135,7 +153,12 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>) -> Result<()> {
         }
         drop(lock);
         let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
-        wait_and_renew(&news, idle, renewal.as_mut(), &mut netlink, files)?;
+        if idle.is_none() {
+            // For hours, perhaps.
+            memory::let_go();
+        }
+        announcers.begin(&mut netlink, bridge, journal.index);
+        wait_and_renew(&news, announcers, idle, renewal.as_mut(), &mut netlink, files)?;
     }
 }
 
@@ -146,9 +169,11 @@ fn renewal_of(netlink: &mut Netlink, journal: &Journal) -> Option<Renewal> {
     journal.lease().map(|lease| Renewal::new(lease, &journal.bridge, journal.index, mac))
 }
 
-/// Sleeps until there is news of links, for `idle` at the most; renews the lease meanwhile.
+/// Sleeps until there is news of links, for `idle` at the most; announces and renews meanwhile, which is no reason to look
+/// at the bridge again.
 fn wait_and_renew(
     news: &Netlink,
+    announcers: &mut Announcers,
     idle: Option<Duration>,
     mut renewal: Option<&mut Renewal>,
     netlink: &mut Netlink,
@@ -162,7 +187,7 @@ fn wait_and_renew(
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let due = renewal.as_ref().map(|renewal| renewal.idle());
         let answer = renewal.as_ref().and_then(|renewal| renewal.as_fd());
-        let is_news = wait(news, answer, [left, due].into_iter().flatten().min())?;
+        let is_news = wait(news, announcers, answer, [left, due].into_iter().flatten().min())?;
         if is_news || left.is_some_and(|left| left.is_zero()) {
             return Ok(());
         }
@@ -171,7 +196,7 @@ fn wait_and_renew(
 
 /// Undoes a journal; for who holds the lock alone.
 fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()> {
-    apply::undo(netlink, journal, Source::Bridge)?;
+    apply::undo(netlink, files, journal)?;
     files.remove();
     Ok(())
 }
@@ -179,7 +204,7 @@ fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()
 /// What `look_after` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A bridge with so many ports beside its uplink. It has a reaper.
+    /// A bridge that so many links need. It has a reaper.
     InUse(usize),
     /// A bridge that is to stay.
     Kept,
@@ -196,45 +221,94 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
         files.remove();
         return Ok(Found::Nothing);
     };
-    match guests(netlink, &journal).map_err(unreadable)? {
-        Some(guests) if guests > 0 => {
-            if journal.needs_reaper() {
-                ensure(files.bridge(), files)?;
-            }
-            Ok(Found::InUse(guests))
-        }
+    if journal.moving && apply::settle(netlink, files, &journal)? {
+        files.remove();
+        return Ok(Found::Undone);
+    }
+    let guests = guests(netlink, &journal).map_err(unreadable)?;
+    if guests.is_some() {
+        // Who made it may have been killed before this.
+        keeper::renew(netlink, &journal)?;
+    }
+    match guests {
+        // Its ports may be TAPs of users that nobody uses.
         Some(_) if journal.keep => {
             if journal.needs_reaper() {
                 ensure(files.bridge(), files)?;
             }
             Ok(Found::Kept)
         }
+        Some(guests) if guests > 0 => {
+            ensure(files.bridge(), files)?;
+            Ok(Found::InUse(guests))
+        }
         _ => restore(netlink, files, &journal).map(|()| Found::Undone),
     }
 }
 
-/// How many ports the bridge has beside the uplink, whosever they are; `None` where our bridge is gone.
+/// How many links need the bridge, whosever they are; `None` where our bridge is gone.
 fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<usize>> {
     if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
         return Ok(None);
     }
-    Ok(Some(apply::ports_of_others(netlink, journal)?.len()))
+    Ok(Some(apply::users(netlink, journal)?.len()))
 }
 
-/// Sleeps until there is news, for `time` at the most.
-/// Whether there is.
-fn wait(news: &Netlink, also: Option<BorrowedFd>, time: Option<Duration>) -> Result<bool> {
+/// Sleeps until there is news, for `time` at the most; `false` if the time is over, or there was only something to be
+/// announced or an answer in `also`.
+fn wait(news: &Netlink, announcers: &mut Announcers, also: Option<BorrowedFd>, time: Option<Duration>) -> Result<bool> {
     let timeout = match time {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
-    let mut fds = vec![PollFd::new(news.as_fd(), PollFlags::POLLIN)];
-    fds.extend(also.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(fds.first().and_then(|fd| fd.any()).unwrap_or(true)),
+    let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
+    let also = also.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut files: Vec<PollFd> =
+        std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN)).chain(listening).chain(also).collect();
+    match poll(&mut files, timeout) {
+        Ok(0) => Ok(false),
+        Err(Errno::EINTR) => Ok(true),
+        Ok(_) => {
+            let is_news = files[0].any().unwrap_or(true);
+            announcers.hear();
+            Ok(is_news)
+        }
         Err(error) => {
             Err(Error::new(format!("cannot wait: {}", error.desc()), "The next guest on this bridge tries again."))
+        }
+    }
+}
+
+/// What a reaper announces on the stderr of who started it.
+#[derive(Default)]
+struct Announcers {
+    /// The cards that it was asked for and that have not been looked for yet.
+    cards: Vec<Mac>,
+    listening: Vec<Announcer>,
+}
+
+impl Announcers {
+    /// Begins to listen. The lock was had once: the guest is plugged in, or it never will be.
+    fn begin(&mut self, netlink: &mut Netlink, bridge: &IfName, index: u32) {
+        if !self.cards.is_empty() {
+            let cards = std::mem::take(&mut self.cards);
+            let announcer = |mac| Announcer::on_port(netlink, bridge, index, mac).ok().flatten();
+            self.listening = cards.into_iter().filter_map(announcer).collect();
+            self.let_go();
+        }
+    }
+
+    fn hear(&mut self) {
+        if !self.listening.is_empty() {
+            self.listening.retain(|announcer| !announcer.hear());
+            self.let_go();
+        }
+    }
+
+    fn let_go(&self) {
+        if self.listening.is_empty() {
+            process::let_go_of_stderr();
         }
     }
 }

@@ -22,6 +22,26 @@ pub enum Uplink {
     Link(IfName),
 }
 
+/// `queues=`: how many at once carry a card's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queues {
+    /// One for each CPU of the guest.
+    Auto,
+    /// So many.
+    Number(u16),
+}
+
+/// `vhost=`: whether the kernel itself moves frames between the TAP and a virtio card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vhost {
+    /// It has to.
+    On,
+    /// QEMU does.
+    Off,
+    /// Where /dev/vhost-net can be opened.
+    Auto,
+}
+
 /// One network card that is asked for: the value of one `--bridge`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
@@ -33,6 +53,10 @@ pub struct Nic {
     pub mac: Option<Mac>,
     /// `model=`: the QEMU device.
     pub model: Option<String>,
+    /// `queues=`: of the TAP and a virtio card.
+    pub queues: Option<Queues>,
+    /// `vhost=`: who moves the frames.
+    pub vhost: Option<Vhost>,
     /// `ifname=`: the TAP's name on the host.
     pub ifname: Option<IfName>,
     /// `id=`: the netdev's id on QEMU's command line.
@@ -45,24 +69,29 @@ pub struct Nic {
     pub mtu: Option<u32>,
     /// `force=`: to take an uplink that somebody else looks after.
     pub force: bool,
+    /// `announce=`: to tell the address that the guest gets.
+    pub announce: bool,
 }
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 9] = [
+pub const KEYS: [(&str, &str, &str); 12] = [
     (
         "uplink",
         "IFACE|auto|none",
         "if the bridge is missing: its port to the network (default: auto, the default route's)",
     ),
     ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
-    ("model", "DEVICE", "the network card that the guest sees (default: e1000)"),
+    ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
+    ("queues", "N|auto", "how many queues a virtio card has; auto: one for each CPU of the guest (default: 1)"),
+    ("vhost", "on|off|auto", "a virtio card's frames go through the kernel (default: auto, if /dev/vhost-net opens)"),
     ("ifname", "NAME", "the TAP's name on the host (default: the kernel's next tapN)"),
     ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
     ("force", "on|off", "on: take the uplink though a network manager or DHCP client looks after it"),
+    ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
 ];
 
 impl Nic {
@@ -87,12 +116,15 @@ impl Nic {
             uplink: None,
             mac: None,
             model: None,
+            queues: None,
+            vhost: None,
             ifname: None,
             id: None,
             vm: None,
             keep: None,
             mtu: None,
             force: false,
+            announce: false,
         };
         let mut seen = HashSet::new();
         for optstr::Param { key, value } in params {
@@ -129,6 +161,12 @@ impl Nic {
                 let remedy = "Give the name of a QEMU device; qemu-kvm -device help lists them.";
                 return Err(Error::new(format!("model='{value}' is no name of a device"), remedy));
             }
+            "queues" => self.queues = Some(queues(value)?),
+            "vhost" => {
+                let vhost = [("on", Vhost::On), ("off", Vhost::Off), ("auto", Vhost::Auto)];
+                let vhost = vhost.into_iter().find(|(name, _)| *name == value);
+                self.vhost = Some(vhost.ok_or_else(wrong)?.1);
+            }
             "ifname" => self.ifname = Some(IfName::new(value)?),
             // QEMU's id_wellformed() in util/id.c.
             "id" if is_word(value, "-._") && value.starts_with(|c: char| c.is_ascii_alphabetic()) => {
@@ -141,6 +179,7 @@ impl Nic {
             "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
+            "announce" => self.announce = switch(value).ok_or_else(wrong)?,
             "force" => self.force = switch(value).ok_or_else(wrong)?,
             "mtu" => match value.parse() {
                 Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),
@@ -149,6 +188,15 @@ impl Nic {
             _ => return Err(wrong()),
         }
         Ok(())
+    }
+}
+
+fn queues(value: &str) -> Result<Queues> {
+    match value.parse() {
+        _ if value == "auto" => Ok(Queues::Auto),
+        // MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
+        Ok(number @ 1..=256) => Ok(Queues::Number(number)),
+        _ => Err(Error::new(format!("queues={value} is no number of queues"), "Give a number from 1 to 256, or auto.")),
     }
 }
 

@@ -4,19 +4,25 @@
 //! argv -> scan -> what is asked for -> observe -> plan -> apply -> rewrite -> exec
 //! ```
 
-use crate::argv::{self, Backend, Line, Mode, Netdev, rewrite, scan};
-use crate::bring_up::{Applied, bring_up};
+use crate::argv::table::Arity;
+use crate::argv::{self, Line, Mode, Outside, models, rewrite, scan};
+use crate::bring_up::bring_up;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::launch::{self, Qemu};
-use crate::{dry_run, out, reaper};
+use crate::{announce, dry_run, kvm, out, reaper};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return reaper::main(&words);
+    }
+    if words.first().is_some_and(|name| name == announce::NAME) {
+        return announce::main(&words);
     }
     match run(words).and_then(|text| out::print(&text)) {
         Ok(()) => 0,
@@ -33,42 +39,87 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let is_for_us = env::var_os(launch::NICS).is_some_and(|value| !value.is_empty())
         || words.iter().skip(1).any(|word| argv::scan::may_be_ours(word));
     if !is_for_us {
-        return Err(launch::exec(&launch::find(&name, &Config::load()?)?, &words));
+        return Err(launch::exec(&launch::find_alone(&name)?, &words));
     }
-    let line = scan(words.get(1..).unwrap_or_default(), nics_of_environment)?;
+    let mut line = scan(words.get(1..).unwrap_or_default(), Caller { name: &name })?;
     if line.mode == Mode::Help {
         return Ok(crate::help::shim());
     }
     let config = Config::load()?;
     let qemu = launch::find(&name, &config)?;
+    if line.nics.is_empty() && line.mode == Mode::Launch {
+        return Err(launch::exec(&qemu, &with_name(name, rewrite(&line, &[]))));
+    }
+    let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
-        Mode::DryRun => dry_run::tell(&line, &config, &qemu),
-        Mode::Launch if !line.nics.is_empty() => Err(start(&name, &line, &config, &qemu)),
-        _ => Err(launch::exec(&qemu, &with_name(name, rewrite(&line.parts, &[])))),
+        Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
+        _ => {
+            news.extend(kvm::word(&name, &line));
+            Err(start(&name, &line, &config, &qemu, news))
+        }
     }
 }
 
+/// Decides what the line leaves open, and checks the models of network cards, of which QEMU is asked if they are not among
+/// the usual ones.
+pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<String>> {
+    let news = argv::settle::settle(line, config.model.as_deref(), &qemu.system())?;
+    let mut help = None;
+    for nic in &line.nics {
+        let has_device = nic.id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
+        if let Some(model) = nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model)) {
+            let answer = || qemu.ask(&["-device".as_ref(), "help".as_ref()]).map(|(_, text)| text).unwrap_or_default();
+            let help: &String = help.get_or_insert_with(answer);
+            models::check(model, help).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        }
+    }
+    Ok(news)
+}
+
 /// Sets the network up and becomes QEMU, which inherits the TAPs and the lock on its addresses.
-fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu) -> Error {
-    let prepare = || {
+fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
+    let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
         let applied = bring_up(line, config)?;
-        let netdevs = netdevs(line, config, ids, &applied);
+        let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
-        for news in &applied.news {
+        news.extend_from_slice(&applied.news);
+        for news in &news {
             out::say("qemu-kvm", news);
         }
         Ok((applied, netdevs))
     };
     match prepare() {
-        Ok((_applied, netdevs)) => launch::exec(qemu, &with_name(name.clone(), rewrite(&line.parts, &netdevs))),
+        Ok((_applied, netdevs)) => launch::exec(qemu, &with_name(name.clone(), rewrite(line, &netdevs))),
         Err(error) => error,
     }
 }
 
-fn netdevs(line: &Line, config: &Config, ids: Vec<String>, applied: &Applied) -> Vec<Netdev> {
-    let backends = applied.descriptors().map(Backend::Fd).collect();
-    argv::netdevs(line, config.model.as_deref(), ids, backends, applied.macs())
+/// What the line does not tell: the environment, QEMU, and files.
+pub struct Caller<'a> {
+    /// The name that we were called by.
+    pub name: &'a OsStr,
+}
+
+impl Outside for Caller<'_> {
+    fn nics(&self) -> Result<Vec<String>> {
+        nics_of_environment()
+    }
+
+    fn arity(&self, option: &[u8]) -> Arity {
+        let qemu = Config::load().and_then(|config| launch::find(self.name, &config));
+        match qemu {
+            Ok(qemu) if !option.is_empty() => qemu.arity(option),
+            // An error that is going to be met again.
+            _ => Arity::Unknown,
+        }
+    }
+
+    fn config(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let path = Path::new(OsStr::from_bytes(path));
+        // What is no file, such as a shell's <(...), can be read only once: by QEMU.
+        path.metadata().ok().filter(|metadata| metadata.is_file()).and_then(|_| std::fs::read(path).ok())
+    }
 }
 
 fn with_name(name: OsString, words: Vec<OsString>) -> Vec<OsString> {
@@ -76,7 +127,7 @@ fn with_name(name: OsString, words: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// The values in the environment variable, which a shell's quotes may hold together.
-pub fn nics_of_environment() -> Result<Vec<String>> {
+fn nics_of_environment() -> Result<Vec<String>> {
     let variable = launch::NICS;
     let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else {
         return Ok(Vec::new());

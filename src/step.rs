@@ -73,6 +73,8 @@ pub struct Tap {
     pub bridge: IfName,
     /// Its MTU in bytes: the bridge's.
     pub mtu: u32,
+    /// How many queues it has, each with a descriptor of its own.
+    pub queues: u16,
     /// Whether it is there: a persistent one that is a port already.
     pub found: Option<Found>,
 }
@@ -127,7 +129,10 @@ impl Tap {
         let mut dress = split(&format!("ip link set dev {name} address {mac} mtu {} addrgenmode none", self.mtu));
         dress.extend(["alias".to_owned(), alias.to_owned()]);
         vec![
-            split(&format!("ip tuntap add dev {name} mode tap vnet_hdr")),
+            split(&format!(
+                "ip tuntap add dev {name} mode tap vnet_hdr{}",
+                if self.queues > 1 { " multi_queue" } else { "" }
+            )),
             dress,
             split(&format!("ip link set dev {name} master {} up", self.bridge)),
         ]

@@ -1,10 +1,15 @@
 //! What the standard library and nix have no safe words for: the islands of unsafe code, each small enough to check.
 #![allow(unsafe_code)]
 
-pub mod entry;
+pub use kvm_bridge_helper::entry;
+
 pub mod files;
 pub mod lock;
+pub mod memory;
+pub mod packet;
 pub mod process;
 pub mod program;
 pub mod sysctl;
 pub mod tap;
+pub mod tap_owner;
+pub mod xattr;

@@ -95,6 +95,7 @@ fn pasted_into_a_shell_it_does_the_same() {
 
     lab.ip("link del tap-a");
     lab.ip("link del br0");
+    std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "0").expect("change a setting");
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn a_bridge_of_ours_that_was_renamed_keeps_its_guests() {
         lab.ip(command);
     }
     let ended = lab.shim("--bridge br0,uplink=none").run().exits_with(125);
-    assert!(ended.err.contains("mine has the port tap0"), "{}", ended.err);
+    assert!(ended.err.contains("mine is used by tap0"), "{}", ended.err);
     assert_eq!(lab.ports("mine"), ["eth0", "tap0"]);
     guest.terminate();
     lab.becomes_as_before();

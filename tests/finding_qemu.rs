@@ -191,3 +191,104 @@ fn a_qemu_that_cannot_run_leaves_no_bridge() {
     lab.shim("--bridge br0,uplink=none").env("KVM_BRIDGE_QEMU", "/nowhere/qemu").run().exits_with(127);
     lab.becomes_as_before();
 }
+
+/// A path, and what is there: `QEMU`, a script, or else the target of a link.
+type Place = (&'static str, &'static str);
+
+/// Puts programs where a distribution has them.
+fn install(files: &[Place]) {
+    for (path, what) in files {
+        let path = Path::new(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        match *what {
+            "QEMU" => drop(fs::copy(fake_qemu(), path).expect("copy the fake QEMU")),
+            script if script.starts_with("#!") => {
+                fs::write(path, script).expect("write a script");
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+            }
+            target => symlink(target, path).expect("make a link"),
+        }
+    }
+}
+
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[test]
+fn every_distribution_has_its_place_for_qemu() {
+    // As each lays it out for its own machine, and whether QEMU is then called by a name that ends in kvm.
+    let layouts: [(&str, &[Place], bool); 7] = [
+        ("Debian", &[("/usr/bin/qemu-system-x86_64", "QEMU"), ("/usr/bin/kvm", "qemu-system-x86_64")], true),
+        ("RHEL", &[("/usr/libexec/qemu-kvm", "QEMU")], true),
+        (
+            "Fedora",
+            &[
+                ("/usr/bin/qemu-system-x86_64", "QEMU"),
+                ("/usr/bin/qemu-kvm", "#!/bin/sh\nexec /usr/bin/qemu-system-x86_64 -machine accel=kvm \"$@\"\n"),
+            ],
+            false,
+        ),
+        ("SUSE", &[("/usr/bin/qemu-system-x86_64", "QEMU"), ("/usr/bin/qemu-kvm", "qemu-system-x86_64")], true),
+        ("Arch and Alpine", &[("/usr/bin/qemu-system-x86_64", "QEMU")], true),
+        (
+            "Gentoo",
+            &[
+                ("/usr/bin/qemu-system-x86_64", "QEMU"),
+                ("/usr/bin/kvm", "#!/bin/sh\nexec /usr/bin/qemu-system-x86_64 --enable-kvm \"$@\"\n"),
+            ],
+            false,
+        ),
+        (
+            "Nix",
+            &[
+                ("/run/store/qemu/bin/.qemu-system-x86_64-wrapped", "QEMU"),
+                (
+                    "/run/store/qemu/bin/qemu-system-x86_64",
+                    "#!/usr/bin/bash -e\nexport XDG_DATA_DIRS=/x\n\
+                     exec -a \"$0\" /run/store/qemu/bin/.qemu-system-x86_64-wrapped \"$@\"\n",
+                ),
+                ("/run/store/qemu/bin/qemu-kvm", "qemu-system-x86_64"),
+                ("/run/current-system/sw/bin", "/run/store/qemu/bin"),
+            ],
+            true,
+        ),
+    ];
+    for (name, files, is_kvm) in layouts {
+        let Some(lab) = without_system_qemu() else { return };
+        install(files);
+        lab.ip("link add br0 type bridge");
+        lab.ip("link set br0 up");
+        let path = format!("/run/current-system/sw/bin:{USUAL_PATH}");
+        for program in ["qemu-kvm", "qemu-system-x86_64"] {
+            let ours = Folder::new(&lab).link(program, SHIM);
+            let cmd = lab.program(ours.0.join(program)).words("--bridge br0 -m 64").finding_qemu_on(&path);
+            let ended = cmd.run().succeeds();
+            let qemu = ended.qemu();
+            assert!(qemu.line().contains("-netdev tap,id=bridge0,fd="), "{name}: {}", qemu.line());
+            assert_eq!(qemu.taps().len(), 1, "{name}: the descriptor goes through wrappers");
+            let called = qemu.argv[0].to_string_lossy().into_owned();
+            assert_eq!(called.ends_with("kvm"), is_kvm && program == "qemu-kvm", "{name}: {called}");
+        }
+        lab.ends_here();
+    }
+}
+
+#[test]
+fn the_qemu_that_is_found_tells_the_machine() {
+    let Some(lab) = without_system_qemu() else { return };
+    install(&[
+        ("/usr/bin/qemu-system-s390x", "QEMU"),
+        ("/usr/bin/qemu-system-x86_64-microvm", "QEMU"),
+        ("/usr/bin/kvm", "qemu-system-s390x"),
+    ]);
+    lab.ip("link add br0 type bridge");
+    lab.ip("link set br0 up");
+    let card = |program: &str| {
+        let ours = Folder::new(&lab).link(program, SHIM);
+        let cmd = lab.program(ours.0.join(program)).words("--bridge br0").finding_qemu_on(USUAL_PATH);
+        cmd.run().succeeds().qemu().value_of("-device").split(',').next().map(str::to_owned)
+    };
+    assert_eq!(card("qemu-system-s390x").as_deref(), Some("virtio-net-ccw"));
+    assert_eq!(card("qemu-system-x86_64-microvm").as_deref(), Some("virtio-net-device"));
+    assert_eq!(card("qemu-kvm").as_deref(), Some("virtio-net-ccw"), "through the link");
+    lab.ends_here();
+}

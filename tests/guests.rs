@@ -1,19 +1,17 @@
 //! The real QEMU with real guests: what is claimed to work, works.
 
 use crate::support::command::{Cmd, Running};
-use crate::support::{Lab, have, skip, wait_for};
-use std::path::PathBuf;
-
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+use crate::support::real::{QEMU, linux};
+use crate::support::{Lab, have, wait_for};
 
 /// The machine type and accelerator that work wherever tests run.
-fn real<'lab>(cmd: Cmd<'lab>) -> Cmd<'lab> {
+pub(crate) fn real<'lab>(cmd: Cmd<'lab>) -> Cmd<'lab> {
     cmd.env("KVM_BRIDGE_QEMU", QEMU).words("-accel tcg -nographic -no-reboot")
 }
 
 /// The MAC of the guest, from the command line that its process has.
 #[track_caller]
-fn mac_of(guest: &Running) -> String {
+pub(crate) fn mac_of(guest: &Running) -> String {
     wait_for("a MAC on QEMU's command line", 5, || {
         let line = std::fs::read_to_string(format!("/proc/{}/cmdline", guest.pid())).expect("it runs");
         line.split(['\0', ',']).find_map(|word| word.strip_prefix("mac=")).map(str::to_owned)
@@ -21,7 +19,7 @@ fn mac_of(guest: &Running) -> String {
 }
 
 #[track_caller]
-fn waits_for_qemu(guest: &mut Running) {
+pub(crate) fn waits_for_qemu(guest: &mut Running) {
     wait_for("QEMU to be executed", 10, || {
         let exe = std::fs::read_link(format!("/proc/{}/exe", guest.pid())).unwrap_or_default();
         let running = exe.ends_with("qemu-system-x86_64");
@@ -46,19 +44,7 @@ fn a_guest_without_any_disk_gets_its_address_over_the_bridge() {
     lab.becomes_as_before();
 }
 
-/// The folder with a Linux kernel and an initramfs that asks for an address.
-fn linux() -> Option<(PathBuf, PathBuf)> {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/guest");
-    let folder = PathBuf::from(std::env::var_os("KVM_BRIDGE_GUEST").unwrap_or_else(|| default.into()));
-    let kernel = ["vmlinux", "vmlinuz"].map(|name| folder.join(name)).into_iter().find(|kernel| kernel.exists());
-    let found = kernel.zip(Some(folder.join("initramfs")).filter(|initramfs| initramfs.exists()));
-    if found.is_none() {
-        skip(&format!("there is no guest in {} (tests/guest/build makes one)", folder.display()));
-    }
-    found
-}
-
-fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {
+pub(crate) fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {
     let (kernel, initramfs) = linux()?;
     if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
         return None;

@@ -211,3 +211,187 @@ fn a_corrupt_file_of_one_vm_is_no_matter_of_the_others() {
         all_files("/var/lib/kvm-bridge").iter().filter_map(|file| fs::read_to_string(file).ok()).collect::<String>();
     assert!(kept.contains("{ damage 1") && kept.contains("{ damage 2"), "{kept}");
 }
+
+#[test]
+fn a_vm_that_is_started_a_hundred_times_has_one_mac_and_one_address() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !lab.lan.serve_dhcp() {
+        return;
+    }
+    let image = |name: &str| lab.dir.path().join(name);
+    fs::write(image("disk.img"), "").expect("make an image");
+    std::os::unix::fs::symlink("disk.img", image("link.img")).expect("make a link");
+    let start = |name: &str| {
+        let image = image(name).display().to_string();
+        let ended = lab.shim("--bridge br0 -m 64 -hda").arg(image).then("dhcp").run().succeeds();
+        (ended.qemu().mac(), ended.qemu().lease("bridge0").expect("an address"))
+    };
+    let first = start("disk.img");
+    for round in 1..100 {
+        if round == 50 {
+            fs::rename(image("disk.img"), image("moved.img")).expect("move the image");
+        }
+        let name = match round {
+            ..25 => "disk.img",
+            25..50 => "link.img",
+            _ => "moved.img",
+        };
+        assert_eq!(start(name), first, "start {round}");
+    }
+    fs::copy(image("moved.img"), image("copy.img")).expect("copy the image");
+    assert_ne!(start("copy.img").0, first.0);
+}
+
+#[test]
+fn a_moved_kernel_and_every_spelling_of_a_path_are_the_same_vm() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let folder = lab.dir.path().join("vm");
+    fs::create_dir(&folder).expect("make a folder");
+    fs::write(folder.join("bzImage"), "").expect("make a kernel");
+    let run = |kernel: &str| {
+        let script = format!("cd {} && exec \"$0\" \"$@\"", folder.display());
+        lab.shim("--bridge br0 -kernel").arg(kernel).through_sh(&script).run().succeeds().qemu().mac()
+    };
+    let mac = run("bzImage");
+    let full = folder.join("bzImage").display().to_string();
+    for spelling in ["./bzImage", "../vm/bzImage", &full] {
+        assert_eq!(run(spelling), mac, "{spelling}");
+    }
+    fs::rename(folder.join("bzImage"), folder.join("old")).expect("move the kernel");
+    assert_eq!(run("old"), mac);
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(listed.contains("/vm/old") && !listed.contains("bzImage"), "{listed}");
+    lab.kvm_bridge("mac forget").arg(folder.join("old")).run().succeeds();
+    assert_ne!(run("old"), mac);
+}
+
+#[test]
+fn one_that_is_set_is_kept() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.kvm_bridge("mac set alice 02:00:5E:00:00:01").run().succeeds();
+    assert_eq!(ended.out, "name:alice has 02:00:5e:00:00:01\n");
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), "02:00:5e:00:00:01");
+    lab.kvm_bridge("mac set --nic 1 name:alice 02:00:5e:00:00:02").run().succeeds();
+    lab.kvm_bridge("mac set --slot 1 alice 02:00:5e:00:00:03").run().succeeds();
+    let macs = lab.shim("--bridge br0 --bridge br0 -name alice").run().succeeds().qemu().macs();
+    assert_eq!(macs, ["02:00:5e:00:00:01", "02:00:5e:00:00:02"]);
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    guest.qemu();
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), "02:00:5e:00:00:03");
+    let ended = lab.kvm_bridge("mac set alice 02:00:5e:00:00:09").run().exits_with(125);
+    assert!(ended.err.contains("alice is running"), "{}", ended.err);
+    guest.kill();
+
+    // What one VM has, another can't have, until it is free again.
+    for (line, why) in [
+        ("mac set bob 02:00:5e:00:00:01", "is the address of name:alice"),
+        ("mac set --nic 2 alice 02:00:5e:00:00:01", "another network card of this VM"),
+        ("mac set bob 01:00:5e:00:00:01", "group address"),
+        ("mac set bob nonsense", "no MAC address"),
+    ] {
+        let ended = lab.kvm_bridge(line).run().exits_with(125);
+        assert!(ended.err.contains(why), "{line}: {}", ended.err);
+    }
+    lab.kvm_bridge("mac set alice 02:00:5e:00:00:07").run().succeeds();
+    lab.kvm_bridge("mac set bob 02:00:5e:00:00:01").run().succeeds();
+    assert_eq!(mac_of(&lab, "--bridge br0 -name bob"), "02:00:5e:00:00:01");
+}
+
+#[test]
+fn they_go_to_another_host_and_back() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));
+    let export = lab.kvm_bridge("mac export").run().succeeds().out;
+    let json: Value = serde_json::from_str(&export).expect("it is JSON");
+    assert_eq!(
+        (&json["version"], &json["vms"][1]),
+        (&1.into(), &serde_json::json!({"vm": "name:bob", "slots": [[bob]]}))
+    );
+    let only = lab.kvm_bridge("mac export alice").run().succeeds().out;
+    assert!(only.contains(&alice) && !only.contains(&bob), "{only}");
+    lab.kvm_bridge("mac export nobody").run().exits_with(125);
+    let list = lab.kvm_bridge("mac list --json").run().succeeds().out;
+
+    // The other host is this one with nothing in it.
+    for (text, said) in [(export.as_str(), "imported 2 VMs\n"), (&list, "imported 2 VMs\n"), (&only, "imported 1 VM\n")]
+    {
+        fs::remove_dir_all("/var/lib/kvm-bridge").expect("forget all");
+        let file = lab.new_file("export");
+        fs::write(&file, text).expect("write a file");
+        assert_eq!(lab.kvm_bridge("mac import").arg(&file).run().succeeds().out, said);
+        assert_eq!(
+            lab.kvm_bridge("mac import").stdin(fs::File::open(&file).expect("open it")).run().succeeds().out,
+            "imported 0 VMs\n"
+        );
+        assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), alice);
+    }
+}
+
+#[test]
+fn an_import_that_does_not_fit_changes_nothing() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let alice = mac_of(&lab, "--bridge br0 -name alice");
+    let before = lab.kvm_bridge("mac list").run().succeeds().out;
+    let vm = |vm: &str, mac: &str| serde_json::json!({"vm": vm, "slots": [[mac]]});
+    let (new, one, two) = (vm("name:new", "02:00:00:00:00:09"), "02:00:00:00:00:01", "02:00:00:00:00:02");
+    for (vms, why) in [
+        (vec![new.clone(), vm("name:alice", one)], "name:alice has other addresses here"),
+        (vec![new.clone(), vm("name:bob", &alice)], "is that of name:alice"),
+        (vec![vm("name:bob", one), vm("name:eve", one)], "is that of name:bob"),
+        (vec![vm("bob", two)], "is no key of a VM"),
+        (vec![vm("name:bob", "01:00:00:00:00:02")], "is no address of a card"),
+    ] {
+        let file = lab.new_file("export");
+        fs::write(&file, serde_json::json!({"version": 1, "vms": vms}).to_string()).expect("write a file");
+        let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
+        assert!(ended.err.contains("nothing was imported") && ended.err.contains(why), "{}", ended.err);
+        assert_eq!(lab.kvm_bridge("mac list").run().succeeds().out, before);
+    }
+    for text in ["", "{", "{}", r#"{"version":2,"vms":[]}"#, r#"{"version":1,"vms":[{"vm":"name:x"}]}"#, "[7]"] {
+        let file = lab.new_file("export");
+        fs::write(&file, text).expect("write a file");
+        let ended = lab.kvm_bridge("mac import").arg(&file).run().exits_with(125);
+        assert!(ended.err.contains("is no export of MAC addresses"), "{text}: {}", ended.err);
+    }
+}
+
+#[test]
+fn ten_thousand_vms_cost_a_start_no_more_than_one() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !crate::support::have("strace") {
+        return;
+    }
+    let image = lab.dir.path().join("disk.img");
+    fs::write(&image, "").expect("make an image");
+    // All system calls of the shim itself, up to its becoming QEMU: first starts, and starts again.
+    let calls = |vm: &str| {
+        let trace = lab.new_file("trace");
+        let launcher = format!("strace -qq -o {}", trace.display());
+        lab.shim(&format!("--bridge br0 {vm}")).through(&launcher).run().succeeds();
+        let trace = fs::read_to_string(trace).expect("strace writes a file");
+        let end = trace.lines().skip(1).position(|line| line.starts_with("execve(")).expect("it becomes QEMU");
+        // How an answer of the kernel is cut into reads, and memory, is not a matter of ours.
+        let is_counted =
+            |line: &&str| !["brk(", "mmap(", "munmap(", "mremap(", "recv"].iter().any(|call| line.starts_with(call));
+        trace.lines().take(end + 1).filter(is_counted).count()
+    };
+    let disk = format!("-hda {}", image.display());
+    let with_one = ["-name alice", "-name alice", &disk, &disk].map(calls);
+    let vms: Vec<Value> = (0..10_000)
+        .map(|n: u32| {
+            let [_, _, high, low] = n.to_be_bytes();
+            let mac = format!("02:00:00:00:{high:02x}:{low:02x}");
+            serde_json::json!({"vm": format!("name:vm{n}"), "slots": [[mac]]})
+        })
+        .collect();
+    let file = lab.new_file("export");
+    fs::write(&file, Value::Array(vms).to_string()).expect("write a file");
+    assert_eq!(lab.kvm_bridge("mac import").arg(&file).run().succeeds().out, "imported 10000 VMs\n");
+    let bob = lab.dir.path().join("other.img");
+    fs::write(&bob, "").expect("make an image");
+    let disk = format!("-hda {}", bob.display());
+    let with_many = ["-name bob", "-name bob", &disk, &disk].map(calls);
+    // The first start of all makes the folders as well.
+    assert!(with_many[0] <= with_one[0] && with_many[2] <= with_one[2], "{with_one:?} {with_many:?}");
+    assert_eq!([with_many[1], with_many[3]], [with_one[1], with_one[3]]);
+}

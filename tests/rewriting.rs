@@ -1,7 +1,7 @@
 //! What becomes of the command line.
 
-use crate::support::Lab;
 use crate::support::record::{bytes, key};
+use crate::support::{Lab, have, namespaces};
 
 /// The words that QEMU gets, with the kernel's and the lease's part of them replaced by FD and MAC.
 #[track_caller]
@@ -120,4 +120,179 @@ fn a_probe_of_qemu_starts_no_bridge() {
         assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", ""), "{probe}");
     }
     lab.is_untouched();
+}
+
+// What a machine, a model and speed make of it.
+
+#[test]
+fn several_nics_have_ids_taps_and_addresses_by_their_place() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.add_bridge("br1");
+    let line = "--bridge br0 --bridge br1,model=virtio-net-pci,mac=02:00:00:00:00:01 --bridge br0 -name alice";
+    let mut guest = lab.shim(line).boot();
+    let qemu = guest.qemu().clone();
+    let devices: Vec<String> = qemu.values_of("-device");
+    assert!(devices[0].starts_with("e1000,netdev=bridge0,mac="), "{devices:?}");
+    assert_eq!(devices[1], "virtio-net-pci,netdev=bridge1,mac=02:00:00:00:00:01");
+    assert!(devices[2].starts_with("e1000,netdev=bridge2,mac="), "{devices:?}");
+    let masters: Vec<String> = qemu
+        .values_of("-netdev")
+        .iter()
+        .map(|netdev| {
+            let fd = key(netdev, "fd").expect("a descriptor");
+            let tap = qemu.taps().into_iter().find(|tap| tap.fd.to_string() == fd).expect("a TAP");
+            lab.a_link(&tap.name)["master"].as_str().expect("a port").to_owned()
+        })
+        .collect();
+    assert_eq!(masters, ["br0", "br1", "br0"]);
+    let again = lab.shim(line).run().succeeds().qemu().macs();
+    drop(guest);
+    assert_ne!(again[0], qemu.macs()[0], "a second run at once has addresses of its own");
+    assert_eq!(lab.shim(line).run().succeeds().qemu().macs(), qemu.macs());
+}
+
+#[test]
+fn the_card_fits_the_machine_and_a_word_says_so() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for (machine, model) in [("-M microvm", "virtio-net-device"), ("-machine type=isapc", "ne2k_isa")] {
+        let ended = lab.shim(&format!("{machine} --bridge br0")).run().succeeds();
+        assert!(
+            ended.qemu().value_of("-device").starts_with(&format!("{model},netdev=bridge0,")),
+            "{}",
+            ended.qemu().line()
+        );
+        assert!(ended.err.contains(model), "{}", ended.err);
+    }
+    let ended = lab.shim("-M microvm --bridge br0,model=virtio-net-device").run().succeeds();
+    assert_eq!(ended.err, "");
+    let plan = lab.kvm_bridge("plan -- -M microvm --bridge br0").run().succeeds();
+    assert!(
+        plan.out.contains("virtio-net-device,netdev=bridge0,") && plan.out.contains("# this machine"),
+        "{}",
+        plan.out
+    );
+}
+
+#[test]
+fn many_queues_are_many_descriptors_of_one_tap() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("-smp 3 --bridge br0,model=virtio-net-pci,queues=auto,vhost=off").then("hold").start();
+    let qemu = guest.qemu().clone();
+    let fds = key(&qemu.value_of("-netdev"), "fds").expect("several descriptors");
+    let taps = qemu.taps();
+    assert_eq!(taps.iter().map(|tap| tap.fd.to_string()).collect::<Vec<_>>().join(":"), fds);
+    assert!(taps.len() == 3 && taps.iter().all(|tap| tap.multi_queue && tap.name == taps[0].name), "{taps:?}");
+    assert!(qemu.value_of("-device").ends_with(",mq=on,vectors=8"), "{}", qemu.line());
+    guest.kill();
+    lab.waits_until_gone(&taps[0].name);
+    let ended = lab.shim("--bridge br0,queues=2").run().exits_with(125);
+    assert!(ended.err.contains("the network card e1000 has one queue"), "{}", ended.err);
+}
+
+#[test]
+fn a_persistent_tap_has_as_many_queues_as_it_was_made_for() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for (name, kind) in [("tap-m", " multi_queue"), ("tap-s", "")] {
+        lab.ip(&format!("tuntap add dev {name} mode tap vnet_hdr{kind}"));
+        lab.ip(&format!("link set dev {name} master br0 addrgenmode none up"));
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1").expect("switch IPv6 off");
+    }
+    lab.settle();
+    let with = |tap: &str| lab.shim(&format!("--bridge br0,model=virtio-net-pci,queues=2,ifname={tap}")).run();
+    assert_eq!(with("tap-m").succeeds().qemu().taps().len(), 2);
+    let ended = with("tap-s").exits_with(125);
+    assert!(ended.err.contains("has one queue, not 2") && ended.err.contains("multi_queue"), "{}", ended.err);
+}
+
+/// A /dev with these files besides the devices that programs need.
+fn dev_with(files: &[&str]) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    namespaces::hide("/dev").expect("hide /dev");
+    std::fs::create_dir("/dev/net").expect("make a folder");
+    for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("urandom", 1, 9), ("net/tun", 10, 200)] {
+        let mode = Mode::from_bits_truncate(0o666);
+        mknod(format!("/dev/{name}").as_str(), SFlag::S_IFCHR, mode, makedev(major, minor)).expect("make a device");
+    }
+    // Whatever the umask is.
+    std::fs::set_permissions("/dev/net/tun", std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("let all in");
+    for file in files {
+        std::fs::write(file, "").expect("make a file");
+    }
+}
+
+#[test]
+fn vhost_is_passed_on_where_it_can_be_opened() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    dev_with(&[]);
+    let virtio = |more: &str| lab.shim(&format!("--bridge br0,model=virtio-net-pci{more}")).run();
+    for more in ["", ",vhost=auto", ",vhost=off"] {
+        assert!(!virtio(more).succeeds().qemu().line().contains("vhost"), "{more}");
+    }
+    let ended = virtio(",vhost=on").exits_with(125);
+    assert!(ended.err.contains("cannot open /dev/vhost-net") && ended.err.contains("modprobe"), "{}", ended.err);
+
+    // A file that stands in for the device: what is opened and passed on is all that is seen here.
+    std::fs::write("/dev/vhost-net", "").expect("make a file");
+    for (more, count) in [("", 1), (",vhost=auto", 1), (",vhost=on", 1), (",queues=3", 3), (",vhost=off", 0)] {
+        let ended = virtio(more).succeeds();
+        let qemu = ended.qemu();
+        let netdev = qemu.value_of("-netdev");
+        let named = key(&netdev, if count > 1 { "vhostfds" } else { "vhostfd" }).unwrap_or_default();
+        let is_vhost = |(fd, link): &(i64, String)| (link == "/dev/vhost-net").then(|| fd.to_string());
+        let open: Vec<String> = qemu.fds().iter().filter_map(is_vhost).collect();
+        assert_eq!((open.len(), open.join(":")), (count, named), "{more}: {netdev}");
+        assert_eq!(netdev.contains(",vhost=on,"), count > 0, "{netdev}");
+    }
+    let e1000 = lab.shim("--bridge br0").run().succeeds();
+    assert!(!e1000.qemu().line().contains("vhost"), "{}", e1000.qemu().line());
+    lab.shim("--bridge br0,vhost=on").run().exits_with(125);
+    let device = "-device virtio-net-pci,netdev=lan,mac=02:00:00:00:00:07";
+    let own = lab.shim(&format!("{device} --bridge br0,id=lan")).run().succeeds();
+    assert!(own.qemu().value_of("-netdev").contains("vhostfd="), "{}", own.qemu().line());
+    namespaces::show_again("/dev").expect("show /dev again");
+}
+
+#[test]
+fn who_may_not_open_dev_kvm_is_told_once_how_to_be_let_in() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("setpriv") {
+        return;
+    }
+    dev_with(&["/dev/kvm"]);
+    let kvm = nix::unistd::Gid::from_raw(7);
+    let group = nix::unistd::Group::from_gid(kvm).ok().flatten().expect("a group").name;
+    chown("/dev/kvm", Some(0), Some(kvm.as_raw())).expect("give it to a group");
+    std::fs::set_permissions("/dev/kvm", std::fs::Permissions::from_mode(0o660)).expect("let the group in");
+    std::fs::set_permissions(lab.dir.path(), std::fs::Permissions::from_mode(0o777)).expect("let everybody in");
+    let folder = lab.new_file("bin");
+    std::fs::create_dir(&folder).expect("make a folder");
+    let copy = |from: &str, to: &str| std::fs::copy(from, folder.join(to)).expect("copy a program");
+    copy(env!("CARGO_BIN_EXE_qemu-kvm"), "qemu-kvm");
+    copy(&crate::support::command::fake_qemu().display().to_string(), "fake-qemu");
+    let as_user = |groups: &str, line: &str| {
+        lab.program(folder.join("qemu-kvm"))
+            .words(line)
+            .env("KVM_BRIDGE_QEMU", folder.join("fake-qemu"))
+            .env("XDG_STATE_HOME", lab.new_file("state"))
+            .env("HOME", "/")
+            .through(&format!(
+                "setpriv --reuid=65534 --regid=65534 --inh-caps=+net_admin --ambient-caps=+net_admin {groups}"
+            ))
+            .run()
+            .succeeds()
+    };
+    let outside = "--clear-groups";
+    for line in ["--bridge br0", "-enable-kvm --bridge br0", "-accel kvm --bridge br0", "-M accel=kvm:tcg --bridge br0"]
+    {
+        let ended = as_user(outside, line);
+        assert_eq!(ended.err.matches("/dev/kvm").count(), 1, "{line}: {}", ended.err);
+        assert!(ended.err.contains(&format!("usermod -aG {group} $USER")), "{line}: {}", ended.err);
+        assert!(ended.qemu_ran());
+    }
+    for line in ["-accel tcg --bridge br0", "-M pc,accel=tcg --bridge br0", "-m 64"] {
+        assert_eq!(as_user(outside, line).err, "", "{line}");
+    }
+    assert_eq!(as_user("--groups=7", "--bridge br0").err, "");
+    namespaces::show_again("/dev").expect("show /dev again");
 }

@@ -15,6 +15,7 @@ const ZSH: &str = "completions/_kvm-bridge";
 const FISH: &str = "completions/kvm-bridge.fish";
 const SHIM_PAGE: &str = "man/qemu-kvm-bridge.1";
 const PAGE: &str = "man/kvm-bridge.1";
+const HELPER_PAGE: &str = "man/kvm-bridge-helper.8";
 /// Where distributions put bash-completion.
 const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
 
@@ -197,6 +198,15 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     }
 }
 
+#[test]
+fn the_unit_brings_up_and_takes_down_what_its_name_says() {
+    let unit = read("kvm-bridge@.service");
+    for (key, command) in [("ExecStart", "up"), ("ExecStop", "down")] {
+        assert!(unit.contains(&format!("\n{key}=/usr/local/bin/kvm-bridge {command} %i\n")), "{unit}");
+        assert!(entries().iter().any(|entry| entry.path == format!("kvm-bridge {command}")));
+    }
+}
+
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("read the sources").flatten().map(|entry| entry.path());
     let text =
@@ -221,7 +231,7 @@ fn mandoc_has_no_complaint() {
     if !have("mandoc") {
         return;
     }
-    for name in [SHIM_PAGE, PAGE] {
+    for name in [SHIM_PAGE, PAGE, HELPER_PAGE] {
         let output = Command::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(path(name)).output().expect("mandoc");
         let said = String::from_utf8_lossy(&output.stdout);
         // Which other pages are installed is no matter of ours.
@@ -269,6 +279,13 @@ fn expected() -> Vec<(String, Words)> {
         }),
         ("qemu-kvm --bridge br0,vm=al".to_owned(), words(["br0,vm=alice"])),
         ("kvm-bridge ma".to_owned(), words(["mac"])),
+        ("kvm-bridge status b".to_owned(), words(["br0"])),
+        ("kvm-bridge down ".to_owned(), words(["br0"])),
+        ("kvm-bridge ip name:al".to_owned(), words(["name:alice"])),
+        ("kvm-bridge up br0 --uplink et".to_owned(), words(["eth0"])),
+        ("kvm-bridge up br0 --tap tap0 --user nobo".to_owned(), words(["nobody"])),
+        ("kvm-bridge doctor br0 -- --bridge br0,keep=of".to_owned(), words(["br0,keep=off"])),
+        ("qemu-kvm --bridge br0,announce=".to_owned(), words(["br0,announce=on", "br0,announce=off"])),
         ("kvm-bridge mac for".to_owned(), words(["forget"])),
         ("kvm-bridge mac forget name:a".to_owned(), words(["name:alice"])),
         ("kvm-bridge plan -- --bridge br0,keep=of".to_owned(), words(["br0,keep=off"])),
@@ -277,7 +294,8 @@ fn expected() -> Vec<(String, Words)> {
         if !entry.subcommands.is_empty() {
             expected.push((format!("{} ", entry.path), entry.subcommands));
         }
-        let end_of_options = entry.path.ends_with(" plan").then(|| "--".to_owned());
+        let end_of_options =
+            (entry.path.ends_with(" plan") || entry.path.ends_with(" doctor")).then(|| "--".to_owned());
         expected.push((format!("{} --", entry.path), entry.options.into_iter().chain(end_of_options).collect()));
     }
     expected

@@ -8,15 +8,18 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod command;
+pub mod frames;
 pub mod lab;
 pub mod lan;
 pub mod managers;
 pub mod namespaces;
 pub mod processes;
+pub mod real;
 pub mod record;
 pub mod snapshot;
 pub mod state;
 pub mod stream;
+pub mod user;
 pub mod wait;
 
 pub use lab::Lab;

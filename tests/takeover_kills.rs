@@ -111,7 +111,8 @@ fn each_request_to_the_kernel_may_fail() {
         if ended.status.success() {
             lab.kvm_bridge("recover").run().succeeds();
         }
-        assert!(lab.is_as_before(), "request {nth} failed, and not all was taken back at once: {}", ended.err);
+        let left = lab.network_difference();
+        assert!(left.is_none(), "request {nth} failed, and not all was taken back at once: {}{left:?}", ended.err);
         ended.err.contains("fails")
     });
 }

@@ -5,21 +5,36 @@
 
 mod support;
 
+mod announce;
 mod bad_input;
+mod clients;
 mod concurrency;
+mod doctor;
 mod dry_run;
 mod ends;
 mod finding_qemu;
 mod guests;
+mod helper;
+mod helper_attacked;
+mod install;
+mod ip;
 mod joining;
+mod json;
 mod laboratory;
+mod libvirt;
+mod lives;
 mod macs;
 mod making;
 mod managers;
+mod option_table;
 mod pass_through;
 mod reaper;
 mod rewriting;
 mod shipped;
+mod status;
 mod takeover;
 mod takeover_kills;
+mod takeover_oddities;
 mod tap;
+mod unprivileged;
+mod up_down;

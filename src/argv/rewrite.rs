@@ -9,17 +9,64 @@ use crate::optstr;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-
-/// The device that the guest sees where nothing else is asked for; every Linux since 2.4 has its driver.
-pub const DEFAULT_MODEL: &str = "e1000";
+use std::path::PathBuf;
 
 /// How QEMU gets at the TAP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
-    /// It inherits this descriptor.
-    Fd(RawFd),
+    /// It inherits descriptors.
+    Inherited {
+        /// The TAP's queues.
+        queues: Vec<RawFd>,
+        /// /dev/vhost-net once for each of them, or never.
+        vhost: Vec<RawFd>,
+    },
     /// It opens a persistent TAP by its name, as a person would tell it to.
-    Name(IfName),
+    Named {
+        /// The name.
+        name: IfName,
+        /// How many queues it has.
+        queues: u16,
+        /// Whether the kernel itself moves the frames.
+        vhost: bool,
+    },
+    /// It calls this helper for a TAP on this bridge, likewise.
+    Helper(PathBuf, IfName),
+}
+
+impl Backend {
+    fn queues(&self) -> usize {
+        match self {
+            Self::Inherited { queues, .. } => queues.len(),
+            Self::Named { queues, .. } => usize::from(*queues),
+            Self::Helper(..) => 1,
+        }
+    }
+
+    /// The `-netdev` of this id.
+    fn netdev(&self, id: &str) -> String {
+        match self {
+            Self::Inherited { queues, vhost } => {
+                let list = |fds: &[RawFd]| fds.iter().map(RawFd::to_string).collect::<Vec<_>>().join(":");
+                let many = if queues.len() == 1 { "" } else { "s" };
+                let netdev = format!("tap,id={id},fd{many}={}", list(queues));
+                match vhost.as_slice() {
+                    [] => netdev,
+                    vhost => format!("{netdev},vhost=on,vhostfd{many}={}", list(vhost)),
+                }
+            }
+            Self::Named { name, queues, vhost } => {
+                let name = optstr::escape(name.as_str());
+                let queues = if *queues == 1 { String::new() } else { format!(",queues={queues}") };
+                let vhost = if *vhost { ",vhost=on" } else { "" };
+                format!("tap,id={id},ifname={name},script=no,downscript=no{queues}{vhost}")
+            }
+            Self::Helper(helper, bridge) => {
+                let helper = optstr::escape(&helper.to_string_lossy());
+                format!("bridge,id={id},br={},helper={helper}", optstr::escape(bridge.as_str()))
+            }
+        }
+    }
 }
 
 /// One network card for QEMU.
@@ -35,7 +82,7 @@ pub struct Netdev {
 
 /// The ids of the line's network cards: the user's own, else the first `bridgeN` that no word of the line uses.
 pub fn ids(line: &Line) -> Result<Vec<String>> {
-    let mut used = line.ids.union(&line.devices_on).cloned().collect::<HashSet<_>>();
+    let mut used: HashSet<Vec<u8>> = line.ids.iter().chain(line.devices_on.keys()).cloned().collect();
     for nic in &line.nics {
         if let Some(id) = &nic.id {
             if line.ids.contains(id.as_bytes()) {
@@ -49,28 +96,61 @@ pub fn ids(line: &Line) -> Result<Vec<String>> {
     Ok(line.nics.iter().filter_map(|nic| nic.id.clone().or_else(|| free.next())).collect())
 }
 
-/// The words behind argv\[0\] for QEMU; `netdevs` go where their `--bridge` stood, in the order of their numbers.
-pub fn rewrite(parts: &[Part], netdevs: &[Netdev]) -> Vec<OsString> {
-    let words = parts.iter().flat_map(|part| match part {
-        Part::Word(word) => vec![word.clone()],
-        Part::Nic(number) => netdevs.get(*number).map(words_of).unwrap_or_default(),
-    });
-    words.collect()
+/// The words behind argv\[0\] for QEMU; `netdevs` go where their `--bridge` stood, in the order of their numbers. Where
+/// other devices have addresses of their own, ours are made last, and take what is left.
+pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
+    let mut last = Vec::new();
+    let mut words = Vec::new();
+    for part in &line.parts {
+        let netdev = match part {
+            Part::Word(word) => {
+                words.push(word.clone());
+                continue;
+            }
+            Part::Nic(number) => netdevs.get(*number),
+        };
+        if let Some(netdev) = netdev {
+            words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id).into()]);
+            let device = netdev.device(line.has_json_device).map(|device| ["-device".into(), device.into()]);
+            let place = if line.has_placed_device { &mut last } else { &mut words };
+            place.extend(device.into_iter().flatten());
+        }
+    }
+    words.append(&mut last);
+    words
 }
 
-fn words_of(netdev: &Netdev) -> Vec<OsString> {
-    let id = &netdev.id;
-    let backend = match &netdev.backend {
-        Backend::Fd(fd) => format!("tap,id={id},fd={fd}"),
-        Backend::Name(name) => {
-            format!("tap,id={id},ifname={},script=no,downscript=no", optstr::escape(name.as_str()))
+impl Netdev {
+    /// The value of `-device`, if it is ours.
+    fn device(&self, as_json: bool) -> Option<String> {
+        let (model, mac) = self.device.as_ref()?;
+        let queues = self.backend.queues();
+        // An interrupt for each direction of each queue, one for control and one for changes of the configuration.
+        let vectors = Some(2 * queues + 2).filter(|_| is_virtio_pci(model));
+        let id = &self.id;
+        let (mut text, mut json) = (
+            format!("{model},netdev={id},mac={mac}"),
+            format!("{{\"driver\":\"{model}\",\"netdev\":\"{id}\",\"mac\":\"{mac}\""),
+        );
+        if queues > 1 {
+            text += ",mq=on";
+            json += ",\"mq\":true";
+            if let Some(vectors) = vectors {
+                text += &format!(",vectors={vectors}");
+                json += &format!(",\"vectors\":{vectors}");
+            }
         }
-    };
-    let mut words: Vec<OsString> = vec!["-netdev".into(), backend.into()];
-    if let Some((model, mac)) = &netdev.device {
-        words.extend(["-device".into(), format!("{model},netdev={id},mac={mac}").into()]);
+        Some(if as_json { json + "}" } else { text })
     }
-    words
+}
+
+/// Whether a model is virtio's, by whatever bus: it alone can have several queues and vhost.
+pub fn is_virtio(model: &str) -> bool {
+    model.starts_with("virtio-net")
+}
+
+fn is_virtio_pci(model: &str) -> bool {
+    model == "virtio-net" || model.starts_with("virtio-net-pci")
 }
 
 #[cfg(test)]
@@ -93,6 +173,73 @@ mod tests {
         assert!(line("--bridge br0,id=lan -netdev user,id=lan").is_err());
     }
 
+    #[test]
+    fn devices_are_made_in_the_order_of_the_line_or_behind_those_with_a_place() {
+        for (text, becomes) in [
+            ("--bridge br0 -device a", "-netdev N -device e1000,netdev=bridge0,mac=M -device a"),
+            ("--bridge br0 -device a,addr=2", "-netdev N -device a,addr=2 -device e1000,netdev=bridge0,mac=M"),
+            (
+                r#"--bridge br0 -device {"driver":"a"}"#,
+                r#"-netdev N -device {"driver":"e1000","netdev":"bridge0","mac":"M"} -device {"driver":"a"}"#,
+            ),
+            (
+                r#"--bridge br0 -device {"driver":"a","addr":"0x2"}"#,
+                r#"-netdev N -device {"driver":"a","addr":"0x2"} -device {"driver":"e1000","netdev":"bridge0","mac":"M"}"#,
+            ),
+        ] {
+            let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+            let line = scan(&words, || Ok(Vec::new())).unwrap();
+            let device = Some(("e1000".to_owned(), Mac([2, 0, 0, 0, 0, 1])));
+            let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
+            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, device }]);
+            let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
+            let words = words.join(" ").replace("02:00:00:00:00:01", "M").replace("tap,id=bridge0,fd=7", "N");
+            assert_eq!(words, becomes);
+        }
+    }
+
+    fn netdev(model: &str, queues: Vec<RawFd>, vhost: Vec<RawFd>) -> String {
+        let device = Some((model.to_owned(), Mac([2, 0, 0, 0, 0, 1])));
+        let netdev = Netdev { id: "n".to_owned(), backend: Backend::Inherited { queues, vhost }, device };
+        let json: serde_json::Value = serde_json::from_str(&netdev.device(true).unwrap()).unwrap();
+        let text = netdev.device(false).unwrap();
+        let has = |key: &str, value: &str| text.contains(&format!(",{key}={value}"));
+        assert_eq!(json["mq"] == true, has("mq", "on"));
+        assert!(json["vectors"].is_null() || has("vectors", &json["vectors"].to_string()));
+        format!("-netdev {} -device {text}", netdev.backend.netdev("n"))
+    }
+
+    #[test]
+    fn queues_and_vhost_are_in_both_words() {
+        let mac = "mac=02:00:00:00:00:01";
+        for (model, queues, vhost, words) in [
+            ("e1000", vec![5], vec![], format!("-netdev tap,id=n,fd=5 -device e1000,netdev=n,{mac}")),
+            (
+                "virtio-net-pci",
+                vec![5],
+                vec![9],
+                format!("-netdev tap,id=n,fd=5,vhost=on,vhostfd=9 -device virtio-net-pci,netdev=n,{mac}"),
+            ),
+            (
+                "virtio-net-pci",
+                vec![5, 6, 7],
+                vec![8, 9, 10],
+                format!(
+                    "-netdev tap,id=n,fds=5:6:7,vhost=on,vhostfds=8:9:10 \
+                     -device virtio-net-pci,netdev=n,{mac},mq=on,vectors=8"
+                ),
+            ),
+            (
+                "virtio-net-ccw",
+                vec![5, 6],
+                vec![],
+                format!("-netdev tap,id=n,fds=5:6 -device virtio-net-ccw,netdev=n,{mac},mq=on"),
+            ),
+        ] {
+            assert_eq!(netdev(model, queues, vhost), words);
+        }
+    }
+
     proptest! {
         #[test]
         fn words_that_are_not_ours_come_back_as_they_are(
@@ -101,7 +248,7 @@ mod tests {
             let words: Vec<OsString> = words.into_iter().map(OsString::from_vec).collect();
             prop_assume!(!words.iter().any(|word| super::super::scan::may_be_ours(word)));
             let line = scan(&words, || Ok(Vec::new())).unwrap();
-            prop_assert_eq!(rewrite(&line.parts, &[]), words);
+            prop_assert_eq!(rewrite(&line, &[]), words);
         }
     }
 }

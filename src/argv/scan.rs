@@ -1,13 +1,16 @@
 //! Finds our options among QEMU's.
 #![forbid(unsafe_code)]
 
+use super::readconfig;
 use super::table::{Arity, arity};
+use super::values::Found;
 use crate::error::{Error, Result};
-use crate::optstr;
 use crate::request::Nic;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+
+pub use super::values::Identity;
 
 /// What the command line wants of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +32,6 @@ pub enum Part {
     Nic(usize),
 }
 
-/// A VM's identity, as far as the command line tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// `vm=` or `-name`.
-    Name(Vec<u8>),
-    /// `-uuid`.
-    Uuid(Vec<u8>),
-    /// The first disk image, as it was written.
-    Disk(Vec<u8>),
-    /// The kernel image, as it was written.
-    Kernel(Vec<u8>),
-    /// Nothing on the line tells VMs apart.
-    Unnamed,
-}
-
 /// A command line, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -57,8 +45,40 @@ pub struct Line {
     pub vm: Identity,
     /// Every id that a word of QEMU's gives to something.
     pub ids: HashSet<Vec<u8>>,
-    /// The netdevs that `-device` words of the user's name.
-    pub devices_on: HashSet<Vec<u8>>,
+    /// The netdevs that `-device` words of the user's name, each with that device's driver.
+    pub devices_on: HashMap<Vec<u8>, Vec<u8>>,
+    /// Whether some of these are written as JSON; QEMU makes all those after the others, wherever they stand.
+    pub has_json_device: bool,
+    /// Whether some have an address on their bus, which none that is made before may take.
+    pub has_placed_device: bool,
+    /// The type of the machine, if it is said.
+    pub machine: Option<Vec<u8>>,
+    /// The accelerator, or several between colons, if it is said.
+    pub accel: Option<Vec<u8>>,
+    /// How many CPUs the guest starts with.
+    pub cpus: u32,
+}
+
+/// What a line alone does not tell. A closure with the network cards of the environment is one that knows no more.
+pub trait Outside {
+    /// The values in the environment variable.
+    fn nics(&self) -> Result<Vec<String>>;
+
+    /// Asks QEMU about an option that we do not know. Called only where the answer makes a difference.
+    fn arity(&self, _option: &[u8]) -> Arity {
+        Arity::Unknown
+    }
+
+    /// The text of a file that `-readconfig` names; `None` for what can't be read, or only once.
+    fn config(&self, _path: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+impl<F: Fn() -> Result<Vec<String>>> Outside for F {
+    fn nics(&self) -> Result<Vec<String>> {
+        self()
+    }
 }
 
 /// Whether a word can be one of our options; where none is, nothing else of this module is needed.
@@ -86,7 +106,7 @@ fn option_name(word: &[u8]) -> Option<&[u8]> {
 ///
 /// Where the caller asks QEMU about itself (`-version`, `-device help`, `-machine none` ...) no guest will run: there is
 /// nothing to set up and nothing to be said, and the line has no network cards.
-pub fn scan(words: &[OsString], environment: impl FnOnce() -> Result<Vec<String>>) -> Result<Line> {
+pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
     let mut found = Found::default();
     let mut line = Line {
         parts: Vec::with_capacity(words.len()),
@@ -94,61 +114,79 @@ pub fn scan(words: &[OsString], environment: impl FnOnce() -> Result<Vec<String>
         mode: Mode::Launch,
         vm: Identity::Unnamed,
         ids: HashSet::new(),
-        devices_on: HashSet::new(),
+        devices_on: HashMap::new(),
+        has_json_device: false,
+        has_placed_device: false,
+        machine: None,
+        accel: None,
+        cpus: 1,
     };
     let mut complete = true;
+    // The option before this word, if nobody knows it: the word may be its value.
+    let mut unknown: Option<&[u8]> = None;
     let mut rest = words.iter().peekable();
     while let Some(word) = rest.next() {
-        if let Some((name, value)) = own_option(word.as_bytes()) {
-            match (name, value) {
-                (b"bridge", Some(value)) => line.add_nic(value)?,
-                (b"bridge", None) => match rest.next() {
-                    Some(value) => line.add_nic(value.as_bytes())?,
-                    None => return Err(Error::new("--bridge has no value", "Name a bridge: --bridge br0.")),
-                },
-                (b"bridge-dry-run", None) => line.mode = Mode::DryRun,
-                (b"bridge-help", None) => line.mode = Mode::Help,
-                _ => {
-                    let remedy = "Ours are --bridge, --bridge-dry-run and --bridge-help.";
-                    return Err(Error::new(format!("there is no option {}", word.to_string_lossy()), remedy));
-                }
+        let behind = unknown.take();
+        match own_option(word.as_bytes()) {
+            Some((b"bridge", Some(value))) => line.add_nic(value)?,
+            Some((b"bridge", None)) => match rest.next() {
+                Some(value) => line.add_nic(value.as_bytes())?,
+                None => return Err(Error::new("--bridge has no value", "Name a bridge: --bridge br0.")),
+            },
+            Some((b"bridge-dry-run", None)) => line.mode = Mode::DryRun,
+            Some((b"bridge-help", None)) => line.mode = Mode::Help,
+            // One day QEMU may have an option that begins like ours.
+            Some((name, value)) if value.is_some() || outside.arity(name) == Arity::Unknown => {
+                let remedy = "Ours are --bridge, --bridge-dry-run and --bridge-help.";
+                return Err(Error::new(format!("there is no option {}", word.to_string_lossy()), remedy));
             }
-            continue;
-        }
-        line.parts.push(Part::Word(word.clone()));
-        let Some(name) = option_name(word.as_bytes()) else {
-            found.disk.get_or_insert_with(|| word.as_bytes().to_vec());
-            continue;
-        };
-        let takes = match arity(name) {
-            Arity::Alone => false,
-            Arity::Value => true,
-            // Only a word of ours that follows would make a difference, and it is ours rather than the value of an
-            // option that nobody knows.
-            Arity::Unknown => false,
-        };
-        found.is_probe |= matches!(name, b"h" | b"help" | b"version" | b"audio-help");
-        if takes {
-            match rest.next() {
-                Some(value) => {
-                    found.look(name, value.as_bytes(), &mut line);
-                    line.parts.push(Part::Word(value.clone()));
+            _ => {
+                line.parts.push(Part::Word(word.clone()));
+                let Some(name) = option_name(word.as_bytes()) else {
+                    found.bare(word.as_bytes(), behind);
+                    continue;
+                };
+                let known = match arity(name) {
+                    Arity::Unknown if rest.peek().is_some_and(|next| option_name(next.as_bytes()).is_some()) => {
+                        outside.arity(name)
+                    }
+                    known => known,
+                };
+                match known {
+                    Arity::Alone => found.flag(name, &mut line),
+                    // Of two bare words it does not matter yet, and perhaps never will.
+                    Arity::Unknown => unknown = Some(name),
+                    Arity::Value => match rest.next() {
+                        Some(value) => {
+                            found.look(name, value.as_bytes(), &mut line);
+                            if name == b"readconfig" {
+                                let text = outside.config(value.as_bytes()).unwrap_or_default();
+                                readconfig::parse(&text).iter().for_each(|section| found.look_into(section, &mut line));
+                            }
+                            line.parts.push(Part::Word(value.clone()));
+                        }
+                        None => complete = false,
+                    },
                 }
-                None => complete = false,
             }
         }
     }
     // A word behind an option that lacks its value would become that value; QEMU will refuse this line by itself.
+    line.has_placed_device &= complete;
     if found.is_probe {
         line.nics.clear();
         line.parts.retain(|part| matches!(part, Part::Word(_)));
     } else if complete {
-        for value in environment()? {
+        let more = outside.nics()?;
+        let is_cut = |option: &[u8]| outside.arity(option) == Arity::Value;
+        for value in more.iter().filter(|_| !unknown.is_some_and(is_cut)) {
             line.add_nic(value.as_bytes()).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
     }
     crate::request::check_together(&line.nics)?;
-    line.vm = found.identity(&line.nics);
+    if !line.nics.is_empty() {
+        line.vm = found.identity(&line.nics, &outside);
+    }
     Ok(line)
 }
 
@@ -158,107 +196,6 @@ impl Line {
         self.nics.push(Nic::parse(value)?);
         Ok(())
     }
-}
-
-/// What the values of QEMU's options tell on the way.
-#[derive(Default)]
-struct Found {
-    name: Option<Vec<u8>>,
-    uuid: Option<Vec<u8>>,
-    disk: Option<Vec<u8>>,
-    kernel: Option<Vec<u8>>,
-    cdrom: Option<Vec<u8>>,
-    is_probe: bool,
-}
-
-impl Found {
-    fn look(&mut self, option: &[u8], value: &[u8], line: &mut Line) {
-        let params = Params::of(value);
-        let get = |key: &str| params.get(key);
-        line.ids.extend(get("id"));
-        match option {
-            b"name" => {
-                let name = optstr::get(value, "guest", "guest").filter(|name| !name.is_empty());
-                self.name = name.or(self.name.take());
-            }
-            b"uuid" => self.uuid = Some(value.to_vec()),
-            b"kernel" => self.kernel = Some(value.to_vec()),
-            b"cdrom" => self.cdrom = Some(value.to_vec()),
-            b"hda" | b"hdb" | b"hdc" | b"hdd" | b"sd" | b"mtdblock" => {
-                self.disk.get_or_insert_with(|| value.to_vec());
-            }
-            b"drive" => match (get("if").as_deref(), get("media").as_deref()) {
-                // Firmware is shared by many VMs.
-                (Some(b"pflash"), _) => {}
-                (_, Some(b"cdrom")) => self.cdrom = self.cdrom.take().or(get("file")),
-                _ => self.disk = self.disk.take().or(get("file")).or_else(|| get("file.filename")),
-            },
-            b"blockdev" => {
-                let file = get("filename").or_else(|| get("file.filename"));
-                self.disk = self.disk.take().or(file);
-            }
-            b"device" => line.devices_on.extend(get("netdev")),
-            _ => {}
-        }
-        self.is_probe |= asks_for_help(option, value);
-    }
-
-    /// `vm=`, else `-name`, else `-uuid`, else the first disk image, else the kernel, else a CD.
-    fn identity(self, nics: &[Nic]) -> Identity {
-        let vm = nics.iter().find_map(|nic| nic.vm.clone()).map(String::into_bytes);
-        (vm.or(self.name).map(Identity::Name))
-            .or(self.uuid.map(Identity::Uuid))
-            .or(self.disk.map(Identity::Disk))
-            .or(self.kernel.map(Identity::Kernel))
-            .or(self.cdrom.map(Identity::Disk))
-            .unwrap_or(Identity::Unnamed)
-    }
-}
-
-/// The value of an option, in either of QEMU's two spellings.
-enum Params<'a> {
-    Text(&'a [u8]),
-    Json(serde_json::Value),
-}
-
-impl<'a> Params<'a> {
-    /// qobject_input_visitor_new_str() of QEMU takes a value that begins with a brace for JSON.
-    fn of(value: &'a [u8]) -> Self {
-        match value.first() {
-            Some(b'{') => Self::Json(serde_json::from_slice(value).unwrap_or_default()),
-            _ => Self::Text(value),
-        }
-    }
-
-    fn get(&self, key: &str) -> Option<Vec<u8>> {
-        match self {
-            Self::Text(text) => optstr::get(text, key, ""),
-            Self::Json(json) => {
-                // QEMU takes `{"file.filename": x}` for `{"file": {"filename": x}}`.
-                let nested = || key.split('.').try_fold(json, |json, part| json.get(part));
-                Some(json.get(key).or_else(nested)?.as_str()?.as_bytes().to_vec())
-            }
-        }
-    }
-}
-
-/// Whether QEMU answers a question and ends, or starts without a machine, on this value.
-fn asks_for_help(option: &[u8], value: &[u8]) -> bool {
-    let lists = [
-        "accel", "audio", "audiodev", "boot", "chardev", "cpu", "d", "device", "display", "drive", "machine", "M",
-        "msg", "net", "netdev", "nic", "object", "plugin", "rtc", "smp", "soundhw", "spice", "tpmdev", "trace", "vga",
-        "watchdog",
-    ];
-    if !lists.iter().any(|list| list.as_bytes() == option) {
-        return false;
-    }
-    let is_machine = matches!(option, b"machine" | b"M");
-    optstr::parse(value).iter().any(|param| match (param.key.as_deref(), param.value.as_deref()) {
-        (Some(b"help" | b"?"), None) => true,
-        (Some(b"model" | b"type" | b"driver"), Some(b"help" | b"?")) | (None, Some(b"help" | b"?")) => true,
-        (None | Some(b"type"), Some(b"none")) => is_machine,
-        _ => false,
-    })
 }
 
 #[cfg(test)]
@@ -305,9 +242,9 @@ mod tests {
     #[test]
     fn ids_and_devices_of_the_line_are_known() {
         let line = line(r#"-netdev user,id=a -device e1000,netdev=b,id=c -device {"driver":"e1000","netdev":"d"}"#);
-        let has = |set: &HashSet<Vec<u8>>, id: &str| set.contains(id.as_bytes());
-        assert!(["a", "c"].iter().all(|id| has(&line.ids, id)), "{line:?}");
-        assert!(has(&line.devices_on, "b") && has(&line.devices_on, "d") && !has(&line.devices_on, "a"));
+        assert!(["a", "c"].iter().all(|id| line.ids.contains(id.as_bytes())), "{line:?}");
+        let has = |id: &str| line.devices_on.get(id.as_bytes()).map(Vec::as_slice);
+        assert_eq!(["a", "b", "d"].map(has), [None, Some(&b"e1000"[..]), Some(b"e1000")]);
     }
 
     #[test]
@@ -334,10 +271,83 @@ mod tests {
         }
     }
 
+    /// A QEMU of the future, and the questions that it was asked.
+    struct Future(std::cell::RefCell<Vec<String>>, Vec<String>);
+
+    impl Outside for &Future {
+        fn nics(&self) -> Result<Vec<String>> {
+            Ok(self.1.clone())
+        }
+
+        fn arity(&self, option: &[u8]) -> Arity {
+            self.0.borrow_mut().push(String::from_utf8_lossy(option).into_owned());
+            match option {
+                b"new-value" | b"bridge-value" => Arity::Value,
+                b"new-flag" | b"bridge-flag" => Arity::Alone,
+                _ => Arity::Unknown,
+            }
+        }
+
+        fn config(&self, _path: &[u8]) -> Option<Vec<u8>> {
+            Some(b"[device \"x\"]\ndriver = \"igb\"\nnetdev = \"lan\"\n[name]\nguest = \"n\"\n".to_vec())
+        }
+    }
+
+    #[test]
+    fn an_unknown_option_is_asked_about_where_that_makes_a_difference() {
+        for (text, questions, bridges, vm) in [
+            ("-new-flag --bridge br0 -name n", "new-flag", "br0", "n"),
+            ("-new-value --bridge disk --bridge br0", "new-value", "br0", "disk"),
+            ("-new-value value --bridge br0 -name n", "", "br0", "n"),
+            ("-new-value value --bridge br0 disk", "new-value", "br0", "disk"),
+            ("-new-flag disk --bridge br0 other", "new-flag", "br0", "disk"),
+            ("disk -new-value value --bridge br0", "", "br0", "disk"),
+            ("--bridge br0 disk -new-flag", "", "br0", "disk"),
+            ("-new-value --bridge -m 64 disk", "new-value", "", ""),
+            ("-bridge-flag --bridge br0 disk", "bridge-flag bridge-flag", "br0", "disk"),
+            ("-bridge-value --bridge disk --bridge br0", "bridge-value bridge-value", "br0", "disk"),
+        ] {
+            let future = Future(Default::default(), Vec::new());
+            let line = scan(&words(text), &future).unwrap();
+            let nics: Vec<String> = line.nics.iter().map(|nic| nic.bridge.to_string()).collect();
+            let name = match line.vm {
+                Identity::Name(name) | Identity::Disk(name) => String::from_utf8(name).unwrap(),
+                _ => String::new(),
+            };
+            assert_eq!(
+                (future.0.borrow().join(" ").as_str(), nics.join(" ").as_str(), name.as_str()),
+                (questions, bridges, vm),
+                "{text}"
+            );
+        }
+        assert!(scan(&words("-bridge-unknown --bridge br0"), &Future(Default::default(), Vec::new())).is_err());
+    }
+
+    #[test]
+    fn a_file_of_options_counts_like_the_options() {
+        let line =
+            scan(&words("--bridge br0,id=lan -readconfig file"), &Future(Default::default(), Vec::new())).unwrap();
+        assert_eq!(line.vm, Identity::Name(b"n".to_vec()));
+        assert!(line.ids.contains(&b"x"[..]));
+        assert_eq!(line.devices_on.get(&b"lan"[..]), Some(&b"igb".to_vec()));
+    }
+
+    #[test]
+    fn the_machine_is_known() {
+        let line = line("-M pc -machine type=microvm,accel=tcg -smp 4,maxcpus=8 --bridge br0");
+        assert_eq!((line.machine.as_deref(), line.cpus), (Some(&b"microvm"[..]), 4));
+        assert_eq!(line.accel.as_deref(), Some(&b"tcg"[..]));
+    }
+
     #[test]
     fn nothing_of_the_environment_becomes_the_value_of_a_truncated_option() {
         let environment = || Ok(vec!["br0".to_owned()]);
         assert_eq!(scan(&words("-m 64"), environment).unwrap().nics.len(), 1);
         assert_eq!(scan(&words("-m 64 -append"), environment).unwrap().nics.len(), 0);
+        for (text, nics) in [("-m 64 -new-value", 0), ("-m 64 -new-flag", 1), ("-m 64 -newest", 1)] {
+            let future = Future(Default::default(), vec!["br0".to_owned()]);
+            assert_eq!(scan(&words(text), &future).unwrap().nics.len(), nics, "{text}");
+            assert_eq!(future.0.borrow().len(), 1, "{text}");
+        }
     }
 }

@@ -13,13 +13,13 @@ pub enum Arity {
 }
 
 /// The options without a value: the union of QEMU 5.2, 7.2 and 10.0, none of which changed between them.
-const ALONE: &str = "S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-kvm \
+pub const ALONE: &str = "S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-kvm \
     enable-sync-profile full-screen h help jitdump mem-prealloc no-acpi no-fd-bootchk no-hpet no-quit no-reboot \
     no-shutdown no-user-config nodefaults nographic old-param only-migratable perfmap portrait preconfig s sdl \
     semihosting show-cursor singlestep snapshot usb version win2k-hack xen-attach xen-domid-restrict";
 
 /// The options with a value, of the same versions and of those between them (soundhw).
-const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bt cdrom \
+pub const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bt cdrom \
     chardev chroot compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb fsdev fw_cfg g \
     gdb global hda hdb hdc hdd icount incoming initrd iscsi k kernel loadvm m machine M mem-path mon monitor msg \
     mtdblock name net netdev nic numa object one-insn-per-tb option-rom overcommit parallel pflash pidfile plugin \

@@ -1,17 +1,27 @@
 //! `kvm-bridge mac`.
 
-use crate::error::Result;
-use crate::lease::{Record, Store};
+use crate::error::{Error, Result, reason};
+use crate::lease::{Listed, Record, Store};
 use crate::out;
 use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// The arguments of `kvm-bridge mac`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Mac {
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge mac list
+  kvm-bridge mac forget alice
+Exit status: 0, or 125 where there is no such VM, or a file of one is damaged.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -21,10 +31,36 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give a VM an address to keep
+    Set {
+        /// The VM: its name, or as 'kvm-bridge mac list' calls it
+        vm: String,
+        /// The address, such as 52:54:00:12:34:56
+        mac: String,
+        /// The place of the network card on the command line
+        #[arg(long, default_value_t = 0)]
+        nic: usize,
+        /// 0, or 1 for a second run at the same time, and so on
+        #[arg(long, default_value_t = 0)]
+        slot: usize,
+    },
+    /// Print VMs and their addresses as JSON for 'kvm-bridge mac import'
+    Export {
+        /// The VMs, as 'kvm-bridge mac list' calls them; all if none is named
+        vm: Vec<String>,
+    },
+    /// Take over what 'kvm-bridge mac export' printed, all of it or nothing
+    Import {
+        /// The file; standard input if it is left out, or -
+        file: Option<PathBuf>,
+    },
     /// Forget a VM; its next start makes new addresses
     Forget {
         /// The VM, as 'kvm-bridge mac list' calls it
         vm: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -32,26 +68,91 @@ impl Mac {
     pub(super) fn run(self) -> Result<String> {
         let store = Store::open()?;
         match self.command {
-            Command::List { json: as_json } => {
-                let (records, faults) = store.list()?;
-                let text = if as_json { json(&records) } else { table(&records) };
-                match faults.into_iter().next() {
-                    None => Ok(text),
-                    Some(fault) => {
-                        out::print(&text)?;
-                        Err(fault)
-                    }
-                }
+            Command::List { json: as_json } => print_records(&store, |records| match as_json {
+                true => json(&records.into_iter().map(Listed::from).collect::<Vec<Listed>>()),
+                false => Ok(table(&records)),
+            }),
+            Command::Set { vm, mac, nic, slot } => {
+                let mac = mac.parse::<crate::mac::Mac>()?.check_unicast()?;
+                store.set(&vm, slot, nic, mac).map(|vm| format!("{vm} has {mac}\n"))
             }
-            Command::Forget { vm } => store.forget(&vm).map(|vm| format!("forgot {vm}\n")),
+            Command::Export { vm } => print_records(&store, |records| export(records, &vm)),
+            Command::Import { file } => {
+                let count = store.import(read_export(file.as_deref())?)?;
+                Ok(format!("imported {count} {}\n", if count == 1 { "VM" } else { "VMs" }))
+            }
+            Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
+                true => super::json(&serde_json::json!({ "forgot": vm })),
+                false => format!("forgot {vm}\n"),
+            }),
         }
     }
 }
 
-fn json(records: &[Record]) -> String {
-    let list: Vec<_> =
-        records.iter().map(|record| serde_json::json!({ "vm": record.vm, "slots": record.slots })).collect();
-    format!("{:#}\n", serde_json::Value::Array(list))
+/// What is made of all records. If one can't be read, the others are printed before it is said.
+fn print_records(store: &Store, show: impl FnOnce(Vec<Record>) -> Result<String>) -> Result<String> {
+    let (records, faults) = store.list()?;
+    let text = show(records)?;
+    match faults.into_iter().next() {
+        None => Ok(text),
+        Some(fault) => {
+            out::print(&text)?;
+            Err(fault)
+        }
+    }
+}
+
+/// What is exported, and imported for ever.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Export {
+    version: u32,
+    vms: Vec<Listed>,
+}
+
+const VERSION: u32 = 1;
+
+fn export(records: Vec<Record>, wanted: &[String]) -> Result<String> {
+    let mut vms: Vec<Listed> = records.into_iter().map(Listed::from).collect();
+    let is_called =
+        |vm: &Listed, name: &String| vm.vm == *name || vm.vm.split_once(':').is_some_and(|(_, text)| text == name);
+    if let Some(missing) = wanted.iter().find(|name| !vms.iter().any(|vm| is_called(vm, name))) {
+        let what = format!("no VM called {missing} has a MAC");
+        return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
+    }
+    vms.retain(|vm| wanted.is_empty() || wanted.iter().any(|name| is_called(vm, name)));
+    json(&Export { version: VERSION, vms })
+}
+
+/// Reads what `export` printed, or `list --json`.
+fn read_export(file: Option<&Path>) -> Result<Vec<Listed>> {
+    let file = file.filter(|file| *file != Path::new("-"));
+    let mut text = Vec::new();
+    let (name, read) = match file {
+        Some(file) => (file.display().to_string(), std::fs::read(file).map(|read| text = read)),
+        None => ("standard input".to_owned(), std::io::stdin().read_to_end(&mut text).map(|_| ())),
+    };
+    read.map_err(|error| {
+        Error::new(format!("cannot read {name}: {}", reason(&error)), "Name a file that can be read.")
+    })?;
+    let wrong = |why: String| {
+        Error::new(format!("{name} is no export of MAC addresses: {why}"), "Make one with: kvm-bridge mac export")
+    };
+    if text.trim_ascii_start().starts_with(b"[") {
+        return serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()));
+    }
+    match serde_json::from_slice::<Export>(&text) {
+        Ok(export) if export.version == VERSION => Ok(export.vms),
+        Ok(export) => Err(wrong(format!("its version {} is not ours, {VERSION}", export.version))),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => Ok(text + "\n"),
+        Err(error) => Err(Error::new(format!("cannot write JSON: {error}"), "Please report this.")),
+    }
 }
 
 fn table(records: &[Record]) -> String {

@@ -1,29 +1,50 @@
 //! `kvm-bridge plan`.
 
+use super::json;
 use crate::argv::{Mode, scan};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::{dry_run, launch, shim};
 use clap::Args;
+use serde_json::json;
 use std::ffi::{OsStr, OsString};
 
 /// The arguments of `kvm-bridge plan`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Plan {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// The arguments that qemu-kvm would be given
     #[arg(last = true, value_name = "ARGS")]
     words: Vec<OsString>,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
+Nothing is changed, and no privileges are needed. Exit status: 0 it can be done, 125 it cannot,
+126 or 127 QEMU cannot be executed or found.";
+
 impl Plan {
     pub(super) fn run(self) -> Result<String> {
-        let line = scan(&self.words, shim::nics_of_environment)?;
+        let name = OsStr::new("qemu-kvm");
+        let mut line = scan(&self.words, shim::Caller { name })?;
         if line.nics.is_empty() || line.mode == Mode::Help {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));
         }
         let config = Config::load()?;
-        let qemu = launch::find(OsStr::new("qemu-kvm"), &config)?;
-        dry_run::tell(&line, &config, &qemu)
+        let qemu = launch::find(name, &config)?;
+        let news = shim::settle(&mut line, &config, &qemu)?;
+        let launch = dry_run::launch(&line, &qemu, &config, &news)?;
+        if !self.json {
+            return Ok(launch.text());
+        }
+        let words: Vec<_> = launch.qemu.iter().map(|word| word.to_string_lossy()).collect();
+        Ok(json(
+            &json!({ "notes": launch.notes, "commands": launch.commands, "qemu": words, "example_mac": launch.has_example }),
+        ))
     }
 }

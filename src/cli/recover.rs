@@ -1,16 +1,30 @@
 //! `kvm-bridge recover`.
 
+use super::json;
 use crate::error::{Error, Result};
 use crate::journal::Files;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::out;
 use crate::reaper::{self, Found};
 use crate::sys::process;
 use clap::Args;
+use serde_json::json;
 
 /// The arguments of `kvm-bridge recover`.
 #[derive(Debug, Args)]
-pub(super) struct Recover {}
+#[command(after_help = EXAMPLES)]
+pub(super) struct Recover {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge recover
+It does at once what the reaper of each bridge of ours does in time, and is safe to run at any time.
+Exit status: 0 all is as it should be, 125 something could not be taken back.";
 
 impl Recover {
     /// Looks after every bridge that has a journal, whatever became of the one before.
@@ -20,21 +34,37 @@ impl Recover {
             return Err(Error::new(what, "Run it as root: sudo kvm-bridge recover"));
         }
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let (mut text, mut faults) = (String::new(), Vec::new());
+        let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());
         for files in Files::all()? {
             let bridge = files.bridge();
-            match reaper::look_after(&mut netlink, &files) {
-                Ok(Found::InUse(guests)) => text += &format!("{bridge} is in use: it has {guests} ports of guests\n"),
-                Ok(Found::Kept) => text += &format!("{bridge} is kept, as was asked for\n"),
-                Ok(Found::Undone) => text += &format!("{bridge} was left behind, and is taken back\n"),
-                Ok(Found::Nothing) => {}
-                Err(error) => faults.push(error.of(bridge).to_string()),
-            }
+            let (found, guests, said) = match reaper::look_after(&mut netlink, &files) {
+                Ok(Found::InUse(1)) => ("in-use", 1, format!("{bridge} is in use: by one other link\n")),
+                Ok(Found::InUse(guests)) => {
+                    ("in-use", guests, format!("{bridge} is in use: by {guests} other links\n"))
+                }
+                Ok(Found::Kept) => ("kept", 0, format!("{bridge} is kept, as was asked for\n")),
+                Ok(Found::Undone) => ("undone", 0, format!("{bridge} was left behind, and is taken back\n")),
+                Ok(Found::Nothing) => continue,
+                Err(error) => {
+                    faults.push(error.of(bridge).to_string());
+                    continue;
+                }
+            };
+            all.push(json!({ "bridge": bridge.as_str(), "found": found, "guests": guests }));
+            text += &said;
         }
-        match faults.is_empty() {
-            true if text.is_empty() => Ok("There is nothing to recover.\n".to_owned()),
-            true => Ok(text),
-            false => Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again.")),
+        if self.json {
+            text = json(&json!({ "bridges": all }));
+        } else if text.is_empty() && faults.is_empty() {
+            text = "There is nothing to recover.\n".to_owned();
         }
+        if faults.is_empty() {
+            return Ok(text);
+        }
+        if self.json {
+            out::print(&text)?;
+            text.clear();
+        }
+        Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))
     }
 }

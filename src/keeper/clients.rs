@@ -13,7 +13,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// DHCP clients, by the names of their programs; `busybox udhcpc` is one too.
-const CLIENTS: [&str; 6] = ["dhclient", "dhcpcd", "dhcpcd-bin", "udhcpc", "dhcp6c", "connmand"];
+const CLIENTS: [&str; 11] = [
+    "dhclient",
+    "dhcpcd",
+    "dhcpcd-bin",
+    "udhcpc",
+    "udhcpc6",
+    "dhcp6c",
+    "odhcp6c",
+    "connmand",
+    "pump",
+    "wickedd-dhcp4",
+    "wickedd-dhcp6",
+];
 
 /// A process, so that another one that gets its number is not taken for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -123,10 +123,13 @@ impl Device {
             "nmcli general reload conf".to_owned(),
             format!("nmcli device set {uplink} managed no"),
         ];
-        let renew = self.lease.as_ref().map(|lease| {
-            format!("# a process of ours then renews the lease of {} on {bridge}, from {}", lease.address, lease.server)
-        });
-        [before, renew.into_iter().collect()]
+        [before, Vec::new()]
+    }
+
+    pub(super) fn note(&self, bridge: &IfName) -> Option<String> {
+        self.lease.as_ref().map(|lease| {
+            format!("A process of ours then renews the lease of {} on {bridge}, from {}", lease.address, lease.server)
+        })
     }
 
     pub(super) fn silence(&self, place: &Place) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Addresses and routes as iproute2's commands have them.
 #![forbid(unsafe_code)]
 
-use super::{End, flags, gateway, has_end, local, peer};
+use super::{End, flags, gateway, local, peer};
 use crate::name::IfName;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
@@ -70,32 +70,22 @@ fn lifetime(seconds: u32) -> String {
     if seconds == u32::MAX { "forever".to_owned() } else { seconds.to_string() }
 }
 
-/// Whether a route of the kernel's may be from a router advertisement: IPv6, with an end, in a table of unicast routes.
-pub(super) fn is_from_advertisement(route: &RouteMessage) -> bool {
-    let has_end = route.attributes.iter().any(|attribute| match attribute {
-        RouteAttribute::CacheInfo(info) => has_end(info),
-        _ => false,
-    });
-    route.header.address_family == AddressFamily::Inet6 && route.header.kind == RouteType::Unicast && has_end
-}
-
-/// Whether a route is the one that comes with an address: to its prefix, or to its peer.
-pub(super) fn is_prefix_route(route: &RouteMessage, address: &AddressMessage) -> bool {
+/// Whether a route leads to the whole prefix of an address, or to its peer.
+pub(super) fn is_to_prefix_of(route: &RouteMessage, address: &AddressMessage) -> bool {
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(u128::from(u32::from(*ip)) << 96),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(u128::from(*ip)),
         _ => None,
     });
     let length = u32::from(address.header.prefix_len);
-    let network = |ip: u128, width: u32| ip.checked_shr(width.saturating_sub(length)).unwrap_or_default();
+    // IPv4's 32 bits in front.
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(u32::from(ip)) << 96,
+        IpAddr::V6(ip) => u128::from(ip),
+    };
+    let network = |ip: u128| ip.checked_shr(128 - length).unwrap_or_default();
     let is_in = |ip: Option<IpAddr>| match (ip, destination) {
-        (Some(IpAddr::V6(ip)), Some(IpAddr::V6(destination))) => {
-            network(ip.into(), 128) == network(destination.into(), 128)
-        }
-        (Some(IpAddr::V4(ip)), Some(IpAddr::V4(destination))) => {
-            let bits = |ip: std::net::Ipv4Addr| u128::from(u32::from(ip));
-            network(bits(ip), 32) == network(bits(destination), 32)
-        }
+        (Some(ip), Some(destination)) => network(bits(ip)) == network(destination),
         _ => false,
     };
     u32::from(route.header.destination_prefix_length) == length && (is_in(local(address)) || is_in(peer(address)))
@@ -129,8 +119,15 @@ pub(super) fn priority(route: &RouteMessage) -> u32 {
     priority.unwrap_or_default()
 }
 
-pub(super) fn add_route(route: &RouteMessage, on: End) -> Vec<String> {
-    route_command(route, on, "append")
+/// What tells routes to the same place from others: the kernel keeps those in a row, and the first one counts.
+pub(super) fn place(route: &RouteMessage) -> (u8, String, u32, u8, u32) {
+    let header = &route.header;
+    (header.address_family.into(), destination(route), table(route), header.tos, priority(route))
+}
+
+/// Behind the others to the same place, or before them.
+pub(super) fn add_route(route: &RouteMessage, on: End, is_behind: bool) -> Vec<String> {
+    route_command(route, on, if is_behind { "append" } else { "prepend" })
 }
 
 pub(super) fn delete_route(route: &RouteMessage, on: End) -> Vec<String> {
@@ -194,8 +191,9 @@ fn route_command(route: &RouteMessage, on: End, verb: &str) -> Vec<String> {
     words
 }
 
-/// RT_TABLE_MAIN of linux/rtnetlink.h.
-const RT_TABLE_MAIN: u32 = 254;
+/// Of linux/rtnetlink.h.
+pub(super) const RT_TABLE_MAIN: u32 = 254;
+pub(super) const RT_TABLE_LOCAL: u32 = 255;
 
 fn next_hop(hop: &RouteNextHop, family: AddressFamily, on: End) -> Vec<String> {
     let mut words = vec!["nexthop".to_owned()];

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Those of the gateways that answer on an interface within a time. What has been confirmed lately (NUD_REACHABLE) is
-/// believed, unless it is to be asked `anew`.
+/// believed, unless it is to be asked `anew`. One whose address an admin has set is never asked: it need not answer, and
+/// asking would take the admin's word away.
 pub fn answering(
     netlink: &mut Netlink,
     gateways: &[IpAddr],
@@ -22,9 +23,14 @@ pub fn answering(
 ) -> io::Result<Vec<IpAddr>> {
     let mut news = Netlink::open()?;
     news.subscribe_to_neighbours()?;
-    let mut silent = gateways.to_vec();
+    let mut asked = Vec::new();
     for gateway in gateways {
         let known = netlink.neighbour(question(*gateway, index))?;
+        let is_set = |state| matches!(state, NeighbourState::Permanent | NeighbourState::Noarp);
+        if known.as_ref().is_some_and(|known| is_set(known.header.state)) {
+            continue;
+        }
+        asked.push(*gateway);
         let is_confirmed = known.as_ref().is_some_and(|known| known.header.state == NeighbourState::Reachable);
         if anew || !is_confirmed {
             let flags = NLM_F_CREATE | NLM_F_REPLACE;
@@ -32,6 +38,7 @@ pub fn answering(
             netlink.change(vec![(RouteNetlinkMessage::NewNeighbour(probe), flags, &[])])?;
         }
     }
+    let mut silent = asked.clone();
     let start = Instant::now();
     loop {
         news.drain()?;
@@ -45,7 +52,8 @@ pub fn answering(
         silent = still;
         let left = within.saturating_sub(start.elapsed());
         if silent.is_empty() || left.is_zero() {
-            return Ok(gateways.iter().filter(|gateway| !silent.contains(gateway)).copied().collect());
+            asked.retain(|gateway| !silent.contains(gateway));
+            return Ok(asked);
         }
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(news.as_fd(), PollFlags::POLLIN)], timeout) {

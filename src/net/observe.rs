@@ -75,6 +75,10 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
         host.all = netlink.links().map_err(unreadable)?;
         for link in &mut host.all {
             link.is_wifi = is_wifi(&link.name);
+            if link.is_ethernet && why_no_uplink(link).is_none() {
+                link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
+                link.keeper = keeper(link);
+            }
         }
     }
     Ok(())
@@ -87,7 +91,7 @@ fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result
     let has = |setting: &&str| Some(((*setting).to_owned(), sysctl::read(name.as_str(), setting)?));
     link.settings = SETTINGS.iter().filter_map(has).collect();
     link.is_wifi = is_wifi(name);
-    link.keeper = if link.layer3.is_empty() { None } else { keeper(link) };
+    link.keeper = keeper(link);
     Ok(why_no_uplink(link).is_none())
 }
 

@@ -5,9 +5,12 @@
 //! crate's `execute()` says Ok even if the send failed. Several requests go in one send, through which the kernel works
 //! before a signal can end the process (netlink_rcv_skb in net/netlink/af_netlink.c).
 //!
-//! `read` has the questions.
+//! `read` has the questions, and `detail` those that only people ask.
 
+mod detail;
 mod read;
+
+pub use detail::{BridgeDetail, Detail, FdbEntry, Stats};
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::RouteNetlinkMessage;

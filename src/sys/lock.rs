@@ -79,6 +79,6 @@ pub fn wait_if_there(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Whoever deletes a lock file holds it; who waited for it then holds a file that nobody else will find.
-fn is_current(file: &File) -> io::Result<bool> {
+pub fn is_current(file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.nlink() > 0)
 }

@@ -7,14 +7,40 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
+
+/// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
+pub fn is_kept_from(device: &Path) -> bool {
+    use nix::unistd::AccessFlags;
+    let (flags, with) = (AccessFlags::R_OK | AccessFlags::W_OK, nix::fcntl::AtFlags::AT_EACCESS);
+    nix::unistd::faccessat(nix::fcntl::AT_FDCWD, device, flags, with) == Err(nix::Error::EACCES)
+}
 
 /// Whether this process may change the network of its namespace (capabilities(7)).
 pub fn can_change_network() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
+/// Whether this process may watch interfaces with packet sockets.
+pub fn can_watch() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_RAW))
+}
+
+/// Whether the effective user is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether nothing that this process executes gets more rights than it has (PR_SET_NO_NEW_PRIVS).
+pub fn has_no_new_privs() -> bool {
+    nix::sys::prctl::get_no_new_privs().unwrap_or_default()
 }
 
 /// Lets a descriptor live on through exec, under its number.
@@ -56,10 +82,28 @@ pub fn inherited() -> File {
     File::from(unsafe { OwnedFd::from_raw_fd(INHERITED) })
 }
 
-/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder,
-/// with /dev/null as its three standard files, an empty environment, no signal blocked, and no descriptor of ours but
-/// `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if it has not.
-pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
+/// What a process that stays behind has for its stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    /// /dev/null, as for its other standard files.
+    Null,
+    /// The caller's.
+    Callers,
+}
+
+/// Has /dev/null for stderr from here on: nobody waits for the end of this process.
+pub fn let_go_of_stderr() {
+    if let Ok(null) = open_null() {
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+/// Starts this very program again, called `words`, as nobody's child: in a session of its own, in the root folder, with
+/// /dev/null as its standard files (unless it is to have the caller's stderr), an empty environment, no signal blocked,
+/// and no descriptor of ours but `file`, which it finds as `INHERITED`. Returns when it has been executed, or an error if
+/// it has not.
+pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result<()> {
+    let file = file.as_fd();
     let cannot = |error: nix::Error| {
         let what = format!("cannot start the process that tidies up: {}", error.desc());
         let remedy = match error {
@@ -74,7 +118,7 @@ pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
     // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
     match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
-            let error = match become_detached(&words, file, &null, &child_news) {
+            let error = match become_detached(&words, file, stderr, &null, &child_news) {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -98,7 +142,13 @@ pub fn leave_behind(words: &[&CStr], file: &File) -> Result<()> {
 }
 
 /// The child's part: forks once more and executes. Returns only when something failed.
-fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) -> nix::Result<Infallible> {
+fn become_detached(
+    words: &[CString],
+    file: BorrowedFd,
+    stderr: Stderr,
+    null: &File,
+    news: &OwnedFd,
+) -> nix::Result<Infallible> {
     /// Where the pipe that tells of failure is, until exec closes it.
     const NEWS: RawFd = INHERITED + 1;
     nix::unistd::setsid()?;
@@ -113,7 +163,7 @@ fn become_detached(words: &[CString], file: &File, null: &File, news: &OwnedFd) 
     unsafe {
         let above = |fd: RawFd| nix::Error::result(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, NEWS + 1));
         let (file, null, news) = (above(file.as_raw_fd())?, above(null.as_raw_fd())?, above(news.as_raw_fd())?);
-        for standard in 0..3 {
+        for standard in 0..if stderr == Stderr::Null { 3 } else { 2 } {
             nix::Error::result(libc::dup2(null, standard))?;
         }
         nix::Error::result(libc::dup2(file, INHERITED))?;
@@ -133,10 +183,43 @@ pub fn hear_all_signals() -> nix::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }
 
-/// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass.
+/// The exit status of a program and what it printed; `None` if it can't be run or takes longer than `limit`.
+pub fn output_of(command: &mut Command, limit: Duration) -> Option<(i32, String)> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let end = Instant::now() + limit;
+    let (mut reader, writer) = std::io::pipe().ok()?;
+    let mut child = command.stdout(writer.try_clone().ok()?).stderr(writer).spawn().ok()?;
+    // Its copies of the pipe's end go, so that ours sees when the child's have gone.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut said = Vec::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut chunk = [0; 4096];
+        let read = match poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(1..) => reader.read(&mut chunk),
+            Err(nix::Error::EINTR) => continue,
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(length) => said.extend_from_slice(&chunk[..length]),
+        }
+    }
+    // Not there to be waited for, where the caller ignores SIGCHLD; then what it said has to do.
+    let status = child.wait().map_or(Some(0), |status| status.code())?;
+    Some((status, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass; and a reader that has
+/// gone.
 pub fn ignore_requests_to_end() {
     use nix::sys::signal::{SigHandler, Signal, signal};
-    for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+    for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
         // SAFETY: to ignore it is no function of ours.
         let _ = unsafe { signal(request, SigHandler::SigIgn) };
     }

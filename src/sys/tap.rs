@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The device that TAPs are made with.
-const DEVICE: &str = "/dev/net/tun";
+pub const DEVICE: &str = "/dev/net/tun";
 
 /// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
 mod ioctl {
@@ -28,9 +28,34 @@ pub fn open_device() -> Result<File> {
     })
 }
 
-/// Makes a TAP, or opens a persistent one, and returns its descriptor and name. Without a name the kernel takes the
-/// first free `tapN`. It goes when the last copy of the descriptor is closed, unless it is persistent.
-pub fn open(device: File, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<(OwnedFd, IfName)> {
+/// The device through which the kernel itself moves frames between a TAP and a virtio card.
+pub const VHOST: &str = "/dev/vhost-net";
+
+/// Opens /dev/vhost-net, for one queue.
+pub fn open_vhost() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(VHOST)
+}
+
+/// Makes a TAP, or opens a persistent one, and returns its descriptors, one for each device, and its name. Without a name
+/// the kernel takes the first free `tapN`. It goes when the last copy of the descriptors is closed, unless it is
+/// persistent.
+pub fn open(devices: Vec<File>, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<(Vec<OwnedFd>, IfName)> {
+    let (mut queues, mut chosen) = (Vec::new(), name.cloned());
+    for device in devices {
+        chosen = Some(open_queue(&device, chosen.as_ref(), is_multi_queue)?);
+        queues.push(device.into());
+    }
+    chosen.map(|chosen| (queues, chosen)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+/// The same with one queue.
+pub fn open_one(device: File, name: Option<&IfName>) -> io::Result<(OwnedFd, IfName)> {
+    let chosen = open_queue(&device, name, false)?;
+    Ok((device.into(), chosen))
+}
+
+/// Makes one queue of a device, and tells the TAP's name.
+fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<IfName> {
     let mut features = 0;
     // SAFETY: the kernel writes one unsigned int.
     unsafe { ioctl::tun_get_features(device.as_raw_fd(), &mut features) }?;
@@ -49,8 +74,7 @@ pub fn open(device: File, name: Option<&IfName>, is_multi_queue: bool) -> io::Re
     // SAFETY: the kernel reads the ifreq and writes the name that it chose into it.
     unsafe { ioctl::tun_set_iff(device.as_raw_fd(), &raw mut request) }?;
     let chosen: Vec<u8> = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
-    let chosen = IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData)?;
-    Ok((device.into(), chosen))
+    IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. A process of

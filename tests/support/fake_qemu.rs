@@ -7,6 +7,8 @@
 //! - `hold` stays until a signal ends it, `hold:MS` for that long; neither for ever;
 //! - `daemonize` goes on in a child, while the first process exits 0, as QEMU's own `-daemonize`;
 //! - `arp:IP` asks for that address through every TAP it was given, as a guest's NIC would, and notes who answered;
+//! - `send:HEX` sends that frame four times a second for a quarter of a minute;
+//! - `dhcp` asks for an address through every TAP it was given, and notes the one that is acknowledged;
 //! - `answer:IP` is a guest that has this address: it answers such questions until a signal ends it.
 //!
 //! It has a C `main`, because the one of Rust's runtime would ignore SIGPIPE and open descriptors 0 to 2 again before
@@ -49,6 +51,10 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             record["answers"] = nics(&argv).iter().map(|nic| (nic.id.clone(), json!(nic.ask_for(wanted)))).collect();
             continue;
         }
+        if verb == "dhcp" {
+            record["leases"] = nics(&argv).iter().map(|nic| (nic.id.clone(), json!(nic.lease()))).collect();
+            continue;
+        }
         if !written {
             write(&record, "");
             written = true;
@@ -58,6 +64,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             "hold" if object.is_empty() => sleep(FOR_EVER),
             "hold" => sleep(Duration::from_millis(object.parse().expect("hold: takes milliseconds"))),
             "daemonize" => daemonize(),
+            "send" => send(&nics(&argv), object),
             "answer" => answer(&nics(&argv), object.parse().expect("answer: takes an IPv4 address")),
             _ => panic!("FAKE_QEMU_THEN has an unknown word: {deed}"),
         }
@@ -198,6 +205,44 @@ impl Nic {
         None
     }
 
+    /// Discover, offer, request, acknowledgement (RFC 2131); None when nobody answers for six seconds.
+    fn lease(&self) -> Option<String> {
+        let (discover, request) = (1, 3);
+        for _ in 0..30 {
+            let Some(offer) = self.dhcp(&[53, 1, discover]) else { continue };
+            // The server's identifier is the option behind the message's type, as servers have it.
+            let server = offer.options.windows(6).find(|option| option[..2] == [54, 4])?[2..].to_vec();
+            let wanted = [&[53, 1, request, 50, 4], &offer.address[..], &[54, 4], &server].concat();
+            if let Some(ack) = self.dhcp(&wanted).filter(|ack| ack.options.starts_with(&[53, 1, 5])) {
+                return Some(Ipv4Addr::from(ack.address).to_string());
+            }
+        }
+        None
+    }
+
+    /// Sends a message with these options, and waits a fifth of a second for the answer.
+    fn dhcp(&self, options: &[u8]) -> Option<Answer> {
+        let transaction = &self.mac[2..];
+        let fixed = [&[1, 1, 6, 0], transaction, &[0, 0, 0x80, 0], &[0; 16], &self.mac, &[0; 10 + 192]].concat();
+        let message = [&fixed[..], &[99, 130, 83, 99], options, &[255], &[0; 32]].concat();
+        let length = |more: usize| ((message.len() + more) as u16).to_be_bytes();
+        let udp = [&[0, 68, 0, 67], &length(8)[..], &[0, 0], &message].concat();
+        let mut ip =
+            [&[0x45, 0], &length(28)[..], &[0, 0, 0, 0, 64, 17, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255]].concat();
+        let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        self.send(&[&[0xff; 6], &self.mac[..], &[8, 0], &ip, &udp].concat());
+        let until = Instant::now() + Duration::from_millis(200);
+        while let Some(frame) = self.receive(until) {
+            let message = frame.get(42..).unwrap_or_default();
+            if frame[34..38] == [0, 67, 0, 68] && message.len() > 240 && message[4..8] == *transaction {
+                return Some(Answer { address: message[16..20].try_into().ok()?, options: message[240..].to_vec() });
+            }
+        }
+        None
+    }
+
     fn arp(&self, operation: u8, sender: Ipv4Addr, target_mac: [u8; 6], target: Ipv4Addr) -> Vec<u8> {
         let to = if operation == 1 { [0xff; 6] } else { target_mac };
         let kind = [8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
@@ -227,6 +272,22 @@ impl Nic {
             }
         }
     }
+}
+
+/// Sends a frame, in hexadecimal, from each card four times a second for a quarter of a minute.
+fn send(nics: &[Nic], frame: &str) {
+    let byte = |at: usize| u8::from_str_radix(&frame[at..at + 2], 16).expect("send: takes hexadecimal");
+    let frame: Vec<u8> = (0..frame.len()).step_by(2).map(byte).collect();
+    for _ in 0..60 {
+        nics.iter().for_each(|nic| nic.send(&frame));
+        sleep(Duration::from_millis(250));
+    }
+}
+
+/// What a DHCP server said.
+struct Answer {
+    address: [u8; 4],
+    options: Vec<u8>,
 }
 
 fn answer(nics: &[Nic], own: Ipv4Addr) {

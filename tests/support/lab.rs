@@ -97,7 +97,7 @@ impl Lab {
             "route add local 10.5.0.0/24 dev eth0 proto static",
             "route add 10.4.0.0/16 via inet6 fe80::1 dev eth0",
             "-6 route add default via fd77::1 dev eth0 metric 1024 pref high",
-            "-6 route add fd99::/64 via fd77::1 dev eth0 expires 600",
+            "-6 route add fd99::/64 via fd77::1 dev eth0 expires 6000",
             "-6 route add fd98::/64 dev eth0 metric 5 advmss 1200",
             "-6 route add fd97::/64 nexthop via fd77::1 dev eth0 nexthop via fd77::9 dev eth0 weight 2",
             "-6 route add fd96::/64 via fe80::1 dev eth0 table 77",
@@ -302,6 +302,11 @@ impl Lab {
         self.remains().is_none()
     }
 
+    /// What differs of the network alone: a process that has nothing left to do takes a moment to end.
+    pub fn network_difference(&self) -> Option<String> {
+        self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now()))
+    }
+
     /// Waits until all but a guest that still runs is as it was.
     #[track_caller]
     pub fn becomes_as_before_but_for(&self, guest: &Running) {
@@ -333,7 +338,7 @@ impl Lab {
     fn remains(&self) -> Option<String> {
         let mut remains = self.remains_of(&[]);
         if remains.is_empty() {
-            remains.extend(self.baseline.borrow().as_ref().and_then(|before| before.difference(&State::now())));
+            remains.extend(self.network_difference());
         }
         (!remains.is_empty()).then(|| remains.concat())
     }

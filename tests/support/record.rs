@@ -108,6 +108,11 @@ impl Record {
         taps[0].clone()
     }
 
+    /// The address that a DHCP server gave through the netdev of this id, for `dhcp`.
+    pub fn lease(&self, netdev: &str) -> Option<String> {
+        self.json["leases"][netdev].as_str().map(str::to_owned)
+    }
+
     /// Who answered the ARP question that `arp:IP` sent through the netdev of this id.
     pub fn answer(&self, netdev: &str) -> Option<String> {
         self.json["answers"][netdev].as_str().map(str::to_owned)

@@ -15,6 +15,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 impl Netlink {
@@ -49,7 +50,12 @@ impl Netlink {
         self.dump_links(message, |link| link.controller == Some(bridge))
     }
 
-    /// All links. Never on the launch path: there may be thousands.
+    /// The links that stand on this one, as VLANs and macvlans do. Never on the launch path, nor is `links`.
+    pub fn stacked_on(&mut self, index: u32) -> io::Result<Vec<Link>> {
+        self.dump_links(LinkMessage::default(), |link| link.lower == Some(index))
+    }
+
+    /// All links: there may be thousands.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
         self.dump_links(LinkMessage::default(), |_| true)
     }
@@ -73,6 +79,9 @@ impl Netlink {
         const RTA_OIF: u16 = 4;
         const RTA_MULTIPATH: u16 = 9;
         let mut found = Layer3::default();
+        // IPv4 tells routes to the same place in their order: the numbers of those here, by place, and of those that
+        // others follow.
+        let (mut here, mut followed) = (HashMap::<Vec<u8>, Vec<usize>>::new(), HashSet::new());
         let mut failure = Ok(());
         self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
             if u32_at(answer.body, 4) == Some(index) {
@@ -83,8 +92,16 @@ impl Netlink {
             self.dump_routes(family, |body| {
                 let attributes = body.get(12..).unwrap_or_default();
                 let oif = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
+                let place = || (family == AddressFamily::Inet).then(|| place(body));
+                let number = found.routes.len();
+                let mut is_here = false;
                 if oif == Some(index) || attribute(attributes, RTA_MULTIPATH).is_some() {
-                    keep(RouteMessage::parse(body), &mut failure, |route| found.add_route(route, index));
+                    keep(RouteMessage::parse(body), &mut failure, |route| is_here = found.add_route(route, index));
+                }
+                match place() {
+                    Some(place) if is_here => here.entry(place).or_default().push(number),
+                    Some(place) => followed.extend(here.get(&place).into_iter().flatten()),
+                    None => {}
                 }
             })?;
             for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
@@ -100,7 +117,7 @@ impl Netlink {
                 })?;
             }
         }
-        found.complete();
+        found.complete(&followed);
         failure.map(|()| found)
     }
 
@@ -166,8 +183,20 @@ impl Netlink {
     }
 }
 
+/// What tells IPv4 routes to the same place from others, as bytes: prefix and TOS (struct rtmsg), table, destination and
+/// metric.
+fn place(body: &[u8]) -> Vec<u8> {
+    const RTA_DST: u16 = 1;
+    const RTA_PRIORITY: u16 = 6;
+    const RTA_TABLE: u16 = 15;
+    let attributes = body.get(12..).unwrap_or_default();
+    let values = [RTA_TABLE, RTA_DST, RTA_PRIORITY].map(|kind| attribute(attributes, kind).unwrap_or(&[0; 4]));
+    let header = [body.get(1), body.get(3)].map(|byte| byte.copied().unwrap_or_default());
+    [header.as_slice(), values[0], values[1], values[2]].concat()
+}
+
 /// Text up to the final NUL.
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\0").unwrap_or(bytes)).into_owned()
 }
 
@@ -175,7 +204,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(bytes).map_while(Result::ok)
 }
 
-fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|found| found.kind() == kind).map(value_of)
 }
 
@@ -187,7 +216,7 @@ fn value_of<'a>(attribute: NlaBuffer<&'a [u8]>) -> &'a [u8] {
 }
 
 /// A struct ifinfomsg and its attributes (linux/if_link.h).
-fn parse_link(body: &[u8]) -> Option<Link> {
+pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
     const ARPHRD_ETHER: u16 = 1;
     let flags = u32_at(body, 8)?;
     let mut link = Link {
@@ -202,6 +231,7 @@ fn parse_link(body: &[u8]) -> Option<Link> {
             libc::IFLA_IFNAME => link.name = IfName::seen(text(value)),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_LINK => link.lower = u32_at(value, 0),
             libc::IFLA_MASTER => link.controller = u32_at(value, 0),
             libc::IFLA_IFALIAS => link.alias = Some(text(value)),
             libc::IFLA_LINKINFO => link.kind = parse_kind(value),
@@ -231,7 +261,7 @@ fn parse_kind(info: &[u8]) -> Kind {
 }
 
 /// Asks again while others make changes in the midst of an answer (`ResourceBusy`).
-fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..50 {
         match ask() {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}

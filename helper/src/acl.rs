@@ -1,0 +1,254 @@
+//! The access rules: who may put a TAP on which bridge.
+//!
+//! Two files are read, and those that they include. `/etc/qemu/bridge.conf` has QEMU's own grammar and means what it means
+//! to QEMU's helper, or less: where that one is lenient by accident, this one refuses. `/etc/kvm-bridge/bridge.conf` may
+//! say more: `user`, `group` and `max`. In both the order does not matter, what no rule allows is denied, and one `deny`
+//! outweighs every `allow`.
+//!
+//! A rule that cannot be understood refuses everybody, with its line: it may have been meant to deny. Pure: the files come
+//! from whoever calls, who reads them with the rights of the person that the answer is for.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+mod line;
+
+pub(crate) use line::MAX_NAME;
+pub use line::Who;
+use line::{Bridge, Grammar, Line};
+
+/// QEMU's file.
+pub const QEMU: &str = "/etc/qemu/bridge.conf";
+/// Our own, read in addition.
+pub const OURS: &str = "/etc/kvm-bridge/bridge.conf";
+/// Files that include files that include files: more than anybody has.
+const MAX_DEPTH: usize = 8;
+/// How many files, however they include each other.
+const MAX_FILES: usize = 100;
+
+/// What became of a file that was to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum File {
+    /// All of it.
+    Text(Vec<u8>),
+    /// There is none of this name.
+    Missing,
+    /// It is not for the person that asks. An included one is passed over: that is how QEMU's users give rules to groups.
+    Unreadable,
+    /// It can't be taken for rules, and why.
+    Unfit(String),
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: Rc<PathBuf>,
+    /// The line's number, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}, line {}", show(self.file.as_os_str().as_bytes()), self.line)
+    }
+}
+
+/// Bytes for a terminal, which none of them is to command.
+pub fn show(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// Why the rules can't be gone by, as the end of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+impl Fault {
+    fn at(place: &Place, why: impl fmt::Display) -> Self {
+        Self(format!("{place}: {why}"))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    allows: bool,
+    bridge: Bridge,
+    who: Who,
+    max: Option<u32>,
+    place: Place,
+}
+
+/// All rules.
+#[derive(Debug, Clone, Default)]
+pub struct Acl {
+    rules: Vec<Rule>,
+    /// Those of the two files that there are.
+    pub files: Vec<PathBuf>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user's number.
+    pub uid: u32,
+    /// The numbers of all groups.
+    pub gids: Vec<u32>,
+}
+
+/// What the rules say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes, and how many TAPs at once, and where that is said.
+    Allowed(Option<(u32, Place)>),
+    /// No, by this line.
+    Denied(Place),
+    /// Nobody said yes.
+    NoRule,
+}
+
+/// The numbers of users and groups by their names.
+pub trait Names {
+    /// The user's number.
+    fn uid(&self, name: &[u8]) -> Option<u32>;
+    /// The group's.
+    fn gid(&self, name: &[u8]) -> Option<u32>;
+}
+
+impl Acl {
+    /// Reads both files, and what they include, by means of `read`.
+    pub fn read(mut read: impl FnMut(&Path) -> File) -> Result<Self, Fault> {
+        let mut acl = Self::default();
+        let mut count = 0;
+        for (path, grammar) in [(QEMU, Grammar::Qemu), (OURS, Grammar::Ours)] {
+            match read(Path::new(path)) {
+                File::Text(text) => {
+                    acl.files.push(path.into());
+                    acl.add(Path::new(path), &text, grammar, &mut read, 1, &mut count)?;
+                }
+                File::Missing => {}
+                // It may deny what the other one allows.
+                File::Unreadable => return Err(Fault(format!("you may not read {path}"))),
+                File::Unfit(why) => return Err(Fault(format!("{path} {why}"))),
+            }
+        }
+        Ok(acl)
+    }
+
+    fn add(
+        &mut self,
+        path: &Path,
+        text: &[u8],
+        grammar: Grammar,
+        read: &mut dyn FnMut(&Path) -> File,
+        depth: usize,
+        count: &mut usize,
+    ) -> Result<(), Fault> {
+        let file = Rc::new(path.to_owned());
+        for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let place = Place { file: file.clone(), line: number + 1 };
+            match Line::parse(line, grammar).map_err(|why| Fault::at(&place, why))? {
+                Line::Nothing => {}
+                Line::Rule { allows, bridge, who, max } => {
+                    self.rules.push(Rule { allows, bridge, who, max, place });
+                }
+                Line::Include(path) => {
+                    let path = Path::new(OsStr::from_bytes(path));
+                    *count += 1;
+                    if depth >= MAX_DEPTH || *count > MAX_FILES {
+                        let why = format!("files include each other more than {MAX_DEPTH} deep, or {MAX_FILES} in all");
+                        return Err(Fault::at(&place, why));
+                    }
+                    match read(path) {
+                        File::Text(text) => self.add(path, &text, grammar, read, depth + 1, count)?,
+                        File::Missing | File::Unreadable => {}
+                        File::Unfit(why) => {
+                            return Err(Fault::at(&place, format!("{} {why}", show(path.as_os_str().as_bytes()))));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `caller` may put a TAP on `bridge`.
+    pub fn judge(&self, bridge: &[u8], caller: &Caller, names: &dyn Names) -> Result<Verdict, Fault> {
+        let mut best: Option<(u8, Option<(u32, &Place)>)> = None;
+        for rule in self.rules.iter().filter(|rule| rule.bridge.is(bridge)) {
+            let Some(closeness) = closeness(rule, caller, names)? else { continue };
+            if !rule.allows {
+                return Ok(Verdict::Denied(rule.place.clone()));
+            }
+            let own = (closeness, rule.max.map(|max| (max, &rule.place)));
+            best = Some(best.map_or(own, |best| closer(best, own)));
+        }
+        Ok(match best {
+            Some((_, max)) => Verdict::Allowed(max.map(|(max, place)| (max, place.clone()))),
+            None => Verdict::NoRule,
+        })
+    }
+}
+
+/// The `max` that holds is that of the rule that names the caller most closely; of several, the lowest.
+fn closer<'a>(
+    one: (u8, Option<(u32, &'a Place)>),
+    other: (u8, Option<(u32, &'a Place)>),
+) -> (u8, Option<(u32, &'a Place)>) {
+    let max = |rule: &(u8, Option<(u32, &Place)>)| rule.1.map_or(u32::MAX, |(max, _)| max);
+    if other.0 > one.0 || (other.0 == one.0 && max(&other) < max(&one)) { other } else { one }
+}
+
+/// How closely a rule names the caller; `None` if it is not for them.
+fn closeness(rule: &Rule, caller: &Caller, names: &dyn Names) -> Result<Option<u8>, Fault> {
+    let (is_caller, closeness, what, name) = match &rule.who {
+        Who::Anybody => return Ok(Some(0)),
+        Who::User(name) => (number(name).or_else(|| names.uid(name)).map(|uid| uid == caller.uid), 2, "user", name),
+        Who::Group(name) => {
+            (number(name).or_else(|| names.gid(name)).map(|gid| caller.gids.contains(&gid)), 1, "group", name)
+        }
+    };
+    match is_caller {
+        Some(is_caller) => Ok(is_caller.then_some(closeness)),
+        None if rule.allows => Ok(None),
+        // It may be the caller, known by a directory service that a privileged program does not ask.
+        None => {
+            let why = format!("there is no {what} {} in /etc/passwd or /etc/group; write the number", show(name));
+            Err(Fault::at(&rule.place, why))
+        }
+    }
+}
+
+fn number(name: &[u8]) -> Option<u32> {
+    let is_number = !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(name).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// The number of a name in the text of /etc/passwd (passwd(5)) or /etc/group (group(5)), which agree this far.
+pub fn id_of(text: &[u8], name: &[u8]) -> Option<u32> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let is_it = fields.next()? == name && !name.is_empty();
+        if is_it { number(fields.nth(1)?) } else { None }
+    })
+}
+
+/// The name of a number there.
+pub fn name_of(text: &[u8], id: u32) -> Option<&[u8]> {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    lines.find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (number(fields.nth(1)?)? == id).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! One line of rules, in QEMU's grammar or in ours.
+//!
+//! QEMU's is that of `parse_acl_file` in its qemu-bridge-helper.c, and whatever that one takes for something else than its
+//! writer meant is refused or allows nothing: a line longer than its buffer, which it reads as two; a NUL, at which it
+//! stops; a relative include, which follows the caller's folder; words behind a name, which it takes for a part of it.
+#![forbid(unsafe_code)]
+
+/// IFNAMSIZ less the final NUL: the longest name of an interface.
+pub(crate) const MAX_NAME: usize = 15;
+/// QEMU's buffer holds so many bytes and a NUL.
+const MAX_LINE: usize = 4095;
+
+/// Whose grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grammar {
+    Qemu,
+    Ours,
+}
+
+/// Which bridges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Bridge {
+    All,
+    Named(Vec<u8>),
+    /// What no bridge is called.
+    None,
+}
+
+impl Bridge {
+    pub(super) fn is(&self, name: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(own) => own == name,
+            Self::None => false,
+        }
+    }
+
+    fn named(name: &[u8]) -> Self {
+        if name == b"all" { Self::All } else { Self::Named(name.to_vec()) }
+    }
+}
+
+/// Whom a rule is for: names, or numbers in digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody.
+    Anybody,
+    /// One user.
+    User(Vec<u8>),
+    /// Whoever is in the group.
+    Group(Vec<u8>),
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    Nothing,
+    Rule { allows: bool, bridge: Bridge, who: Who, max: Option<u32> },
+    Include(&'a [u8]),
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line, with the newline if it has one.
+    pub(super) fn parse(line: &'a [u8], grammar: Grammar) -> Result<Self, String> {
+        if line.len() > MAX_LINE {
+            return Err(format!("the line has more than {MAX_LINE} bytes"));
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start();
+        if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            return Err("there is a control character in the line".into());
+        }
+        if line.is_empty() || line.starts_with(b"#") {
+            return Ok(Self::Nothing);
+        }
+        match grammar {
+            Grammar::Qemu => Self::of_qemu(line),
+            Grammar::Ours => Self::ours(line),
+        }
+    }
+
+    /// As QEMU has it, the first word ends at the first blank or, if there is none, at the first tab; the rest is one word.
+    fn of_qemu(line: &'a [u8]) -> Result<Self, String> {
+        let end = line.iter().position(|byte| *byte == b' ').or_else(|| line.iter().position(|byte| *byte == b'\t'));
+        let (command, argument) = line.split_at(end.ok_or("the line has one word only")?);
+        let argument = argument.trim_ascii();
+        let first = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        let rule = |allows, bridge| Self::Rule { allows, bridge, who: Who::Anybody, max: None };
+        match command {
+            // QEMU takes all behind the first word for the name.
+            b"allow" | b"deny" if argument.len() > MAX_NAME => Err(format!("'{}' is no name", super::show(argument))),
+            // With the words that follow there is no such bridge.
+            b"allow" if argument != first => Ok(rule(true, Bridge::None)),
+            b"allow" => Ok(rule(true, Bridge::named(argument))),
+            // What was meant to deny denies.
+            b"deny" => Ok(rule(false, Bridge::named(first))),
+            b"include" => absolute(argument).map(Self::Include),
+            _ => Err("a line begins with allow, deny or include".into()),
+        }
+    }
+
+    /// Words with blanks between them; one that begins with `#` and all behind it are for people.
+    fn ours(line: &'a [u8]) -> Result<Self, String> {
+        let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let mut words = words.take_while(|word| !word.starts_with(b"#"));
+        let allows = match words.next() {
+            Some(b"allow") => true,
+            Some(b"deny") => false,
+            Some(b"include") => {
+                let path = absolute(words.next().unwrap_or_default())?;
+                return if words.next().is_none() { Ok(Self::Include(path)) } else { Err(TOO_MANY.into()) };
+            }
+            _ => return Err("a line begins with allow, deny or include".into()),
+        };
+        let name = words.next().ok_or("the bridge's name is missing")?;
+        if name.len() > MAX_NAME {
+            return Err(format!("no bridge has a name of more than {MAX_NAME} bytes"));
+        }
+        let (mut who, mut max) = (Who::Anybody, None);
+        while let Some(key) = words.next() {
+            let mut value = || words.next().ok_or("there is nothing behind the last word");
+            match key {
+                b"user" if who == Who::Anybody => who = Who::User(value()?.to_vec()),
+                b"group" if who == Who::Anybody => who = Who::Group(value()?.to_vec()),
+                b"max" if max.is_none() && allows => {
+                    max = Some(super::number(value()?).ok_or("max is followed by a number")?);
+                }
+                _ => return Err(TOO_MANY.into()),
+            }
+        }
+        Ok(Self::Rule { allows, bridge: Bridge::named(name), who, max })
+    }
+}
+
+const TOO_MANY: &str = "behind the name come user NAME or group NAME and, for allow, max NUMBER, each once";
+
+fn absolute(path: &[u8]) -> Result<&[u8], String> {
+    if path.starts_with(b"/") { Ok(path) } else { Err("include takes a path that begins with /".into()) }
+}

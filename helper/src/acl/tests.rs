@@ -1,0 +1,274 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Alice is 1000 and in kvm, bob is 1001.
+struct Names_;
+
+impl Names for Names_ {
+    fn uid(&self, name: &[u8]) -> Option<u32> {
+        id_of(b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n", name)
+    }
+
+    fn gid(&self, name: &[u8]) -> Option<u32> {
+        id_of(b"kvm:x:104:alice\nalice:x:1000:\n", name)
+    }
+}
+
+fn alice() -> Caller {
+    Caller { uid: 1000, gids: vec![1000, 104] }
+}
+
+fn bob() -> Caller {
+    Caller { uid: 1001, gids: vec![1001] }
+}
+
+fn acl_of(files: &[(&str, &str)]) -> Result<Acl, Fault> {
+    let files: BTreeMap<&Path, &str> = files.iter().map(|(path, text)| (Path::new(*path), *text)).collect();
+    Acl::read(|path| match files.get(path) {
+        Some(&"UNREADABLE") => File::Unreadable,
+        Some(&"UNFIT") => File::Unfit("is no plain file".into()),
+        Some(text) => File::Text(text.as_bytes().to_vec()),
+        None => File::Missing,
+    })
+}
+
+fn verdict(files: &[(&str, &str)], bridge: &str, caller: &Caller) -> Result<Verdict, Fault> {
+    acl_of(files)?.judge(bridge.as_bytes(), caller, &Names_)
+}
+
+fn may(files: &[(&str, &str)], bridge: &str) -> bool {
+    matches!(verdict(files, bridge, &alice()), Ok(Verdict::Allowed(_)))
+}
+
+#[track_caller]
+fn fault(files: &[(&str, &str)]) -> String {
+    verdict(files, "br0", &alice()).unwrap_err().0
+}
+
+#[test]
+fn what_no_rule_allows_is_denied() {
+    assert_eq!(verdict(&[], "br0", &alice()), Ok(Verdict::NoRule));
+    assert_eq!(verdict(&[(QEMU, "")], "br0", &alice()), Ok(Verdict::NoRule));
+    assert_eq!(verdict(&[(QEMU, "allow br1\n")], "br0", &alice()), Ok(Verdict::NoRule));
+}
+
+#[test]
+fn qemus_own_lines_mean_what_they_meant() {
+    for text in
+        ["allow br0\n", "allow br0", "  allow \t br0  \r\n", "allow all\n", "# x\n\n\t#\nallow br0\n", "allow\tbr0\n"]
+    {
+        assert!(may(&[(QEMU, text)], "br0"), "{text:?}");
+    }
+    for text in ["allow br0\ndeny br0\n", "deny br0\nallow br0\n", "deny all\nallow br0", "allow all\ndeny br0\n"] {
+        assert!(matches!(verdict(&[(QEMU, text)], "br0", &alice()), Ok(Verdict::Denied(_))), "{text:?}");
+    }
+}
+
+#[test]
+fn a_denial_tells_its_line() {
+    let files = [(QEMU, "include /etc/more\nallow br0\n"), ("/etc/more", "# no\n\ndeny br0\n")];
+    let Ok(Verdict::Denied(place)) = verdict(&files, "br0", &alice()) else { panic!("not denied") };
+    assert_eq!(place.to_string(), "/etc/more, line 3");
+}
+
+#[test]
+fn what_qemu_reads_otherwise_than_it_looks_allows_nothing() {
+    for text in ["allow br0 # lan\n", "allow br0 br1\n"] {
+        for bridge in ["br0", "br1", "#"] {
+            assert!(!may(&[(QEMU, text)], bridge), "{text:?} {bridge}");
+        }
+    }
+    // And denies.
+    assert!(!may(&[(QEMU, "allow all\ndeny br0 # lan\n")], "br0"));
+}
+
+#[test]
+fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
+    let long = format!("#{}allow br0\n", "x".repeat(4095));
+    for text in [
+        "allow br0\nalow br1\n",
+        "allow br0\nallow\n",
+        "allow br0\ndeny\n",
+        "allow br0\nALLOW br1",
+        "allow br0\nallow br1 user alice\0\n",
+        "allow br0\ninclude more.conf\n",
+        "allow br0\ninclude ../more.conf\n",
+        "allow br0\n\x0b\n",
+        "allow br0\nallow sixteen-bytes-xy\n",
+        "allow br0\ndeny br1 # the office\n",
+        &format!("allow br0\n{long}"),
+        // The blank at the end is where QEMU ends the first word.
+        "allow br0\nallow\tbr0 \n",
+    ] {
+        let why = fault(&[(QEMU, text)]);
+        assert!(why.starts_with("/etc/qemu/bridge.conf, line 2: "), "{text:?}: {why}");
+    }
+    for line in [
+        "allow",
+        "allow sixteen-bytes-xy",
+        "allow br0 user",
+        "allow br0 max",
+        "allow br0 max x",
+        "allow br0 max -1",
+        "allow br0 max 1 max 2",
+        "allow br0 user alice group kvm",
+        "allow br0 alice",
+        "deny br0 max 1",
+        "include",
+        "include /a /b",
+        "include more.conf",
+        "max 3",
+        "allow br0 user\0 alice",
+    ] {
+        let why = fault(&[(OURS, &format!("allow br0\n{line}\n"))]);
+        assert!(why.starts_with("/etc/kvm-bridge/bridge.conf, line 2: "), "{line:?}: {why}");
+    }
+}
+
+#[test]
+fn a_file_that_may_deny_and_cannot_be_read_refuses_everybody() {
+    let good = "allow br0\n";
+    assert_eq!(fault(&[(QEMU, "UNREADABLE"), (OURS, good)]), "you may not read /etc/qemu/bridge.conf");
+    assert_eq!(fault(&[(QEMU, good), (OURS, "UNREADABLE")]), "you may not read /etc/kvm-bridge/bridge.conf");
+    assert!(fault(&[(QEMU, good), (OURS, "UNFIT")]).contains("no plain file"));
+    let including = "allow br0\ninclude /etc/more\n";
+    assert!(
+        fault(&[(QEMU, including), ("/etc/more", "UNFIT")]).starts_with("/etc/qemu/bridge.conf, line 2: /etc/more ")
+    );
+}
+
+#[test]
+fn included_files_that_are_for_others_are_passed_over() {
+    let files = [(QEMU, "include /etc/alice\ninclude /etc/bob\ninclude /etc/nobody\n"), ("/etc/alice", "allow br0\n")];
+    assert!(may(&files, "br0"));
+    assert!(may(&[files[0], files[1], ("/etc/bob", "UNREADABLE")], "br0"));
+}
+
+#[test]
+fn includes_have_an_end() {
+    assert!(fault(&[(QEMU, "include /etc/qemu/bridge.conf\n")]).contains("include each other"));
+    let twice = "include /etc/a\ninclude /etc/a\n";
+    assert!(fault(&[(QEMU, twice), ("/etc/a", &twice.repeat(60))]).contains("include each other"));
+}
+
+#[test]
+fn rules_for_users_and_groups_are_for_them_alone() {
+    for (text, of_alice, of_bob) in [
+        ("allow br0 user alice\n", true, false),
+        ("allow br0 user 1000\n", true, false),
+        ("allow br0 group kvm\n", true, false),
+        ("allow br0 group 104\n", true, false),
+        ("allow br0 user bob # and nobody else\n", false, true),
+        ("allow br0\ndeny br0 user bob\n", true, false),
+        ("allow all\ndeny all group kvm\n", false, true),
+        ("allow br0 user nobody-known\n", false, false),
+        ("allow br0 user alice max 2\n", true, false),
+        ("allow br0 max 2 user alice\n", true, false),
+    ] {
+        for (caller, may) in [(alice(), of_alice), (bob(), of_bob)] {
+            let found = verdict(&[(OURS, text)], "br0", &caller);
+            assert_eq!(matches!(found, Ok(Verdict::Allowed(_))), may, "{text:?} {caller:?}");
+        }
+    }
+    // In QEMU's file these are names of bridges that nobody has.
+    assert!(!may(&[(QEMU, "allow br0 user alice\n")], "br0"));
+}
+
+#[test]
+fn a_denial_of_somebody_unknown_is_a_fault() {
+    let why = fault(&[(OURS, "allow br0\ndeny br0 user carol\n")]);
+    assert!(why.contains("line 2: there is no user carol"), "{why}");
+    // Of another bridge it does not matter.
+    assert!(may(&[(OURS, "allow br0\ndeny br1 user carol\n")], "br0"));
+}
+
+#[test]
+fn of_several_limits_that_of_the_closest_rule_holds() {
+    let max = |text: &str, caller: &Caller| match verdict(&[(OURS, text)], "br0", caller) {
+        Ok(Verdict::Allowed(max)) => max.map(|(max, _)| max),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(max("allow br0 max 4\nallow br0 max 2\nallow all max 3\n", &alice()), Some(2));
+    assert_eq!(max("allow br0 max 2\nallow br0 user alice max 9\n", &alice()), Some(9));
+    assert_eq!(max("allow br0 max 2\nallow br0 user alice max 9\n", &bob()), Some(2));
+    assert_eq!(max("allow br0 max 2\nallow br0 user alice\n", &alice()), None);
+    assert_eq!(max("allow br0\nallow br0 group kvm max 1\n", &alice()), Some(1));
+    assert_eq!(max("allow br0\nallow br0 max 1\n", &alice()), Some(1));
+}
+
+#[test]
+fn what_is_shown_commands_no_terminal() {
+    assert_eq!(show("brücke".as_bytes()), "brücke");
+    assert_eq!(show(b"\x1b[2J"), "\\x1b[2J");
+    assert_eq!(show(b"\xff"), "\\xff");
+}
+
+#[test]
+fn names_and_numbers_of_accounts() {
+    let text = b"alice:x:1000:1000:A:/:/bin/sh\nbroken\n:x:5:\nbob:x:x:\n";
+    assert_eq!(id_of(text, b"alice"), Some(1000));
+    for unknown in [&b""[..], b"broken", b"bob", b"ali"] {
+        assert_eq!(id_of(text, unknown), None);
+    }
+    assert_eq!(name_of(text, 1000), Some(&b"alice"[..]));
+    assert_eq!(name_of(text, 5), None);
+}
+
+/// Pieces of which lines are made, so that many of the texts say something.
+fn texts() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("allow"),
+        Just("deny"),
+        Just("include"),
+        Just("br0"),
+        Just("br1"),
+        Just("all"),
+        Just(" "),
+        Just(" "),
+        Just("\t"),
+        Just("\n"),
+        Just("\n"),
+        Just("#"),
+        Just("user"),
+        Just("group"),
+        Just("max"),
+        Just("alice"),
+        Just("1000"),
+        Just("/etc/more"),
+        Just("\0"),
+        Just("\r"),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_odd(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let read = |_: &Path| File::Text(text.clone());
+        if let Ok(acl) = Acl::read(read) {
+            let _ = acl.judge(b"br0", &alice(), &Names_);
+        }
+    }
+
+    #[test]
+    fn more_rules_that_deny_never_allow_more(one in texts(), other in texts(), bridge in "br[01]") {
+        let denying = format!("{other}\ndeny all\n");
+        prop_assert!(!may(&[(QEMU, &one), (OURS, &denying)], &bridge));
+        prop_assert!(!may(&[(QEMU, &denying), (OURS, &one)], &bridge));
+    }
+
+    #[test]
+    fn the_order_of_lines_does_not_matter(text in texts(), bridge in "br[01]") {
+        let backwards: String = text.split('\n').rev().map(|line| format!("{line}\n")).collect();
+        for file in [QEMU, OURS] {
+            prop_assert_eq!(may(&[(file, &text)], &bridge), may(&[(file, &backwards)], &bridge));
+        }
+    }
+
+    #[test]
+    fn nothing_is_allowed_that_no_line_allows(text in texts(), bridge in "br[01]") {
+        let allows = text.lines().any(|line| line.trim_start().starts_with("allow"));
+        prop_assert!(allows || !may(&[(QEMU, &text), (OURS, &text)], &bridge));
+    }
+}

@@ -1,0 +1,374 @@
+//! The few messages to the kernel that are needed (rtnetlink(7)), and what they are answered with. Pure but for
+//! [`Socket`].
+#![forbid(unsafe_code)]
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recvfrom, send, socket,
+};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+// linux/netlink.h and linux/rtnetlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+const NESTED: u16 = 0x8000;
+// linux/if_link.h.
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const AF_INET6: u16 = nix::libc::AF_INET6 as u16;
+const IFF_UP: u32 = nix::libc::IFF_UP as u32;
+
+/// struct nlmsghdr and struct ifinfomsg.
+const HEADER: usize = 16;
+/// Larger than any datagram of the kernel.
+const BUFFER: usize = 64 * 1024;
+
+/// A network interface, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name, without the final NUL.
+    pub name: Vec<u8>,
+    /// What made it.
+    pub kind: Vec<u8>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its address.
+    pub address: Vec<u8>,
+    /// Whether it is set up.
+    pub is_up: bool,
+    /// The index of the bridge that it is a port of.
+    pub controller: Option<u32>,
+    /// Its alias.
+    pub alias: Vec<u8>,
+}
+
+/// What is changed about a link.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// Its address.
+    Address(&'a [u8]),
+    /// Its MTU.
+    Mtu(u32),
+    /// Its alias.
+    Alias(&'a [u8]),
+    /// That IPv6 gives it no address.
+    NoIpv6Address,
+    /// That it is a port of the link with this index.
+    Controller(u32),
+    /// That it is up.
+    Up,
+}
+
+/// Puts a request together.
+struct Request(Vec<u8>);
+
+impl Request {
+    fn new(kind: u16, flags: u16, sequence: u32, index: u32, up: bool) -> Self {
+        let mut bytes = vec![0; 4];
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        // struct ifinfomsg: family and type, index, flags, and which of these are changed.
+        bytes.extend([0; 4]);
+        bytes.extend(index.to_ne_bytes());
+        let flags = if up { IFF_UP } else { 0 };
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        Self(bytes)
+    }
+
+    fn attribute(&mut self, kind: u16, value: &[u8]) {
+        self.0.extend(((value.len() + 4) as u16).to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let length = (self.0.len() as u32).to_ne_bytes();
+        self.0[..4].copy_from_slice(&length);
+        self.0
+    }
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut whole = Request(Vec::new());
+    whole.attribute(kind, value);
+    whole.0
+}
+
+fn change(sequence: u32, index: u32, changes: &[Change]) -> Vec<u8> {
+    let up = changes.iter().any(|change| matches!(change, Change::Up));
+    let mut request = Request::new(RTM_SETLINK, NLM_F_ACK, sequence, index, up);
+    for change in changes {
+        match change {
+            Change::Address(address) => request.attribute(IFLA_ADDRESS, address),
+            Change::Mtu(mtu) => request.attribute(IFLA_MTU, &mtu.to_ne_bytes()),
+            Change::Alias(alias) => request.attribute(IFLA_IFALIAS, alias),
+            Change::Controller(index) => request.attribute(IFLA_MASTER, &index.to_ne_bytes()),
+            Change::NoIpv6Address => {
+                let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+                request.attribute(IFLA_AF_SPEC | NESTED, &attribute(AF_INET6 | NESTED, &mode));
+            }
+            Change::Up => {}
+        }
+    }
+    request.finish()
+}
+
+/// One message of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Which request it answers.
+    pub sequence: u32,
+    /// Whether nothing changed while it was told.
+    pub is_whole: bool,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A link.
+    Link(Link),
+    /// The end, well or with an errno.
+    End(Result<(), i32>),
+    /// Something else.
+    Other,
+}
+
+/// The messages in a datagram. What makes no sense ends it.
+pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
+        (u32_at(bytes, 0), u16_at(bytes, 4), u16_at(bytes, 6), u32_at(bytes, 8))
+    {
+        let length = length as usize;
+        let Some(body) = bytes.get(HEADER..length) else { break };
+        let content = match kind {
+            RTM_NEWLINK => link(body).map_or(Content::Other, Content::Link),
+            NLMSG_ERROR | NLMSG_DONE => match u32_at(body, 0).map_or(0, |code| code as i32) {
+                code if code < 0 => Content::End(Err(code.saturating_neg())),
+                _ => Content::End(Ok(())),
+            },
+            _ => Content::Other,
+        };
+        answers.push(Answer { sequence, is_whole: flags & NLM_F_DUMP_INTR == 0, content });
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    answers
+}
+
+fn link(body: &[u8]) -> Option<Link> {
+    let mut link = Link { index: u32_at(body, 4)?, is_up: u32_at(body, 8)? & IFF_UP != 0, ..Link::default() };
+    for (kind, value) in attributes(body.get(16..)?) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            IFLA_ADDRESS => link.address = value.to_vec(),
+            IFLA_MASTER => link.controller = Some(u32_at(value, 0)?),
+            IFLA_IFALIAS => link.alias = text(value),
+            IFLA_LINKINFO => {
+                link.kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, kind)| text(kind))?;
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0)?);
+        let kind = u16_at(bytes, 2)? & !NESTED;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn text(value: &[u8]) -> Vec<u8> {
+    value.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// A socket to the kernel, of the network namespace of this process.
+#[derive(Debug)]
+pub struct Socket {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Socket {
+    /// Opens it.
+    pub fn open() -> io::Result<Self> {
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The link of this name, if there is one. (The kernel also takes alternative names: it is for the caller to compare.)
+    pub fn link(&mut self, name: &[u8]) -> io::Result<Option<Link>> {
+        self.get(0, Some(name))
+    }
+
+    /// The link with this index, if there is one.
+    pub fn link_at(&mut self, index: u32) -> io::Result<Option<Link>> {
+        self.get(index, None)
+    }
+
+    fn get(&mut self, index: u32, name: Option<&[u8]>) -> io::Result<Option<Link>> {
+        let mut request = Request::new(RTM_GETLINK, 0, self.sequence + 1, index, false);
+        if let Some(name) = name {
+            request.attribute(IFLA_IFNAME, &[name, b"\0"].concat());
+        }
+        match self.ask(&request.finish(), false) {
+            Ok(links) => Ok(links.into_iter().next()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All links. A list through which a change went may lack something, and is asked for again.
+    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+        for _ in 0..100 {
+            let request = Request::new(RTM_GETLINK, NLM_F_DUMP, self.sequence + 1, 0, false).finish();
+            match self.ask(&request, true) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                answered => return answered,
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Changes a link, all at once for whoever looks (the kernel holds its lock meanwhile).
+    pub fn change(&mut self, index: u32, changes: &[Change]) -> io::Result<()> {
+        self.ask(&change(self.sequence + 1, index, changes), true).map(|_| ())
+    }
+
+    /// Sends a request and gathers the links that it is answered with, until its end is told or, without one, the first.
+    fn ask(&mut self, request: &[u8], has_end: bool) -> io::Result<Vec<Link>> {
+        self.sequence += 1;
+        loop {
+            match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                sent => break sent.map(|_| ())?,
+            }
+        }
+        let (mut links, mut is_whole) = (Vec::new(), true);
+        loop {
+            let answers = self.receive()?;
+            for answer in answers.into_iter().filter(|answer| answer.sequence == self.sequence) {
+                is_whole &= answer.is_whole;
+                match answer.content {
+                    Content::Link(link) => links.push(link),
+                    Content::End(Err(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+                    Content::End(Ok(())) if is_whole => return Ok(links),
+                    Content::End(Ok(())) => return Err(io::ErrorKind::ResourceBusy.into()),
+                    Content::Other => {}
+                }
+            }
+            if !has_end && !links.is_empty() {
+                return Ok(links);
+            }
+        }
+    }
+
+    /// One datagram. What does not come from the kernel is passed over (CVE-2003-0856).
+    fn receive(&self) -> io::Result<Vec<Answer>> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok((size, Some(sender))) if sender.pid() == 0 => {
+                    return Ok(answers(buffer.get(..size).unwrap_or_default()));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_link_is_read_as_it_was_written() {
+        let mut request = Request::new(RTM_NEWLINK, 0, 7, 5, true);
+        request.attribute(IFLA_IFNAME, b"br0\0");
+        request.attribute(IFLA_MTU, &1400u32.to_ne_bytes());
+        request.attribute(IFLA_LINKINFO | NESTED, &attribute(IFLA_INFO_KIND, b"bridge\0"));
+        request.attribute(IFLA_IFALIAS, b"x");
+        let expected = Link {
+            index: 5,
+            name: b"br0".to_vec(),
+            kind: b"bridge".to_vec(),
+            mtu: 1400,
+            is_up: true,
+            alias: b"x".to_vec(),
+            ..Link::default()
+        };
+        let content = Content::Link(expected);
+        assert_eq!(answers(&request.finish()), [Answer { sequence: 7, is_whole: true, content }]);
+    }
+
+    #[test]
+    fn changes_have_their_lengths_and_alignment() {
+        let bytes = change(1, 3, &[Change::Alias(b"abc"), Change::Mtu(1500), Change::NoIpv6Address, Change::Up]);
+        assert_eq!(u32_at(&bytes, 0), Some(bytes.len() as u32));
+        let found: Vec<(u16, &[u8])> = attributes(&bytes[32..]).collect();
+        assert_eq!(found[0], (IFLA_IFALIAS, &b"abc"[..]));
+        assert_eq!(found[1], (IFLA_MTU, &1500u32.to_ne_bytes()[..]));
+        let (_, family) = attributes(found[2].1).next().unwrap();
+        assert_eq!(attributes(family).next(), Some((IFLA_INET6_ADDR_GEN_MODE, &[1u8][..])));
+    }
+
+    /// CVE-2003-0856. Only root can send such a message at all.
+    #[test]
+    fn what_others_than_the_kernel_send_is_no_answer() {
+        use nix::sys::socket::{getsockname, sendto};
+        let mut socket = Socket::open().unwrap();
+        let address: NetlinkAddr = getsockname(socket.socket.as_raw_fd()).unwrap();
+        let forger = Socket::open().unwrap();
+        let mut forged = Request::new(RTM_NEWLINK, 0, 1, 4711, true);
+        forged.attribute(IFLA_IFNAME, b"lo\0");
+        let _ = sendto(forger.socket.as_raw_fd(), &forged.finish(), &address, MsgFlags::empty());
+        assert_eq!(socket.link(b"lo").unwrap().unwrap().index, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_too_odd(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            answers(&bytes);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! `announce=on`: tells on the caller's stderr which address the guest got.
+//!
+//! QEMU is in our place by then. Where a reaper is started for the guest's bridge, that listens too: no process more. Where
+//! there is none to be started, as on a bridge that somebody else made, one process listens, which ends when it has told
+//! or the TAP goes. Whoever listens holds the caller's stderr open for no longer than that.
+
+use crate::error::Result;
+use crate::lease::VmKey;
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::net::rtnl::Netlink;
+use crate::out;
+use crate::style;
+use crate::sys::packet::{BUFFER, Packets};
+use crate::sys::process;
+use crate::watch::dhcp::{Kind, Message};
+use crate::watch::frame::{self, Told};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::ffi::{CString, OsString};
+use std::os::fd::AsFd;
+
+/// The name that the process of its own runs under; the program dispatches on it.
+pub const NAME: &str = "kvm-bridge-announcer";
+
+/// Listens for one network card.
+#[derive(Debug)]
+pub struct Announcer {
+    packets: Packets,
+    mac: Mac,
+    vm: String,
+    bridge: String,
+}
+
+impl Announcer {
+    /// Listens on the port of the bridge that has this card's TAP, if it is there.
+    pub fn on_port(netlink: &mut Netlink, bridge: &IfName, index: u32, mac: Mac) -> std::io::Result<Option<Self>> {
+        let mut ports = netlink.ports(index)?.into_iter();
+        let Some(port) = ports.find(|port| port.mac == Some(mac.of_tap())) else { return Ok(None) };
+        let alias = port.alias.unwrap_or_default();
+        let vm = alias.strip_prefix("kvm-bridge ").unwrap_or(port.name.as_str()).to_owned();
+        Ok(Some(Self { packets: Packets::open(port.index)?, mac, vm, bridge: bridge.to_string() }))
+    }
+
+    /// Listens on a TAP of this name.
+    pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmKey) -> std::io::Result<Self> {
+        let index = netlink.link(tap)?.ok_or(std::io::ErrorKind::NotFound)?.index;
+        let (vm, bridge) = (vm.display().to_owned(), bridge.to_string());
+        Ok(Self { packets: Packets::open(index)?, mac, vm, bridge })
+    }
+
+    /// Reads what has come; `true` when there is nothing to listen for any more: it has told, or the TAP is gone.
+    pub fn hear(&self) -> bool {
+        let mut buffer = [0; BUFFER];
+        loop {
+            match self.packets.receive(&mut buffer) {
+                Ok(None) => return false,
+                Err(_) => return true,
+                Ok(Some(length)) => {
+                    if let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read)
+                        && (message.kind, message.client) == (Kind::Ack, self.mac)
+                        && message.address.is_some()
+                    {
+                        self.tell(&message);
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, message: &Message) {
+        let Some(address) = message.address else { return };
+        let prefix = message.prefix.map(|prefix| format!("/{prefix}")).unwrap_or_default();
+        let server = message.server.map(|server| format!(", from {server}")).unwrap_or_default();
+        let lease = match message.lease {
+            None => String::new(),
+            Some(u32::MAX) => " for ever".to_owned(),
+            Some(lease) => format!(" for {}", style::duration(lease.into())),
+        };
+        // Nobody may be reading, and whoever listens has more to do than to wait for that.
+        let stderr = std::io::stderr();
+        let mut place = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let has_room = poll(&mut place, PollTimeout::ZERO).is_ok()
+            && place[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
+        if has_room {
+            let (vm, bridge) = (&self.vm, &self.bridge);
+            out::say("qemu-kvm", format_args!("{vm} has {address}{prefix} on {bridge}{server}{lease}"));
+        }
+    }
+
+    /// Leaves this announcer behind as a process of its own.
+    pub fn leave_behind(&self) -> Result<()> {
+        let words = [NAME, &self.bridge, &self.vm, &self.mac.to_string()];
+        let words = words.map(|word| CString::new(word).unwrap_or_default());
+        process::leave_behind(&words.each_ref().map(|word| word.as_c_str()), &self.packets, process::Stderr::Callers)
+    }
+}
+
+impl AsFd for Announcer {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.packets.as_fd()
+    }
+}
+
+/// Runs as the process of its own; `words` are those of `leave_behind`.
+pub fn main(words: &[OsString]) -> i32 {
+    let word = |at: usize| words.get(at).map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    let Ok(mac) = word(3).parse() else { return 1 };
+    let _ = nix::sys::prctl::set_name(c"kvm-bridge-anno");
+    let packets = Packets::from(std::os::fd::OwnedFd::from(process::inherited()));
+    let announcer = Announcer { packets, mac, vm: word(2), bridge: word(1) };
+    while !announcer.hear() {
+        let waited = poll(&mut [PollFd::new(announcer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+        if waited.is_err_and(|error| error != nix::errno::Errno::EINTR) {
+            return 1;
+        }
+    }
+    0
+}

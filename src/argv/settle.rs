@@ -1,0 +1,164 @@
+//! What is left open on the line, decided by the machine that the guest will have.
+#![forbid(unsafe_code)]
+
+use super::Line;
+use super::rewrite::is_virtio;
+use crate::error::{Error, Result};
+use crate::request::{Nic, Queues, Vhost};
+
+/// The device that the guest sees where nothing else is asked for; every Linux since 2.4 has its driver.
+pub const DEFAULT_MODEL: &str = "e1000";
+/// More queues than this are only for who asks for them by number.
+const MAX_AUTO_QUEUES: u32 = 16;
+
+/// The machines that have no place for a PCI card: the beginning of the QEMU's architecture and of the machine's name,
+/// the card that fits, and why the usual one does not.
+const OTHER_CARDS: [(&str, &str, &str, &str); 9] = [
+    ("", "microvm", "virtio-net-device", "no PCI"),
+    ("s390x", "", "virtio-net-ccw", "channels in place of PCI"),
+    ("x86_64", "isapc", "ne2k_isa", "ISA in place of PCI"),
+    ("i386", "isapc", "ne2k_isa", "ISA in place of PCI"),
+    ("m68k", "virt", "virtio-net-device", "no PCI"),
+    ("arm", "vexpress-", "virtio-net-device", "no PCI"),
+    ("aarch64", "vexpress-", "virtio-net-device", "no PCI"),
+    ("arm", "raspi", "usb-net", "no PCI"),
+    ("aarch64", "raspi", "usb-net", "no PCI"),
+];
+
+/// Decides on the model, the queues and vhost of each network card. `configured` is the configuration's model, `system`
+/// is the end of QEMU's full name, qemu-system-SYSTEM. Returns what people should know of: sentences.
+pub fn settle(line: &mut Line, configured: Option<&str>, system: &str) -> Result<Vec<String>> {
+    let other = other_card(line.machine.as_deref(), system);
+    let mut news = Vec::new();
+    for nic in &mut line.nics {
+        let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
+        let own = own.map(|driver| String::from_utf8_lossy(driver).into_owned());
+        let card = own.clone().or(nic.model.take()).unwrap_or_else(|| match &other {
+            Some((card, why)) => {
+                let word = format!("this machine has {why}: its network card on {} is {card}", nic.bridge);
+                if !news.contains(&word) {
+                    news.push(word);
+                }
+                (*card).to_owned()
+            }
+            None => configured.unwrap_or(DEFAULT_MODEL).to_owned(),
+        });
+        let settled = settle_queues(nic, &card, own.is_some(), line.cpus).and_then(|()| settle_vhost(nic, &card));
+        settled.map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        nic.model = Some(card);
+    }
+    Ok(news)
+}
+
+/// The card for a machine that the usual one does not fit, and why.
+fn other_card(machine: Option<&[u8]>, system: &str) -> Option<(&'static str, &'static str)> {
+    // Debian has a QEMU for this machine alone.
+    let (system, usual) = match system.strip_suffix("-microvm") {
+        Some(system) => (system, "microvm"),
+        None => (system, ""),
+    };
+    let machine = machine.map_or(usual.into(), String::from_utf8_lossy);
+    let found = OTHER_CARDS.iter().find(|(architecture, beginning, ..)| {
+        let fits = if architecture.is_empty() { true } else { system == *architecture };
+        fits && machine.starts_with(beginning)
+    });
+    found.map(|(.., card, why)| (*card, *why))
+}
+
+fn settle_queues(nic: &mut Nic, card: &str, is_own: bool, cpus: u32) -> Result<()> {
+    let can = is_virtio(card);
+    let number = match nic.queues {
+        None => 1,
+        Some(Queues::Auto) if can => cpus.clamp(1, MAX_AUTO_QUEUES) as u16,
+        Some(Queues::Auto) => 1,
+        // Of a device of their own people know better.
+        Some(Queues::Number(number)) if number == 1 || can || is_own => number,
+        Some(Queues::Number(number)) => {
+            let what = format!("queues={number}: the network card {card} has one queue");
+            return Err(Error::new(what, "Leave queues= out, or give model=virtio-net-pci."));
+        }
+    };
+    nic.queues = Some(Queues::Number(number));
+    Ok(())
+}
+
+fn settle_vhost(nic: &mut Nic, card: &str) -> Result<()> {
+    nic.vhost = Some(match nic.vhost {
+        Some(Vhost::On) if !is_virtio(card) => {
+            let what = format!("vhost=on: the kernel cannot serve the network card {card}, which is not virtio's");
+            return Err(Error::new(what, "Leave vhost= out, or give model=virtio-net-pci."));
+        }
+        Some(Vhost::On) => Vhost::On,
+        Some(Vhost::Auto) | None if is_virtio(card) => Vhost::Auto,
+        _ => Vhost::Off,
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan;
+    use super::*;
+    use std::ffi::OsString;
+
+    fn settled(text: &str, system: &str) -> Result<(Line, Vec<String>)> {
+        let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+        let mut line = scan(&words, || Ok(Vec::new())).unwrap();
+        let news = settle(&mut line, Some("virtio-net-pci"), system)?;
+        Ok((line, news))
+    }
+
+    fn nic(text: &str) -> Nic {
+        settled(text, "x86_64").unwrap().0.nics.remove(0)
+    }
+
+    #[test]
+    fn the_card_fits_the_machine() {
+        for (text, system, model, says) in [
+            ("", "x86_64", "virtio-net-pci", false),
+            ("-M q35", "x86_64", "virtio-net-pci", false),
+            ("-M microvm,x-option-roms=off", "x86_64", "virtio-net-device", true),
+            ("", "x86_64-microvm", "virtio-net-device", true),
+            ("-M q35", "x86_64-microvm", "virtio-net-pci", false),
+            ("-M pc -machine type=microvm", "i386", "virtio-net-device", true),
+            ("-M isapc", "i386", "ne2k_isa", true),
+            ("", "s390x", "virtio-net-ccw", true),
+            ("-M s390-ccw-virtio", "s390x", "virtio-net-ccw", true),
+            ("-M virt", "m68k", "virtio-net-device", true),
+            ("-M virt", "aarch64", "virtio-net-pci", false),
+            ("-M vexpress-a15", "arm", "virtio-net-device", true),
+        ] {
+            let (line, news) = settled(&format!("--bridge br0 {text}"), system).unwrap();
+            assert_eq!(
+                (line.nics[0].model.as_deref(), news.len()),
+                (Some(model), usize::from(says)),
+                "{system} {text}"
+            );
+        }
+        let (line, news) = settled("--bridge br0,model=e1000 -M microvm", "x86_64").unwrap();
+        assert_eq!((line.nics[0].model.as_deref(), news.len()), (Some("e1000"), 0));
+    }
+
+    #[test]
+    fn queues_are_a_matter_of_virtio() {
+        let queues = |text: &str| nic(text).queues;
+        assert_eq!(queues("--bridge br0"), Some(Queues::Number(1)));
+        assert_eq!(queues("--bridge br0,queues=4"), Some(Queues::Number(4)));
+        assert_eq!(queues("--bridge br0,queues=auto -smp 3"), Some(Queues::Number(3)));
+        assert_eq!(queues("--bridge br0,queues=auto -smp 300"), Some(Queues::Number(16)));
+        assert_eq!(queues("--bridge br0,queues=auto,model=e1000 -smp 3"), Some(Queues::Number(1)));
+        assert_eq!(queues("--bridge br0,queues=2,id=x -device igb,netdev=x"), Some(Queues::Number(2)));
+        assert!(settled("--bridge br0,queues=2,model=e1000", "x86_64").is_err());
+    }
+
+    #[test]
+    fn so_is_vhost() {
+        let vhost = |text: &str| nic(text).vhost;
+        assert_eq!(vhost("--bridge br0"), Some(Vhost::Auto));
+        assert_eq!(vhost("--bridge br0,model=e1000"), Some(Vhost::Off));
+        assert_eq!(vhost("--bridge br0,vhost=on"), Some(Vhost::On));
+        assert_eq!(vhost("--bridge br0,vhost=off"), Some(Vhost::Off));
+        assert_eq!(vhost("--bridge br0,id=x -device e1000,netdev=x"), Some(Vhost::Off));
+        assert!(settled("--bridge br0,vhost=on,model=e1000", "x86_64").is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! `kvm-bridge up`: a bridge that stays, and TAPs on it that belong to users.
+//!
+//! The bridge is made as for a guest: the same plan, the same journal, the same taking of the uplink. A TAP needs no
+//! journal: it becomes persistent as the last thing that is done to it, and its alias says who made it for which bridge.
+
+use super::{Made, observe_locked};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::host::{Kind, Link};
+use crate::journal::Files;
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::net::apply;
+use crate::net::observe::unreadable;
+use crate::net::rtnl::Netlink;
+use crate::plan::plan;
+use crate::reaper;
+use crate::request::Nic;
+use crate::step::{Step, Tap};
+use crate::sys::{process, tap, tap_owner};
+use nix::unistd::{Uid, User};
+
+/// A TAP that stays, for a user to attach to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastingTap {
+    /// Its name.
+    pub name: IfName,
+    /// The user that may attach to it, as it was said.
+    pub user: String,
+}
+
+/// What became of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    /// It was made.
+    Made,
+    /// It was ours already, and stays from now on.
+    Kept,
+    /// It was ours, and was to stay already.
+    AsItWas,
+    /// It is somebody else's: it was not changed.
+    Found,
+}
+
+/// What `up` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// What became of the bridge.
+    pub bridge: Became,
+    /// Its uplink, if it is ours and has one.
+    pub uplink: Option<IfName>,
+    /// Its MTU, if it was asked for.
+    pub mtu: Option<u32>,
+    /// The TAPs that were asked for, and whether each was made now.
+    pub taps: Vec<(LastingTap, bool)>,
+    /// What people should know of.
+    pub news: Vec<String>,
+}
+
+/// The alias of a TAP that `up` made for a bridge. That of a guest's own has a blank there.
+pub fn alias(bridge: &IfName) -> String {
+    format!("kvm-bridge-tap {bridge}")
+}
+
+/// Whether this is a TAP that `up` made for a bridge.
+pub fn is_lasting(link: &Link, bridge: &IfName) -> bool {
+    matches!(link.kind, Kind::Tap { is_persistent: true, .. }) && link.alias.as_deref() == Some(&alias(bridge))
+}
+
+/// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
+pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
+    let bridge = &nic.bridge;
+    if !process::can_change_network() {
+        let what = format!("up {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
+        return Err(Error::new(what, format!("Run it as root: sudo kvm-bridge up {bridge} ...")));
+    }
+    let users = taps.iter().map(|tap| user(&tap.user)).collect::<Result<Vec<Uid>>>()?;
+    process::hold_standard_places()?;
+    reaper::ensure_all()?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let nics = std::slice::from_ref(nic);
+    let (host, claims) = observe_locked(&mut netlink, nics, config)?;
+    let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
+    let plan = plan(nics, config, &host)?;
+    for (tap, user) in taps.iter().zip(&users) {
+        check(&mut netlink, tap, *user, bridge, host.link(bridge).map(|link| link.index))?;
+    }
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced: Vec::new() };
+    let mut results = Vec::new();
+    let mut all = || {
+        for wanted in &plan.bridges {
+            let index = made.bridge(wanted, &host, claims.get(bridge), &plan);
+            let index = index.map_err(|error| error.of(format_args!("up {bridge}")))?;
+            for (tap, user) in taps.iter().zip(&users) {
+                results.push((tap.clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = all() {
+        for (tap, _) in results.iter().filter(|(_, is_new)| *is_new) {
+            let _ = remove(&mut made.netlink, &tap.name);
+        }
+        made.take_back();
+        return Err(error);
+    }
+    let after = Files::of(bridge)?.read()?;
+    let became = match (&before, &after, host.link(bridge)) {
+        (_, Some(_), None) => Became::Made,
+        (Some(before), Some(_), _) if before.keep => Became::AsItWas,
+        (Some(_), Some(_), _) => Became::Kept,
+        _ => Became::Found,
+    };
+    let ours = after.filter(|_| became != Became::Found);
+    let steps = ours.iter().flat_map(|journal| &journal.steps);
+    let uplink = steps.clone().find_map(|step| match step {
+        Step::TakeUplink { uplink, .. } => Some(uplink.clone()),
+        _ => None,
+    });
+    Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
+}
+
+/// The TAPs that the configuration has for a bridge.
+pub fn configured(bridge: &IfName, config: &Config) -> Vec<LastingTap> {
+    let taps = config.bridge(bridge).taps.into_iter();
+    taps.map(|(name, user)| LastingTap { name, user }).collect()
+}
+
+/// Makes the TAPs that the configuration has for a bridge that a guest's start made to stay. One that can't be made is no
+/// reason for the guest not to start: what is wrong is told.
+pub(super) fn add_configured(netlink: &mut Netlink, bridge: &IfName, index: u32, config: &Config) -> Vec<String> {
+    let taps = configured(bridge, config).into_iter();
+    let mut add = |tap: LastingTap| add(netlink, &tap, user(&tap.user)?, bridge, index);
+    taps.filter_map(|tap| add(tap).err()).map(|error| error.to_string()).collect()
+}
+
+/// A user, by name or number.
+fn user(text: &str) -> Result<Uid> {
+    if let Ok(number) = text.parse() {
+        return Ok(Uid::from_raw(number));
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid),
+        _ => Err(Error::new(format!("there is no user {text}"), "'getent passwd' lists all. A number is taken too.")),
+    }
+}
+
+/// Whether a TAP is there as it is to be; `Ok(false)` where there is none of that name.
+fn check(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: Option<u32>) -> Result<bool> {
+    let name = &tap.name;
+    let Some(link) = netlink.link(name).map_err(unreadable)? else { return Ok(false) };
+    let refuse = |why: String, remedy: String| Err(Error::new(format!("up {bridge}: {name} {why}"), remedy));
+    if !matches!(link.kind, Kind::Tap { is_persistent: true, .. }) {
+        return refuse("is there and is no persistent TAP".into(), "Give --tap another name.".into());
+    }
+    let owner = netlink.details().map_err(unreadable)?.into_iter().find(|found| found.link.index == link.index);
+    if let Some(owner) = owner.map(|found| found.owner)
+        && owner != Some(user.as_raw())
+    {
+        let whose = owner.map_or("is nobody's, so that anybody can attach to it".to_owned(), |owner| {
+            format!("is there and belongs to {}", user_name(owner))
+        });
+        return refuse(whose, format!("Give --tap another name, or delete it: ip tuntap del dev {name} mode tap"));
+    }
+    if index.is_none() || link.controller != index {
+        return refuse(
+            format!("is there and is no port of {bridge}"),
+            match index {
+                Some(_) => format!("To make it one: ip link set dev {name} master {bridge}"),
+                None => format!("To have it made anew: ip tuntap del dev {name} mode tap"),
+            },
+        );
+    }
+    Ok(true)
+}
+
+/// What people call a user.
+pub fn user_name(uid: u32) -> String {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Makes a TAP that is missing, and tells whether it did.
+fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: u32) -> Result<bool> {
+    let name = &tap.name;
+    if check(netlink, tap, user, bridge, Some(index))? {
+        return Ok(false);
+    }
+    let failed =
+        |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
+    let opened = tap_owner::make(name, user)?.map_err(|error| {
+        let holder = tap::holder(name).map(|holder| format!(" (in use by {holder})")).unwrap_or_default();
+        apply::failed(bridge, &format!("up {bridge}: cannot make the TAP {name}{holder}"), &error)
+    })?;
+    let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
+    let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
+    apply::plug(netlink, &wanted, name, Mac::generate()?.of_tap(), &alias(bridge), index)
+        .map_err(|error| error.of(format_args!("up {bridge}")))?;
+    tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
+    Ok(true)
+}
+
+/// Deletes a TAP.
+pub(super) fn remove(netlink: &mut Netlink, name: &IfName) -> std::io::Result<()> {
+    match netlink.link(name)? {
+        Some(link) => apply::delete_link(netlink, link.index),
+        None => Ok(()),
+    }
+}

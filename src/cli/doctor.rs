@@ -1,0 +1,108 @@
+//! `kvm-bridge doctor`.
+
+use super::json;
+use crate::doctor::{Check, Question, Verdict, examine};
+use crate::error::Result;
+use crate::name::IfName;
+use crate::style::{Style, Tone};
+use clap::Args;
+use serde_json::json;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The arguments of `kvm-bridge doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Doctor {
+    /// Only this bridge, which need not be there yet
+    bridge: Option<String>,
+    /// Look at the rights of this user
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// How long to watch guests that have no address
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    watch: u32,
+    /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The arguments that qemu-kvm would be given
+    #[arg(last = true, value_name = "ARGS")]
+    words: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge doctor
+  kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
+  kvm-bridge doctor br0 --user alice
+  kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
+It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds;
+--quick leaves that out. As root it sees more. Exit status: 0 no failure, 1 a failure was found,
+125 it could not look.";
+
+/// A failure was found.
+const FOUND: u8 = 1;
+
+impl Doctor {
+    pub(super) fn run(self) -> Result<(String, ExitCode)> {
+        let question = Question {
+            bridge: self.bridge.as_deref().map(IfName::new).transpose()?,
+            words: (!self.words.is_empty()).then_some(self.words),
+            user: self.user,
+            watch: if self.quick { Duration::ZERO } else { Duration::from_secs(self.watch.into()) },
+            asks: !self.quick,
+        };
+        let checks = examine(&question)?;
+        let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+        let (failures, warnings) = (count(Verdict::Failure), count(Verdict::Warning));
+        let status = if failures > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };
+        if self.json {
+            let checks: Vec<_> = checks.iter().map(to_json).collect();
+            return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
+        }
+        let style = Style::of_stdout();
+        let mut text: String = checks.iter().map(|check| tell(check, style)).collect();
+        let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let _ = match (failures, warnings) {
+            (0, 0) => writeln!(text, "{}", style.paint(Tone::Good, "Nothing is amiss.")),
+            _ => writeln!(text, "{}, {}.", plural(failures, "failure"), plural(warnings, "warning")),
+        };
+        Ok((text, status))
+    }
+}
+
+fn tell(check: &Check, style: Style) -> String {
+    let tone = match check.verdict {
+        Verdict::Ok => Tone::Good,
+        Verdict::Warning => Tone::Warning,
+        Verdict::Failure => Tone::Bad,
+    };
+    let verdict = style.paint(tone, format!("{:<7}", check.verdict.name()));
+    let subject = check.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
+    let mut text = format!(
+        "{verdict}  {}{subject}: {}\n",
+        style.paint(Tone::Title, check.name),
+        check.saw.replace('\n', "\n         ")
+    );
+    let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
+    if let Some(mend) = &check.mend {
+        let _ = writeln!(text, "         mend: {}", mend.replace('\n', "\n         "));
+    }
+    text
+}
+
+fn to_json(check: &Check) -> serde_json::Value {
+    json!({
+        "name": check.name,
+        "subject": check.subject,
+        "verdict": check.verdict.name(),
+        "saw": check.saw,
+        "why": check.why,
+        "mend": check.mend,
+    })
+}

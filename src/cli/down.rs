@@ -1,0 +1,70 @@
+//! `kvm-bridge down`.
+
+use super::json;
+use crate::bring_up::down::{Down, down};
+use crate::error::Result;
+use crate::name::IfName;
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write;
+
+/// The arguments of `kvm-bridge down`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Take {
+    /// The bridge
+    bridge: String,
+    /// Take it from under guests that run; they run on without a network
+    #[arg(long)]
+    force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge down br0
+  kvm-bridge down br0 --force
+Only what we made is taken back: a bridge that was there before is left alone.
+What 'up --save' wrote stays written. Exit status: 0 it is down, 125 it is not.";
+
+impl Take {
+    pub(super) fn run(self) -> Result<String> {
+        let bridge = IfName::new(&self.bridge)?;
+        let done = down(&bridge, self.force)?;
+        Ok(match self.json {
+            true => json(&to_json(&bridge, &done)),
+            false => tell(&bridge, &done),
+        })
+    }
+}
+
+fn tell(bridge: &IfName, done: &Down) -> String {
+    let mut text = String::new();
+    for name in &done.cut_off {
+        let _ = writeln!(text, "{name} is off {bridge}: its guest has no network any more");
+    }
+    for name in &done.taps {
+        let _ = writeln!(text, "{name} is deleted");
+    }
+    let _ = match (done.is_taken_back, &done.uplink) {
+        (true, Some(uplink)) => writeln!(text, "{bridge} is taken back, and {uplink} has again what was on it"),
+        (true, None) => writeln!(text, "{bridge} is taken back"),
+        (false, _) if done.is_there => writeln!(text, "{bridge} is not ours, and stays"),
+        (false, _) => writeln!(text, "There is no {bridge}."),
+    };
+    text
+}
+
+fn to_json(bridge: &IfName, done: &Down) -> serde_json::Value {
+    let names = |names: &[IfName]| names.iter().map(IfName::to_string).collect::<Vec<_>>();
+    json!({
+        "bridge": bridge.as_str(),
+        "taken_back": done.is_taken_back,
+        "there": done.is_there,
+        "uplink": done.uplink.as_ref().map(IfName::as_str),
+        "taps": names(&done.taps),
+        "cut_off": names(&done.cut_off),
+    })
+}

@@ -1,0 +1,32 @@
+//! `kvm-bridge install`.
+
+use crate::error::Result;
+use crate::setup::{self, Allow};
+use clap::Args;
+
+/// The arguments of `kvm-bridge install`.
+#[derive(Debug, Args)]
+pub(super) struct Install {
+    /// Allow a bridge ('all': every bridge) to everybody, or to one user
+    #[arg(long, value_name = "BRIDGE[:USER]")]
+    allow: Vec<Allow>,
+    /// Make a link to qemu-kvm in /usr/local/bin, called qemu-kvm or NAME
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "qemu-kvm")]
+    link: Vec<String>,
+    /// Take back what install has made, and only that
+    #[arg(long, conflicts_with_all = ["allow", "link", "check"])]
+    uninstall: bool,
+    /// Say what is there and what is missing; change nothing
+    #[arg(long, conflicts_with = "link")]
+    check: bool,
+}
+
+impl Install {
+    pub(super) fn run(self) -> Result<String> {
+        match () {
+            () if self.uninstall => setup::uninstall(),
+            () if self.check => setup::check(&self.allow),
+            () => setup::install(&self.allow, &self.link),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `kvm-bridge status`.
+
+use super::json;
+use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::keeper::Keeper;
+use crate::net::observe::unreadable;
+use crate::net::rtnl::{Netlink, Stats};
+use crate::out;
+use crate::ports::{self, Bridge, Port, Role};
+use crate::style::{self, Style, Tone};
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The arguments of `kvm-bridge status`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Status {
+    /// Only this bridge
+    bridge: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge status
+  kvm-bridge status br0
+  kvm-bridge status --json | jq -r '.bridges[].ports[] | select(.vm == \"alice\").pid'
+No privileges are needed; the processes of other users' guests are seen by root only.
+Exit status: 0, or 125 where there is no such bridge.";
+
+impl Status {
+    pub(super) fn run(self) -> Result<String> {
+        let mut netlink = Netlink::open().map_err(unreadable)?;
+        let mut bridges = ports::look(&mut netlink)?;
+        if let Some(name) = &self.bridge {
+            bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
+            if bridges.is_empty() {
+                let what = format!("there is no bridge {name}");
+                return Err(Error::new(
+                    what,
+                    format!("'kvm-bridge status' lists all. To make it: kvm-bridge up {name}"),
+                ));
+            }
+        }
+        if self.json {
+            let bridges: Vec<_> = bridges.iter().map(to_json).collect();
+            return Ok(json(&json!({ "bridges": bridges })));
+        }
+        let is_hidden = |port: &Port| port.is_tap() && port.detail.has_carrier && port.process.is_none();
+        if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|bridge| &bridge.ports).any(is_hidden) {
+            out::say("kvm-bridge", "the processes of other users' guests are seen by root only");
+        }
+        let style = Style::of_stdout();
+        let texts: Vec<String> = bridges.iter().map(|bridge| tree(bridge, style)).collect();
+        Ok(if texts.is_empty() { "There is no bridge.\n".to_owned() } else { texts.join("\n") })
+    }
+}
+
+fn tree(bridge: &Bridge, style: Style) -> String {
+    let link = &bridge.detail.link;
+    let mut facts = vec![match &bridge.journal {
+        Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
+        Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
+        None => "found".to_owned(),
+    }];
+    if !link.is_up {
+        facts.push(style.paint(Tone::Bad, "down"));
+    }
+    facts.extend(bridge.addresses.iter().filter(|address| !address.starts_with("fe80:")).cloned());
+    let settings = bridge.detail.bridge.unwrap_or_default();
+    facts.push(match settings.stp {
+        true => style.paint(Tone::Warning, format!("STP on, delay {} s", settings.forward_delay / 100)),
+        false => "STP off".to_owned(),
+    });
+    if settings.vlan_filtering {
+        facts.push("filters VLANs".to_owned());
+    }
+    facts.push(format!("MTU {}", link.mtu));
+    if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
+        facts.push("no uplink".to_owned());
+    }
+    let told = bridge.journal.as_ref().and_then(Journal::told);
+    facts.extend(told.map(|keeper| format!("{} leaves its uplink alone", keeper.name())));
+    let mut text = format!("{}  {}\n", style.paint(Tone::Title, &link.name), facts.join(", "));
+    let width =
+        bridge.ports.iter().map(|port| port.detail.link.name.as_str().chars().count()).max().unwrap_or_default();
+    let complaints: Vec<&str> = bridge.complaint.iter().flat_map(|text| text.lines()).collect();
+    for (at, port) in bridge.ports.iter().enumerate() {
+        let branch = style.branch(at + 1 == bridge.ports.len() && complaints.is_empty());
+        let name = format!("{:<width$}", port.detail.link.name.as_str());
+        let _ = writeln!(text, "{branch}{}  {}", style.paint(Tone::Title, name), line(port, style));
+    }
+    for (at, complaint) in complaints.iter().enumerate() {
+        let _ =
+            writeln!(text, "{}{}", style.branch(at + 1 == complaints.len()), style.paint(Tone::Bad, complaint.trim()));
+    }
+    text
+}
+
+fn line(port: &Port, style: Style) -> String {
+    let detail = &port.detail;
+    let mut facts = Vec::new();
+    match port.role {
+        Role::Uplink => facts.push("uplink".to_owned()),
+        Role::Foreign => {
+            let kind = detail.kind.as_deref().map(|kind| format!(" {kind}")).unwrap_or_default();
+            facts.push(style.paint(Tone::Warning, format!("foreign{kind}")));
+        }
+        Role::Guest | Role::Lasting => {}
+    }
+    facts.extend(port.vm.as_ref().map(|vm| style.paint(Tone::Good, vm)));
+    facts.push(match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
+        (_, _, false) => style.paint(Tone::Bad, "down"),
+        (true, true, _) => String::new(),
+        (true, false, _) => style.paint(Tone::Quiet, "not in use"),
+        (false, true, _) => "carrier".to_owned(),
+        (false, false, _) => style.paint(Tone::Bad, "no carrier"),
+    });
+    if detail.is_forwarding == Some(false) && detail.has_carrier && detail.link.is_up {
+        facts.push(style.paint(Tone::Warning, "does not forward yet"));
+    }
+    match (&port.process, &port.user) {
+        (Some(process), Some(user)) => facts.push(format!("{} {} of {user}", process.program, process.pid)),
+        (None, Some(user)) => facts.push(format!("for {user}")),
+        _ => {}
+    }
+    facts.extend(port.mac.map(|mac| mac.to_string()));
+    facts.extend(port.slot.map(|slot| format!("slot {slot}")));
+    facts.extend(port.addresses.iter().map(|ip| ip.to_string()));
+    if let Some(since) = port.process.as_ref().and_then(|process| process.since) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        facts.push(format!("for {}", style::duration(now.saturating_sub(since))));
+    }
+    let Stats { rx_packets, tx_packets, rx_bytes, tx_bytes, .. } = detail.stats;
+    facts.push(style.paint(
+        Tone::Quiet,
+        format!(
+            "in {rx_packets} packets {}, out {tx_packets} packets {}",
+            style::bytes(rx_bytes),
+            style::bytes(tx_bytes)
+        ),
+    ));
+    facts.retain(|fact| !fact.is_empty());
+    facts.join(", ")
+}
+
+fn to_json(bridge: &Bridge) -> serde_json::Value {
+    let detail = &bridge.detail;
+    let settings = detail.bridge.unwrap_or_default();
+    let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
+    let ports: Vec<_> = bridge.ports.iter().map(port_to_json).collect();
+    json!({
+        "name": detail.link.name.as_str(),
+        "index": detail.link.index,
+        "made_by_us": bridge.journal.is_some(),
+        "kept": bridge.journal.as_ref().map(|journal| journal.keep),
+        "error": bridge.complaint,
+        "up": detail.link.is_up,
+        "mac": detail.link.mac,
+        "mtu": detail.link.mtu,
+        "addresses": bridge.addresses,
+        "stp": settings.stp,
+        "forward_delay": f64::from(settings.forward_delay) / 100.0,
+        "vlan_filtering": settings.vlan_filtering,
+        "uplink": uplink.map(|port| port.detail.link.name.as_str()),
+        "uplink_carrier": uplink.map(|port| port.detail.has_carrier),
+        "uplink_keeper": bridge.journal.as_ref().and_then(Journal::told).map(Keeper::name),
+        "ports": ports,
+    })
+}
+
+fn port_to_json(port: &Port) -> serde_json::Value {
+    let (detail, process) = (&port.detail, port.process.as_ref());
+    json!({
+        "name": detail.link.name.as_str(),
+        "index": detail.link.index,
+        "role": port.role.name(),
+        "kind": detail.kind,
+        "up": detail.link.is_up,
+        "carrier": detail.has_carrier,
+        "forwarding": detail.is_forwarding,
+        "mtu": detail.link.mtu,
+        "vm": port.vm,
+        "pid": process.map(|process| process.pid),
+        "program": process.map(|process| process.program.as_str()),
+        "since": process.and_then(|process| process.since),
+        "user": port.user,
+        "mac": port.mac,
+        "slot": port.slot,
+        "addresses": port.addresses,
+        "rx_packets": detail.stats.rx_packets,
+        "rx_bytes": detail.stats.rx_bytes,
+        "tx_packets": detail.stats.tx_packets,
+        "tx_bytes": detail.stats.tx_bytes,
+    })
+}

@@ -1,0 +1,208 @@
+//! `kvm-bridge up`.
+
+use super::json;
+use crate::bring_up::up::{self, Became, LastingTap, Up};
+use crate::config::Config;
+use crate::config::save::{File, Saved};
+use crate::error::{Error, Result};
+use crate::name::IfName;
+use crate::out;
+use crate::request::Nic;
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// The arguments of `kvm-bridge up`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Bring {
+    /// The bridge
+    bridge: String,
+    /// Its port to the network, if it is missing: an interface, auto (the default route's) or none
+    #[arg(long, value_name = "IF")]
+    uplink: Option<String>,
+    /// The MTU in bytes of a bridge that is made
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u32>,
+    /// A persistent TAP on the bridge; may be given again
+    #[arg(long = "tap", value_name = "NAME", requires = "users")]
+    taps: Vec<String>,
+    /// Whose the TAP is: one user for all TAPs, or one for each, in order
+    #[arg(long = "user", value_name = "USER", requires = "taps")]
+    users: Vec<String>,
+    /// Take the uplink though a network manager or DHCP client looks after it
+    #[arg(long)]
+    force: bool,
+    /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
+    #[arg(long)]
+    save: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge up br0                              made with the default route's interface
+  kvm-bridge up br0 --uplink eth1 --save         and again after the next boot:
+  systemctl enable kvm-bridge@br0.service
+  kvm-bridge up br0 --tap tap0 --user alice      then, as alice:
+  qemu-kvm -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n ...
+  kvm-bridge up lab --uplink none --tap tap0 --tap tap1 --user alice
+Doing it twice is the same as doing it once. Exit status: 0 it is so, 125 it is not.";
+
+impl Bring {
+    pub(super) fn run(self) -> Result<String> {
+        let bridge = IfName::new(&self.bridge)?;
+        let config = Config::load()?;
+        let taps = self.taps(up::configured(&bridge, &config))?;
+        let file = if self.save { Some(File::open()?) } else { None };
+        let nic = self.nic()?;
+        let done = up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
+        for news in &done.news {
+            out::say("kvm-bridge", news);
+        }
+        let saved = match file {
+            Some(file) => save(file, &bridge, &done)?,
+            None => None,
+        };
+        Ok(match self.json {
+            true => json(&to_json(&bridge, &done, saved.as_ref())),
+            false => tell(&bridge, &done, saved.as_ref()),
+        })
+    }
+
+    /// The same as what a guest would ask for.
+    fn nic(&self) -> Result<Nic> {
+        let mut value = format!("{},keep=on", self.bridge);
+        if let Some(uplink) = &self.uplink {
+            let _ = write!(value, ",uplink={}", uplink.replace(',', ",,"));
+        }
+        if let Some(mtu) = self.mtu {
+            let _ = write!(value, ",mtu={mtu}");
+        }
+        if self.force {
+            value += ",force=on";
+        }
+        Nic::parse(value.as_bytes())
+    }
+
+    fn taps(&self, configured: Vec<LastingTap>) -> Result<Vec<LastingTap>> {
+        if self.users.len() > 1 && self.users.len() != self.taps.len() {
+            let what = format!("{} TAPs have {} users", self.taps.len(), self.users.len());
+            return Err(Error::new(what, "Give --user once for all, or once for each --tap, in order."));
+        }
+        let users = self.users.iter().chain(self.users.last().into_iter().cycle());
+        let mut taps: Vec<LastingTap> = Vec::new();
+        for (name, user) in self.taps.iter().zip(users) {
+            let name = IfName::new(name)?;
+            if name.as_str() == self.bridge || taps.iter().any(|tap| tap.name == name) {
+                return Err(Error::new(format!("{name} is asked for twice"), "Give each TAP a name of its own."));
+            }
+            taps.push(LastingTap { name, user: user.clone() });
+        }
+        let more: Vec<LastingTap> =
+            configured.into_iter().filter(|tap| taps.iter().all(|known| known.name != tap.name)).collect();
+        taps.extend(more);
+        Ok(taps)
+    }
+}
+
+/// The planner speaks to who typed `--bridge`; here the same is said with options.
+fn in_our_words(text: &str, bridge: &IfName) -> String {
+    let start = format!("--bridge {bridge}");
+    let mut parts = text.split(&start);
+    let mut ours = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let _ = write!(ours, "kvm-bridge up {bridge}");
+        let Some(keys) = part.strip_prefix(',').filter(|keys| keys.contains('=')) else {
+            ours += part;
+            continue;
+        };
+        let is_end = |c: char| c.is_whitespace() || c == ';';
+        let (keys, rest) = keys.split_at(keys.find(is_end).unwrap_or(keys.len()));
+        let is_more = keys.ends_with(',');
+        for key in keys.trim_end_matches(['.', ',']).split(',') {
+            let _ = match key.split_once('=') {
+                Some(("force", _)) => write!(ours, " --force"),
+                Some((key, value)) => write!(ours, " --{key} {value}"),
+                None => write!(ours, ",{key}"),
+            };
+        }
+        ours += if is_more { "," } else { "" };
+        ours += rest;
+    }
+    let ours = ours
+        .strip_prefix(&format!("kvm-bridge up {bridge}: "))
+        .map(|rest| format!("up {bridge}: {rest}"))
+        .unwrap_or(ours);
+    ours.replace("Leave uplink= out", "Leave --uplink out").replace("Leave mtu= out", "Leave --mtu out")
+}
+
+fn save(file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
+    let is_ours = done.bridge != Became::Found;
+    let saved = Saved {
+        uplink: is_ours.then(|| done.uplink.as_ref().map_or("none".to_owned(), IfName::to_string)),
+        mtu: done.mtu.filter(|_| is_ours),
+        taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
+    };
+    if !is_ours && saved.taps.is_empty() {
+        return Ok(None);
+    }
+    file.save(bridge, &saved).map(Some)
+}
+
+fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> String {
+    let uplink = match &done.uplink {
+        Some(uplink) => format!("with the uplink {uplink}"),
+        None => "without an uplink".to_owned(),
+    };
+    let mut text = match done.bridge {
+        Became::Made => format!("{bridge} is made, {uplink}\n"),
+        Became::Kept => format!("{bridge} was made for a guest, {uplink}, and stays from now on\n"),
+        Became::AsItWas => format!("{bridge} is there already, {uplink}\n"),
+        Became::Found => format!("{bridge} is there already; it is not ours, and is not changed\n"),
+    };
+    for (LastingTap { name, user }, is_new) in &done.taps {
+        let _ = writeln!(text, "{name} is {} on {bridge}, for {user}", if *is_new { "made" } else { "there already" });
+    }
+    if let Some(path) = saved {
+        let _ = writeln!(text, "{} has it for the next time", path.display());
+    }
+    text
+}
+
+fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::Value {
+    let became = match done.bridge {
+        Became::Made => "made",
+        Became::Kept => "kept",
+        Became::AsItWas => "as-it-was",
+        Became::Found => "found",
+    };
+    let taps: Vec<_> = (done.taps.iter())
+        .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
+        .collect();
+    let uplink = done.uplink.as_ref().map(IfName::as_str);
+    json!({ "bridge": bridge.as_str(), "became": became, "uplink": uplink, "taps": taps, "saved": saved })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_planners_words_become_ours() {
+        let say = |text: &str| in_our_words(text, &IfName::new("br0").unwrap());
+        assert_eq!(
+            say("all the same: --bridge br0,uplink=eth0,force=on"),
+            "all the same: kvm-bridge up br0 --uplink eth0 --force"
+        );
+        assert_eq!(
+            say("To make it: --bridge br0,uplink=eth1, or --bridge br0,uplink=none for guests"),
+            "To make it: kvm-bridge up br0 --uplink eth1, or kvm-bridge up br0 --uplink none for guests"
+        );
+        assert_eq!(say("--bridge br0: there is no interface"), "up br0: there is no interface");
+        assert_eq!(say("nothing of it"), "nothing of it");
+    }
+}

@@ -1,0 +1,189 @@
+//! Looks for what keeps a guest off the network, before anything is changed and after something went wrong.
+//!
+//! A check is data: what was seen, how bad it is, why it matters, and the command that mends it. Each group of checks is a
+//! file of its own; what can be judged without looking is a function of what was seen, so that it can be tested.
+//!
+//! Nothing is changed by looking, but for one thing: the question for DHCP servers is asked from a TAP that is on the bridge
+//! for as long as it is asked.
+
+pub mod acl;
+mod bridge;
+mod dhcp;
+mod firewall;
+mod guests;
+mod host;
+pub mod ikconfig;
+mod kernel;
+mod macs;
+mod qemu;
+mod rights;
+mod uplink;
+
+use crate::argv::{self, Line};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::name::IfName;
+use crate::net::observe::unreadable;
+use crate::net::rtnl::Netlink;
+use crate::ports::{self, Bridge};
+use crate::qemu_line::QemuLine;
+use crate::request::Nic;
+use crate::shim;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It may keep guests off the network, or could not be looked at.
+    Warning,
+    /// It keeps them off.
+    Failure,
+}
+
+impl Verdict {
+    /// Its name, for people and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failure => "failure",
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at: a word.
+    pub name: &'static str,
+    /// The bridge, guest or file that it is about.
+    pub subject: Option<String>,
+    /// How bad it is.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub saw: String,
+    /// Why it matters.
+    pub why: &'static str,
+    /// The command that mends it.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn new(name: &'static str, verdict: Verdict, saw: impl Into<String>, why: &'static str) -> Self {
+        Self { name, subject: None, verdict, saw: saw.into(), why, mend: None }
+    }
+
+    fn ok(name: &'static str, saw: impl Into<String>, why: &'static str) -> Self {
+        Self::new(name, Verdict::Ok, saw, why)
+    }
+
+    fn warning(name: &'static str, saw: impl Into<String>, why: &'static str, mend: impl Into<String>) -> Self {
+        Self { mend: Some(mend.into()), ..Self::new(name, Verdict::Warning, saw, why) }
+    }
+
+    fn failure(name: &'static str, saw: impl Into<String>, why: &'static str, mend: impl Into<String>) -> Self {
+        Self { mend: Some(mend.into()), ..Self::new(name, Verdict::Failure, saw, why) }
+    }
+
+    /// What an error of ours says, as a check.
+    fn of_error(name: &'static str, verdict: Verdict, error: &Error, why: &'static str) -> Self {
+        Self { mend: Some(error.remedy().to_owned()), ..Self::new(name, verdict, error.what(), why) }
+    }
+
+    fn of(mut self, subject: impl ToString) -> Self {
+        self.subject = Some(subject.to_string());
+        self
+    }
+}
+
+/// What is to be looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// One bridge; else those of the arguments, else all.
+    pub bridge: Option<IfName>,
+    /// The arguments that qemu-kvm would be given.
+    pub words: Option<Vec<OsString>>,
+    /// The user whose rights are looked at, in place of the caller.
+    pub user: Option<String>,
+    /// How long the ports of guests without an address are watched.
+    pub watch: Duration,
+    /// Whether DHCP servers are asked for.
+    pub asks: bool,
+}
+
+/// What the checks look at.
+struct Patient<'a> {
+    question: &'a Question,
+    config: Config,
+    bridges: Vec<Bridge>,
+    /// All bridges that there are.
+    there: Vec<IfName>,
+    /// The bridges that are asked about and are not there, each as a guest would ask for it.
+    missing: Vec<Nic>,
+    /// The arguments, understood.
+    line: Option<Line>,
+    netlink: Netlink,
+}
+
+/// Makes all checks.
+pub fn examine(question: &Question) -> Result<Vec<Check>> {
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let mut bridges = ports::look(&mut netlink)?;
+    let caller = || shim::Caller { name: "qemu-kvm".as_ref() };
+    let line = question.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
+    let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
+    let own = question.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
+    let wanted: Vec<Nic> = match own {
+        Some(own) => vec![asked.into_iter().find(|nic| nic.bridge == own.bridge).unwrap_or(own)],
+        None => asked,
+    };
+    let is_there = |nic: &Nic| bridges.iter().any(|bridge| bridge.detail.link.name == nic.bridge);
+    let there = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
+    let missing = wanted.iter().filter(|nic| !is_there(nic)).cloned().collect();
+    if !wanted.is_empty() {
+        bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
+    }
+    let mut patient = Patient { question, config: Config::load()?, bridges, there, missing, line, netlink };
+    let mut checks = host::checks(&patient);
+    checks.extend(rights::checks(&patient));
+    checks.extend(bridge::journals(&patient));
+    checks.extend(uplink::checks(&mut patient));
+    checks.extend(bridge::checks(&patient));
+    checks.extend(macs::checks(&patient));
+    checks.extend(firewall::checks(&patient));
+    checks.extend(dhcp::checks(&mut patient));
+    checks.extend(guests::checks(&mut patient)?);
+    if let Some(words) = &question.words {
+        let ids = patient.line.as_ref().and_then(|line| argv::rewrite::ids(line).ok()).unwrap_or_default();
+        let model = patient.config.model.as_deref();
+        let models = patient
+            .line
+            .iter()
+            .flat_map(|line| &line.nics)
+            .map(|nic| nic.model.as_deref().or(model).unwrap_or(argv::settle::DEFAULT_MODEL).to_owned());
+        let ours: Vec<(String, String)> = ids.into_iter().zip(models).collect();
+        checks.extend(qemu::checks(&QemuLine::read(&without_ours(words)), &ours, &PathBuf::from(".")));
+    }
+    Ok(checks)
+}
+
+/// QEMU's own words.
+fn without_ours(words: &[OsString]) -> Vec<OsString> {
+    let Ok(line) = argv::scan(words, || Ok(Vec::new())) else { return words.to_vec() };
+    let words = line.parts.into_iter().filter_map(|part| match part {
+        argv::Part::Word(word) => Some(word),
+        argv::Part::Nic(_) => None,
+    });
+    words.collect()
+}
+
+/// Runs a program of the system's and tells what it printed; `None` if it can't be run or fails.
+fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let output = std::process::Command::new(program).args(arguments).env("PATH", path).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}

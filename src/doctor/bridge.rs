@@ -1,0 +1,192 @@
+//! The bridge itself: its settings, its ports, what we have written down about it.
+
+use super::{Check, Patient};
+use crate::holders;
+use crate::journal::Files;
+use crate::net::rtnl::Detail;
+use crate::ports::{Bridge, Role};
+use crate::reaper;
+use std::fs;
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for bridge in &patient.bridges {
+        let name = &bridge.detail.link.name;
+        let own = [stp(&bridge.detail), vlan(&bridge.detail), pinned(bridge), mtu(bridge), room(bridge)];
+        checks.extend(own.into_iter().map(|check| check.of(name)));
+    }
+    checks
+}
+
+/// Longer than this and a guest's first questions are lost.
+const PATIENCE: u32 = 400;
+
+fn stp(bridge: &Detail) -> Check {
+    const WHY: &str = "With STP a new port forwards only after twice the delay; what a guest asks until then is lost.";
+    let (name, settings) = (&bridge.link.name, bridge.bridge.unwrap_or_default());
+    let delay = settings.forward_delay;
+    match settings.stp {
+        false => Check::ok("stp", "STP is off: a port forwards at once", WHY),
+        true if delay <= PATIENCE => {
+            Check::ok("stp", format!("STP is on, with a delay of only {} s", delay / 100), WHY)
+        }
+        true => Check::warning(
+            "stp",
+            format!("STP is on: a guest is without a network for its first {} s", 2 * delay / 100),
+            WHY,
+            format!("ip link set dev {name} type bridge stp_state 0   (or, where there are loops, forward_delay 200)"),
+        ),
+    }
+}
+
+fn vlan(bridge: &Detail) -> Check {
+    const WHY: &str = "A new port is in the bridge's default VLAN only, which may not be that of the network.";
+    let name = &bridge.link.name;
+    match bridge.bridge.unwrap_or_default().vlan_filtering {
+        false => Check::ok("vlan", "it does not filter VLANs", WHY),
+        true => Check::warning(
+            "vlan",
+            "it filters VLANs",
+            WHY,
+            format!(
+                "bridge vlan show   (then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0)"
+            ),
+        ),
+    }
+}
+
+fn pinned(bridge: &Bridge) -> Check {
+    const WHY: &str = "A bridge whose MAC is not pinned takes that of its lowest port: each guest that comes or goes may \
+                       change it, and the host is away until all its neighbours know.";
+    let link = &bridge.detail.link;
+    let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    match assign_type(link.name.as_str(), link.index) {
+        None => Check::ok("bridge-mac", format!("{mac}; whether it is pinned can't be seen in this /sys"), WHY),
+        // NET_ADDR_SET of linux/netdevice.h: somebody gave it.
+        Some(3) => Check::ok("bridge-mac", format!("{mac} is pinned"), WHY),
+        Some(_) => Check::warning(
+            "bridge-mac",
+            format!("{mac} is that of its lowest port"),
+            WHY,
+            format!("ip link set dev {} address {mac}", link.name),
+        ),
+    }
+}
+
+/// sysfs shows the network namespace that it was mounted in.
+fn assign_type(name: &str, index: u32) -> Option<u8> {
+    let read = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok();
+    let is_its = read("ifindex")?.trim().parse() == Ok(index);
+    if is_its { read("addr_assign_type")?.trim().parse().ok() } else { None }
+}
+
+fn mtu(bridge: &Bridge) -> Check {
+    const WHY: &str =
+        "Frames that are longer than a port's MTU are dropped there without a word: pings go through, data does not.";
+    let own = bridge.detail.link.mtu;
+    let shorter: Vec<_> = bridge.ports.iter().map(|port| &port.detail.link).filter(|link| link.mtu < own).collect();
+    match shorter.first() {
+        None => Check::ok("mtu", format!("{own} bytes, and no port has less"), WHY),
+        Some(port) => {
+            let names: Vec<String> = shorter.iter().map(|link| format!("{} {}", link.name, link.mtu)).collect();
+            let saw = format!("the bridge has {own} bytes, but {}", names.join(", "));
+            Check::warning("mtu", saw, WHY, format!("ip link set dev {} mtu {own}", port.name))
+        }
+    }
+}
+
+/// BR_MAX_PORTS of net/bridge/br_private.h, less the one that is never used.
+const MAX_PORTS: usize = 1023;
+const NEAR: usize = 960;
+
+fn room(bridge: &Bridge) -> Check {
+    const WHY: &str = "A bridge has 1,023 ports at the most; the next guest would be refused.";
+    let (count, name) = (bridge.ports.len(), &bridge.detail.link.name);
+    let idle =
+        bridge.ports.iter().filter(|port| port.is_tap() && !port.detail.has_carrier && port.role == Role::Foreign);
+    let idle = idle.map(|port| port.detail.link.name.as_str()).next();
+    let mend = match idle {
+        Some(tap) => format!("ip -br link show master {name} | grep NO-CARRIER; ip link del dev {tap}"),
+        None => format!("ip -br link show master {name}"),
+    };
+    match count {
+        MAX_PORTS.. => Check::failure("ports", format!("it has {count} ports, and is full"), WHY, mend),
+        NEAR.. => {
+            Check::warning("ports", format!("it has {count} ports, and room for {}", MAX_PORTS - count), WHY, mend)
+        }
+        _ => Check::ok("ports", format!("it has {count} of 1,023 ports"), WHY),
+    }
+}
+
+/// The journals of this network namespace.
+pub(super) fn journals(patient: &Patient) -> Vec<Check> {
+    const WHY: &str = "A journal says what has to be taken back when the last guest has gone.";
+    const MEND: &str = "kvm-bridge recover";
+    let all = match Files::all() {
+        Ok(all) => all,
+        Err(error) => return vec![Check::of_error("journal", super::Verdict::Failure, &error, WHY)],
+    };
+    let mut checks = Vec::new();
+    for files in &all {
+        let name = files.bridge();
+        let known = patient.bridges.iter().find(|bridge| bridge.detail.link.name == *name);
+        if patient.question.bridge.as_ref().is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        let check = match files.read() {
+            Err(error) => Check::of_error("journal", super::Verdict::Failure, &error, WHY),
+            Ok(None) => continue,
+            Ok(Some(_)) if known.is_some_and(|bridge| bridge.complaint.is_some()) => {
+                let complaint = files.complaint().unwrap_or_default();
+                let first = complaint.lines().next().unwrap_or_default().to_owned();
+                Check::failure("journal", first, "What could not be taken back is still to be.", MEND)
+            }
+            Ok(Some(journal)) => match known {
+                // It is there, and not asked about.
+                None if patient.there.contains(name) => continue,
+                Some(bridge)
+                    if bridge.journal.is_some() && (journal.keep || holders::runs(&[reaper::NAME, name.as_str()])) =>
+                {
+                    let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
+                    Check::ok("journal", format!("{name} is ours, and {until}"), WHY)
+                }
+                Some(bridge) if bridge.journal.is_some() => {
+                    Check::warning("journal", format!("{name} is ours, and its reaper was killed"), WHY, MEND)
+                }
+                Some(_) => Check::warning(
+                    "journal",
+                    format!("the journal of {name} is of another bridge than this {name}"),
+                    WHY,
+                    MEND,
+                ),
+                None => Check::warning("journal", format!("{name} is gone, and its journal is not"), WHY, MEND),
+            },
+        };
+        checks.push(check.of(name));
+    }
+    if checks.is_empty() {
+        checks.push(Check::ok("journal", "nothing of ours waits to be taken back", WHY));
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+    use crate::host::{Kind, Link};
+    use crate::name::IfName;
+    use crate::net::rtnl::{BridgeDetail, Stats};
+
+    // Not every kernel can filter VLANs.
+    #[test]
+    fn a_bridge_that_filters_vlans_is_warned_of() {
+        let verdict = |vlan_filtering: bool| {
+            let link = Link { kind: Kind::Bridge, ..Link::bare(7, IfName::new("br0").unwrap()) };
+            let bridge = Some(BridgeDetail { vlan_filtering, ..BridgeDetail::default() });
+            let (stats, kind) = (Stats::default(), Some("bridge".to_owned()));
+            vlan(&Detail { link, has_carrier: true, stats, owner: None, bridge, is_forwarding: None, kind }).verdict
+        };
+        assert_eq!((verdict(true), verdict(false)), (Verdict::Warning, Verdict::Ok));
+    }
+}

@@ -1,0 +1,56 @@
+//! The machine: KVM, /dev/net/tun, QEMU.
+
+use super::{Check, Patient, Verdict};
+use crate::launch;
+use crate::sys::tap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+const KVM: &str = "/dev/kvm";
+/// Its numbers (Documentation/admin-guide/devices.txt).
+const KVM_DEVICE: u64 = nix::sys::stat::makedev(10, 232);
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    vec![kvm(Path::new(KVM)), tun(), qemu(patient)]
+}
+
+fn kvm(path: &Path) -> Check {
+    const WHY: &str = "Without KVM the guest's processor is emulated, many times slower.";
+    let warning = |saw: &str, mend: &str| Check::warning("kvm", format!("{} {saw}", path.display()), WHY, mend);
+    match path.metadata() {
+        Err(_) => {
+            return warning(
+                "is missing",
+                "modprobe kvm_intel || modprobe kvm_amd   (and switch virtualisation on in the firmware)",
+            );
+        }
+        Ok(found) if !found.file_type().is_char_device() || found.rdev() != KVM_DEVICE => {
+            return warning("is not KVM's device", "rm /dev/kvm; mknod -m 660 /dev/kvm c 10 232");
+        }
+        Ok(_) => {}
+    }
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Check::ok("kvm", "/dev/kvm can be opened", WHY),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            warning("may not be opened by this user", "sudo usermod -aG kvm $USER   (and log in again)")
+        }
+        Err(_) => warning("cannot be opened", "dmesg | grep -i kvm"),
+    }
+}
+
+fn tun() -> Check {
+    const WHY: &str = "A guest's network card is a TAP on this host, which is made with this device.";
+    match tap::open_device() {
+        Ok(_) => Check::ok("tun", "/dev/net/tun can be opened", WHY),
+        Err(error) => Check::of_error("tun", Verdict::Failure, &error, WHY),
+    }
+}
+
+fn qemu(patient: &Patient) -> Check {
+    const WHY: &str = "qemu-kvm sets the network up and then becomes this program.";
+    match launch::find("qemu-kvm".as_ref(), &patient.config) {
+        Ok(qemu) => Check::ok("qemu", format!("{} is going to be run", qemu.path().display()), WHY),
+        Err(error) => Check::of_error("qemu", Verdict::Failure, &error, WHY),
+    }
+}

@@ -1,0 +1,191 @@
+//! QEMU's own arguments: do front ends and back ends find each other, and does the kernel do what it is meant to?
+#![forbid(unsafe_code)]
+
+use super::{Check, kernel};
+use crate::qemu_line::QemuLine;
+use std::path::Path;
+
+/// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card.
+pub(super) fn checks(line: &QemuLine, ours: &[(String, String)], folder: &Path) -> Vec<Check> {
+    let mut checks = pairs(line, ours);
+    let is_used = |id: &String| line.devices.iter().any(|device| device.netdev.as_ref() == Some(id));
+    let models = line.devices.iter().map(|device| device.driver.clone());
+    let models: Vec<String> =
+        models.chain(ours.iter().filter(|(id, _)| !is_used(id)).map(|(_, model)| model.clone())).collect();
+    checks.extend(command_line(line));
+    checks.extend(kernel::checks(line, &models, folder));
+    checks
+}
+
+fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
+    const WHY: &str = "A network card is a pair: -device is what the guest sees, -netdev where its frames go; netdev= and id= join them.";
+    let mut checks = Vec::new();
+    let count = |id: &str| line.devices.iter().filter(|device| device.netdev.as_deref() == Some(id)).count();
+    for netdev in &line.netdevs {
+        let id = &netdev.id;
+        match count(id) {
+            0 => checks.push(Check::failure(
+                "pair",
+                format!("no -device names the netdev {id}: the guest has no card on it"),
+                WHY,
+                format!("-device e1000,netdev={id}"),
+            )),
+            1 => checks.push(Check::ok("pair", format!("the netdev {id} has its device"), WHY)),
+            _ => checks.push(Check::failure(
+                "pair",
+                format!("two -devices name the netdev {id}"),
+                WHY,
+                "Give each -device a -netdev of its own",
+            )),
+        }
+    }
+    for device in &line.devices {
+        let Some(id) = &device.netdev else {
+            let saw = format!("-device {} names no netdev: its cable ends nowhere", device.driver);
+            let id = line.netdevs.first().map_or("network0", |netdev| netdev.id.as_str());
+            checks.push(Check::failure("pair", saw, WHY, format!("-device {},netdev={id}", device.driver)));
+            continue;
+        };
+        let is_there = line.netdevs.iter().any(|netdev| netdev.id == *id) || ours.iter().any(|(own, _)| own == id);
+        if !is_there {
+            checks.push(Check::failure(
+                "pair",
+                format!("-device {} names the netdev {id}, which is not there", device.driver),
+                WHY,
+                format!("--bridge br0,id={id}"),
+            ));
+        }
+    }
+    for (id, model) in ours {
+        checks.push(match count(id) {
+            0 => Check::ok("pair", format!("--bridge gives the guest a card, {model} on {id}"), WHY),
+            1 => Check::ok("pair", format!("the netdev {id} of --bridge has a device of yours"), WHY),
+            _ => Check::failure(
+                "pair",
+                format!("two -devices name the netdev {id}"),
+                WHY,
+                "Give each -device a netdev of its own: --bridge br0,id=",
+            ),
+        });
+    }
+    if checks.is_empty() && !line.has_net {
+        let saw = "there is no network card on the command line: QEMU adds one on a network of its own";
+        checks.push(Check::warning("pair", saw, WHY, "--bridge br0"));
+    }
+    checks
+}
+
+/// Whether `-append` has the kernel itself ask for an address (Documentation/admin-guide/nfs/nfsroot.rst).
+pub(super) fn asks_by_kernel(append: &str) -> bool {
+    ip_of(append).is_some_and(|value| ["dhcp", "on", "any", "both"].contains(&protocol(value)))
+}
+
+fn ip_of(append: &str) -> Option<&str> {
+    append.split_whitespace().rev().find_map(|word| word.strip_prefix("ip="))
+}
+
+/// `dhcp` of `ip=dhcp` and of `ip=::::host:eth0:dhcp`.
+fn protocol(value: &str) -> &str {
+    match value.contains(':') {
+        true => value.split(':').nth(6).unwrap_or_default(),
+        false => value,
+    }
+}
+
+fn command_line(line: &QemuLine) -> Vec<Check> {
+    const IP: &str = "The kernel asks for an address, or has one, only where ip= says so; else userland has to.";
+    const CONSOLE: &str = "Without console= what the kernel says goes to a screen that a terminal does not show.";
+    let Some(append) = &line.append else {
+        return match (&line.kernel, line.has_initrd) {
+            (Some(_), _) => {
+                vec![Check::warning("append-ip", "there is no -append", IP, "-append \"ip=dhcp console=ttyS0\"")]
+            }
+            _ => Vec::new(),
+        };
+    };
+    const KERNEL: &str = "QEMU refuses -append where it does not boot the kernel itself.";
+    if line.kernel.is_none() {
+        return vec![Check::failure("kernel", "there is -append and no -kernel", KERNEL, "-kernel bzImage")];
+    }
+    let with = |more: &str| format!("-append \"{append} {more}\"");
+    let ip = match ip_of(append) {
+        None => Check::warning("append-ip", "-append has no ip=", IP, with("ip=dhcp")),
+        Some("off" | "none" | "") => Check::warning(
+            "append-ip",
+            "-append switches it off: ip=off",
+            IP,
+            append.replace("ip=off", "ip=dhcp").replace("ip=none", "ip=dhcp"),
+        ),
+        Some(value) if asks_by_kernel(append) => Check::ok("append-ip", format!("-append has ip={value}"), IP),
+        Some(value) if value.split(':').next().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()) => {
+            Check::ok("append-ip", format!("-append gives the guest an address: ip={value}"), IP)
+        }
+        Some(value) => Check::warning(
+            "append-ip",
+            format!("-append has ip={value}, which asks for no address by DHCP"),
+            IP,
+            with("ip=dhcp"),
+        ),
+    };
+    let console = append.split_whitespace().rev().find_map(|word| word.strip_prefix("console="));
+    let console = match (line.has_serial_console, console) {
+        (false, None) => {
+            Check::ok("append-console", "-append has no console=: the kernel speaks to the screen", CONSOLE)
+        }
+        (_, Some(console)) => Check::ok("append-console", format!("-append has console={console}"), CONSOLE),
+        (true, None) => Check::warning(
+            "append-console",
+            "the console is this terminal, and -append has no console=",
+            CONSOLE,
+            with("console=ttyS0"),
+        ),
+    };
+    vec![ip, console]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn verdicts(text: &str, name: &str) -> Vec<(Verdict, Option<String>)> {
+        let line = QemuLine::read(&text.split_whitespace().map(Into::into).collect::<Vec<_>>());
+        let found = checks(&line, &[], Path::new("/nowhere")).into_iter().filter(|check| check.name == name);
+        found.map(|check| (check.verdict, check.mend)).collect()
+    }
+
+    #[test]
+    fn front_and_back_ends_have_to_find_each_other() {
+        let worst = |text: &str| {
+            verdicts(text, "pair").into_iter().max().map(|(verdict, mend)| (verdict, mend.unwrap_or_default()))
+        };
+        let failure = |mend: &str| Some((Verdict::Failure, mend.to_owned()));
+        assert_eq!(
+            worst("-netdev tap,id=network0,ifname=tap0 -device e1000,netdev=network0"),
+            Some((Verdict::Ok, String::new()))
+        );
+        assert_eq!(worst("-nic tap,ifname=tap0"), Some((Verdict::Ok, String::new())));
+        assert_eq!(worst("-netdev tap,id=network0"), failure("-device e1000,netdev=network0"));
+        assert_eq!(worst("-device e1000,netdev=network0"), failure("--bridge br0,id=network0"));
+        assert_eq!(worst("-netdev tap,id=n -device e1000,netdev=n -device e1000"), failure("-device e1000,netdev=n"));
+        assert_eq!(
+            worst("-netdev user,id=n -device e1000,netdev=n -device e1000,netdev=n"),
+            failure("Give each -device a -netdev of its own")
+        );
+        assert_eq!(worst("-m 64"), Some((Verdict::Warning, "--bridge br0".to_owned())));
+    }
+
+    #[test]
+    fn the_kernels_command_line_is_read_as_the_kernel_does() {
+        for (append, asks) in [
+            ("ip=dhcp", true),
+            ("quiet ip=on", true),
+            ("ip=::::guest:eth0:dhcp", true),
+            ("ip=10.0.0.2::10.0.0.1:255.255.255.0:guest:eth0:off", false),
+            ("ip=off", false),
+            ("skip=dhcp", false),
+        ] {
+            assert_eq!(asks_by_kernel(append), asks, "{append}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The way to the network: that of a bridge that is there, or that one would have.
+
+use super::{Check, Patient, Verdict};
+use crate::journal::Journal;
+use crate::keeper::keeper;
+use crate::net::observe::observe;
+use crate::plan::plan;
+use crate::ports::{Bridge, Role};
+use crate::request::Nic;
+use crate::step::Step;
+
+const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
+
+pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for bridge in &patient.bridges {
+        checks.extend(of_bridge(bridge).into_iter().map(|check| check.of(&bridge.detail.link.name)));
+    }
+    let missing = patient.missing.clone();
+    for nic in missing {
+        checks.extend(of_missing(patient, &nic).into_iter().map(|check| check.of(&nic.bridge)));
+    }
+    checks
+}
+
+fn of_bridge(bridge: &Bridge) -> Vec<Check> {
+    let name = &bridge.detail.link.name;
+    let mut checks = Vec::new();
+    if !bridge.detail.link.is_up {
+        let saw = format!("{name} is down");
+        checks.push(Check::failure(
+            "bridge",
+            saw,
+            "A bridge that is down forwards nothing.",
+            format!("ip link set dev {name} up"),
+        ));
+    }
+    // On somebody else's bridge a port that is no TAP may be the way out as well.
+    let mut uplinks = bridge.ports.iter().filter(|port| port.role == Role::Uplink).peekable();
+    if uplinks.peek().is_none() {
+        let others: Vec<&str> =
+            bridge.ports.iter().filter(|port| !port.is_tap()).map(|port| port.detail.link.name.as_str()).collect();
+        checks.push(match others.as_slice() {
+            [] => Check::ok("uplink", format!("{name} has none: its guests and the host are among themselves"), WHY),
+            others => Check::ok("uplink", format!("{name} has the ports {}", others.join(", ")), WHY),
+        });
+    }
+    for port in bridge.ports.iter().filter(|port| !port.is_tap()) {
+        let link = &port.detail.link;
+        let told = bridge.journal.as_ref().and_then(Journal::told);
+        let keeper = keeper(link).filter(|keeper| {
+            bridge.journal.is_some() && port.role == Role::Uplink && told.is_none() && !keeper.is_idle()
+        });
+        checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
+            (false, ..) => Check::failure(
+                "uplink",
+                format!("{} is down", link.name),
+                WHY,
+                format!("ip link set dev {} up", link.name),
+            ),
+            (_, false, _) => Check::failure(
+                "uplink",
+                format!("{} has no carrier: nobody is at the other end of its cable", link.name),
+                WHY,
+                format!("Plug the cable in, then see: ip -br link show dev {}", link.name),
+            ),
+            (_, _, Some(keeper)) => Check::warning(
+                "uplink",
+                format!("{} is a port, and {} looks after it still", link.name, keeper.name()),
+                "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
+                format!("kvm-bridge down {name}   (and have {} make the bridge)", keeper.name()),
+            ),
+            _ if port.role != Role::Uplink => continue,
+            _ => {
+                let told = told.map(|keeper| format!("; {} leaves it alone meanwhile", keeper.name()));
+                let saw = format!("{} is up and has a carrier{}", link.name, told.unwrap_or_default());
+                Check::ok("uplink", saw, WHY)
+            }
+        });
+    }
+    checks
+}
+
+/// A bridge that is not there is planned for, as a guest's start would.
+fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
+    const NEW: &str = "The bridge is not there: a guest's start would make it, with this uplink.";
+    let nics = std::slice::from_ref(nic);
+    let planned = observe(&mut patient.netlink, nics, &patient.config)
+        .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
+    let (plan, host) = match planned {
+        Ok(planned) => planned,
+        Err(error) => return vec![Check::of_error("uplink", Verdict::Failure, &error, NEW)],
+    };
+    let taken = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
+        Step::TakeUplink { uplink, index, .. } => Some((uplink, *index)),
+        _ => None,
+    });
+    let Some((uplink, index)) = taken else {
+        return vec![Check::ok("uplink", format!("{} would be made without one", nic.bridge), NEW)];
+    };
+    let details = patient.netlink.details().unwrap_or_default();
+    let found = details.into_iter().find(|detail| detail.link.index == index);
+    vec![match found {
+        Some(detail) if detail.link.is_up && !detail.has_carrier => {
+            let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
+            Check::failure("uplink", saw, NEW, format!("Plug the cable in, then see: ip -br link show dev {uplink}"))
+        }
+        _ => {
+            let keeper = host.link(uplink).and_then(|link| link.keeper.as_ref());
+            let keeper = keeper.map(|keeper| format!(", though {} looks after it", keeper.name()));
+            let saw = format!("{uplink} can be taken, with all that the host has on it{}", keeper.unwrap_or_default());
+            Check::ok("uplink", saw, NEW)
+        }
+    }]
+}

@@ -1,0 +1,226 @@
+//! What is on a bridge: its ports, and of each guest its VM, process, user, address, slot.
+//!
+//! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
+//! processes, and the leases say whose address it is. What the caller may not see is `None`.
+
+use crate::bring_up::up::{is_lasting, user_name};
+use crate::error::Result;
+use crate::holders::{self, Process};
+use crate::host::Kind;
+use crate::journal::{Files, Journal};
+use crate::lease::{Record, Store};
+use crate::mac::Mac;
+use crate::name::IfName;
+use crate::net::observe::unreadable;
+use crate::net::rtnl::{Detail, FdbEntry, Netlink};
+use crate::qemu_line::QemuLine;
+use std::net::IpAddr;
+
+/// A bridge and what is on it.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    /// The bridge itself.
+    pub detail: Detail,
+    /// Its journal, if it is ours.
+    pub journal: Option<Journal>,
+    /// Why it could not be taken back, if its reaper tried in vain.
+    pub complaint: Option<String>,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// Its forwarding database.
+    pub fdb: Vec<FdbEntry>,
+    /// Its ports: the uplink first.
+    pub ports: Vec<Port>,
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The way to the network: what we took, or a card of a bridge that was there.
+    Uplink,
+    /// The TAP of a guest that the shim started.
+    Guest,
+    /// A TAP of `kvm-bridge up`.
+    Lasting,
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Role {
+    /// Its name, for people and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Guest => "guest",
+            Self::Lasting => "lasting",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// One port.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The port itself.
+    pub detail: Detail,
+    /// What it is for.
+    pub role: Role,
+    /// The guest's VM, as people call it.
+    pub vm: Option<String>,
+    /// The process behind a TAP.
+    pub process: Option<Process>,
+    /// Whose that is, or whose the TAP is.
+    pub user: Option<String>,
+    /// The guest's address.
+    pub mac: Option<Mac>,
+    /// The run of the VM that it is, if it has an address of ours.
+    pub slot: Option<usize>,
+    /// The guest's addresses that the host knows.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Port {
+    /// Whether it is a TAP.
+    pub fn is_tap(&self) -> bool {
+        matches!(self.detail.link.kind, Kind::Tap { .. })
+    }
+}
+
+/// All bridges with what is on them, by name.
+pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
+    let details = netlink.details().map_err(unreadable)?;
+    let processes = if details.iter().any(|detail| matches!(detail.link.kind, Kind::Tap { .. })) {
+        holders::of_taps()
+    } else {
+        Vec::new()
+    };
+    let records =
+        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
+    let records: Vec<Record> = records.collect();
+    let mut bridges = Vec::new();
+    for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
+        bridges.push(look_at(netlink, detail, &details, &processes, &records)?);
+    }
+    bridges.sort_by(|a, b| a.detail.link.name.cmp(&b.detail.link.name));
+    Ok(bridges)
+}
+
+fn look_at(
+    netlink: &mut Netlink,
+    detail: &Detail,
+    details: &[Detail],
+    processes: &[Process],
+    records: &[Record],
+) -> Result<Bridge> {
+    let (index, name) = (detail.link.index, &detail.link.name);
+    let files = IfName::new(name.as_str()).ok().and_then(|name| Files::of(&name).ok());
+    let journal = files.as_ref().and_then(|files| files.read().ok().flatten());
+    let journal = journal.filter(|journal| journal.owns(&detail.link));
+    let fdb = netlink.fdb(index).map_err(unreadable)?;
+    let neighbours = netlink.neighbours(index).map_err(unreadable)?;
+    let seen = Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, processes, records };
+    let ports = details.iter().filter(|port| port.link.controller == Some(index));
+    let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
+    ports.sort_by(|a, b| {
+        let key = |port: &Port| (port.role != Role::Uplink, port.detail.link.index);
+        key(a).cmp(&key(b))
+    });
+    Ok(Bridge {
+        detail: detail.clone(),
+        complaint: files.and_then(|files| files.complaint()),
+        addresses: netlink.layer3(index).map_err(unreadable)?.address_texts(),
+        journal,
+        fdb,
+        ports,
+    })
+}
+
+struct Seen<'a> {
+    bridge: &'a IfName,
+    journal: Option<&'a Journal>,
+    fdb: &'a [FdbEntry],
+    neighbours: &'a [(IpAddr, Mac)],
+    processes: &'a [Process],
+    records: &'a [Record],
+}
+
+impl Seen<'_> {
+    fn port(&self, detail: &Detail) -> Port {
+        let link = &detail.link;
+        let role = self.role(detail);
+        let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
+        let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
+        let alias = link.alias.as_deref().filter(|_| role == Role::Guest);
+        let vm = alias.and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
+        let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
+        let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
+        let uid = holder.map(|process| process.uid).or(detail.owner);
+        let mut addresses: Vec<IpAddr> =
+            self.neighbours.iter().filter(|(_, known)| Some(*known) == mac).map(|(ip, _)| *ip).collect();
+        addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
+        Port {
+            detail: detail.clone(),
+            role,
+            vm: vm.or_else(|| line.and_then(|line| line.name)),
+            process: holder.cloned(),
+            user: uid.map(user_name),
+            slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
+            mac,
+            addresses,
+        }
+    }
+
+    fn role(&self, detail: &Detail) -> Role {
+        let link = &detail.link;
+        let is_ours = |journal: &Journal| journal.took(link.index);
+        let is_tap = matches!(link.kind, Kind::Tap { .. });
+        match self.journal {
+            Some(journal) if is_ours(journal) => Role::Uplink,
+            _ if is_lasting(link, self.bridge) => Role::Lasting,
+            _ if is_tap && link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge ")) => Role::Guest,
+            // What made the bridge gave it its card, too.
+            None if is_card(&link.kind) => Role::Uplink,
+            _ => Role::Foreign,
+        }
+    }
+
+    /// What QEMU was told; else who spoke behind the port. The TAP has the guest's own address but for its first byte.
+    fn mac(&self, detail: &Detail, holder: Option<&Process>, line: Option<&QemuLine>) -> Option<Mac> {
+        let name = &detail.link.name;
+        let fds = holder.and_then(|process| process.taps.get(name)).map_or(&[][..], Vec::as_slice);
+        let told = line.and_then(|line| line.mac_on(name.as_str(), fds));
+        let tail = detail.link.mac.map(|mac| mac.0[1..].to_vec());
+        let is_its = |mac: &Mac| Some(&mac.0[1..]) == tail.as_deref() && Some(*mac) != detail.link.mac;
+        let heard: Vec<Mac> = self
+            .fdb
+            .iter()
+            .filter(|entry| entry.port == detail.link.index && !entry.is_own)
+            .map(|entry| entry.mac)
+            .collect();
+        let kept =
+            || self.records.iter().flat_map(|record| record.slots.iter().flatten().flatten()).copied().find(is_its);
+        let only = match heard.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
+    }
+}
+
+/// Whether it is an interface to a network, and not to a guest or container.
+fn is_card(kind: &Kind) -> bool {
+    match kind {
+        Kind::Card => true,
+        Kind::Other(kind) => ["vlan", "bond", "team", "macvlan", "vxlan", "gretap", "geneve"].contains(&kind.as_str()),
+        _ => false,
+    }
+}
+
+/// Whether an address is good on its own link only.
+pub fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,147 @@
+//! Watches ports: who gets which address, and how far somebody has got with it.
+//!
+//! What a DHCP server answers a guest is seen on the guest's own port only, with a packet socket, which needs CAP_NET_RAW.
+
+pub mod ask;
+pub mod dhcp;
+pub mod frame;
+
+use crate::error::{Error, Result, reason};
+use crate::mac::Mac;
+use crate::sys::packet::{BUFFER, Packets};
+use dhcp::{Kind, Message};
+use frame::Told;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+/// Some ports that are watched.
+#[derive(Debug)]
+pub struct Watch {
+    ports: Vec<(u32, Packets)>,
+}
+
+impl Watch {
+    /// Watches the ports of these indices from now on.
+    pub fn open(ports: impl IntoIterator<Item = u32>) -> Result<Self> {
+        let open = |index| Ok((index, Packets::open(index)?));
+        let ports = ports.into_iter().map(open).collect::<std::io::Result<_>>().map_err(|error| {
+            let remedy = match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => "CAP_NET_RAW is needed: run it as root.",
+                Some(libc::ENODEV | libc::ENXIO) => "It went away in this moment. Try again.",
+                _ => "The kernel's packet sockets are needed: modprobe af_packet",
+            };
+            Error::new(format!("cannot watch a port: {}", reason(&error)), remedy)
+        })?;
+        Ok(Self { ports })
+    }
+
+    /// What is told next, and on which port; `None` when the time is over or no port is left.
+    pub fn next(&mut self, end: Instant) -> Result<Option<(u32, Told)>> {
+        let mut buffer = [0; BUFFER];
+        loop {
+            let mut gone = None;
+            for (at, (index, packets)) in self.ports.iter().enumerate() {
+                loop {
+                    match packets.receive(&mut buffer) {
+                        Ok(None) => break,
+                        Ok(Some(length)) => {
+                            if let Some(told) = buffer.get(..length).and_then(frame::read) {
+                                return Ok(Some((*index, told)));
+                            }
+                        }
+                        Err(_) => {
+                            gone = Some(at);
+                            break;
+                        }
+                    }
+                }
+            }
+            if let Some(at) = gone {
+                self.ports.remove(at);
+                continue;
+            }
+            if self.ports.is_empty() || !wait(self.ports.iter().map(|(_, packets)| packets), end)? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Sleeps until one of these can be read or the time is over; whether there may be something.
+pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Instant) -> Result<bool> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(false);
+    }
+    // Rounded up, so that the time is over when the waiting is.
+    let timeout = PollTimeout::try_from(left + std::time::Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    let mut files: Vec<PollFd> = files.into_iter().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+    match poll(&mut files, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(true),
+        Err(error) => Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
+    }
+}
+
+/// Whose doings are told, on the port of a guest whose address is not known: only who asks a DHCP server is the guest.
+pub fn client_of(told: &Told) -> Option<Mac> {
+    match told {
+        Told::Dhcp(message) => Some(message.client),
+        Told::Address { .. } => None,
+    }
+}
+
+/// How far a guest has got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// It asked whether there is a server.
+    pub discover: bool,
+    /// Servers answered.
+    pub offer: bool,
+    /// It asked for one of the addresses.
+    pub request: bool,
+    /// It was refused.
+    pub nak: bool,
+    /// It has an address.
+    pub ack: Option<Message>,
+    /// The addresses that it uses, however it came by them.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl Progress {
+    /// Takes in what is told, of this guest.
+    pub fn hear(&mut self, told: Told, guest: Mac) {
+        match told {
+            Told::Dhcp(message) if message.client == guest => match message.kind {
+                Kind::Discover => self.discover = true,
+                Kind::Offer => self.offer = true,
+                Kind::Request => self.request = true,
+                Kind::Nak => self.nak = true,
+                Kind::Ack if message.address.is_some() => {
+                    self.addresses.extend(message.address.map(IpAddr::from));
+                    self.ack = Some(message);
+                }
+                _ => {}
+            },
+            Told::Address { mac, ip } if mac == guest => {
+                self.addresses.insert(ip);
+            }
+            _ => {}
+        }
+    }
+
+    /// In a few words.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            _ if self.ack.is_some() => "ACK: it has its address",
+            _ if self.nak => "its REQUEST was refused (NAK)",
+            _ if self.request => "REQUEST without ACK",
+            _ if self.offer => "OFFER without REQUEST",
+            _ if self.discover => "DISCOVER without OFFER",
+            _ => "no DHCP",
+        }
+    }
+}

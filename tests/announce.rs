@@ -1,0 +1,87 @@
+//! `announce=on`: the address that the guest gets, told on the caller's stderr.
+
+use crate::guests::{boot_linux, mac_of};
+use crate::support::{Lab, frames, wait_for};
+use std::fs;
+use std::time::Duration;
+
+fn announcers(lab: &Lab) -> usize {
+    lab.processes().iter().filter(|process| process.command.starts_with("kvm-bridge-announcer")).count()
+}
+
+fn stderr_of(pid: i32) -> String {
+    fs::read_link(format!("/proc/{pid}/fd/2")).expect("it has a stderr").display().to_string()
+}
+
+#[test]
+fn on_a_bridge_that_is_made_the_reaper_tells() {
+    let Some(lab) = Lab::with_address() else { return };
+    let Some(guest) = boot_linux(&lab, "br0,announce=on,vm=alice") else { return };
+    let reaper = wait_for("the reaper", 3, || lab.reapers().pop());
+    assert!(stderr_of(reaper.pid).ends_with(".err"), "{}", stderr_of(reaper.pid));
+    let others =
+        |lab: &Lab| lab.processes().into_iter().filter(|p| p.pid != guest.pid() && p.pid != reaper.pid).count();
+    assert_eq!(others(&lab), 0, "{:?}", lab.processes());
+    let address = lab.lan.lease_of(&mac_of(&guest), 90);
+    let expected = format!("qemu-kvm: alice has {address}/24 on br0, from 10.77.0.1 for 1 h 0 min\n");
+    wait_for("the announcement", 5, || guest.err().contains(&expected).then_some(()));
+    wait_for("the reaper to let go of stderr", 5, || (stderr_of(reaper.pid) == "/dev/null").then_some(()));
+    assert_eq!(others(&lab), 0);
+    guest.kill();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn on_a_bridge_that_was_there_one_process_tells_and_ends() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let Some(guest) = boot_linux(&lab, "br0,announce=on,vm=alice") else { return };
+    assert_eq!(announcers(&lab), 1);
+    let address = lab.lan.lease_of(&mac_of(&guest), 90);
+    let expected = format!("qemu-kvm: alice has {address}/24 on br0, from 10.77.0.1 for 1 h 0 min\n");
+    wait_for("the announcement", 5, || guest.err().contains(&expected).then_some(()));
+    wait_for("the announcer's end", 5, || (announcers(&lab) == 0).then_some(()));
+    guest.kill();
+}
+
+#[test]
+fn nobody_listens_when_the_guest_has_gone() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0,announce=on").boot();
+    assert_eq!(announcers(&lab), 1);
+    let ended = guest.kill();
+    wait_for("the announcer's end", 5, || (announcers(&lab) == 0).then_some(()));
+    assert_eq!(ended.err, "");
+}
+
+#[test]
+fn a_second_guest_on_our_bridge_is_announced_too() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !lab.lan.serve_dhcp() {
+        return;
+    }
+    let first = lab.shim("--bridge br0,announce=on,vm=first").boot();
+    assert_eq!(announcers(&lab), 0, "the reaper listens");
+    // A REQUEST at once, as a client that has had this address before: init-reboot (RFC 2131, 3.2).
+    let request = frames::dhcp(3, &[50, 4, 10, 77, 0, 150]);
+    let second = format!("--bridge br0,announce=on,mac={},vm=second", frames::MAC);
+    let mut second = lab.shim(&second).then(&format!("send:{request},hold")).start();
+    second.qemu();
+    wait_for("the announcement", 10, || {
+        second.err().contains("qemu-kvm: second has 10.77.0.150/24 on br0").then_some(())
+    });
+    wait_for("the announcer's end", 5, || (announcers(&lab) == 0).then_some(()));
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(second.err().matches("has 10.77.0.150").count(), 1, "{}", second.err());
+    assert!(!first.err().contains(" has 10.77.0.150"), "{}", first.err());
+}
+
+#[test]
+fn it_needs_the_right_to_listen() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let refused = lab.shim("--bridge br0,announce=on").through("setpriv --bounding-set=-net_raw").run().exits_with(125);
+    assert!(refused.err.contains("CAP_NET_RAW") && refused.err.contains("leave announce= out"), "{}", refused.err);
+    assert!(!refused.qemu_ran());
+    lab.shim("--bridge br0,announce=off").through("setpriv --bounding-set=-net_raw").run().succeeds();
+    let refused = lab.shim("--bridge br0,announce=yes").run().exits_with(125);
+    assert!(refused.err.contains("announce=yes is not announce=on|off"), "{}", refused.err);
+}

@@ -1,0 +1,634 @@
+//! `kvm-bridge doctor`: each check both ways, with the fault made for real.
+
+use crate::guests::{boot_linux, mac_of, real};
+use crate::support::namespaces::hide;
+use crate::support::real::linux;
+use crate::support::{Lab, frames, have, wait_for};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+/// What a run found.
+struct Found(Vec<Value>);
+
+impl Found {
+    /// The checks of a name, the worst first.
+    fn of(&self, name: &str) -> Vec<&Value> {
+        let order =
+            |check: &&Value| ["failure", "warning", "ok"].iter().position(|verdict| check["verdict"] == *verdict);
+        let mut checks: Vec<&Value> = self.0.iter().filter(|check| check["name"] == name).collect();
+        checks.sort_by_key(order);
+        checks
+    }
+
+    /// The worst of a name have to be this, and one of them to speak of these.
+    #[track_caller]
+    fn has(&self, name: &str, verdict: &str, words: &[&str]) -> &Self {
+        let mut checks = self.of(name);
+        let worst =
+            checks.first().unwrap_or_else(|| panic!("there is no check {name}: {:#?}", self.0))["verdict"].clone();
+        assert_eq!(worst, verdict, "{checks:#?}");
+        checks.retain(|check| check["verdict"] == verdict);
+        let speaks = |check: &&Value| words.iter().all(|word| check.to_string().contains(word));
+        assert!(checks.iter().any(speaks), "{words:?} is not in {checks:#?}");
+        assert!(verdict == "ok" || checks.iter().all(|check| check["mend"].is_string()), "{checks:#?}");
+        self
+    }
+}
+
+const AS_NOBODY: &str = "setpriv --reuid nobody --clear-groups --inh-caps=-all";
+
+#[track_caller]
+fn examined(cmd: crate::support::command::Cmd) -> Found {
+    let ended = cmd.start().end_within(60);
+    let found: Value =
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}{}", ended.out, ended.err));
+    let failures = found["failures"].as_u64().expect("a number");
+    assert_eq!(ended.status.code(), Some(i32::from(failures > 0)), "{found:#}");
+    Found(found["checks"].as_array().expect("a list").clone())
+}
+
+/// Looks, without asking and watching.
+#[track_caller]
+fn look(lab: &Lab, words: &str) -> Found {
+    examined(lab.kvm_bridge(&format!("doctor --quick --json {words}")))
+}
+
+#[track_caller]
+fn look_as_nobody(lab: &Lab, words: &str) -> Found {
+    examined(lab.kvm_bridge(&format!("doctor --quick --json {words}")).through(AS_NOBODY))
+}
+
+#[track_caller]
+fn run(program: &str, words: &str) {
+    let output = Command::new(program).args(words.split_whitespace()).output().expect("run a program");
+    assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The device as distributions have it, or as a fault would have it.
+fn own_tun(mode: u32) {
+    hide("/dev/net").expect("an empty folder");
+    if mode != 0 {
+        mknod("/dev/net/tun", SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(10, 200))
+            .expect("make the device");
+        fs::set_permissions("/dev/net/tun", fs::Permissions::from_mode(mode)).expect("open it");
+    }
+}
+
+#[test]
+fn it_speaks_to_people_and_tells_scripts_by_its_status() {
+    let Some(lab) = Lab::with_address() else { return };
+    let ended = lab.kvm_bridge("doctor br0 --quick").run().succeeds();
+    assert!(
+        ended.out.contains("ok       uplink of br0: eth0 can be taken, with all that the host has on it\n"),
+        "{}",
+        ended.out
+    );
+    lab.is_untouched();
+    let ended = lab.kvm_bridge("doctor br0 --quick -- --bridge br0,uplink=eth7").run().exits_with(1);
+    let expected = "failure  uplink of br0: --bridge br0: there is no interface eth7 to be the uplink\n         \
+                    The bridge is not there: a guest's start would make it, with this uplink.\n         \
+                    mend: To make it: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
+    assert!(ended.out.contains(expected), "{}", ended.out);
+    assert!(ended.out.ends_with("1 failure, 0 warnings.\n"), "{}", ended.out);
+    lab.kvm_bridge("doctor a/b").run().exits_with(125);
+    lab.is_untouched();
+}
+
+#[test]
+fn kvm_and_tun() {
+    let Some(lab) = Lab::new() else { return };
+    if !have("setpriv") {
+        return;
+    }
+    if Path::new("/dev/kvm").exists() {
+        look(&lab, "").has("kvm", "ok", &[]);
+        look_as_nobody(&lab, "").has("kvm", "warning", &["may not be opened", "usermod -aG kvm"]);
+        mount(Some("/dev/null"), "/dev/kvm", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("hide KVM");
+        look(&lab, "").has("kvm", "warning", &["is not KVM's device", "mknod"]);
+    } else {
+        look(&lab, "").has("kvm", "warning", &["is missing", "modprobe"]);
+    }
+    look(&lab, "").has("tun", "ok", &[]);
+    own_tun(0o600);
+    look_as_nobody(&lab, "").has("tun", "failure", &["chmod 666 /dev/net/tun"]);
+    own_tun(0o666);
+    look_as_nobody(&lab, "").has("tun", "ok", &[]);
+    own_tun(0);
+    look(&lab, "").has("tun", "failure", &["modprobe tun"]);
+}
+
+#[test]
+fn qemu() {
+    let Some(lab) = Lab::new() else { return };
+    look(&lab, "").has("qemu", "ok", &["fake-qemu"]);
+    let nowhere = lab.kvm_bridge("doctor --quick --json").env("KVM_BRIDGE_QEMU", "/no/such/qemu");
+    examined(nowhere).has("qemu", "failure", &["/no/such/qemu"]);
+}
+
+#[test]
+fn helper_and_acl() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("setpriv") || !have("setcap") {
+        return;
+    }
+    look(&lab, "").has("helper", "ok", &["root needs no helper"]).has("acl", "ok", &[]);
+    for folder in ["/usr/lib/qemu", "/usr/libexec", "/usr/local/lib", "/etc/qemu"] {
+        fs::create_dir_all(folder).expect("make a folder");
+        hide(folder).expect("an empty folder");
+    }
+    look_as_nobody(&lab, "").has("helper", "failure", &["there is no bridge helper", "apt install"]);
+    let helper = "/usr/lib/qemu/qemu-bridge-helper";
+    fs::copy("/bin/true", helper).expect("make a helper");
+    look_as_nobody(&lab, "").has(
+        "helper",
+        "failure",
+        &["without any privilege", "setcap cap_net_admin+ep /usr/lib/qemu"],
+    );
+    run("setcap", &format!("cap_net_admin+ep {helper}"));
+    look_as_nobody(&lab, "").has("helper", "ok", &["cap_net_admin"]);
+    run("setcap", &format!("-r {helper}"));
+    fs::set_permissions(helper, fs::Permissions::from_mode(0o4755)).expect("make it setuid");
+    look(&lab, "--user nobody").has("helper", "ok", &["setuid root"]);
+    mount(None::<&str>, "/usr/lib/qemu", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID, None::<&str>)
+        .expect("remount");
+    look_as_nobody(&lab, "").has("helper", "failure", &["nosuid", "mount -o remount,suid"]);
+
+    look_as_nobody(&lab, "").has(
+        "acl",
+        "failure",
+        &["there is no /etc/qemu/bridge.conf", "tee -a /etc/qemu/bridge.conf"],
+    );
+    for (list, verdict, words) in [
+        ("allow br1\n", "failure", ["no line allows br0", "allow br0"]),
+        ("# mine\nallow br0\n", "ok", ["line 2", "allows br0"]),
+        ("allow all\ndeny br0\n", "failure", ["line 2, denies br0", "sed -i '2d'"]),
+    ] {
+        fs::write("/etc/qemu/bridge.conf", list).expect("write the list");
+        look_as_nobody(&lab, "").has("acl", verdict, &words);
+    }
+    fs::set_permissions("/etc/qemu/bridge.conf", fs::Permissions::from_mode(0o600)).expect("close it");
+    look_as_nobody(&lab, "").has("acl", "failure", &["cannot read /etc/qemu/bridge.conf", "chmod a+r"]);
+}
+
+#[test]
+fn the_uplink_of_a_bridge_that_is_to_be_made() {
+    let Some(lab) = Lab::with_address() else { return };
+    look(&lab, "br0").has("uplink", "ok", &["eth0 can be taken"]);
+    look(&lab, "br0 -- --bridge br0,uplink=none").has("uplink", "ok", &["without one"]);
+    lab.lan.run("ip link set dev lan0 down");
+    wait_for("eth0 to lose its carrier", 5, || {
+        let found = look(&lab, "br0");
+        (found.of("uplink")[0]["verdict"] == "failure")
+            .then(|| found.has("uplink", "failure", &["no carrier", "ip -br link"]).0.len())
+    });
+    lab.lan.run("ip link set dev lan0 up");
+    fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
+    let index = lab.a_link("eth0")["ifindex"].clone();
+    let file = format!("/run/NetworkManager/devices/{index}");
+    fs::write(&file, "[device]\nmanaged=true\nconnection-uuid=x\n").expect("write a file");
+    look(&lab, "br0").has("uplink", "failure", &["NetworkManager looks after it"]);
+    lab.kvm_bridge("up br0 --uplink eth0 --force").run().succeeds();
+    look(&lab, "br0").has("uplink", "warning", &["NetworkManager looks after it still", "kvm-bridge down br0"]);
+    fs::remove_file(&file).expect("remove the file");
+    look(&lab, "br0").has("uplink", "ok", &["eth0 is up and has a carrier"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.ip("link add name other type bridge");
+    lab.ip("link set dev eth0 master other");
+    look(&lab, "br0 -- --bridge br0,uplink=eth0").has("uplink", "failure", &["port of another link", "nomaster"]);
+    lab.ends_here();
+}
+
+#[test]
+fn the_uplink_of_a_bridge_that_is_there() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    look(&lab, "br0").has("uplink", "ok", &["eth0"]);
+    lab.lan.run("ip link set dev lan0 down");
+    wait_for("eth0 to lose its carrier", 5, || {
+        let found = look(&lab, "br0");
+        (found.of("uplink")[0]["verdict"] == "failure").then(|| found.has("uplink", "failure", &["no carrier"]).0.len())
+    });
+    lab.ip("link set dev eth0 down");
+    look(&lab, "br0").has("uplink", "failure", &["eth0 is down", "ip link set dev eth0 up"]);
+    lab.ip("link set dev br0 down");
+    look(&lab, "br0").has("bridge", "failure", &["br0 is down", "ip link set dev br0 up"]);
+    lab.ip("link set dev eth0 nomaster");
+    look(&lab, "br0").has("uplink", "ok", &["among themselves"]);
+    lab.ends_here();
+}
+
+#[test]
+fn stp_mac_and_mtu_of_the_bridge() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    look(&lab, "").has("stp", "ok", &["off"]).has("mtu", "ok", &["1500"]).has("vlan", "ok", &[]);
+    look(&lab, "").has("bridge-mac", "warning", &["that of its lowest port", "ip link set dev br0 address"]);
+    let mac = lab.a_link("br0")["address"].as_str().expect("a MAC").to_owned();
+    lab.ip(&format!("link set dev br0 address {mac}"));
+    look(&lab, "").has("bridge-mac", "ok", &["is pinned"]);
+    lab.ip("link set dev br0 type bridge stp_state 1 forward_delay 1500");
+    look(&lab, "").has("stp", "warning", &["first 30 s", "stp_state 0"]);
+    lab.ip("link set dev br0 type bridge forward_delay 200");
+    look(&lab, "").has("stp", "ok", &["only 2 s"]);
+    // One that was given stays what it is.
+    lab.ip("link set dev br0 mtu 1450");
+    lab.ip("link set dev eth0 mtu 1400");
+    look(&lab, "").has("mtu", "warning", &["eth0 1400", "ip link set dev eth0 mtu 1450"]);
+    lab.ends_here();
+}
+
+#[test]
+fn ports_near_the_limit() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    look(&lab, "").has("ports", "ok", &["1 of 1,023"]);
+    let batch = lab.new_file("batch");
+    let add = |range: std::ops::Range<u32>| {
+        let lines: String =
+            range.map(|n| format!("link add name p{n} type ifb\nlink set dev p{n} master br0\n")).collect();
+        fs::write(&batch, lines).expect("write a file");
+        run("ip", &format!("-batch {}", batch.display()));
+    };
+    add(1..960);
+    look(&lab, "").has("ports", "warning", &["960 ports", "room for 63"]);
+    add(960..1023);
+    look(&lab, "").has("ports", "failure", &["is full"]);
+    lab.ends_here();
+}
+
+#[test]
+fn journals_that_are_left_over() {
+    let Some(lab) = Lab::with_address() else { return };
+    look(&lab, "").has("journal", "ok", &["nothing of ours"]);
+    let guest = lab.shim("--bridge br0").boot();
+    look(&lab, "").has("journal", "ok", &["its reaper waits"]);
+    lab.reaper_of("br0").kill();
+    wait_for("the reaper's end", 5, || lab.reapers().is_empty().then_some(()));
+    look(&lab, "").has("journal", "warning", &["its reaper was killed", "kvm-bridge recover"]);
+    guest.kill();
+    lab.kvm_bridge("recover").run().succeeds();
+    lab.becomes_as_before();
+
+    lab.kvm_bridge("up br0").run().succeeds();
+    let file = lab.run_dir().join("br0.json");
+    let journal = fs::read_to_string(&file).expect("the journal");
+    fs::write(lab.run_dir().join("br0.error"), "br0 could not be taken back: busy\n  Again.\n").expect("write a file");
+    look(&lab, "").has("journal", "failure", &["could not be taken back: busy", "kvm-bridge recover"]);
+    fs::write(&file, "{").expect("write a file");
+    look(&lab, "").has("journal", "failure", &["cannot read the journal"]);
+    fs::write(&file, journal).expect("write a file");
+    fs::remove_file(lab.run_dir().join("br0.error")).expect("remove a file");
+    lab.ip("link del br0");
+    look(&lab, "").has("journal", "warning", &["br0 is gone", "kvm-bridge recover"]);
+    lab.ip("link add name br0 type bridge");
+    look(&lab, "br0").has("journal", "warning", &["of another bridge", "kvm-bridge recover"]);
+    lab.ip("link del br0");
+    lab.kvm_bridge("recover").run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn firewalls_that_drop_what_a_bridge_forwards() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("nft") || !have("iptables-legacy") {
+        return;
+    }
+    let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    if !Path::new(switch).exists() {
+        return crate::support::skip("this kernel has no br_netfilter");
+    }
+    look(&lab, "").has("firewall", "ok", &[]);
+    // As Docker sets it up.
+    for rule in ["-P FORWARD DROP", "-N DOCKER", "-A FORWARD -o docker0 -j DOCKER", "-A FORWARD -i docker0 -j ACCEPT"] {
+        run("iptables-nft", rule);
+    }
+    look(&lab, "").has("firewall", "failure", &["which Docker made", "sysctl -w net.bridge.bridge-nf-call-iptables=0"]);
+    let guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
+    drop(guest);
+    look_as_nobody(&lab, "").has("firewall", "warning", &["root only"]);
+    run("iptables-nft", "-I FORWARD -i br0 -j ACCEPT");
+    look(&lab, "").has("firewall", "ok", &["lets them pass"]);
+    run("iptables-nft", "-D FORWARD -i br0 -j ACCEPT");
+    fs::write(switch, "0").expect("switch it off");
+    fs::write(switch.replace("iptables", "ip6tables"), "0").expect("switch it off");
+    look(&lab, "").has("firewall", "ok", &["no firewall is in the way"]);
+    look_as_nobody(&lab, "").has("firewall", "ok", &["do not go through"]);
+    fs::write(switch, "1").expect("switch it on");
+    run("iptables-nft", "-F");
+    run("iptables-nft", "-P FORWARD ACCEPT");
+    look(&lab, "").has("firewall", "ok", &[]);
+
+    run("ip6tables-nft", "-P FORWARD DROP");
+    look(&lab, "").has("firewall", "ok", &["lets them pass"]);
+    fs::write(switch.replace("iptables", "ip6tables"), "1").expect("switch it on");
+    look(&lab, "").has("firewall", "failure", &["ip6 filter FORWARD", "bridge-nf-call-ip6tables=0"]);
+    run("ip6tables-nft", "-P FORWARD ACCEPT");
+
+    run("iptables-legacy", "-P FORWARD DROP");
+    look(&lab, "").has("firewall", "failure", &["FORWARD of iptables"]);
+    run("iptables-legacy", "-P FORWARD ACCEPT");
+
+    // As firewalld does: its last rule drops what none before it let pass.
+    run("nft", "add table inet firewalld");
+    run("nft", "add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; policy accept ; }");
+    run("nft", "add rule inet firewalld filter_FORWARD iifname lo accept");
+    look(&lab, "").has("firewall", "ok", &[]);
+    run("nft", "add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited");
+    look(&lab, "").has("firewall", "failure", &["inet firewalld filter_FORWARD", "which firewalld made"]);
+    run("nft", "delete table inet firewalld");
+
+    fs::write(switch, "0").expect("switch it off");
+    run("nft", "add table bridge mine");
+    run("nft", "add chain bridge mine f { type filter hook forward priority 0 ; policy drop ; }");
+    look(&lab, "").has("firewall", "failure", &["bridge mine f", "nft chain bridge mine f"]);
+}
+
+#[test]
+fn addresses_that_two_cards_have() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let first = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name alice").boot();
+    look(&lab, "").has("mac", "ok", &["1 guests, and no address twice"]);
+    let second = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name bob").boot();
+    look(&lab, "").has("mac", "failure", &["02:00:00:00:00:01", "tap0 (alice)", "tap1 (bob)"]);
+    second.kill();
+    lab.waits_until_gone("tap1");
+    look(&lab, "").has("mac", "ok", &[]);
+    // Somebody on the LAN has it too, and speaks.
+    lab.lan.run("ip link set dev lan0 down");
+    lab.lan.run("ip link set dev lan0 address 02:00:00:00:00:01 up");
+    lab.settle();
+    let _ = lab.lan.command("ping -c 1 -w 1 10.77.0.9").output();
+    wait_for("the bridge to hear it", 5, || {
+        let found = look(&lab, "");
+        (found.of("mac")[0]["verdict"] == "failure")
+            .then(|| found.has("mac", "failure", &["somebody behind eth0"]).0.len())
+    });
+    drop(first);
+    lab.ends_here();
+}
+
+#[test]
+fn addresses_that_are_going_to_be_given() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let kept = lab.shim("--bridge br0,vm=alice").run().succeeds().qemu().macs()[0].clone();
+    look(&lab, &format!("-- --bridge br0,mac={kept},vm=alice")).has("mac", "ok", &[]);
+    look(&lab, &format!("-- --bridge br0,mac={kept},vm=bob")).has("mac", "failure", &["is kept for name:alice"]);
+    look(&lab, "-- --bridge br0,mac=02:00:00:00:00:77").has("mac", "ok", &["nobody else's"]);
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let start = |tap: &str| {
+        lab.ip(&format!("tuntap add dev {tap} mode tap"));
+        let words = format!(
+            "-accel tcg -display none -S -netdev tap,id=n,ifname={tap},script=no,downscript=no -device e1000,netdev=n"
+        );
+        lab.program("qemu-system-x86_64").words(&words).start()
+    };
+    let in_use = |tap: &str| {
+        wait_for("QEMU to have its TAP", 20, || {
+            let link = lab.a_link(tap);
+            link["flags"].as_array().is_some_and(|flags| !flags.iter().any(|flag| flag == "NO-CARRIER")).then_some(())
+        });
+    };
+    let asked = "-- -netdev tap,id=n,ifname=tap7 -device e1000,netdev=n";
+    look(&lab, asked).has("mac", "ok", &["no other that runs has it"]);
+    let first = start("tap-a");
+    in_use("tap-a");
+    look(&lab, "").has("mac", "ok", &["and no other does"]);
+    look(&lab, asked).has("mac", "failure", &["52:54:00:12:34:56", "has already"]);
+    let second = start("tap-b");
+    in_use("tap-b");
+    look(&lab, "").has("mac", "failure", &["all have QEMU's default"]);
+    drop((first, second));
+    lab.ends_here();
+}
+
+/// A second DHCP server, on a host of its own behind another port of the bridge.
+fn second_server(lab: &Lab) -> std::process::Child {
+    run("ip", "netns add other");
+    run("ip", "link add name eth1 type veth peer name other0 netns other");
+    run("ip", "link set dev eth1 master br0 up");
+    run("ip", "-n other addr add 10.77.0.250/24 dev other0");
+    run("ip", "-n other link set dev other0 up");
+    lab.settle();
+    let file = |name: &str| lab.new_file(name).display().to_string();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", "other", "dnsmasq", "--keep-in-foreground", "--no-ping", "--conf-file=/dev/null"]);
+    command.args(["--port=0", "--user=root", "--interface=other0", "--bind-interfaces", "--dhcp-authoritative"]);
+    command.args(["--dhcp-range=10.77.0.200,10.77.0.210,1h", "--log-facility=/dev/null"]);
+    command.arg(format!("--pid-file={}", file("pid"))).arg(format!("--dhcp-leasefile={}", file("leases")));
+    command.spawn().expect("start dnsmasq")
+}
+
+#[test]
+fn dhcp_servers_none_one_and_two() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("dnsmasq") {
+        return;
+    }
+    let ask = |words: &str| examined(lab.kvm_bridge(&format!("doctor --json --watch 0 {words}")));
+    ask("").has("dhcp", "failure", &["nobody on br0 answers", "tcpdump -eni br0"]);
+    lab.is_untouched();
+    lab.lan.serve_dhcp();
+    let lan = lab.lan.mac();
+    ask("").has("dhcp", "ok", &["10.77.0.1 (", &lan, "offers 10.77.0.1", "/24 with the router 10.77.0.1"]);
+    lab.is_untouched();
+    assert!(!lab.lan.dhcp_log().contains("DHCPACK"), "nothing is taken");
+    let mut other = second_server(&lab);
+    let found = wait_for("both to answer", 30, || {
+        let found = ask("");
+        (found.of("dhcp")[0]["verdict"] == "warning").then_some(found)
+    });
+    found.has("dhcp", "warning", &["2 servers answer", "10.77.0.1 (", "10.77.0.250 (", "offers 10.77.0.2"]);
+    let _ = (other.kill(), other.wait());
+    lab.ip("link set dev br0 type bridge stp_state 1 forward_delay 1500");
+    ask("").has("dhcp", "warning", &["with STP on"]);
+    let as_nobody = examined(lab.kvm_bridge("doctor --json --watch 0").through(AS_NOBODY));
+    as_nobody.has("dhcp", "warning", &["sudo kvm-bridge doctor"]);
+    lab.ends_here();
+}
+
+#[test]
+fn a_dhcp_server_is_found_before_the_bridge_is_made_and_on_the_host_itself() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !lab.lan.serve_dhcp() {
+        return;
+    }
+    examined(lab.kvm_bridge("doctor br0 --json")).has("dhcp", "ok", &["10.77.0.1 ("]);
+    lab.is_untouched();
+    // As libvirt has it: a bridge without an uplink, on which the host is the server.
+    lab.add_bridge("virbr0");
+    examined(lab.kvm_bridge("doctor virbr0 --json")).has("dhcp", "failure", &["nobody on virbr0"]);
+    lab.ip("addr add 192.168.122.1/24 dev virbr0");
+    let server =
+        lab.program("dnsmasq").words("--keep-in-foreground --no-ping --conf-file=/dev/null --port=0 --user=root");
+    let server = server.words("--interface=virbr0 --bind-interfaces --dhcp-range=192.168.122.10,192.168.122.20,1h");
+    let files =
+        ["--pid-file", "--dhcp-leasefile"].map(|option| format!("{option}={}", lab.new_file("dnsmasq").display()));
+    let server = server.arg(&files[0]).arg(&files[1]).words("--log-facility=-").start();
+    wait_for("the server to be ready", 5, || server.err().contains("DHCP, IP range").then_some(()));
+    examined(lab.kvm_bridge("doctor virbr0 --json")).has("dhcp", "ok", &["192.168.122.1 ("]);
+    drop(server);
+    lab.ends_here();
+}
+
+#[test]
+fn what_a_firewall_drops_is_not_answered() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("nft") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    run("nft", "add table bridge mine");
+    run("nft", "add chain bridge mine f { type filter hook forward priority 0 ; policy drop ; }");
+    examined(lab.kvm_bridge("doctor --json")).has("dhcp", "failure", &["nobody"]).has(
+        "firewall",
+        "failure",
+        &["bridge mine f"],
+    );
+}
+
+#[test]
+fn how_far_a_guest_got() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("dnsmasq") {
+        return;
+    }
+    let watch = |lab: &Lab| examined(lab.kvm_bridge("doctor --json --watch 3"));
+    let start = |deeds: &str| {
+        let mut guest = lab.shim(&format!("--bridge br0,mac={} -name carol", frames::MAC)).then(deeds).start();
+        guest.qemu();
+        guest
+    };
+    let guest = start("hold");
+    watch(&lab).has("guest", "failure", &["carol (tap0)", "no frame at all", "kvm-bridge doctor br0 --"]);
+    guest.kill();
+    lab.waits_until_gone("tap0");
+
+    let guest = start(&format!("send:{},hold", frames::is_free("fe80::99")));
+    watch(&lab).has("guest", "warning", &["none of DHCP in 3 s", "ip=dhcp"]);
+    guest.kill();
+    lab.waits_until_gone("tap0");
+
+    let guest = start(&format!("send:{},hold", frames::dhcp(1, &[])));
+    watch(&lab).has("guest", "failure", &["DISCOVER without OFFER"]);
+    lab.lan.serve_dhcp();
+    watch(&lab).has("guest", "failure", &["OFFER without REQUEST", "ethtool -K br0 tx off"]);
+    guest.kill();
+    lab.waits_until_gone("tap0");
+
+    // An address of another network is refused by this server.
+    let guest = start(&format!("send:{},hold", frames::dhcp(3, &[50, 4, 10, 99, 0, 7])));
+    watch(&lab).has("guest", "failure", &["refused the address (NAK)"]);
+    lab.lan.close();
+    watch(&lab).has("guest", "failure", &["REQUEST without ACK in 3 s", "tcpdump -eni tap0"]);
+    guest.kill();
+    lab.waits_until_gone("tap0");
+
+    lab.lan.serve_dhcp();
+    let guest = start(&format!("send:{},hold", frames::dhcp(3, &[50, 4, 10, 77, 0, 150])));
+    watch(&lab).has("guest", "ok", &["ACK: it got 10.77.0.150 from 10.77.0.1"]);
+    guest.kill();
+}
+
+#[test]
+fn a_real_guest_that_gets_its_address() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.ip("addr add 10.77.0.2/24 dev br0");
+    let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
+    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    examined(lab.kvm_bridge("doctor --json --watch 50")).has("guest", "ok", &["alice (tap0)", "ACK: it got 10.77.0.1"]);
+    let address = lab.lan.lease_of(&mac_of(&guest), 10);
+    run("ping", &format!("-c 1 -w 10 {address}"));
+    look(&lab, "").has("guest", "ok", &[&format!("it has {address}")]);
+    guest.kill();
+    lab.ends_here();
+}
+
+#[test]
+fn a_real_guest_whose_command_line_is_the_reason() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let Some((kernel, _)) = linux() else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    // The blog's own mistake: a kernel without the driver, and no initrd to load it from.
+    let folder = lab.new_file("kernel");
+    fs::create_dir(&folder).expect("make a folder");
+    std::os::unix::fs::symlink(kernel, folder.join("bzImage")).expect("link the kernel");
+    fs::write(folder.join("bzImage.config"), "CONFIG_E1000=m\n# CONFIG_IP_PNP is not set\n").expect("write a file");
+    let guest = real(lab.shim("--bridge br0 -m 256 -name dave")).words("-kernel").arg(folder.join("bzImage"));
+    let guest = guest.words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
+    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    let found = examined(lab.kvm_bridge("doctor --json --watch 8"));
+    found.has("guest", "failure", &["dave (tap0)", "no frame at all"]);
+    found.has("kernel-driver", "failure", &["CONFIG_E1000=m", "no initrd", "scripts/config -e E1000"]);
+    found.has("kernel-dhcp", "failure", &["lacks CONFIG_IP_PNP_DHCP"]);
+    drop(guest);
+}
+
+#[test]
+fn qemus_arguments() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let kernel = lab.new_file("bzImage");
+    let config = |text: &str| {
+        fs::write(kernel.with_file_name(format!("{}.config", kernel.file_name().expect("a name").display())), text)
+            .expect("write a file")
+    };
+    fs::write(&kernel, "no kernel").expect("write a file");
+    let examine = |words: &str, append: &str| {
+        let kernel = kernel.display();
+        examined(
+            lab.kvm_bridge(&format!("doctor --quick --json -- {words} -kernel {kernel} -nographic -append"))
+                .arg(append),
+        )
+    };
+    let good = "ip=dhcp console=ttyS0";
+    examine("--bridge br0", good).has("kernel", "warning", &["neither in it nor beside it"]);
+    config("CONFIG_E1000=y\nCONFIG_IP_PNP_DHCP=y\nCONFIG_VIRTIO_NET=m\n");
+    let found = examine("--bridge br0", good);
+    found.has("kernel", "ok", &[]).has("kernel-dhcp", "ok", &[]).has("kernel-driver", "ok", &["CONFIG_E1000=y"]);
+    found.has("append-ip", "ok", &["ip=dhcp"]).has("append-console", "ok", &["ttyS0"]).has(
+        "pair",
+        "ok",
+        &["e1000 on bridge0"],
+    );
+    examine("--bridge br0", "quiet").has("append-ip", "warning", &["has no ip=", "-append \\\"quiet ip=dhcp\\\""]);
+    examine("--bridge br0", "quiet").has("append-console", "warning", &["quiet console=ttyS0"]);
+    examine("--bridge br0", "ip=off").has("append-ip", "warning", &["switches it off"]);
+
+    let virtio = "--bridge br0,model=virtio-net-pci";
+    examine(virtio, good).has("kernel-driver", "failure", &["lacks CONFIG_VIRTIO_PCI"]);
+    config("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=m\n");
+    examine(virtio, good).has("kernel-driver", "failure", &["CONFIG_VIRTIO_NET=m", "no initrd to load it from"]);
+    examine(virtio, good).has(
+        "kernel-dhcp",
+        "failure",
+        &["lacks CONFIG_IP_PNP_DHCP", "scripts/config -e IP_PNP -e IP_PNP_DHCP"],
+    );
+    let with_initrd = format!("{virtio} -initrd initramfs");
+    examine(&with_initrd, good).has("kernel-driver", "ok", &["a module, which the initrd has to load"]);
+    examine(&with_initrd, good).has("kernel-dhcp", "warning", &["only a DHCP client in the initrd"]);
+    examine(&with_initrd, "console=ttyS0").has("kernel-dhcp", "ok", &[]);
+
+    let blog = "-device e1000,netdev=network0,mac=52:55:00:d1:55:01 -netdev tap,id=network0,ifname=tap0,script=no,downscript=no";
+    examine(blog, good).has("pair", "ok", &["network0 has its device"]);
+    examine("-netdev tap,id=network0", good).has(
+        "pair",
+        "failure",
+        &["no -device names", "-device e1000,netdev=network0"],
+    );
+    examine("-device e1000,netdev=network0", good).has(
+        "pair",
+        "failure",
+        &["which is not there", "--bridge br0,id=network0"],
+    );
+    examine("--bridge br0,id=n -device e1000,netdev=n", good).has("pair", "ok", &["a device of yours"]);
+    let missing = lab.kvm_bridge("doctor --quick --json -- --bridge br0 -kernel /no/such/bzImage");
+    examined(missing).has("kernel", "failure", &["cannot read /no/such/bzImage"]).has(
+        "append-ip",
+        "warning",
+        &["no -append"],
+    );
+}

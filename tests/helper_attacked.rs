@@ -1,0 +1,571 @@
+//! The helper, called by somebody who means harm: each class of hole that such programs have had is tried.
+
+use crate::support::user::{ALICE, BOB, Helper, QEMUS, Right, receive, socket_pair};
+use crate::support::{Lab, have, record, wait_for};
+use nix::sys::socket::SockType;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// A host with br0, which alice may use, and our helper.
+fn lab() -> Option<(Lab, Helper)> {
+    let lab = Lab::with_bridge("br0").and_then(Lab::with_users)?;
+    let helper = lab.our_helper();
+    lab.allow("allow br0\n");
+    Some((lab, helper))
+}
+
+const WORDS: &str = "--use-vnet --fd=0 --br=br0";
+
+// The command line and what is open.
+
+#[test]
+fn a_longer_name_is_not_cut_to_one_that_is_allowed() {
+    // CVE-2019-13164.
+    let Some((lab, helper)) = lab() else { return };
+    lab.add_bridge("fifteen-bytes-x");
+    for rules in ["allow fifteen-bytes-x\n", "allow all\ndeny fifteen-bytes-x\n", "allow fifteen-bytes-xy\n"] {
+        lab.allow(rules);
+        lab.call(&helper, "--fd=0 --br=fifteen-bytes-xy").refusal();
+    }
+}
+
+#[test]
+fn another_name_of_a_bridge_evades_no_rule() {
+    let Some((lab, helper)) = lab() else { return };
+    lab.ip("link property add dev br0 altname office");
+    lab.allow("allow all\ndeny br0\n");
+    let said = lab.call(&helper, "--fd=0 --br=office").refusal();
+    assert!(said.contains("another name of br0"), "{said}");
+}
+
+#[test]
+fn no_path_is_taken_from_the_caller() {
+    // CVE-2018-6556, CVE-2022-47952: errors told what is there.
+    let Some((lab, helper)) = lab() else { return };
+    let said = |path: &str| lab.call(&helper, &format!("--fd=0 --br={path}")).refusal().replace(path, "PATH");
+    assert_eq!(said("/root/.bashrc"), said("/root/missing"));
+    assert_eq!(said("/etc/shadow"), said("/etc/shadowx"));
+    for words in ["--acl=/etc/shadow --fd=0 --br=br0", "--config /etc/shadow --fd=0 --br=br0"] {
+        assert!(lab.call(&helper, words).refusal().contains("Usage"));
+    }
+}
+
+#[test]
+fn names_of_any_bytes_are_refused_without_a_byte_for_the_terminal() {
+    let Some((lab, helper)) = lab() else { return };
+    lab.allow("allow all\n");
+    for name in [&b"\x1b[2Jx"[..], b"br0\xff", b"br\n0", b"\xc3\x28", b"br0\x7f", b"%s%n", b"\xa0"] {
+        let word = record::bytes(&[b"--br=", name].concat());
+        let said = lab.call_by(lab.as_user(ALICE, &helper.path).arg(word).words("--fd=0")).refusal();
+        assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
+    }
+}
+
+#[test]
+fn what_is_no_socket_is_refused() {
+    let Some((lab, helper)) = lab() else { return };
+    for (script, fd) in [
+        (r#"exec "$0" "$@" </dev/null"#, "0"),
+        (r#"exec "$0" "$@" <&-"#, "0"),
+        (r#"exec "$0" "$@" 5<&-"#, "5"),
+        (r#"exec "$0" "$@" 5</etc/passwd"#, "5"),
+        (r#"exec "$0" "$@" </dev/null"#, "1"),
+        (r#"exec "$0" "$@" </dev/null"#, "2147483647"),
+        (r#"exec "$0" "$@" </dev/null"#, "2147483648"),
+        (r#"exec "$0" "$@" </dev/null"#, "-1"),
+        (r#"exec "$0" "$@" </dev/null"#, "18446744073709551616"),
+    ] {
+        let words = format!("--br=br0 --fd={fd}");
+        lab.call_by(lab.as_user(ALICE, &helper.path).words(&words).through_sh(script)).refusal();
+    }
+    // One of another kind carries no descriptors.
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    lab.as_user(ALICE, &helper.path).words("--br=br0 --fd=0").stdin(OwnedFd::from(tcp)).run().exits_with(1);
+    lab.becomes_as_before();
+}
+
+#[test]
+fn closed_standard_files_are_no_place_for_the_tap() {
+    let Some((lab, helper)) = lab() else { return };
+    for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-", "2>&-", ">&-"] {
+        let script = format!(r#"exec "$0" "$@" 5<&0 {closed}"#);
+        let (ours, theirs) = socket_pair(SockType::Stream);
+        let cmd = lab.as_user(ALICE, &helper.path).words("--br=br0 --fd=5").through_sh(&script);
+        cmd.stdin(theirs).run().succeeds();
+        assert_eq!(receive(&ours).descriptors.len(), 1, "{closed}");
+    }
+}
+
+/// A helper that waits to send, because nobody reads from its socket, which is full: all that it has is to be seen.
+fn stopped_at_the_end<'lab>(
+    lab: &'lab Lab,
+    helper: &Helper,
+    script: &str,
+) -> (crate::support::command::Running<'lab>, OwnedFd) {
+    let (ours, theirs) = socket_pair(SockType::Stream);
+    let mut writer = std::os::unix::net::UnixStream::from(theirs.try_clone().expect("a copy"));
+    writer.set_nonblocking(true).expect("not to wait");
+    while writer.write(&[1; 4096]).is_ok() {}
+    while writer.write(&[1]).is_ok() {}
+    writer.set_nonblocking(false).expect("to wait");
+    let running = lab.as_user(ALICE, &helper.path).words("--br=br0 --fd=9").through_sh(script).stdin(theirs).start();
+    let path = format!("/proc/{}/syscall", running.pid());
+    wait_for("the helper to send", 10, || {
+        // The number of sendmsg, which differs from machine to machine.
+        let call = fs::read_to_string(&path).ok()?;
+        call.starts_with(&format!("{} ", nix::libc::SYS_sendmsg)).then_some(())
+    });
+    (running, ours)
+}
+
+#[test]
+fn stray_descriptors_are_closed_and_every_right_is_given_up() {
+    // CVE-2016-8649.
+    for right in [Right::Capability, Right::Setuid] {
+        let Some((lab, _)) = lab() else { return };
+        let helper = lab.install_helper(&crate::support::user::our_helper(), true, right);
+        let script = r#"exec "$0" "$@" 9<&0 </dev/null 3</etc/passwd 4>&1 7</ 8<&9"#;
+        let (running, _socket) = stopped_at_the_end(&lab, &helper, script);
+        let process = lab.processes().into_iter().find(|process| process.pid == running.pid()).expect("it runs");
+        let mut files = process.open_files();
+        files.retain(|file| !file.starts_with("socket:") && file != "/dev/net/tun" && file != "/dev/null");
+        assert!(files.iter().all(|file| file.ends_with(".out") || file.ends_with(".err")), "{files:?}");
+        assert_eq!(process.open_files().len(), 5, "{:?}", process.open_files());
+        let status = fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("its status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+            line.expect("a field").split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(field("Uid"), ["1000"; 4]);
+        assert_eq!(field("Gid"), ["1000"; 4]);
+        assert_eq!(field("Groups"), ["104", "1000"]);
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(field(set), ["0000000000000000"], "{set}");
+        }
+        assert_eq!(field("NoNewPrivs"), ["1"]);
+        running.kill();
+        lab.becomes_as_before();
+    }
+}
+
+#[test]
+fn its_caller_can_neither_trace_it_nor_look_into_it() {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    // Traced from its start it has no right at all.
+    let traced = lab.program(&helper.path).words(WORDS).through("strace -o /dev/null");
+    let said = lab.call_by(traced.through(&format!("setpriv {ALICE}"))).refusal();
+    assert!(said.contains("debugger"), "{said}");
+    let (running, _socket) = stopped_at_the_end(&lab, &helper, r#"exec "$0" "$@" 9<&0 </dev/null"#);
+    let pid = running.pid();
+    let ended = lab.as_user(ALICE, "/usr/bin/strace").words(&format!("-p {pid}")).run();
+    assert!(!ended.status.success() && ended.err.contains("not permitted"), "{}", ended.err);
+    for file in ["mem", "environ", "maps", "fd/0"] {
+        let ended = lab.as_user(ALICE, "/usr/bin/head").words("-c 1").arg(format!("/proc/{pid}/{file}")).run();
+        assert!(!ended.status.success(), "{file}: {}", ended.out);
+    }
+    running.kill();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn nothing_is_read_before_rights_are_given_up() {
+    let Some((lab, _)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    for right in [Right::Capability, Right::Setuid] {
+        let helper = lab.install_helper(&crate::support::user::our_helper(), true, right);
+        let log = lab.new_file("strace");
+        let cmd = lab.program(&helper.path).words(WORDS).through(&format!("strace -qq -u alice -o {}", log.display()));
+        lab.call_by(cmd).gives_a_tap();
+        let log = fs::read_to_string(log).expect("the log");
+        let calls: Vec<&str> = log.lines().collect();
+        let dropped = calls.iter().position(|call| call.starts_with("capset(")).expect("capset");
+        // What the dynamic linker opens is not ours to change.
+        let is_file = |call: &&&str| call.starts_with("open") && !call.contains("/lib") && !call.contains("ld.so");
+        let early: Vec<_> = calls[..dropped].iter().filter(is_file).collect();
+        assert!(early.is_empty(), "{early:?}");
+        assert!(calls[dropped..].iter().any(|call| call.contains("/etc/qemu/bridge.conf")));
+        assert!(!log.contains("CAP_SYS_ADMIN, permitted=1<<CAP_NET_ADMIN, inheritable=1"));
+    }
+}
+
+#[test]
+fn a_hostile_environment_changes_nothing() {
+    for right in [Right::Capability, Right::Setuid] {
+        let Some((lab, _)) = lab() else { return };
+        let helper = lab.install_helper(&crate::support::user::our_helper(), true, right);
+        let mark = lab.new_file("mark");
+        let env = [
+            ("LD_PRELOAD", "/run/alice/evil.so"),
+            ("LD_LIBRARY_PATH", "/run/alice"),
+            ("LD_AUDIT", "/run/alice/evil.so"),
+            ("GCONV_PATH", "/run/alice"),
+            ("LD_DEBUG", "all"),
+            ("PATH", "/run/alice"),
+            ("RUST_BACKTRACE", "full"),
+            ("RUST_MIN_STACK", "1"),
+            ("RUST_LOG", "trace"),
+            ("MALLOC_TRACE", "/run/alice/trace"),
+            ("HOME", "/run/alice"),
+            ("TMPDIR", "/run/alice"),
+        ];
+        build_evil_library(&mark);
+        // Set behind setpriv and the shell, which they would hit first.
+        let set: String = env.iter().map(|(name, value)| format!("export {name}={value}; ")).collect();
+        let script = format!(r#"{set} exec "$0" "$@""#);
+        let cmd = lab.program(&helper.path).words(WORDS).through_sh(&script).through(&format!("setpriv {ALICE}"));
+        lab.call_by(cmd).gives_a_tap();
+        assert!(!mark.exists(), "a library of the caller's was loaded");
+        assert!(!Path::new("/run/alice/trace").exists());
+    }
+}
+
+/// A library that leaves a mark wherever it is loaded.
+fn build_evil_library(mark: &Path) {
+    let source = Path::new("/run/alice/evil.c");
+    let text = format!(
+        "#include <fcntl.h>\n__attribute__((constructor)) void go(void) {{ open(\"{}\", O_CREAT, 0666); }}\n",
+        mark.display()
+    );
+    fs::write(source, text).expect("write the library");
+    let library = "/run/alice/evil.so";
+    let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-o", library]).arg(source).status();
+    assert!(built.is_ok_and(|status| status.success()), "cc");
+    let ended = std::process::Command::new("/bin/true").env("LD_PRELOAD", library).status();
+    assert!(ended.is_ok_and(|status| status.success()) && mark.exists(), "the library is loaded elsewhere");
+    fs::remove_file(mark).expect("remove the mark");
+}
+
+#[test]
+fn the_callers_limits_can_only_make_it_refuse() {
+    let Some((lab, helper)) = lab() else { return };
+    // An included rule that denies is not passed over because no file can be opened.
+    lab.allow("allow br0\ninclude /etc/qemu/deny.conf\n");
+    crate::support::user::write_rules("/etc/qemu/deny.conf", "deny br0\n");
+    for files in 3..12 {
+        let script = format!(r#"ulimit -n {files}; exec "$0" "$@""#);
+        let cmd = lab.program(&helper.path).words(WORDS).through_sh(&script).through(&format!("setpriv {ALICE}"));
+        let called = lab.call_by(cmd);
+        assert!(called.received.descriptors.is_empty() && !called.ended.status.success(), "{files}");
+    }
+    lab.allow("allow br0\n");
+    let cmd = |limit: &str| {
+        let script = format!(r#"ulimit {limit}; exec "$0" "$@""#);
+        lab.program(&helper.path).words(WORDS).through_sh(&script).through(&format!("setpriv {ALICE}"))
+    };
+    for limit in ["-f 0", "-c 0", "-p 1"] {
+        lab.call_by(cmd(limit)).gives_a_tap();
+    }
+    for limit in ["-n 3", "-n 4", "-v 4000", "-d 1"] {
+        let called = lab.call_by(cmd(limit));
+        let is_tap = called.ended.status.success();
+        assert_eq!(called.received.descriptors.len(), usize::from(is_tap), "{limit}");
+    }
+    lab.becomes_as_before();
+}
+
+// Its namespaces and its files.
+
+#[test]
+fn a_network_of_another_user_namespace_is_left_alone() {
+    // CVE-2017-5985.
+    let Some((lab, helper)) = lab() else { return };
+    let Ok(mut owner) = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c"])
+        .arg("ip link add br0 type bridge && echo ready && exec sleep 60")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+    else {
+        return;
+    };
+    let mut line = String::new();
+    use std::io::BufRead;
+    let out = owner.stdout.take().expect("its output");
+    std::io::BufReader::new(out).read_line(&mut line).expect("read");
+    if line.trim() != "ready" {
+        let _ = (owner.kill(), owner.wait());
+        return crate::support::skip("user namespaces cannot be made here");
+    }
+    let enter = format!("nsenter --net=/proc/{}/ns/net setpriv {ALICE}", owner.id());
+    let said = lab.call_by(lab.program(&helper.path).words(WORDS).through(&enter)).refusal();
+    // A user namespace of the caller's own over the host's network: the capability is one in there alone.
+    let own_users = format!("setpriv {ALICE} unshare --user --map-root-user --mount");
+    lab.call_by(lab.program(&helper.path).words(WORDS).through(&own_users)).refusal();
+    let inside = format!("nsenter --user --net --preserve-credentials --target {}", owner.id());
+    let own = lab.call_by(lab.program(&helper.path).words(WORDS).through(&inside));
+    let _ = (owner.kill(), owner.wait());
+    assert!(said.contains("another user namespace"), "{said}");
+    // In the user namespace itself the file's capability is none; its root has that right anyway.
+    assert!(own.received.descriptors.len() <= 1);
+}
+
+#[test]
+fn rules_that_others_can_write_are_not_gone_by() {
+    // CVE-2015-1331.
+    let Some((lab, helper)) = lab() else { return };
+    let rules = "/etc/qemu/bridge.conf";
+    for (mode, owner, group) in [(0o666, 0, 0), (0o646, 0, 0), (0o664, 0, 104), (0o644, 1000, 1000)] {
+        fs::set_permissions(rules, fs::Permissions::from_mode(mode)).expect("set the mode");
+        std::os::unix::fs::chown(rules, Some(owner), Some(group)).expect("give it away");
+        let said = lab.call(&helper, WORDS).refusal();
+        assert!(said.contains("sudo ch"), "{mode:o}: {said}");
+    }
+}
+
+#[test]
+fn rules_that_are_no_plain_file_are_refused_at_once() {
+    let Some((lab, helper)) = lab() else { return };
+    let rules = Path::new("/etc/qemu/bridge.conf");
+    let odd = Path::new("/etc/qemu/odd");
+    let fifo = || assert!(std::process::Command::new("mkfifo").arg(odd).status().expect("mkfifo").success());
+    let huge = || File::create(odd).and_then(|file| file.set_len(1 << 30)).expect("a file of 1 GiB");
+    let makers: [(&str, &dyn Fn()); 5] = [
+        ("a folder", &|| fs::create_dir(odd).expect("make a folder")),
+        ("a FIFO", &fifo),
+        ("a device", &|| std::os::unix::fs::symlink("/dev/zero", odd).expect("link")),
+        ("1 GiB", &huge),
+        ("a loop", &|| fs::write(odd, format!("include {}\n", odd.display())).expect("write")),
+    ];
+    for (what, make) in makers {
+        make();
+        fs::write(rules, format!("allow br0\ninclude {}\n", odd.display())).expect("write the rules");
+        let said = lab.call(&helper, WORDS).refusal();
+        let is_told = said.contains("/etc/qemu/bridge.conf, line 2") || said.contains("odd, line 1");
+        assert!(is_told, "{what}: {said}");
+        // And as the file of rules itself.
+        fs::remove_file(rules).expect("remove");
+        fs::rename(odd, rules).expect("rename");
+        lab.call(&helper, WORDS).refusal();
+        let _ = fs::remove_dir(rules);
+        let _ = fs::remove_file(rules);
+        let _ = fs::remove_file(odd);
+    }
+}
+
+#[test]
+fn a_refusal_tells_the_line_and_the_command_and_nothing_of_what_is_not_for_the_caller() {
+    let Some((lab, helper)) = lab() else { return };
+    lab.allow("allow br0\n# not the office\ndeny br0\n");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("/etc/qemu/bridge.conf, line 3 denies br0 to alice"), "{said}");
+    lab.allow("allow br1\n");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("sudo kvm-bridge install --allow br0:alice"), "{said}");
+    // A file for others: the same words whether it denies, allows, is nonsense or missing.
+    lab.allow("include /etc/qemu/secret\n");
+    let mut answers = Vec::new();
+    for text in ["deny br0\n", "allow br0\n", "nonsense\n"] {
+        crate::support::user::write_rules("/etc/qemu/secret", text);
+        fs::set_permissions("/etc/qemu/secret", fs::Permissions::from_mode(0o600)).expect("set the mode");
+        answers.push(lab.call(&helper, WORDS).refusal());
+    }
+    fs::remove_file("/etc/qemu/secret").expect("remove");
+    answers.push(lab.call(&helper, WORDS).refusal());
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+}
+
+// At any moment, and many at once.
+
+/// Its system calls, each with how many there were of that kind before it and with it.
+fn calls_of(lab: &Lab, helper: &Helper) -> Vec<(String, usize)> {
+    let log = lab.new_file("strace");
+    let cmd = lab.program(&helper.path).words(WORDS).through(&format!("strace -qq -u alice -o {}", log.display()));
+    lab.call_by(cmd).gives_a_tap();
+    let mut counts = std::collections::BTreeMap::new();
+    let log = fs::read_to_string(log).expect("the log");
+    let calls = log.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name.to_owned());
+    let calls = calls.filter(|name| name != "execve" && name != "exit_group");
+    calls
+        .map(|name| {
+            let count = counts.entry(name.clone()).or_insert(0);
+            *count += 1;
+            (name, *count)
+        })
+        .collect()
+}
+
+/// What is done to it at each of its system calls.
+fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut crate::support::command::Running)) {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    let calls = calls_of(&lab, &helper);
+    assert!(calls.len() > 60, "{calls:?}");
+    let sent = calls.iter().position(|(call, _)| call == "sendmsg").expect("sendmsg");
+    for (at, (call, nth)) in calls.into_iter().enumerate() {
+        let inject =
+            format!("strace -f -qq -u alice -e trace={call} -e inject={call}:signal={signal}:when={nth} -o /dev/null");
+        let (ours, theirs) = socket_pair(SockType::Stream);
+        let mut running = lab.program(&helper.path).words(WORDS).through(&inject).stdin(theirs).start();
+        after(&lab, &mut running);
+        let ended = running.end();
+        let received = receive(&ours);
+        assert!(at >= sent || received.descriptors.is_empty(), "{call} {nth}");
+        assert!(!ended.status.success(), "{call} {nth} was not struck");
+    }
+    lab.becomes_as_before();
+}
+
+#[test]
+fn killed_at_any_system_call_it_leaves_nothing() {
+    struck_at_every_call("KILL", |_, _| {});
+}
+
+#[test]
+fn stopped_and_killed_at_any_system_call_it_leaves_nothing() {
+    struck_at_every_call("STOP", |lab, running| {
+        wait_for("it to stop or end", 10, || {
+            let stopped = lab.processes().into_iter().find(|process| {
+                let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+                process.command.contains("kvm-bridge-helper")
+                    && !process.command.contains("strace")
+                    && status.contains("State:\tt")
+                    && stopped_for_good(process.pid)
+            });
+            match stopped {
+                Some(process) => {
+                    process.kill();
+                    Some(())
+                }
+                None => (!running.is_running()).then_some(()),
+            }
+        });
+    });
+}
+
+/// Between two looks nothing has moved: a tracer stops a process at each call for a moment.
+fn stopped_for_good(pid: i32) -> bool {
+    let look = || fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+    let before = look();
+    std::thread::sleep(std::time::Duration::from_millis(15));
+    look() == before
+}
+
+#[test]
+fn a_hundred_at_once_get_no_more_than_the_quota_and_no_less() {
+    let Some((lab, helper)) = lab() else { return };
+    lab.allow("");
+    lab.allow_more("allow br0 max 7\n");
+    let calls: Vec<_> = (0..100)
+        .map(|_| {
+            let (ours, theirs) = socket_pair(SockType::Stream);
+            (lab.as_user(ALICE, &helper.path).words(WORDS).stdin(theirs).start(), ours)
+        })
+        .collect();
+    let mut taps = Vec::new();
+    let mut refusals = Vec::new();
+    for (running, socket) in calls {
+        let ended = running.end_within(60);
+        let received = receive(&socket);
+        assert_eq!(received.descriptors.len(), usize::from(ended.status.success()));
+        taps.extend(received.descriptors);
+        refusals.extend((!ended.status.success()).then_some(ended.err));
+    }
+    assert_eq!(taps.len(), 7);
+    assert!(refusals.iter().all(|said| said.contains("line 1 allows")), "{refusals:?}");
+    // Another user has a quota of their own; what is given back can be had again.
+    lab.call_by(lab.as_user(BOB, &helper.path).words(WORDS)).gives_a_tap();
+    drop(taps.pop());
+    wait_for("one of seven to go", 5, || (lab.ports("br0").len() <= 7).then_some(()));
+    taps.push(lab.call(&helper, WORDS).gives_a_tap());
+    lab.call(&helper, WORDS).refusal();
+}
+
+#[test]
+fn the_quota_is_not_evaded_with_the_descriptor() {
+    let Some((lab, helper)) = lab() else { return };
+    lab.allow("");
+    lab.allow_more("allow br0 user alice max 1\n");
+    let tap = lab.call(&helper, WORDS).gives_a_tap();
+    assert_eq!(lab.a_link("tap0")["linkinfo"]["info_data"]["user"], "alice");
+    // The owner and whether it persists are the holder's to change; the mark that is counted is not.
+    // SAFETY: numbers only, for a descriptor of this test's.
+    #[allow(unsafe_code)]
+    unsafe {
+        set_persistent(tap.as_raw_fd(), 1).expect("make it persistent");
+        set_owner(tap.as_raw_fd(), 1001).expect("give it to bob");
+    }
+    drop(tap);
+    assert!(lab.link("tap0").is_some(), "it was to stay");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("allows: 1"), "{said}");
+    for command in ["ip link set dev tap0 alias x", "ip link set dev tap0 nomaster", "ip link del tap0"] {
+        let ended = lab.as_user(ALICE, "/bin/sh").words("-c").arg(command).run();
+        assert!(!ended.status.success(), "{command}");
+    }
+    lab.ip("tuntap del dev tap0 mode tap");
+    lab.call(&helper, WORDS).gives_a_tap();
+}
+
+mod request {
+    nix::ioctl_write_int_bad!(set_persistent, nix::request_code_write!(b'T', 203, 4));
+    nix::ioctl_write_int_bad!(set_owner, nix::request_code_write!(b'T', 204, 4));
+}
+use request::{set_owner, set_persistent};
+
+// Two parsers of one file.
+
+#[test]
+fn whatever_the_rules_are_qemus_helper_allows_what_ours_does() {
+    if !Path::new(QEMUS).exists() {
+        return crate::support::skip(&format!("{QEMUS} is not installed"));
+    }
+    let Some((lab, helper)) = lab() else { return };
+    let theirs = lab.install_helper(Path::new(QEMUS), false, Right::Setuid);
+    let lines = ["allow br0\n", "allow all\n", "deny br1\n", "allow br1\n", "# a\n", "\n", "include /etc/qemu/more\n"];
+    let odd = [
+        "allow",
+        "deny ",
+        "deny br0",
+        "br0",
+        "all",
+        " ",
+        "\t",
+        "#",
+        "# lan",
+        "\r\n",
+        "user alice",
+        "max 1",
+        "\x0b",
+        "\x0c",
+        "\0",
+        "\n",
+        "deny br0\n",
+        "deny all\n",
+        "allow\tbr0",
+        "allow br0 ",
+        "include more\n",
+    ];
+    let pieces: Vec<&str> = lines.iter().cycle().take(4 * lines.len()).chain(&odd).copied().collect();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let (mut allowed, mut refused) = (0, 0);
+    for _ in 0..400 {
+        let mut text = |most: usize| (0..random(most)).map(|_| pieces[random(pieces.len())]).collect::<String>();
+        let (rules, more) = (text(7), text(5));
+        lab.allow(&rules);
+        crate::support::user::write_rules("/etc/qemu/more", &more);
+        let ours = lab.call(&helper, WORDS).ended.status.success();
+        if ours {
+            allowed += 1;
+            assert!(lab.call(&theirs, WORDS).ended.status.success(), "only ours allows {rules:?} with {more:?}");
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(allowed > 20 && refused > 20, "{allowed} allowed, {refused} refused");
+}

@@ -1,0 +1,99 @@
+//! `kvm-bridge ip`: the addresses of a guest.
+
+use crate::guests::{boot_linux, mac_of};
+use crate::support::{Lab, frames, have, wait_for};
+use serde_json::Value;
+
+#[test]
+fn what_a_guest_gets_by_dhcp_is_learnt_on_its_port() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    // It is waited for before it is there. This host has no address of its own on that network, and so no neighbours.
+    let waiting = lab.kvm_bridge("ip alice --wait 90").start();
+    let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
+    let known = waiting.end_within(95).succeeds();
+    let address = lab.lan.lease_of(&mac_of(&guest), 10);
+    assert_eq!(known.out.lines().next(), Some(address.as_str()), "{}{}", known.out, known.err);
+    assert_eq!(known.err, "", "a progress line is for terminals");
+    let unknown = lab.kvm_bridge("ip alice").run().exits_with(1);
+    assert!(unknown.out.is_empty() && unknown.err.contains("kvm-bridge ip alice --wait 60"), "{}", unknown.err);
+    guest.kill();
+}
+
+#[test]
+fn a_guest_that_uses_arp_and_one_that_uses_nd_are_heard() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name bob").then("answer:10.77.0.50,hold").start();
+    let mac = guest.qemu().macs()[0].clone();
+    let waiting = lab.kvm_bridge("ip bob --wait 20 --json").start();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let _ = lab.lan.command("ping -c 1 -w 2 10.77.0.50").output();
+    let found: Value = serde_json::from_str(&waiting.end_within(25).succeeds().out).expect("JSON");
+    assert_eq!(
+        found,
+        serde_json::json!({ "guests": [{ "bridge": "br0", "port": "tap0", "vm": "bob", "mac": mac,
+            "addresses": [{ "address": "10.77.0.50", "source": "arp" }] }] })
+    );
+    drop(guest);
+    let deeds = format!("send:{},hold", frames::is_free("fd77::99"));
+    let mut guest = lab.shim(&format!("--bridge br0,mac={} -name carol", frames::MAC)).then(&deeds).start();
+    guest.qemu();
+    let waiting = lab.kvm_bridge("ip carol --wait 20").start();
+    assert_eq!(waiting.end_within(25).succeeds().out, "fd77::99\n");
+}
+
+#[test]
+fn what_the_host_knows_already_is_not_waited_for() {
+    let Some(lab) = Lab::with_address() else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().macs()[0].clone();
+    for neighbour in ["fe80::77", "10.77.0.100", "fd77::100"] {
+        lab.ip(&format!("neigh add {neighbour} lladdr {mac} dev br0"));
+    }
+    let expected = "10.77.0.100\nfd77::100\nfe80::77\n";
+    for words in [
+        "ip alice",
+        "ip name:alice",
+        "ip tap0",
+        &format!("ip {mac}"),
+        &format!("ip {}", guest.pid()),
+        "ip alice --wait 60",
+    ] {
+        assert_eq!(lab.kvm_bridge(words).run().succeeds().out, expected, "{words}");
+    }
+    let as_nobody = lab.kvm_bridge("ip alice").through("setpriv --reuid nobody --clear-groups --inh-caps=-all");
+    assert_eq!(as_nobody.run().succeeds().out, expected);
+}
+
+#[test]
+fn a_user_waits_for_what_the_host_learns() {
+    let Some(lab) = Lab::with_address() else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().macs()[0].clone();
+    let waiting =
+        lab.kvm_bridge("ip alice --wait 20").through("setpriv --reuid nobody --clear-groups --inh-caps=-all").start();
+    wait_for("it to say so", 10, || waiting.err().contains("by root only").then_some(()));
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev br0"));
+    assert_eq!(waiting.end_within(25).succeeds().out, "10.77.0.100\n");
+}
+
+#[test]
+fn waiting_in_vain_ends_and_shows_how_far_it_is_on_a_terminal() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("script") {
+        return;
+    }
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    let ended = lab.kvm_bridge("ip alice --wait 1").run().exits_with(1);
+    assert_eq!(ended.err, "kvm-bridge: no address of alice is known\n  to see why: kvm-bridge doctor br0\n");
+    let command = format!("{} ip alice --wait 2", env!("CARGO_BIN_EXE_kvm-bridge"));
+    let shown = lab.program("script").words("-q -e -c").arg(command).arg("/dev/null").run();
+    assert!(shown.out.contains("\r\x1b[Kwaiting for alice: 1 s, no DHCP"), "{:?}", shown.out);
+    let waiting = lab.kvm_bridge("ip alice --wait 60").start();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    guest.kill();
+    let ended = waiting.end_within(10).exits_with(125);
+    assert!(ended.err.contains("alice ended while it was waited for"), "{}", ended.err);
+    lab.kvm_bridge("ip alice --wait 1").run().exits_with(125);
+    let ended = lab.kvm_bridge("ip alice").run().exits_with(125);
+    assert!(ended.err.contains("there is no guest alice") && ended.err.contains("kvm-bridge status"), "{}", ended.err);
+}

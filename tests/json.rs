@@ -1,0 +1,96 @@
+//! What `--json` prints is what docs/json.md says.
+
+use crate::support::Lab;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// For each command the fields that the page has, with their types.
+fn documented() -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md")).expect("the page");
+    let mut commands: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    for section in page.split("\n## ").skip(1) {
+        let (command, text) = section.split_once('\n').expect("a section");
+        for row in text.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let (field, rest) = row.split_once("` | ").expect("a field");
+            let (types, _) = rest.split_once(" |").expect("a type");
+            let types = types.split(" or ").map(str::to_owned).collect();
+            commands.entry(command.to_owned()).or_default().insert(field.to_owned(), types);
+        }
+    }
+    commands
+}
+
+/// Each value of a document, as the page would name it.
+fn fields(path: &str, value: &Value, found: &mut BTreeMap<String, BTreeSet<String>>) {
+    let kind = match value {
+        Value::Object(fields_of) => {
+            let dot = if path.is_empty() { "" } else { "." };
+            return fields_of.iter().for_each(|(name, value)| fields(&format!("{path}{dot}{name}"), value, found));
+        }
+        Value::Array(items) => return items.iter().for_each(|item| fields(&format!("{path}[]"), item, found)),
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+    };
+    found.entry(path.to_owned()).or_default().insert(kind.to_owned());
+}
+
+/// Runs it, and sees to it that all of it is documented, and all that is documented is there.
+#[track_caller]
+fn is_as_documented(lab: &Lab, command: &str, words: &str) {
+    let documented = documented().remove(command).unwrap_or_else(|| panic!("{command} is not on the page"));
+    let ended = lab.kvm_bridge(words).run();
+    let value: Value =
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}{}", ended.out, ended.err));
+    let mut found = BTreeMap::new();
+    fields("", &value, &mut found);
+    for (field, kinds) in &found {
+        let known = documented.get(field).unwrap_or_else(|| panic!("{command} has {field}, which is not on the page"));
+        assert!(kinds.is_subset(known), "{command}: {field} is {kinds:?}, the page says {known:?}");
+    }
+    for field in documented.keys() {
+        assert!(found.contains_key(field), "{command} lacks {field}: {value:#}");
+    }
+    if command == "doctor" {
+        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md")).expect("the page");
+        for check in value["checks"].as_array().expect("a list") {
+            assert!(page.contains(&format!("`{}`", check["name"].as_str().expect("a name"))), "{check}");
+        }
+    }
+}
+
+#[test]
+fn every_command_prints_what_the_page_says() {
+    let Some(lab) = Lab::with_address() else { return };
+    is_as_documented(&lab, "plan", "plan --json -- --bridge br0 disk");
+    is_as_documented(&lab, "up", "up br0 --tap tap9 --user root --save --json");
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().macs()[0].clone();
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev br0"));
+    is_as_documented(&lab, "status", "status --json");
+    is_as_documented(&lab, "ip", "ip alice --json");
+    is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");
+    is_as_documented(&lab, "recover", "recover --json");
+    is_as_documented(&lab, "mac list", "mac list --json");
+    is_as_documented(&lab, "down", "down br0 --force --json");
+    guest.kill();
+    is_as_documented(&lab, "mac forget", "mac forget alice --json");
+    lab.becomes_as_before();
+    assert_eq!(documented().len(), 9, "each command has its section");
+}
+
+#[test]
+fn no_command_is_without_it() {
+    let mut definition = kvm_bridge::cli::definition();
+    definition.build();
+    fn check(command: &clap::Command) {
+        let leaves: Vec<_> = command.get_subcommands().collect();
+        let has_json = command.get_arguments().any(|argument| argument.get_long() == Some("json"));
+        assert!(has_json || !leaves.is_empty(), "{}", command.get_name());
+        leaves.into_iter().for_each(check);
+    }
+    check(&definition);
+}

@@ -1,0 +1,133 @@
+//! `kvm-bridge status`: what is on the bridges, for people and for programs.
+
+use crate::support::{Lab, have, wait_for};
+use serde_json::Value;
+use std::fs;
+
+fn json(lab: &Lab, words: &str) -> Value {
+    let ended = lab.kvm_bridge(words).run().succeeds();
+    serde_json::from_str(&ended.out).expect("JSON")
+}
+
+/// The output of a command at a terminal.
+fn at_a_terminal(lab: &Lab, words: &str, environment: &str) -> String {
+    let command = format!("env TERM=xterm {environment} {} {words}", env!("CARGO_BIN_EXE_kvm-bridge"));
+    lab.program("script").words("-q -e -c").arg(command).arg("/dev/null").run().out
+}
+
+#[test]
+fn it_tells_who_is_on_the_bridge() {
+    let Some(lab) = Lab::with_address() else { return };
+    let mut alice = lab.shim("--bridge br0 -name alice").then("arp:10.77.0.1,hold").start();
+    let mac = alice.qemu().macs()[0].clone();
+    let second = lab.shim("--bridge br0 -name alice").boot();
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev br0"));
+    lab.ip("link add name veth0 type veth peer name veth1");
+    lab.ip("link set dev veth0 master br0 up");
+    lab.ip("link add name other type bridge");
+
+    let text = lab.kvm_bridge("status br0").run().succeeds().out;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, 10.77.0.2/24, STP off, MTU 1500"),
+        "{text}"
+    );
+    assert!(lines[1].starts_with("  eth0   uplink, carrier, in "), "{text}");
+    let first = format!("  tap0   alice, fake-qemu {} of root, {mac}, slot 0, 10.77.0.100, for ", alice.pid());
+    assert!(lines[2].starts_with(&first) && lines[2].contains(", in 1 packets 60 B, out "), "{text}");
+    assert!(lines[3].contains(&format!("tap1   alice, fake-qemu {} of root, ", second.pid())), "{text}");
+    assert!(lines[3].contains(", slot 1, "), "{text}");
+    assert!(lines[4].starts_with("  veth0  foreign veth, no carrier, "), "{text}");
+    assert!(!text.contains('\x1b') && !text.contains('├'), "{text}");
+
+    let found = json(&lab, "status --json");
+    let names: Vec<&str> =
+        found["bridges"].as_array().expect("a list").iter().filter_map(|b| b["name"].as_str()).collect();
+    assert_eq!(names, ["br0", "other"]);
+    let bridge = &found["bridges"][0];
+    assert_eq!((&bridge["made_by_us"], &bridge["kept"]), (&true.into(), &false.into()));
+    assert_eq!((&bridge["uplink"], &bridge["uplink_carrier"]), (&"eth0".into(), &true.into()));
+    let port = &bridge["ports"][1];
+    assert_eq!((&port["vm"], &port["pid"]), (&"alice".into(), &alice.pid().into()));
+    assert_eq!((&port["mac"], &port["slot"]), (&mac.into(), &0.into()));
+    assert_eq!((&port["addresses"], &port["user"]), (&serde_json::json!(["10.77.0.100"]), &"root".into()));
+    assert!(port["since"].as_u64().is_some_and(|since| since > 1_600_000_000), "{port}");
+    assert_eq!(bridge["ports"][3]["role"], "foreign");
+    assert_eq!(found["bridges"][1]["made_by_us"], false);
+    lab.ip("link del veth0");
+    lab.ip("link del other");
+}
+
+#[test]
+fn trees_and_colours_are_for_terminals() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("script") {
+        return;
+    }
+    let _guest = lab.shim("--bridge br0 -name alice").boot();
+    let text = at_a_terminal(&lab, "status", "");
+    assert!(text.contains("├─ ") && text.contains("└─ ") && text.contains("\x1b[1mbr0\x1b[m"), "{text}");
+    let text = at_a_terminal(&lab, "status", "NO_COLOR=1");
+    assert!(text.contains("└─ ") && !text.contains('\x1b'), "{text}");
+    let text = at_a_terminal(&lab, "status", "TERM=dumb");
+    assert!(text.contains("└─ ") && !text.contains('\x1b'), "{text}");
+    assert!(!at_a_terminal(&lab, "status --json", "").contains('\x1b'));
+}
+
+#[test]
+fn a_user_sees_what_the_kernel_lets_one_see() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !have("setpriv") {
+        return;
+    }
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    let mac = guest.qemu().macs()[0].clone();
+    let ended =
+        lab.kvm_bridge("status").through("setpriv --reuid nobody --clear-groups --inh-caps=-all").run().succeeds();
+    assert!(ended.out.contains("br0  made by kvm-bridge, goes with its last guest, 10.77.0.2/24"), "{}", ended.out);
+    assert!(ended.out.contains(&format!("tap0  alice, {mac}, slot 0")), "{}", ended.out);
+    assert_eq!(ended.err, "kvm-bridge: the processes of other users' guests are seen by root only\n");
+}
+
+#[test]
+fn what_keeps_guests_off_the_network_is_shown() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link add name br0 type bridge stp_state 1 forward_delay 1500");
+    lab.ip("link set dev eth0 master br0");
+    lab.ip("link set dev br0 up");
+    lab.lan.run("ip link set dev lan0 down");
+    wait_for("eth0 to lose its carrier", 5, || lab.kvm_bridge("status").run().out.contains("no carrier").then_some(()));
+    let text = lab.kvm_bridge("status").run().succeeds().out;
+    assert!(text.contains("br0  found, STP on, delay 15 s, MTU 1500"), "{text}");
+    lab.ip("link set dev br0 down");
+    assert!(lab.kvm_bridge("status").run().succeeds().out.contains("br0  found, down, "));
+    lab.ends_here();
+}
+
+#[test]
+fn why_a_bridge_could_not_be_taken_back_is_shown() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    fs::write(
+        lab.run_dir().join("br0.error"),
+        "br0 could not be taken back: Device or resource busy\n  To try again: kvm-bridge recover\n",
+    )
+    .expect("write a file");
+    let text = lab.kvm_bridge("status").run().succeeds().out;
+    assert!(
+        text.ends_with("  br0 could not be taken back: Device or resource busy\n  To try again: kvm-bridge recover\n"),
+        "{text}"
+    );
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn no_bridge_is_an_answer_and_a_missing_one_an_error() {
+    let Some(lab) = Lab::new() else { return };
+    assert_eq!(lab.kvm_bridge("status").run().succeeds().out, "There is no bridge.\n");
+    assert_eq!(json(&lab, "status --json"), serde_json::json!({ "bridges": [] }));
+    let refused = lab.kvm_bridge("status br7").run().exits_with(125);
+    assert!(refused.err.starts_with("kvm-bridge: there is no bridge br7\n"), "{}", refused.err);
+    assert!(refused.err.contains("kvm-bridge up br7"), "{}", refused.err);
+}

@@ -1,0 +1,287 @@
+//! `kvm-bridge up` and `down`: a bridge that stays, TAPs that belong to users, and the way back.
+
+use crate::support::namespaces::hide;
+use crate::support::{Lab, have, wait_for};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use serde_json::Value;
+use std::fs;
+
+/// The flags of a link, and one that it has to have.
+fn has_flag(link: &Value, flag: &str) -> bool {
+    link["flags"].as_array().is_some_and(|flags| flags.iter().any(|known| known == flag))
+}
+
+#[test]
+fn up_moves_the_host_to_the_bridge_and_down_moves_it_back() {
+    let Some(lab) = Lab::with_everything() else { return };
+    let before = lab.addresses("eth0");
+    let ended = lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    assert_eq!(ended.out, "br0 is made, with the uplink eth0\n");
+    assert_eq!(ended.err, "kvm-bridge: made br0 with the uplink eth0, and moved eth0's addresses and routes to it\n");
+    let here = lab.addresses("br0");
+    assert!(before.iter().filter(|address| !address.starts_with("fe80")).all(|address| here.contains(address)));
+    assert!(lab.reapers().is_empty());
+    let ended = lab.kvm_bridge("down br0").run().succeeds();
+    assert_eq!(ended.out, "br0 is taken back, and eth0 has again what was on it\n");
+    lab.is_untouched();
+}
+
+#[test]
+fn without_words_it_takes_the_interface_of_the_default_route() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    assert_eq!(lab.ports("br0"), ["eth0"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn twice_is_once() {
+    let Some(lab) = Lab::with_address() else { return };
+    let up = "up br0 --uplink eth0 --tap tap0 --tap tap1 --user root";
+    lab.kvm_bridge(up).run().succeeds();
+    let links = lab.ip_json("-d link");
+    let ended = lab.kvm_bridge(up).run().succeeds();
+    assert_eq!(
+        ended.out,
+        "br0 is there already, with the uplink eth0\ntap0 is there already on br0, for root\n\
+         tap1 is there already on br0, for root\n"
+    );
+    assert_eq!(ended.err, "");
+    assert_eq!(lab.kvm_bridge("recover").run().succeeds().out, "br0 is kept, as was asked for\n");
+    assert_eq!(lab.ip_json("-d link").as_array().map(Vec::len), links.as_array().map(Vec::len));
+    lab.kvm_bridge("down br0").run().succeeds();
+    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "There is no br0.\n");
+    lab.is_untouched();
+}
+
+#[test]
+fn guests_join_it_and_it_stays_when_they_have_gone() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
+    guest.kill();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(lab.ports("br0"), ["eth0"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn a_bridge_that_was_made_for_a_guest_stays_from_then_on() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0").boot();
+    let ended = lab.kvm_bridge("up br0").run().succeeds();
+    assert_eq!(ended.out, "br0 was made for a guest, with the uplink eth0, and stays from now on\n");
+    guest.kill();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(lab.ports("br0"), ["eth0"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn its_taps_belong_to_their_users_and_carry_frames() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !have("setpriv") || !have("qemu-system-x86_64") {
+        return;
+    }
+    lab.kvm_bridge("up br0 --uplink eth0 --tap tap0 --tap tap1 --user nobody --user root").run().succeeds();
+    for (tap, owner) in [("tap0", "nobody"), ("tap1", "root")] {
+        let link = lab.a_link(tap);
+        assert_eq!((&link["master"], &link["ifalias"]), (&"br0".into(), &"kvm-bridge-tap br0".into()));
+        assert_eq!(link["linkinfo"]["info_data"]["persist"], true, "{link}");
+        assert_eq!(link["linkinfo"]["info_data"]["user"], owner, "{link}");
+        assert!(has_flag(&link, "UP"), "{link}");
+        assert!(link["address"].as_str().is_some_and(|mac| mac.starts_with("fe:")), "{link}");
+    }
+    // The device as distributions have it, for everybody.
+    hide("/dev/net").expect("an empty folder");
+    mknod("/dev/net/tun", SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(10, 200)).expect("make the device");
+    fs::set_permissions("/dev/net/tun", std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("open it");
+    let as_nobody = |tap: &str| {
+        let qemu =
+            "setpriv --reuid nobody --clear-groups --inh-caps=-all qemu-system-x86_64 -accel tcg -display none -S";
+        let card = format!("-netdev tap,id=n,ifname={tap},script=no,downscript=no -device e1000,netdev=n");
+        lab.program("env").words(&format!("{qemu} {card}")).start()
+    };
+    let guest = as_nobody("tap0");
+    wait_for("QEMU to have opened its TAP", 20, || has_flag(&lab.a_link("tap0"), "LOWER_UP").then_some(()));
+    guest.kill();
+    let refused = as_nobody("tap1").end().exits_with(1);
+    assert!(refused.err.contains("Operation not permitted"), "{}", refused.err);
+    let mut guest = lab.shim("--bridge br0,ifname=tap0").then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
+    drop(guest);
+    let ended = lab.kvm_bridge("down br0").run().succeeds();
+    assert!(ended.out.starts_with("tap0 is deleted\ntap1 is deleted\n"), "{}", ended.out);
+    lab.is_untouched();
+}
+
+#[test]
+fn guests_on_two_taps_reach_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    lab.kvm_bridge("up lab --uplink none --tap tap0 --tap tap1 --user root").run().succeeds();
+    let mut there = lab.shim("--bridge lab,ifname=tap0,mac=02:00:00:00:00:aa").then("answer:10.9.0.1,hold").start();
+    there.qemu();
+    let mut here = lab.shim("--bridge lab,ifname=tap1,vm=other").then("arp:10.9.0.1,hold").start();
+    assert_eq!(here.qemu().answer("bridge0").as_deref(), Some("02:00:00:00:00:aa"));
+    drop(here);
+    drop(there);
+    lab.kvm_bridge("down lab").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn down_refuses_with_guests_and_lists_them() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0 --tap tap9 --user root").run().succeeds();
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    let other = lab.shim("--bridge br0,ifname=tap9 -name bob").boot();
+    let refused = lab.kvm_bridge("down br0").run().exits_with(125);
+    let alice = format!("    tap0: alice, fake-qemu ({})\n", guest.pid());
+    let bob = format!("    tap9: fake-qemu ({})\n", other.pid());
+    assert!(refused.err.contains(&alice) && refused.err.contains(&bob), "{}", refused.err);
+    assert!(refused.err.contains("kvm-bridge down br0 --force"), "{}", refused.err);
+    assert_eq!(lab.ports("br0"), ["eth0", "tap0", "tap9"]);
+    let ended = lab.kvm_bridge("down br0 --force").run().succeeds();
+    assert!(
+        ended.out.contains("tap0 is off br0: its guest has no network any more\ntap9 is deleted\n"),
+        "{}",
+        ended.out
+    );
+    assert!(lab.link("br0").is_none());
+    assert!(lab.addresses("eth0").contains(&"10.77.0.2/24".to_owned()));
+    drop(guest);
+    drop(other);
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_with_a_port_of_somebody_else_stays() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("link add name other type ifb");
+    lab.kvm_bridge("up br0").run().succeeds();
+    lab.ip("link set dev other master br0");
+    for force in ["", " --force"] {
+        let refused = lab.kvm_bridge(&format!("down br0{force}")).run().exits_with(125);
+        assert!(refused.err.contains("ip link set dev other nomaster"), "{}", refused.err);
+    }
+    lab.ip("link set dev other nomaster");
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn somebody_elses_bridge_is_left_alone_but_for_our_taps() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let ended = lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
+    assert_eq!(ended.out, "br0 is there already; it is not ours, and is not changed\ntap0 is made on br0, for root\n");
+    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 is not ours, and stays\n");
+    lab.is_untouched();
+}
+
+#[test]
+fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("# my file\nmodel = \"e1000e\" # fast\n");
+    let words = "up br0 --uplink eth0 --tap tap5 --user nobody --save";
+    let ended = lab.kvm_bridge(words).run().succeeds();
+    assert!(ended.out.ends_with("/etc/kvm-bridge/config.toml has it for the next time\n"), "{}", ended.out);
+    assert_eq!(
+        fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration"),
+        "# my file\nmodel = \"e1000e\" # fast\n\n[bridge.br0]\nuplink = \"eth0\"\nkeep = true\n\n\
+         [bridge.br0.taps]\ntap5 = \"nobody\"\n"
+    );
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+
+    // As the unit does at boot.
+    lab.kvm_bridge("up br0").run().succeeds();
+    assert_eq!(lab.ports("br0"), ["eth0", "tap5"]);
+    assert_eq!(lab.a_link("tap5")["linkinfo"]["info_data"]["user"], "nobody");
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+
+    lab.shim("--bridge br0").run().succeeds();
+    assert_eq!(lab.ports("br0"), ["eth0", "tap5"]);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.is_untouched();
+}
+
+#[test]
+fn a_file_that_is_broken_is_not_overwritten() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.configure("[bridge.br0\n");
+    lab.kvm_bridge("up br0 --save").run().exits_with(125);
+    assert_eq!(fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration"), "[bridge.br0\n");
+    lab.is_untouched();
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is_touched() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("tuntap add dev theirs mode tap user nobody");
+    lab.ip("tuntap add dev anybodys mode tap");
+    for (words, sentence, way_out) in [
+        ("up br0 --tap eth0 --user root", "eth0 is there and is no persistent TAP", "another name"),
+        ("up br0 --tap theirs --user root", "theirs is there and belongs to nobody", "ip tuntap del dev theirs"),
+        ("up br0 --tap anybodys --user root", "anybodys is nobody's", "ip tuntap del dev anybodys"),
+        ("up br0 --tap theirs --user nobody", "theirs is there and is no port of br0", "ip tuntap del dev theirs"),
+        ("up br0 --tap tap0 --user no-such-user", "there is no user no-such-user", "getent passwd"),
+        ("up br0 --tap a --tap b --tap c --user root --user root", "3 TAPs have 2 users", "--user once for all"),
+        ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
+        ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
+        ("up eth0", "eth0 is there and is no bridge", "another name"),
+        ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
+        ("up", "required arguments were not provided", "--help"),
+    ] {
+        let refused = lab.kvm_bridge(words).run().exits_with(125);
+        assert!(refused.err.contains(sentence) && refused.err.contains(way_out), "{words}:\n{}", refused.err);
+    }
+    lab.is_untouched();
+}
+
+#[test]
+fn a_kill_at_any_moment_is_made_good_by_doing_it_again() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !have("strace") {
+        return;
+    }
+    let up = || lab.kvm_bridge("up br0 --uplink eth0 --tap tap0 --user nobody");
+    let mut died = 0;
+    for calls in ["sendto,ioctl", "rename,openat"] {
+        let step = if calls.starts_with("send") { 2 } else { 11 };
+        for nth in (1..60).step_by(step) {
+            if !up().dies_at(calls, nth) {
+                break;
+            }
+            died += 1;
+            up().run().succeeds();
+            assert_eq!(lab.ports("br0"), ["eth0", "tap0"], "{calls} {nth}");
+            lab.kvm_bridge("down br0").run().succeeds();
+            lab.becomes_as_before();
+        }
+        lab.kvm_bridge("down br0").run().succeeds();
+        lab.becomes_as_before();
+    }
+    assert!(died > 10, "{died}");
+}
+
+#[test]
+fn both_tell_programs_in_json() {
+    let Some(lab) = Lab::with_address() else { return };
+    let json = |words: &str| serde_json::from_str::<Value>(&lab.kvm_bridge(words).run().succeeds().out).expect("JSON");
+    assert_eq!(
+        json("up br0 --tap tap0 --user root --json"),
+        serde_json::json!({ "bridge": "br0", "became": "made", "uplink": "eth0", "saved": null,
+            "taps": [{ "name": "tap0", "user": "root", "made": true }] })
+    );
+    assert_eq!(
+        json("down br0 --json"),
+        serde_json::json!({ "bridge": "br0", "taken_back": true, "there": false, "uplink": "eth0",
+            "taps": ["tap0"], "cut_off": [] })
+    );
+    lab.is_untouched();
+}
