@@ -121,6 +121,11 @@ impl Layer3 {
         self.addresses.iter().map(text::address_with_prefix).collect()
     }
 
+    /// Whether it has an IPv4 address.
+    pub fn has_ipv4(&self) -> bool {
+        self.addresses.iter().any(is_ipv4)
+    }
+
     /// Whether an address has an end, as DHCP gives them. IPv6 addresses of a whole prefix have theirs from router
     /// advertisements, to which the kernel itself listens.
     pub fn has_leases(&self) -> bool {

@@ -51,6 +51,9 @@ pub(super) fn recognise(link: &Link, running: &Running) -> Option<Keeper> {
     if running.words.iter().any(|word| word == "-6") {
         return Some(Keeper::stranger(name(), "it is one for DHCPv6, which was not tried"));
     }
+    if !link.layer3.has_ipv4() {
+        return Some(Keeper::stranger(name(), "it has no address yet"));
+    }
     Some(Keeper::Dhclient(Client {
         process: running.process.clone(),
         program: running.process.program()?,

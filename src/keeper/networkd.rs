@@ -55,6 +55,9 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     if !runs() {
         return Some(Keeper::stranger(name, "it does not run, so that it cannot be told"));
     }
+    if value("ADMIN_STATE") == Some("configuring") && link.layer3.is_empty() {
+        return Some(Keeper::stranger(name, "it has no address for it yet"));
+    }
     let Some(settings) = settings(&file) else {
         return Some(Keeper::stranger(name, format!("its file {} cannot be read", file.display())));
     };
