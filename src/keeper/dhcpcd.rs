@@ -60,7 +60,9 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
         Err(_) if is_alone => Some(Keeper::stranger("dhcpcd", "it does not tell what it has done to the interface")),
         // It has nothing to do with it.
         Err(_) if !has_lease => None,
-        Ok(said) if !has_lease && !said.lines().any(|line| line.starts_with("ip_address=")) => None,
+        Ok(said) if !has_lease && !said.lines().any(|line| line.starts_with("ip_address=")) => {
+            is_alone.then(|| Keeper::stranger("dhcpcd", "it has no address yet"))
+        }
         Ok(said) if said.lines().any(|line| line.starts_with("protocol=dhcp6")) => {
             Some(Keeper::stranger("dhcpcd", "it has an address by DHCPv6, which was not tried"))
         }
