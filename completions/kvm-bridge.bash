@@ -194,18 +194,18 @@ _kvm_bridge()
                     [[ -d $word ]] && word=${word%/bridge} && _kvm_bridge_reply "${words[-1]}" "${word##*/}"
                 done
             else
-                _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --help
+                _kvm_bridge_reply "${words[-1]}" --allow --link --uninstall --check --json --help
             fi
             ;;
         " mac") _kvm_bridge_reply "${words[-1]}" list set forget export import --help ;;
         " mac list") _kvm_bridge_reply "${words[-1]}" --json --help ;;
         " mac import")
-            _kvm_bridge_reply "${words[-1]}" --help
+            _kvm_bridge_reply "${words[-1]}" --json --help
             [[ ${words[-1]} == -* ]] || compopt -o bashdefault -o default
             ;;
         " mac set")
             mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)
-            _kvm_bridge_reply "${words[@]}" --nic --slot --help
+            _kvm_bridge_reply "${words[@]}" --nic --slot --json --help
             ;;
         " mac forget" | " mac export"*)
             mapfile -t words < <(printf '%s\n' "${words[-1]}" && _kvm_bridge_vms)

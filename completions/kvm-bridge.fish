@@ -127,7 +127,7 @@ for command in status down up doctor
     complete -c kvm-bridge -n "__kvm_bridge_is_at $command" -a '(__kvm_bridge_bridges)'
 end
 complete -c kvm-bridge -n '__kvm_bridge_is_at ip' -a '(__kvm_bridge_vms)'
-complete -c kvm-bridge -n '__kvm_bridge_has status ip doctor up down plan recover list forget' -l json -d 'Print JSON'
+complete -c kvm-bridge -n '__kvm_bridge_has status ip doctor up down plan install recover list set forget export import' -l json -d 'Print JSON'
 complete -c kvm-bridge -n '__kvm_bridge_has ip' -l wait -x -d 'Watch its port for so many seconds'
 complete -c kvm-bridge -n '__kvm_bridge_has doctor up' -l user -x -a '(__fish_complete_users)' -d 'The user'
 complete -c kvm-bridge -n '__kvm_bridge_has doctor' -l watch -x -d 'How long to watch guests'

@@ -14,6 +14,7 @@ mod values;
 
 pub use rewrite::{Backend, Netdev, rewrite};
 pub use scan::{Line, Mode, Outside, Part, scan};
+pub(crate) use values::Params;
 
 use crate::mac::Mac;
 

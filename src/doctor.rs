@@ -6,7 +6,6 @@
 //! Nothing is changed by looking, but for one thing: the question for DHCP servers is asked from a TAP that is on the bridge
 //! for as long as it is asked.
 
-pub mod acl;
 mod bridge;
 mod dhcp;
 mod firewall;

@@ -71,6 +71,18 @@ impl Right {
     }
 }
 
+/// The end of a sentence about the program.
+impl fmt::Display for Right {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Capability => "has the capability cap_net_admin",
+            Self::Setuid => "is setuid root",
+            Self::Missing => "has neither the capability cap_net_admin nor setuid root",
+            Self::Nosuid => "is on a file system that is mounted nosuid, where it has no rights",
+        })
+    }
+}
+
 /// The attribute with a file's capabilities: struct vfs_cap_data of linux/capability.h.
 pub const ATTRIBUTE: &str = "security.capability";
 /// CAP_NET_ADMIN in its first word of permitted capabilities.
@@ -93,9 +105,7 @@ fn has_capability(path: &Path) -> bool {
 
 /// Ours, where it is: first as it was installed with this program, then elsewhere; one with its right before one without.
 pub fn ours() -> Option<PathBuf> {
-    let own = beside_us();
-    let all: Vec<PathBuf> = own.into_iter().chain(OURS.map(PathBuf::from)).filter(|path| path.is_file()).collect();
-    all.iter().find(|path| Right::of(path).is_there()).or_else(|| all.first()).cloned()
+    best(beside_us().into_iter().chain(OURS.map(PathBuf::from)))
 }
 
 /// Where it may have been installed together with this program: under the same prefix, or in the same folder.
@@ -108,8 +118,49 @@ pub fn beside_us() -> Vec<PathBuf> {
 
 /// QEMU's, where it is; one with its right before one without.
 pub fn systems() -> Option<PathBuf> {
-    let all: Vec<PathBuf> = SYSTEMS.iter().map(PathBuf::from).filter(|path| path.is_file()).collect();
+    best(SYSTEMS.map(PathBuf::from).into_iter())
+}
+
+fn best(paths: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    let all: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
     all.iter().find(|path| Right::of(path).is_there()).or_else(|| all.first()).cloned()
+}
+
+/// Why no helper works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Useless {
+    /// What is wrong.
+    pub what: String,
+    /// The command that mends it, where installing ours does not.
+    pub remount: Option<String>,
+}
+
+/// The helper that is used, with its right: ours, else QEMU's.
+pub fn working() -> std::result::Result<(PathBuf, Right), Useless> {
+    let found: Vec<(PathBuf, Right)> = [ours(), systems()]
+        .into_iter()
+        .flatten()
+        .map(|path| {
+            let right = Right::of(&path);
+            (path, right)
+        })
+        .collect();
+    if let Some(works) = found.iter().find(|(_, right)| right.is_there()) {
+        return Ok(works.clone());
+    }
+    let Some((path, right)) = found.first() else {
+        return Err(Useless { what: "no helper is installed".into(), remount: None });
+    };
+    let remount = (*right == Right::Nosuid).then(|| format!("sudo mount -o remount,suid {}", mount_of(path)));
+    Err(Useless { what: format!("{} {right}", path.display()), remount })
+}
+
+/// The mount point that a file is under.
+fn mount_of(path: &Path) -> String {
+    let device = |path: &Path| path.metadata().map(|file| file.dev()).ok();
+    let own = device(path);
+    let above = path.ancestors().take_while(|folder| device(folder) == own).last();
+    above.unwrap_or(path).display().to_string()
 }
 
 /// Asks a helper for a TAP on a bridge, as QEMU does.

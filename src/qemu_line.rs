@@ -2,6 +2,7 @@
 //! about. Only looked at, never changed: that is `argv`'s.
 #![forbid(unsafe_code)]
 
+use crate::argv::Params;
 use crate::argv::table::{Arity, arity};
 use crate::mac::Mac;
 use crate::optstr;
@@ -92,18 +93,18 @@ impl QemuLine {
     fn look(&mut self, option: &[u8], value: &[u8]) {
         let text = || String::from_utf8_lossy(value).into_owned();
         match option {
-            b"netdev" => self.netdevs.push(Values::of(value).netdev(String::new())),
+            b"netdev" => self.netdevs.push(Netdev::of(&Params::of(value), String::new())),
             b"device" => {
-                let device = Values::of(value).device("driver");
+                let device = Device::of(&Params::of(value), "driver");
                 let is_card = CARDS.iter().any(|card| device.driver.starts_with(card));
                 if device.netdev.is_some() || is_card {
                     self.devices.push(device);
                 }
             }
             b"nic" => {
-                let values = Values::of(value);
+                let params = Params::of(value);
                 let id = format!("-nic {}", self.netdevs.len());
-                let (netdev, device) = (values.netdev(id.clone()), values.device("model"));
+                let (netdev, device) = (Netdev::of(&params, id.clone()), Device::of(&params, "model"));
                 if netdev.kind != "none" {
                     self.netdevs.push(Netdev { id: id.clone(), ..netdev });
                     self.devices.push(Device { netdev: Some(id), ..device });
@@ -132,48 +133,26 @@ fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A value, in either of QEMU's two spellings.
-enum Values<'a> {
-    Text(&'a [u8]),
-    Json(serde_json::Value),
-}
-
-impl<'a> Values<'a> {
-    fn of(value: &'a [u8]) -> Self {
-        match value.first() {
-            Some(b'{') => Self::Json(serde_json::from_slice(value).unwrap_or_default()),
-            _ => Self::Text(value),
-        }
-    }
-
-    /// The value of a key; `first` is the key that the first word can do without.
-    fn get(&self, key: &str, first: &str) -> Option<String> {
-        match self {
-            Self::Text(text) => optstr::get(text, key, first).map(lossy),
-            Self::Json(json) => match json.get(key)? {
-                serde_json::Value::String(text) => Some(text.clone()),
-                other => Some(other.to_string()),
-            },
-        }
-    }
-
-    fn netdev(&self, id: String) -> Netdev {
-        let get = |key| self.get(key, "type");
+impl Netdev {
+    fn of(params: &Params, id: String) -> Self {
+        let get = |key| params.get(key, "type").map(lossy);
         let fds = get("fds").or_else(|| get("fd")).unwrap_or_default();
-        Netdev {
+        Self {
             id: get("id").unwrap_or(id),
             kind: get("type").unwrap_or_default(),
             ifname: get("ifname"),
             fds: fds.split(':').filter_map(|fd| fd.parse().ok()).collect(),
         }
     }
+}
 
-    /// `first` is the key that names the model.
-    fn device(&self, first: &str) -> Device {
+impl Device {
+    /// `model` is the key that names the model.
+    fn of(params: &Params, model: &str) -> Self {
         // The first word of -nic is the backend's type.
-        let get = |key| self.get(key, if first == "driver" { "driver" } else { "type" });
-        Device {
-            driver: get(first).unwrap_or_default(),
+        let get = |key| params.get(key, if model == "driver" { "driver" } else { "type" }).map(lossy);
+        Self {
+            driver: get(model).unwrap_or_default(),
             netdev: get("netdev"),
             mac: get("mac").and_then(|mac| mac.parse().ok()),
         }

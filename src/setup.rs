@@ -7,8 +7,8 @@ use crate::error::{Error, Result, reason};
 use crate::helper::{self, Right};
 use crate::name::IfName;
 use crate::sys::{files, lock};
-use kvm_bridge_helper::acl::{self, Acl, Caller, Verdict};
-use kvm_bridge_helper::files::{Accounts, rules};
+use kvm_bridge_helper::access;
+use kvm_bridge_helper::acl::{self, Caller, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -137,8 +137,7 @@ impl Allow {
 
     fn verdict(&self) -> Result<Verdict> {
         let caller = Caller { uid: self.uid()?, gids: Vec::new() };
-        let verdict = Acl::read(rules).and_then(|acl| acl.judge(self.bridge.as_bytes(), &caller, &Accounts::read()));
-        verdict.map_err(|fault| {
+        access::judge(self.bridge.as_bytes(), &caller).map(|(verdict, _)| verdict).map_err(|fault| {
             Error::new(format!("the rules cannot be gone by: {}", fault.0), "Mend that, or move the file away.")
         })
     }

@@ -12,4 +12,3 @@ pub mod program;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
-pub mod xattr;

@@ -9,7 +9,7 @@ use crate::argv::{Backend, Line};
 use crate::bring_up::{Applied, open_vhosts, take_lease};
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
-use crate::helper::{self, Right};
+use crate::helper::{self, Useless};
 use crate::host::Host;
 use crate::lease::VmKey;
 use crate::name::IfName;
@@ -126,61 +126,30 @@ fn way(tap: Tap) -> Result<Way> {
         let remedy = "Leave queues= out, or have a persistent TAP with multi_queue made, and name it: ifname=";
         return Err(Error::new(what, remedy));
     }
-    let (ours, systems) = (helper::ours(), helper::systems());
-    let has_right = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| Right::of(path).is_there());
+    let working = helper::working();
     let allowed = access::check(tap.bridge.as_str().as_bytes(), &caller());
-    if process::has_no_new_privs() && (has_right(&ours) || has_right(&systems)) {
+    if process::has_no_new_privs() && working.is_ok() {
         let what = "no program can get more rights from here: no_new_privs is set";
         return Err(Error::new(
             what,
             "Start it outside of that sandbox, or with NoNewPrivileges=no in its systemd unit.",
         ));
     }
-    match (ours, systems) {
-        (Some(ours), _) if Right::of(&ours).is_there() => match allowed {
-            Ok(_) => Ok(Way::Helper(ours, tap.bridge)),
-            Err(failure) => Err(Error::new(failure.what, failure.remedy)),
-        },
-        // Its own rules are a part of ours; whether it keeps to the rest is not for us to promise.
-        (_, Some(systems)) if Right::of(&systems).is_there() => match allowed {
-            Ok(_) => Ok(Way::Helper(systems, tap.bridge)),
-            Err(failure) => Err(Error::new(failure.what, failure.remedy)),
-        },
-        (ours, systems) => Err(without_right(&tap.bridge, ours, systems, allowed.is_ok())),
+    match (working, allowed) {
+        // The rules of QEMU's are a part of ours; whether it keeps to the rest is not for us to promise.
+        (Ok((path, _)), Ok(_)) => Ok(Way::Helper(path, tap.bridge)),
+        (Ok(_), Err(failure)) => Err(Error::new(failure.what, failure.remedy)),
+        (Err(useless), allowed) => Err(without_right(&tap.bridge, useless, allowed.is_ok())),
     }
 }
 
-/// Neither helper has its right.
-fn without_right(bridge: &IfName, ours: Option<PathBuf>, systems: Option<PathBuf>, is_allowed: bool) -> Error {
-    let install = "sudo kvm-bridge install";
-    let command = if is_allowed { install.to_owned() } else { format!("{install} --allow {bridge}:{}", user()) };
-    let what = match ours.or(systems) {
-        None => "only root can make TAPs, and no helper is installed".to_owned(),
-        Some(path) => match Right::of(&path) {
-            Right::Nosuid => {
-                let what =
-                    format!("{} is on a file system that is mounted nosuid, where it has no rights", path.display());
-                return Error::new(
-                    what,
-                    format!("Have it mounted with suid: sudo mount -o remount,suid {}", mount_of(&path)),
-                );
-            }
-            _ => format!(
-                "only root can make TAPs, and {} lacks its right: it has neither the capability cap_net_admin nor setuid root",
-                path.display()
-            ),
-        },
+fn without_right(bridge: &IfName, useless: Useless, is_allowed: bool) -> Error {
+    let remedy = match useless.remount {
+        Some(remount) => format!("Have it mounted with suid: {remount}"),
+        None if is_allowed => "Have it installed, once: sudo kvm-bridge install".to_owned(),
+        None => format!("Have it installed, once: sudo kvm-bridge install --allow {bridge}:{}", user()),
     };
-    Error::new(what, format!("Have it installed, once: {command}"))
-}
-
-/// The mount point that a file is under.
-fn mount_of(path: &std::path::Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &std::path::Path| path.metadata().map(|file| file.dev()).ok();
-    let own = device(path);
-    let above = path.ancestors().take_while(|folder| device(folder) == own).last();
-    above.unwrap_or(path).display().to_string()
+    Error::new(format!("only root can make TAPs, and {}", useless.what), remedy)
 }
 
 /// Whether this user may open /dev/net/tun, which the helpers do as the user.
@@ -219,13 +188,14 @@ fn own_tap(tap: &Tap, name: &IfName) -> Result<Vec<OwnedFd>> {
     })
 }
 
-fn caller() -> Caller {
+/// Whose rights this process has, as the rules name them.
+pub fn caller() -> Caller {
     let groups = getgroups().unwrap_or_default();
     Caller { uid: geteuid().as_raw(), gids: groups.into_iter().chain([getegid()]).map(|gid| gid.as_raw()).collect() }
 }
 
 /// The user's name, or number.
-fn user() -> String {
+pub fn user() -> String {
     let uid = geteuid();
     nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -3,12 +3,13 @@
 use crate::guests::{boot_linux, mac_of, real};
 use crate::support::namespaces::hide;
 use crate::support::real::linux;
+use crate::support::user::{ALICE, Right, our_helper, write_rules};
 use crate::support::{Lab, frames, have, wait_for};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -130,49 +131,92 @@ fn qemu() {
     examined(nowhere).has("qemu", "failure", &["/no/such/qemu"]);
 }
 
-#[test]
-fn helper_and_acl() {
-    let Some(lab) = Lab::with_bridge("br0") else { return };
-    if !have("setpriv") || !have("setcap") {
-        return;
-    }
-    look(&lab, "").has("helper", "ok", &["root needs no helper"]).has("acl", "ok", &[]);
-    for folder in ["/usr/lib/qemu", "/usr/libexec", "/usr/local/lib", "/etc/qemu"] {
+/// A host with users, the program where they can run it, and no helper.
+fn lab_with_users() -> Option<Lab> {
+    let lab = Lab::with_bridge("br0").and_then(Lab::with_users)?;
+    for folder in ["/usr/lib/qemu", "/usr/libexec", "/usr/local", "/etc/qemu"] {
         fs::create_dir_all(folder).expect("make a folder");
         hide(folder).expect("an empty folder");
     }
-    look_as_nobody(&lab, "").has("helper", "failure", &["there is no bridge helper", "apt install"]);
-    let helper = "/usr/lib/qemu/qemu-bridge-helper";
-    fs::copy("/bin/true", helper).expect("make a helper");
-    look_as_nobody(&lab, "").has(
+    lab.install(Path::new(env!("CARGO_BIN_EXE_kvm-bridge")), Right::None);
+    Some(lab)
+}
+
+/// Alice looks, and root looks for her: both have to see the same of her rights.
+#[track_caller]
+fn look_as_alice(lab: &Lab) -> Found {
+    let program = "/run/bin/kvm-bridge";
+    let hers = examined(lab.as_user(ALICE, program).words("doctor --quick --json"));
+    let roots = examined(lab.program(program).words("doctor --quick --json --user alice"));
+    for name in ["helper", "acl"] {
+        assert_eq!(hers.of(name), roots.of(name));
+    }
+    hers
+}
+
+#[test]
+fn helpers() {
+    let Some(lab) = lab_with_users() else { return };
+    look(&lab, "").has("helper", "ok", &["root needs no helper"]).has("acl", "ok", &[]);
+    look_as_alice(&lab).has("helper", "failure", &["no helper is installed", "sudo kvm-bridge install"]);
+    lab.install(&our_helper(), Right::None);
+    look_as_alice(&lab).has(
         "helper",
         "failure",
-        &["without any privilege", "setcap cap_net_admin+ep /usr/lib/qemu"],
+        &["/run/bin/kvm-bridge-helper has neither", "sudo kvm-bridge install"],
     );
-    run("setcap", &format!("cap_net_admin+ep {helper}"));
-    look_as_nobody(&lab, "").has("helper", "ok", &["cap_net_admin"]);
-    run("setcap", &format!("-r {helper}"));
-    fs::set_permissions(helper, fs::Permissions::from_mode(0o4755)).expect("make it setuid");
-    look(&lab, "--user nobody").has("helper", "ok", &["setuid root"]);
-    mount(None::<&str>, "/usr/lib/qemu", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID, None::<&str>)
-        .expect("remount");
-    look_as_nobody(&lab, "").has("helper", "failure", &["nosuid", "mount -o remount,suid"]);
+    // QEMU's, with its right, is better than ours without.
+    let systems = "/usr/lib/qemu/qemu-bridge-helper";
+    fs::copy("/bin/true", systems).expect("make a helper");
+    fs::set_permissions(systems, fs::Permissions::from_mode(0o4755)).expect("make it setuid");
+    look_as_alice(&lab).has("helper", "ok", &["/usr/lib/qemu/qemu-bridge-helper is setuid root"]);
+    fs::remove_file(systems).expect("remove it");
+    lab.install(&our_helper(), Right::Capability);
+    look_as_alice(&lab).has("helper", "ok", &["/run/bin/kvm-bridge-helper has the capability cap_net_admin"]);
+    mount(None::<&str>, "/run", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID, None::<&str>).expect("remount");
+    look_as_alice(&lab).has("helper", "failure", &["mounted nosuid", "sudo mount -o remount,suid /run"]);
+}
 
-    look_as_nobody(&lab, "").has(
+#[test]
+fn rules() {
+    let Some(lab) = lab_with_users() else { return };
+    let install = "sudo kvm-bridge install --allow br0:alice";
+    look_as_alice(&lab).has("acl", "failure", &["there is neither /etc/qemu/bridge.conf", install]);
+    let included = "/etc/qemu/alice.conf";
+    write_rules(included, "allow br0\n");
+    for (list, verdict, words) in [
+        ("allow br1\n", "failure", ["no rule allows br0 to alice", install]),
+        ("# mine\nallow br0\n", "ok", ["br0 is allowed to alice", ""]),
+        ("allow all\ndeny br0\n", "failure", ["line 2 denies br0 to alice", "sudoedit /etc/qemu/bridge.conf"]),
+        ("include /etc/qemu/alice.conf\n", "ok", ["br0 is allowed to alice", ""]),
+        ("permit br0\n", "failure", ["line 1: a line begins with", "sudo kvm-bridge install --check"]),
+    ] {
+        lab.allow(list);
+        look_as_alice(&lab).has("acl", verdict, &words);
+    }
+    for (list, verdict, words) in [
+        ("allow br0 user bob\n", "failure", ["no rule allows br0 to alice", install]),
+        ("allow br0 group kvm max 2\n", "ok", ["allows alice 2 TAPs on br0", ""]),
+        ("allow br0 user alice\ndeny br0 group kvm\n", "failure", ["line 2 denies br0 to alice", "sudoedit"]),
+    ] {
+        lab.allow("# nothing\n");
+        lab.allow_more(list);
+        look_as_alice(&lab).has("acl", verdict, &words);
+    }
+    // What she may not read does not count, and root, who may, is not misled by it.
+    lab.allow_more("# nothing\n");
+    lab.allow("include /etc/qemu/alice.conf\n");
+    fs::set_permissions(included, fs::Permissions::from_mode(0o600)).expect("close it");
+    look_as_alice(&lab).has("acl", "failure", &["no rule allows br0 to alice", install]);
+    chown(included, None, Some(104)).expect("give it to kvm");
+    fs::set_permissions(included, fs::Permissions::from_mode(0o640)).expect("open it to kvm");
+    look_as_alice(&lab).has("acl", "ok", &["br0 is allowed to alice"]);
+    fs::set_permissions("/etc/qemu/bridge.conf", fs::Permissions::from_mode(0o600)).expect("close it");
+    look_as_alice(&lab).has(
         "acl",
         "failure",
-        &["there is no /etc/qemu/bridge.conf", "tee -a /etc/qemu/bridge.conf"],
+        &["may not read /etc/qemu/bridge.conf", "sudo kvm-bridge install --check"],
     );
-    for (list, verdict, words) in [
-        ("allow br1\n", "failure", ["no line allows br0", "allow br0"]),
-        ("# mine\nallow br0\n", "ok", ["line 2", "allows br0"]),
-        ("allow all\ndeny br0\n", "failure", ["line 2, denies br0", "sed -i '2d'"]),
-    ] {
-        fs::write("/etc/qemu/bridge.conf", list).expect("write the list");
-        look_as_nobody(&lab, "").has("acl", verdict, &words);
-    }
-    fs::set_permissions("/etc/qemu/bridge.conf", fs::Permissions::from_mode(0o600)).expect("close it");
-    look_as_nobody(&lab, "").has("acl", "failure", &["cannot read /etc/qemu/bridge.conf", "chmod a+r"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ const COPY: &str = "/usr/local/libexec/kvm-bridge-helper";
 const RULES: &str = "/etc/kvm-bridge/bridge.conf";
 
 /// A host with br0, on which only the programs are, side by side as they were built.
-fn lab() -> Option<Lab> {
+pub(crate) fn lab() -> Option<Lab> {
     let lab = Lab::with_bridge("br0").and_then(Lab::with_users)?;
     for folder in ["/usr/local", "/usr/lib/qemu", "/usr/libexec"] {
         if Path::new(folder).is_dir() {
@@ -146,7 +146,7 @@ fn a_helper_that_make_or_a_package_installed_is_given_its_right_where_it_is() {
     // An upgrade of the package loses it.
     fs::copy(our_helper(), "/run/libexec/kvm-bridge-helper").expect("copy it");
     assert_eq!(capability("/run/libexec/kvm-bridge-helper"), "");
-    assert!(is_refused(&lab, "--check").contains("neither cap_net_admin nor setuid root"));
+    assert!(is_refused(&lab, "--check").contains("neither the capability cap_net_admin nor setuid root"));
     assert_eq!(install(&lab, ""), told);
     install(&lab, "--uninstall");
     assert!(Path::new("/run/libexec/kvm-bridge-helper").exists());

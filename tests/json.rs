@@ -1,6 +1,7 @@
 //! What `--json` prints is what docs/json.md says.
 
 use crate::support::Lab;
+use crate::support::command::Ended;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,8 +42,12 @@ fn fields(path: &str, value: &Value, found: &mut BTreeMap<String, BTreeSet<Strin
 /// Runs it, and sees to it that all of it is documented, and all that is documented is there.
 #[track_caller]
 fn is_as_documented(lab: &Lab, command: &str, words: &str) {
+    ended_as_documented(command, &lab.kvm_bridge(words).run());
+}
+
+#[track_caller]
+fn ended_as_documented(command: &str, ended: &Ended) {
     let documented = documented().remove(command).unwrap_or_else(|| panic!("{command} is not on the page"));
-    let ended = lab.kvm_bridge(words).run();
     let value: Value =
         serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}{}", ended.out, ended.err));
     let mut found = BTreeMap::new();
@@ -65,7 +70,7 @@ fn is_as_documented(lab: &Lab, command: &str, words: &str) {
 #[test]
 fn every_command_prints_what_the_page_says() {
     let Some(lab) = Lab::with_address() else { return };
-    is_as_documented(&lab, "plan", "plan --json -- --bridge br0 disk");
+    is_as_documented(&lab, "plan", "plan --json -- --bridge br0 -M microvm disk");
     is_as_documented(&lab, "up", "up br0 --tap tap9 --user root --save --json");
     let mut guest = lab.shim("--bridge br0 -name alice").boot();
     let mac = guest.qemu().macs()[0].clone();
@@ -78,8 +83,22 @@ fn every_command_prints_what_the_page_says() {
     is_as_documented(&lab, "down", "down br0 --force --json");
     guest.kill();
     is_as_documented(&lab, "mac forget", "mac forget alice --json");
+    is_as_documented(&lab, "mac set", "mac set carol 02:00:5e:00:00:01 --json");
+    is_as_documented(&lab, "mac export", "mac export --json");
+    let file = lab.dir.path().join("export.json");
+    fs::write(&file, r#"[{"vm":"name:dave","slots":[["02:00:5e:00:00:02"]]}]"#).expect("write an export");
+    is_as_documented(&lab, "mac import", &format!("mac import {} --json", file.display()));
     lab.becomes_as_before();
-    assert_eq!(documented().len(), 9, "each command has its section");
+    assert_eq!(documented().len(), 13, "each command has its section");
+}
+
+#[test]
+fn an_installation_prints_what_the_page_says() {
+    let Some(lab) = crate::install::lab() else { return };
+    for words in ["--allow br0", "--check --allow br0", "--uninstall"] {
+        let install = lab.program("/run/bin/kvm-bridge").words(&format!("install --json {words}"));
+        ended_as_documented("install", &install.run().succeeds());
+    }
 }
 
 #[test]

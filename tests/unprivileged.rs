@@ -166,7 +166,7 @@ fn the_error_names_what_is_missing_and_the_command() {
     lab.install(&our_helper(), Right::None);
     is_refused("--bridge br0", "neither the capability cap_net_admin nor setuid root", "sudo kvm-bridge install");
     lab.allow("");
-    is_refused("--bridge br0", "lacks its right", "sudo kvm-bridge install --allow br0:alice");
+    is_refused("--bridge br0", "has neither the capability", "sudo kvm-bridge install --allow br0:alice");
     lab.install(&our_helper(), Right::Capability);
     is_refused("--bridge br0", "no rule allows br0 to alice", "sudo kvm-bridge install --allow br0:alice");
     lab.allow("allow br0\ndeny br0\n");

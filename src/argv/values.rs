@@ -136,7 +136,7 @@ fn cpus(params: &Params) -> u32 {
 }
 
 /// The value of an option, in one of QEMU's spellings.
-enum Params<'a> {
+pub(crate) enum Params<'a> {
     Text(&'a [u8]),
     Json(serde_json::Value),
     Section(&'a Section),
@@ -144,7 +144,7 @@ enum Params<'a> {
 
 impl<'a> Params<'a> {
     /// qobject_input_visitor_new_str() of QEMU takes a value that begins with a brace for JSON.
-    fn of(value: &'a [u8]) -> Self {
+    pub(crate) fn of(value: &'a [u8]) -> Self {
         match value.first() {
             Some(b'{') => Self::Json(serde_json::from_slice(value).unwrap_or_default()),
             _ => Self::Text(value),
@@ -160,7 +160,7 @@ impl<'a> Params<'a> {
     }
 
     /// The value of a key; `first` is the key that a first word without one stands for.
-    fn get(&self, key: &str, first: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&self, key: &str, first: &str) -> Option<Vec<u8>> {
         match self {
             Self::Text(text) => optstr::get(text, key, first),
             Self::Json(json) => {

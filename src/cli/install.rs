@@ -1,8 +1,10 @@
 //! `kvm-bridge install`.
 
+use super::json;
 use crate::error::Result;
 use crate::setup::{self, Allow};
 use clap::Args;
+use serde_json::json;
 
 /// The arguments of `kvm-bridge install`.
 #[derive(Debug, Args)]
@@ -19,14 +21,21 @@ pub(super) struct Install {
     /// Say what is there and what is missing; change nothing
     #[arg(long, conflicts_with = "link")]
     check: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Install {
     pub(super) fn run(self) -> Result<String> {
-        match () {
+        let text = match () {
             () if self.uninstall => setup::uninstall(),
             () if self.check => setup::check(&self.allow),
             () => setup::install(&self.allow, &self.link),
-        }
+        }?;
+        Ok(match self.json {
+            true => json(&json!({ "told": text.lines().collect::<Vec<_>>() })),
+            false => text,
+        })
     }
 }

@@ -43,16 +43,25 @@ enum Command {
         /// 0, or 1 for a second run at the same time, and so on
         #[arg(long, default_value_t = 0)]
         slot: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print VMs and their addresses as JSON for 'kvm-bridge mac import'
     Export {
         /// The VMs, as 'kvm-bridge mac list' calls them; all if none is named
         vm: Vec<String>,
+        /// Print JSON, as it does anyway
+        #[arg(long)]
+        json: bool,
     },
     /// Take over what 'kvm-bridge mac export' printed, all of it or nothing
     Import {
         /// The file; standard input if it is left out, or -
         file: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Forget a VM; its next start makes new addresses
     Forget {
@@ -72,14 +81,20 @@ impl Mac {
                 true => json(&records.into_iter().map(Listed::from).collect::<Vec<Listed>>()),
                 false => Ok(table(&records)),
             }),
-            Command::Set { vm, mac, nic, slot } => {
+            Command::Set { vm, mac, nic, slot, json } => {
                 let mac = mac.parse::<crate::mac::Mac>()?.check_unicast()?;
-                store.set(&vm, slot, nic, mac).map(|vm| format!("{vm} has {mac}\n"))
+                store.set(&vm, slot, nic, mac).map(|vm| match json {
+                    true => super::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
+                    false => format!("{vm} has {mac}\n"),
+                })
             }
-            Command::Export { vm } => print_records(&store, |records| export(records, &vm)),
-            Command::Import { file } => {
+            Command::Export { vm, .. } => print_records(&store, |records| export(records, &vm)),
+            Command::Import { file, json } => {
                 let count = store.import(read_export(file.as_deref())?)?;
-                Ok(format!("imported {count} {}\n", if count == 1 { "VM" } else { "VMs" }))
+                Ok(match json {
+                    true => super::json(&serde_json::json!({ "imported": count })),
+                    false => format!("imported {count} {}\n", if count == 1 { "VM" } else { "VMs" }),
+                })
             }
             Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
                 true => super::json(&serde_json::json!({ "forgot": vm })),

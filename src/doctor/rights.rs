@@ -1,137 +1,119 @@
-//! What a user who is not root needs: a helper with the privilege to attach TAPs, and a line in its access list.
+//! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
-use super::acl::{Decision, FILES, decide};
 use super::{Check, Patient};
-use crate::sys::xattr;
-use nix::unistd::{Uid, User, geteuid};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
-/// Where helpers are, ours first.
-const HELPERS: [&str; 5] = [
-    "/usr/local/lib/kvm-bridge/kvm-bridge-helper",
-    "/usr/lib/kvm-bridge/kvm-bridge-helper",
-    "/usr/libexec/kvm-bridge-helper",
-    "/usr/lib/qemu/qemu-bridge-helper",
-    "/usr/libexec/qemu-bridge-helper",
-];
+use crate::helper;
+use crate::unprivileged;
+use kvm_bridge_helper::access::{judge, looked_at};
+use kvm_bridge_helper::acl::{Caller, Verdict};
+use nix::unistd::{User, geteuid, getgrouplist};
+use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use std::ffi::CString;
 
 const HELPER: &str = "Users who are not root get on a bridge by this program alone.";
-const ACL: &str = "A bridge that this list does not allow is refused to users who are not root.";
+const ACL: &str = "A bridge that no rule allows is refused to users who are not root.";
+const ROOT: &str = "Root makes bridges and TAPs by itself.";
+
+/// Whose rights are looked at.
+struct Person {
+    name: String,
+    caller: Caller,
+    /// Whether we are root, who sees more than they do.
+    is_other: bool,
+}
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    let (uid, name) = match &patient.question.user {
-        None => (geteuid(), "this user".to_owned()),
-        Some(name) => match User::from_name(name) {
-            Ok(Some(user)) => (user.uid, name.clone()),
-            _ => {
-                let saw = format!("there is no user {name}");
-                return vec![Check::failure("helper", saw, HELPER, "getent passwd")];
-            }
-        },
+    let Some(person) = person(patient.question.user.as_deref()) else {
+        let saw = format!("there is no user {}", patient.question.user.as_deref().unwrap_or_default());
+        return vec![Check::failure("helper", saw, HELPER, "getent passwd")];
     };
-    if uid.is_root() {
-        let why = "Root makes bridges and TAPs by itself.";
-        let saw = match HELPERS.iter().find(|path| Path::new(path).exists()) {
-            Some(path) => format!("root needs no helper; users have {path}, {}", privilege(Path::new(path)).describe()),
-            None => "root needs no helper; users have none".to_owned(),
+    if person.caller.uid == 0 {
+        let users = match helper::working() {
+            Ok((path, right)) => format!("{}, which {right}", path.display()),
+            Err(useless) => format!("none: {}", useless.what),
         };
-        return vec![Check::ok("helper", saw, why), Check::ok("acl", "root is on no list and needs none", why)];
+        let saw = format!("root needs no helper; users have {users}");
+        return vec![Check::ok("helper", saw, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
     }
-    let mut checks = vec![helper()];
     let bridges = patient.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
     let bridges = bridges.chain(patient.missing.iter().map(|nic| nic.bridge.to_string()));
-    checks.extend(bridges.map(|bridge| acl(&bridge, &name, uid).of(&bridge)));
+    let mut checks = vec![has_helper()];
+    checks.extend(bridges.map(|bridge| look_as(&person, || is_allowed(&bridge, &person)).of(&bridge)));
     checks
 }
 
-/// What makes a program more than its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Privilege {
-    Capability,
-    Setuid,
-    Ignored,
-    None,
-}
-
-impl Privilege {
-    fn describe(self) -> &'static str {
-        match self {
-            Self::Capability => "with the capability cap_net_admin",
-            Self::Setuid => "setuid root",
-            Self::Ignored => "on a file system that is mounted nosuid",
-            Self::None => "without any privilege",
-        }
-    }
-}
-
-fn privilege(path: &Path) -> Privilege {
-    const SETUID: u32 = 0o4000;
-    let is_setuid = path.metadata().is_ok_and(|file| file.uid() == 0 && file.mode() & SETUID != 0);
-    let found = match xattr::permitted_capabilities(path) {
-        Some(set) if set & xattr::NET_ADMIN != 0 => Privilege::Capability,
-        _ if is_setuid => Privilege::Setuid,
-        _ => return Privilege::None,
+fn person(name: Option<&str>) -> Option<Person> {
+    let Some(name) = name else {
+        return Some(Person { name: unprivileged::user(), caller: unprivileged::caller(), is_other: false });
     };
-    let flags = nix::sys::statvfs::statvfs(path).map(|found| found.flags());
-    let is_ignored = flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID));
-    if is_ignored { Privilege::Ignored } else { found }
+    let user = User::from_name(name).ok().flatten()?;
+    let groups = CString::new(name).ok().and_then(|name| getgrouplist(&name, user.gid).ok());
+    let gids = [user.gid].into_iter().chain(groups.unwrap_or_default()).map(|gid| gid.as_raw()).collect();
+    let caller = Caller { uid: user.uid.as_raw(), gids };
+    Some(Person { name: name.to_owned(), caller, is_other: geteuid().is_root() && !user.uid.is_root() })
 }
 
-fn helper() -> Check {
-    let found: Vec<(&Path, Privilege)> =
-        HELPERS.iter().map(Path::new).filter(|path| path.exists()).map(|path| (path, privilege(path))).collect();
-    let works = |(_, privilege): &&(&Path, Privilege)| matches!(privilege, Privilege::Capability | Privilege::Setuid);
-    match (found.iter().find(works), found.first()) {
-        (Some((path, privilege)), _) => {
-            Check::ok("helper", format!("{} is there, {}", path.display(), privilege.describe()), HELPER)
+fn has_helper() -> Check {
+    match helper::working() {
+        Ok((path, right)) => Check::ok("helper", format!("{} {right}", path.display()), HELPER),
+        Err(useless) => {
+            let mend = useless.remount.unwrap_or_else(|| "sudo kvm-bridge install".to_owned());
+            Check::failure("helper", useless.what, HELPER, mend)
         }
-        (None, Some((path, Privilege::Ignored))) => {
-            let saw = format!("{} is {}", path.display(), Privilege::Ignored.describe());
-            let folder = path.parent().unwrap_or(path).display();
-            Check::failure(
-                "helper",
-                saw,
-                HELPER,
-                format!("sudo mount -o remount,suid $(findmnt -no TARGET -T {folder})"),
-            )
-        }
-        (None, Some((path, _))) => {
-            let saw = format!("{} is there, {}", path.display(), Privilege::None.describe());
-            Check::failure("helper", saw, HELPER, format!("sudo setcap cap_net_admin+ep {}", path.display()))
-        }
-        (None, None) => Check::failure(
-            "helper",
-            "there is no bridge helper",
-            HELPER,
-            "sudo apt install qemu-system-common || sudo dnf install qemu-common",
-        ),
     }
 }
 
-fn acl(bridge: &str, name: &str, _uid: Uid) -> Check {
-    let lists = FILES.iter().map(Path::new).filter(|path| path.exists());
-    let decisions: Vec<Decision> = lists.map(|list| decide(list, bridge)).collect();
-    let denied = decisions.iter().find(|decision| matches!(decision, Decision::Denied(..)));
-    let allowed = decisions.iter().find(|decision| matches!(decision, Decision::Allowed(..)));
-    let unreadable = decisions.iter().find(|decision| matches!(decision, Decision::Unreadable(..)));
-    let allow = format!("echo 'allow {bridge}' | sudo tee -a {}", FILES[0]);
-    match denied.or(allowed).or(unreadable) {
-        Some(Decision::Denied(file, line)) => {
-            let saw = format!("{}, line {line}, denies {bridge} to {name}", file.display());
-            Check::failure("acl", saw, ACL, format!("sudo sed -i '{line}d' {}; {allow}", file.display()))
+fn is_allowed(bridge: &str, person: &Person) -> Check {
+    let name = &person.name;
+    match judge(bridge.as_bytes(), &person.caller) {
+        Ok((Verdict::Allowed(None), _)) => Check::ok("acl", format!("{bridge} is allowed to {name}"), ACL),
+        Ok((Verdict::Allowed(Some((max, place))), _)) => {
+            Check::ok("acl", format!("{place} allows {name} {max} TAPs on {bridge}"), ACL)
         }
-        Some(Decision::Allowed(file, line)) => {
-            Check::ok("acl", format!("{}, line {line}, allows {bridge}", file.display()), ACL)
+        Ok((Verdict::Denied(place), _)) => {
+            let mend = format!("sudoedit {}", place.file.display());
+            Check::failure("acl", format!("{place} denies {bridge} to {name}"), ACL, mend)
         }
-        Some(Decision::Unreadable(file, why)) => {
-            let saw = format!("{name} cannot read {}: {why}", file.display());
-            Check::failure("acl", saw, ACL, format!("sudo chmod a+r {}", file.display()))
+        Ok((Verdict::NoRule, files)) => {
+            let saw = format!("no rule allows {bridge} to {name}: {}", looked_at(&files));
+            Check::failure("acl", saw, ACL, format!("sudo kvm-bridge install --allow {bridge}:{name}"))
         }
-        _ if decisions.is_empty() => {
-            let saw = format!("there is no {}", FILES.join(" and no "));
-            Check::failure("acl", saw, ACL, format!("sudo mkdir -p /etc/qemu; {allow}"))
+        Err(fault) => {
+            let saw = format!("the rules cannot be gone by as {name}: {}", fault.0);
+            Check::failure("acl", saw, ACL, "sudo kvm-bridge install --check")
         }
-        _ => Check::failure("acl", format!("no line allows {bridge}"), ACL, allow),
     }
+}
+
+/// Looks as the helper does, which reads the rules with its caller's rights: these decide which files count.
+fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
+    if !person.is_other {
+        return look();
+    }
+    let cannot = |why: &str| {
+        let saw = format!("cannot look as {}: {why}", person.name);
+        Check::warning(
+            "acl",
+            saw,
+            ACL,
+            format!("Run it as that user: runuser -u {0} -- kvm-bridge doctor", person.name),
+        )
+    };
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| match become_user(&person.caller) {
+            Ok(()) => look(),
+            Err(error) => cannot(&crate::error::reason(&error.into())),
+        });
+        looking.join().unwrap_or_else(|_| cannot("it was not to be done"))
+    })
+}
+
+/// Makes this thread, and it alone, somebody else, for as long as it lives.
+fn become_user(caller: &Caller) -> rustix::io::Result<()> {
+    let gids: Vec<Gid> = caller.gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    set_thread_groups(&gids)?;
+    if let Some(gid) = gids.first() {
+        set_thread_res_gid(*gid, *gid, *gid)?;
+    }
+    let uid = Uid::from_raw(caller.uid);
+    set_thread_res_uid(uid, uid, uid)
 }

@@ -233,8 +233,9 @@ fn stay(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
         requests.push(set(LinkUnspec::new_with_index(uplink.index).controller(journal.index).build()));
         if !taken.layer3.is_empty() {
             let now = netlink.layer3(uplink.index)?;
-            requests.extend(taken.layer3.at(from, to).arrivals());
+            // What arrived may have done so by half: what was written down has the last word.
             requests.extend(now.moves(from, to));
+            requests.extend(taken.layer3.at(from, to).arrivals());
         }
         for step in &journal.steps {
             if let Step::Configure { link, setting, value, .. } = step

@@ -20,10 +20,8 @@ pub fn check(allows: &[Allow]) -> Result<String> {
             _ if !is_roots_own(&path) => {
                 missing.push(format!("{}, or a folder above it, can be written by others than root", path.display()));
             }
-            Right::Capability => there += &format!("{} has the capability cap_net_admin\n", path.display()),
-            Right::Setuid => there += &format!("{} is setuid root\n", path.display()),
-            Right::Missing => missing.push(format!("{} has neither cap_net_admin nor setuid root", path.display())),
-            Right::Nosuid => missing.push(format!("{} is on a file system that is mounted nosuid", path.display())),
+            right if right.is_there() => there += &format!("{} {right}\n", path.display()),
+            right => missing.push(format!("{} {right}", path.display())),
         },
     }
     missing.extend(device());
