@@ -111,27 +111,6 @@ fn a_host_whose_new_interfaces_have_no_ipv6_keeps_that_of_the_uplink() {
 }
 
 #[test]
-fn an_address_whose_duplicate_was_found_does_not_come_alive() {
-    let Some(lab) = Lab::with_address() else { return };
-    for which in ["all", "default", "eth0"] {
-        set(&format!("ipv6/conf/{which}/accept_dad"), "1");
-    }
-    lab.ip("addr add fd77::1/64 dev eth0");
-    let has_failed = |device: &str| {
-        let addresses = ip_json(&format!("-6 addr show dev {device}"));
-        let addresses = addresses[0]["addr_info"].as_array().cloned().unwrap_or_default();
-        addresses.iter().any(|address| address["local"] == "fd77::1" && address["dadfailed"] == true)
-    };
-    wait_for("the duplicate to be found", 10, || has_failed("eth0").then_some(()));
-    let guest = lab.shim("--bridge br0").boot();
-    wait_for("it to be found on the bridge", 10, || has_failed("br0").then_some(()));
-    guest.terminate();
-    lab.waits_until_gone("br0");
-    wait_for("it to be found again", 10, || has_failed("eth0").then_some(()));
-    lab.ends_here();
-}
-
-#[test]
 fn the_address_of_a_gateway_that_an_admin_has_set_stays_set() {
     let Some(lab) = Lab::with_address() else { return };
     lab.ip(&format!("neigh replace 10.77.0.1 lladdr {} dev eth0 nud permanent", lab.lan.mac()));

@@ -252,3 +252,25 @@ pub fn probe(neighbour: IpAddr, known: Option<&NeighbourMessage>, index: u32) ->
     }
     message
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_whose_duplicate_was_found_has_to_wait_for_answers_again() {
+        let asked = |known: AddressFlags| {
+            let mut address = AddressMessage::default();
+            address.attributes.push(AddressAttribute::Address(IpAddr::from([0xfd77u16, 0, 0, 0, 0, 0, 0, 1])));
+            address.attributes.push(AddressAttribute::Flags(known));
+            let requests = arrival(&address).into_iter().map(|(message, ..)| match message {
+                Message::NewAddress(address) => flags(&address).contains(AddressFlags::Nodad),
+                _ => false,
+            });
+            requests.collect::<Vec<bool>>()
+        };
+        assert_eq!(asked(AddressFlags::Permanent), [true, false], "at once, and then without the mark of it");
+        assert_eq!(asked(AddressFlags::Permanent | AddressFlags::Tentative | AddressFlags::Dadfailed), [false]);
+        assert_eq!(asked(AddressFlags::Tentative), [false]);
+    }
+}
