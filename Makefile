@@ -1,6 +1,8 @@
 # make            builds the programs
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
+# make check-managers  runs the tests with network managers alone
+# make bench-managers  measures what a host feels when its interface is taken from its network manager; RUNS=5
 # make bench      measures everything beside other ways, as root; RUNS=40; bench-docs puts the figures into docs/
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
@@ -24,8 +26,8 @@ PROGRAMS = qemu-kvm kvm-bridge
 HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
-PAGES = docs/json.md docs/no-address.md
-SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
+PAGES = docs/json.md docs/managers.md docs/no-address.md
+SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init tests/managers/build completions/kvm-bridge.bash \
 	$(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
@@ -37,7 +39,8 @@ RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 # libc.a; position-independent all the same.
 STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feature=+crt-static)
 
-.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall clean
+.PHONY: all guest managers demo check check-managers bench bench-docs soak bench-takeover bench-managers install uninstall \
+	clean
 
 all:
 	$(CARGO) rustc --release --locked --bin qemu-kvm -- $(STATIC)
@@ -47,6 +50,9 @@ all:
 guest:
 	tests/guest/build target/guest
 
+managers:
+	tests/managers/build target/managers
+
 demo:
 	tests/packages demo
 	$(MAKE) --no-print-directory all guest
@@ -54,13 +60,25 @@ demo:
 
 check:
 	tests/packages check
-	$(MAKE) --no-print-directory guest
+	$(MAKE) --no-print-directory guest managers
 	$(CARGO) fmt --all --check
 	tests/clients/build target
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked
+
+check-managers:
+	tests/packages check
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --locked --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers:: -- --test-threads 6
+
+bench-managers:
+	tests/packages demo
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --release --locked --bins --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench managers
 
 # The programs that are measured are those that are installed; the measuring one is built as the tests are.
 bench bench-docs: all

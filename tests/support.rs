@@ -11,12 +11,14 @@ pub mod command;
 pub mod frames;
 pub mod lab;
 pub mod lan;
+pub mod managers;
 pub mod namespaces;
 pub mod processes;
 pub mod real;
 pub mod record;
 pub mod snapshot;
 pub mod state;
+pub mod stream;
 pub mod user;
 pub mod wait;
 

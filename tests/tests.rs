@@ -25,6 +25,7 @@ mod libvirt;
 mod lives;
 mod macs;
 mod making;
+mod managers;
 mod option_table;
 mod pass_through;
 mod reaper;

@@ -1,7 +1,8 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
 use super::{Check, Patient, Verdict};
-use crate::net::keeper::keeper;
+use crate::journal::Journal;
+use crate::keeper::keeper;
 use crate::net::observe::observe;
 use crate::plan::plan;
 use crate::ports::{Bridge, Role};
@@ -46,7 +47,10 @@ fn of_bridge(bridge: &Bridge) -> Vec<Check> {
     }
     for port in bridge.ports.iter().filter(|port| !port.is_tap()) {
         let link = &port.detail.link;
-        let keeper = keeper(link).filter(|_| bridge.journal.is_some() && port.role == Role::Uplink);
+        let told = bridge.journal.as_ref().and_then(Journal::told);
+        let keeper = keeper(link).filter(|keeper| {
+            bridge.journal.is_some() && port.role == Role::Uplink && told.is_none() && !keeper.is_idle()
+        });
         checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
             (false, ..) => Check::failure(
                 "uplink",
@@ -62,12 +66,16 @@ fn of_bridge(bridge: &Bridge) -> Vec<Check> {
             ),
             (_, _, Some(keeper)) => Check::warning(
                 "uplink",
-                format!("{} is a port, and {keeper} looks after it still", link.name),
+                format!("{} is a port, and {} looks after it still", link.name, keeper.name()),
                 "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
-                format!("kvm-bridge down {name}   (and have {keeper} make the bridge)"),
+                format!("kvm-bridge down {name}   (and have {} make the bridge)", keeper.name()),
             ),
             _ if port.role != Role::Uplink => continue,
-            _ => Check::ok("uplink", format!("{} is up and has a carrier", link.name), WHY),
+            _ => {
+                let told = told.map(|keeper| format!("; {} leaves it alone meanwhile", keeper.name()));
+                let saw = format!("{} is up and has a carrier{}", link.name, told.unwrap_or_default());
+                Check::ok("uplink", saw, WHY)
+            }
         });
     }
     checks
@@ -79,7 +87,7 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     let nics = std::slice::from_ref(nic);
     let planned = observe(&mut patient.netlink, nics, &patient.config)
         .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
-    let (plan, _) = match planned {
+    let (plan, host) = match planned {
         Ok(planned) => planned,
         Err(error) => return vec![Check::of_error("uplink", Verdict::Failure, &error, NEW)],
     };
@@ -97,6 +105,11 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
             let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
             Check::failure("uplink", saw, NEW, format!("Plug the cable in, then see: ip -br link show dev {uplink}"))
         }
-        _ => Check::ok("uplink", format!("{uplink} can be taken, with all that the host has on it"), NEW),
+        _ => {
+            let keeper = host.link(uplink).and_then(|link| link.keeper.as_ref());
+            let keeper = keeper.map(|keeper| format!(", though {} looks after it", keeper.name()));
+            let saw = format!("{uplink} can be taken, with all that the host has on it{}", keeper.unwrap_or_default());
+            Check::ok("uplink", saw, NEW)
+        }
     }]
 }
