@@ -1,6 +1,8 @@
 # make            builds the programs
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
+# make check-managers  runs the tests with network managers alone
+# make bench-managers  measures what a host feels when its interface is taken from its network manager; RUNS=5
 # make bench      measures everything beside other ways, as root; RUNS=40; bench-docs puts the figures into docs/
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
@@ -32,7 +34,7 @@ PAGES = $(wildcard docs/*.md)
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
 	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
-	tests/packages_installed $(wildcard tests/clients/*)
+	tests/packages_installed tests/managers/build $(wildcard tests/clients/*)
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
@@ -51,7 +53,8 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest demo check bench bench-docs soak bench-takeover install uninstall deb rpm check-packages reproducible clean
+.PHONY: all guest managers demo check check-managers bench bench-docs soak bench-takeover bench-managers install uninstall \
+	deb rpm check-packages reproducible clean
 
 all: export RUSTFLAGS += $(REMAP)
 all:
@@ -62,6 +65,9 @@ all:
 guest:
 	tests/guest/build target/guest
 
+managers:
+	tests/managers/build target/managers
+
 demo:
 	tests/packages demo
 	$(MAKE) --no-print-directory all guest
@@ -69,13 +75,25 @@ demo:
 
 check:
 	tests/packages check
-	$(MAKE) --no-print-directory guest
+	$(MAKE) --no-print-directory guest managers
 	$(CARGO) fmt --all --check
 	tests/clients/build target
 	! command -v shellcheck >/dev/null || shellcheck $(SCRIPTS)
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked
+
+check-managers:
+	tests/packages check
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --locked --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers:: -- --test-threads 6
+
+bench-managers:
+	tests/packages demo
+	$(MAKE) --no-print-directory managers
+	$(CARGO) build --release --locked --bins --examples
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench managers
 
 # The programs that are measured are those that are installed; the measuring one is built as the tests are.
 bench bench-docs: all

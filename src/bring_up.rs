@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
+use crate::keeper;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -278,8 +279,10 @@ fn news(journal: &Journal) -> Option<String> {
     })?;
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
+    let told = journal.told().map(|keeper| format!("; {} leaves {uplink} alone meanwhile", keeper.name()));
+    let told = told.unwrap_or_default();
     (!layer3.is_empty()).then(|| {
-        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}")
+        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}{told}")
     })
 }
 
@@ -329,7 +332,7 @@ impl Made {
                 if keep.is_some() {
                     files.write(&journal)?;
                 }
-                if !journal.keep {
+                if journal.needs_reaper() {
                     self.ensure_reaper(&plan.bridge, files)?;
                 }
                 self.set_up(plan, link.index)
@@ -347,13 +350,16 @@ impl Made {
     fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
         let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
-        if !keep {
+        if journal.needs_reaper() {
             self.ensure_reaper(&plan.bridge, files)?;
         }
         let answered = self.gateways(&journal)?;
         self.look_again(&mut journal)?;
         files.write(&journal)?;
-        let made = apply::make(&mut self.netlink, &journal).and_then(|()| self.check_nothing_left(&journal));
+        self.silence(&mut journal, files)?;
+        let made = apply::make(&mut self.netlink, &journal)
+            .and_then(|()| self.check_nothing_left(&journal))
+            .and_then(|()| keeper::renew(&mut self.netlink, &journal));
         let made = made.and_then(|()| {
             // From here on the bridge has all of it, and what comes.
             journal.moving = false;
@@ -374,6 +380,25 @@ impl Made {
             // The reaper tries again.
             Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
         }
+    }
+
+    /// Tells who looks after the uplink. Nothing is moved yet: if it can't be told it is as if nothing was.
+    fn silence(&mut self, journal: &mut Journal, files: &Files) -> Result<()> {
+        if journal.told().is_none() {
+            return Ok(());
+        }
+        if let Err(error) = keeper::silence(&mut self.netlink, journal) {
+            return match keeper::wake(&mut self.netlink, journal) {
+                Ok(()) => {
+                    files.remove();
+                    Err(error)
+                }
+                Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
+            };
+        }
+        // It may have changed something as its last word.
+        self.look_again(journal)?;
+        files.write(journal)
     }
 
     /// A reaper that is started announces, too.

@@ -3,14 +3,16 @@
 use crate::argv::{self, Backend, Line, rewrite};
 use crate::config::Config;
 use crate::error::Result;
+use crate::host::Host;
 use crate::launch::Qemu;
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
-use crate::plan::plan;
+use crate::plan::{BridgePlan, plan};
 use crate::request::{Nic, Vhost};
+use crate::step::Step;
 use crate::sys::{process, tap};
 use crate::unprivileged::{Way, check_making, ways};
 use std::collections::BTreeSet;
@@ -18,12 +20,15 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
+/// What runs a line for a shell.
+const SHELL: [&str; 2] = ["sh", "-c"];
+
 /// What a launch would do.
 #[derive(Debug)]
 pub struct Launch {
     /// By which way, where there is something to be said of it: lines.
     pub notes: Vec<String>,
-    /// The commands that set the network up.
+    /// The commands that set the network up. What takes a shell, as files do that are written, begins with `sh -c`.
     pub commands: Vec<Vec<String>>,
     /// QEMU's own.
     pub qemu: Vec<OsString>,
@@ -37,7 +42,10 @@ impl Launch {
         let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
         for command in &self.commands {
             let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
-            let _ = writeln!(text, "{}", words.join(" "));
+            let _ = match command.as_slice() {
+                [shell, option, line] if [shell.as_str(), option] == SHELL => writeln!(text, "{line}"),
+                _ => writeln!(text, "{}", words.join(" ")),
+            };
         }
         if self.has_example {
             text += "# The MAC below is an example: the first start makes one and keeps it.\n";
@@ -62,8 +70,9 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         true => Some(ways(&mut netlink, &line.nics, config)),
         false => check_making(&mut netlink, &line.nics).err().map(Err),
     };
-    let as_root = observe(&mut netlink, &line.nics, config).and_then(|host| plan(&line.nics, config, &host));
-    let plan = match (as_root, &without_root) {
+    let as_root = observe(&mut netlink, &line.nics, config)
+        .and_then(|host| plan(&line.nics, config, &host).map(|plan| (host, plan)));
+    let (host, plan) = match (as_root, &without_root) {
         // Why root would be refused as well is not what this user asks.
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
@@ -91,8 +100,8 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         _ if process::is_root() => Vec::new(),
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
-    let notes = news.chain(by).collect();
-    let steps = plan.bridges.iter().flat_map(|bridge| &bridge.steps).flat_map(|step| step.commands());
+    let notes = news.chain(by).chain(plan.bridges.iter().flat_map(|plan| notes_of(plan, &host))).collect();
+    let steps = plan.bridges.iter().flat_map(commands_of);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
     let commands = steps.chain(taps).collect();
@@ -101,6 +110,38 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
     let backends = backends.collect();
     Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
+}
+
+/// What is to be said of who looks after a bridge's uplink.
+fn notes_of(plan: &BridgePlan, host: &Host) -> Vec<String> {
+    let taken = plan.steps.iter().find_map(|step| match step {
+        Step::TakeUplink { uplink, .. } => Some(uplink),
+        _ => None,
+    });
+    let Some((uplink, keeper)) = taken.and_then(|uplink| Some((uplink, host.link(uplink)?.keeper.as_ref()?))) else {
+        return Vec::new();
+    };
+    let name = keeper.name();
+    match plan.steps.iter().any(|step| matches!(step, Step::Tell { .. })) {
+        true => {
+            let told = format!("{uplink} is run by {name}, which is told");
+            std::iter::once(told).chain(keeper.note(&plan.bridge)).collect()
+        }
+        false if keeper.is_idle() => vec![format!("{uplink} is run by {name}, of which nothing runs now")],
+        false => vec![format!("{uplink} is run by {name}, which is not told")],
+    }
+}
+
+/// The commands for a bridge: who looks after the uplink is told before the move and after it.
+fn commands_of(plan: &BridgePlan) -> Vec<Vec<String>> {
+    let told = plan.steps.iter().find_map(|step| match step {
+        Step::Tell { uplink, keeper, .. } => Some(keeper.commands(&plan.bridge, uplink)),
+        _ => None,
+    });
+    let in_shell = |line: String| SHELL.iter().map(|word| (*word).to_owned()).chain([line]).collect();
+    let [before, after] = told.unwrap_or_default().map(|lines| lines.into_iter().map(in_shell));
+    let steps = plan.steps.iter().flat_map(|step| step.commands());
+    before.chain(steps).chain(after).collect()
 }
 
 /// Whether the kernel itself would move the frames of a settled network card.

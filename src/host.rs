@@ -1,6 +1,7 @@
 //! What the kernel has now, as far as a plan needs it. Filled in by `net::observe`; pure data here.
 #![forbid(unsafe_code)]
 
+use crate::keeper::Keeper;
 use crate::layer3::Layer3;
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -82,8 +83,8 @@ pub struct Link {
     pub layer3: Layer3,
     /// Its own settings, of `SETTINGS`. Looked up for an uplink only.
     pub settings: BTreeMap<String, String>,
-    /// Who looks after its addresses, and would be surprised. Looked up for an uplink only.
-    pub keeper: Option<String>,
+    /// Who looks after its addresses. Looked up for an uplink only.
+    pub keeper: Option<Keeper>,
     /// Whether it is Wi-Fi. Looked up for an uplink only.
     pub is_wifi: bool,
     /// Who has it open, as `NAME (PID)`. Looked up for a TAP that is asked for by name only.

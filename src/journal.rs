@@ -6,6 +6,8 @@
 
 use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
+use crate::keeper::Keeper;
+use crate::keeper::renewal::Lease;
 use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -22,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving`.
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`.
 const VERSION: u32 = 3;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
@@ -107,6 +109,27 @@ impl Journal {
     /// Whether it is of this life of the machine. /run does not outlive the machine, where it is as it should be.
     pub fn is_current(&self) -> bool {
         self.boot.as_ref().is_none_or(|boot| Some(boot) == boot_id().as_ref())
+    }
+
+    /// Whether a process of ours has to stay behind the bridge: to take it away, or to renew a lease on it.
+    pub fn needs_reaper(&self) -> bool {
+        !self.keep || self.lease().is_some()
+    }
+
+    /// Who looks after the uplink and is told to leave it alone.
+    pub fn told(&self) -> Option<&Keeper> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Tell { keeper, .. } => Some(keeper),
+            _ => None,
+        })
+    }
+
+    /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
+    pub fn lease(&self) -> Option<&Lease> {
+        match self.told()? {
+            Keeper::NetworkManager(device) => device.lease.as_ref(),
+            _ => None,
+        }
     }
 
     /// The interfaces that it took as ports.
@@ -209,6 +232,11 @@ impl Files {
         self.folder.join(format!("{}.{end}", self.bridge))
     }
 
+    /// A file of the DHCP client that renews on the bridge: "script", ...
+    pub fn of_client(&self, end: &str) -> PathBuf {
+        self.path(end)
+    }
+
     /// Whether there is a journal.
     pub fn exist(&self) -> bool {
         self.path("json").exists()
@@ -283,7 +311,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "reaper", "lock"] {
+        for end in ["json", "new", "error", "pid", "script", "first", "conf", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         // The folders go with their last file, unless somebody is about to make one.
@@ -349,6 +377,23 @@ mod tests {
         assert!(!back.moving);
         let mut same: serde_json::Value = serde_json::from_str(text).unwrap();
         same["moving"] = false.into();
+        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    }
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn journals_of_version_3_are_read_for_ever() {
+        let text = include_str!("../tests/fixtures/journal-3.json");
+        let back: Journal = serde_json::from_str(text).unwrap();
+        let keepers = back.steps.iter().filter_map(|step| match step {
+            Step::Tell { keeper, .. } => Some(keeper.name()),
+            _ => None,
+        });
+        let wanted = ["NetworkManager", "systemd-networkd", "ifupdown with dhclient", "dhcpcd", "udhcpc"];
+        assert_eq!(keepers.collect::<Vec<_>>(), wanted);
+        assert_eq!(back.lease().map(|lease| lease.seconds), Some(3600));
+        assert!(back.moving);
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 

@@ -121,6 +121,11 @@ impl Layer3 {
         self.addresses.iter().map(text::address_with_prefix).collect()
     }
 
+    /// Whether it has an IPv4 address.
+    pub fn has_ipv4(&self) -> bool {
+        self.addresses.iter().any(is_ipv4)
+    }
+
     /// Whether an address has an end, as DHCP gives them. IPv6 addresses of a whole prefix have theirs from router
     /// advertisements, to which the kernel itself listens.
     pub fn has_leases(&self) -> bool {
@@ -138,6 +143,24 @@ impl Layer3 {
             route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::NhId(id) if *id != 0))
         };
         self.all_routes().find(names_object).map(text::destination)
+    }
+
+    /// The metric of its first IPv4 default route, where it has one.
+    pub fn default_metric(&self) -> Option<u32> {
+        let is_default = |route: &&RouteMessage| {
+            route.header.address_family == AddressFamily::Inet && route.header.destination_prefix_length == 0
+        };
+        self.all_routes().find(is_default).map(text::priority).filter(|metric| *metric != 0)
+    }
+
+    /// How long an address lives; `None` if it is not there.
+    pub fn seconds_left(&self, ip: IpAddr) -> Option<u32> {
+        let address = self.addresses.iter().find(|address| local(address) == Some(ip))?;
+        let left = address.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::CacheInfo(info) => Some(info.ifa_valid),
+            _ => None,
+        });
+        Some(left.unwrap_or(u32::MAX))
     }
 
     /// The gateways that its default routes have on the interface of this index.

@@ -20,13 +20,16 @@
 //! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
 //! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
 //!
+//! Whoever looks after an uplink, a network manager or DHCP client, is told first, and its lease is renewed on the bridge
+//! ([`keeper`]); what is told is in the journal before.
+//!
 //! [`complete`] answers the shells' completions, for our own words and for QEMU's.
 //! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
 //! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
 //! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
 //!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
-//! [`step`], [`name`].
+//! [`step`], [`name`], [`dhcp`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
 pub mod announce;
@@ -35,6 +38,7 @@ pub mod bring_up;
 pub mod cli;
 pub mod complete;
 pub mod config;
+pub mod dhcp;
 pub mod doctor;
 pub mod dry_run;
 pub mod error;
@@ -43,6 +47,7 @@ pub mod helper;
 pub mod holders;
 pub mod host;
 pub mod journal;
+pub mod keeper;
 pub mod kvm;
 pub mod launch;
 pub mod layer3;

@@ -2,6 +2,5 @@
 
 pub mod apply;
 pub mod gateway;
-pub mod keeper;
 pub mod observe;
 pub mod rtnl;

@@ -7,6 +7,7 @@
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
+use crate::keeper::for_good;
 use crate::name::IfName;
 use crate::request::{Nic, Queues, Uplink, taken_twice};
 use crate::step::{Found, Step, Tap};
@@ -166,6 +167,10 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
             layer3: uplink.layer3.clone(),
         },
     ]);
+    if let Some(keeper) = uplink.keeper.clone().filter(|keeper| keeper.is_to_be_told() && !wish.force) {
+        let takes_part = !uplink.layer3.is_empty();
+        steps.insert(0, Step::Tell { uplink: name.clone(), index: uplink.index, keeper, takes_part });
+    }
     if !uplink.is_up {
         steps.push(Step::SetUp { link: name.clone() });
     }
@@ -212,7 +217,12 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
         Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
         Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
         Kind::Other(kind) if is_tunnel(kind) => Some((format!("it is made by {kind}"), other())),
-        _ if link.is_wifi => Some(("it is Wi-Fi, whose frames carry the address of the station alone".into(), other())),
+        _ if link.is_wifi => Some((
+            "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
+                .into(),
+            "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
+                .into(),
+        )),
         _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
         _ => None,
     }
@@ -259,13 +269,16 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
         let why = format!("its route to {route} is by a next hop of its own, which cannot be moved");
         return refuse(&why, "Give the route its gateway in place of nhid, or take another interface.".to_owned());
     }
-    if let Some(keeper) = link.keeper.as_deref().filter(|_| !wish.force) {
+    if let Some(keeper) = link.keeper.as_ref().filter(|_| !wish.force)
+        && let Some(why) = keeper.why_not()
+    {
         let remedy = format!(
-            "It would put the addresses back. Make a bridge in its configuration and join it, or give an interface that it \
-             leaves alone. To take {name} all the same: --bridge {},uplink={name},force=on",
-            wish.bridge
+            "It would put the addresses back. To take {name} all the same: --bridge {},uplink={name},force=on. Or make the \
+             bridge for good, and it is joined:{}",
+            wish.bridge,
+            for_good::for_good(keeper.name(), wish.bridge, link)
         );
-        return refuse(&format!("{keeper} looks after it"), remedy);
+        return refuse(&format!("{} looks after it, and {why}", keeper.name()), remedy);
     }
     if let Some(mtu) = wish.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
@@ -278,7 +291,10 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
 fn candidates(wish: &Wish, host: &Host) -> String {
     const MOST: usize = 8;
     let why_not = |link: &Link| {
-        let kept = || Some(format!("{} looks after it", link.keeper.as_deref()?));
+        let kept = || {
+            let keeper = link.keeper.as_ref()?;
+            keeper.why_not().map(|why| format!("{} looks after it, and {why}", keeper.name()))
+        };
         why_no_uplink(link).map(|(why, _)| why).or_else(kept)
     };
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
@@ -396,7 +412,7 @@ mod tests {
                     let index = host.link(bridge).unwrap().index;
                     host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
                 }
-                Step::Configure { .. } => {}
+                Step::Configure { .. } | Step::Tell { .. } => {}
             }
         }
         host
@@ -437,8 +453,9 @@ mod tests {
     fn what_would_cost_the_host_its_network_is_refused() {
         let refused =
             |link: Link| plan(&[nic("br0,uplink=eth0")], &Config::default(), &host([link])).unwrap_err().to_string();
-        let kept = Link { keeper: Some("networkd".to_owned()), ..card(2, "eth0") };
-        assert!(refused(kept).contains("networkd looks after it"));
+        let kept =
+            Link { keeper: Some(crate::keeper::Keeper::stranger("connmand", "nobody knows it")), ..card(2, "eth0") };
+        assert!(refused(kept).contains("connmand looks after it"));
         assert!(refused(Link { controller: Some(5), ..card(2, "eth0") }).contains("another link"));
         assert!(refused(Link { is_wifi: true, ..card(2, "eth0") }).contains("Wi-Fi"));
         assert!(refused(Link { is_ethernet: false, ..card(2, "eth0") }).contains("no Ethernet"));

@@ -9,6 +9,8 @@
 use crate::announce::Announcer;
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
+use crate::keeper;
+use crate::keeper::renewal::Renewal;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::apply;
@@ -21,7 +23,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// The name that it runs under; the program dispatches on it.
@@ -49,7 +51,7 @@ pub fn ensure_announcing(bridge: &IfName, files: &Files, cards: &[Mac]) -> Resul
 pub fn ensure_all() -> Result<()> {
     for files in Files::all()? {
         // One that can't be read is an error for who uses that bridge.
-        if files.read().is_ok_and(|journal| journal.is_some_and(|journal| !journal.keep)) {
+        if files.read().is_ok_and(|journal| journal.is_some_and(|journal| journal.needs_reaper())) {
             ensure(files.bridge(), &files)?;
         }
     }
@@ -98,7 +100,7 @@ fn wait_for_a_change() -> Result<()> {
     let deaf = |error| unreadable(error);
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
-    wait(&news, &mut Announcers::default(), None)?;
+    wait(&news, &mut Announcers::default(), None, None)?;
     std::thread::sleep(GRACE);
     Ok(())
 }
@@ -113,6 +115,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut idle_since: Option<Instant> = None;
+    let mut renewal: Option<Renewal> = None;
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
@@ -127,11 +130,18 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             drop(own.take());
             return Ok(());
         }
-        if journal.keep {
+        if !journal.needs_reaper() {
             drop(own.take());
             return Ok(());
         }
-        match guests(&mut netlink, &journal).map_err(deaf)? {
+        let guests = guests(&mut netlink, &journal).map_err(deaf)?;
+        if guests.is_some() {
+            // Who made it may have been killed before this.
+            keeper::renew(&mut netlink, &journal)?;
+            renewal = renewal.or_else(|| renewal_of(&mut netlink, &journal));
+        }
+        match guests {
+            Some(_) if journal.keep => idle_since = None,
             Some(guests) if guests > 0 => idle_since = None,
             Some(_) if idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
             // Its time is over, or somebody else deleted it, or it was never made.
@@ -142,13 +152,45 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             }
         }
         drop(lock);
-        if idle_since.is_none() {
+        let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
+        if idle.is_none() {
             // For hours, perhaps.
             memory::let_go();
         }
         announcers.begin(&mut netlink, bridge, journal.index);
-        // A frame is no reason to look at the bridge again.
-        while !wait(&news, announcers, idle_since.map(|since| GRACE.saturating_sub(since.elapsed())))? {}
+        wait_and_renew(&news, announcers, idle, renewal.as_mut(), &mut netlink, files)?;
+    }
+}
+
+/// The renewal of the lease on the bridge, where that is for the reaper.
+fn renewal_of(netlink: &mut Netlink, journal: &Journal) -> Option<Renewal> {
+    let link = netlink.link_at(journal.index).ok()??;
+    let mac = link.mac?;
+    journal.lease().map(|lease| Renewal::new(lease, &journal.bridge, journal.index, mac))
+}
+
+/// Sleeps until there is news of links, for `idle` at the most; announces and renews meanwhile, which is no reason to look
+/// at the bridge again.
+fn wait_and_renew(
+    news: &Netlink,
+    announcers: &mut Announcers,
+    idle: Option<Duration>,
+    mut renewal: Option<&mut Renewal>,
+    netlink: &mut Netlink,
+    files: &Files,
+) -> Result<()> {
+    let end = idle.map(|idle| Instant::now() + idle);
+    loop {
+        if let Some(trouble) = renewal.as_mut().and_then(|renewal| renewal.go_on(netlink)) {
+            files.complain(&Error::new(trouble, "The address ends with its lease: see whether the server runs."));
+        }
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let due = renewal.as_ref().map(|renewal| renewal.idle());
+        let answer = renewal.as_ref().and_then(|renewal| renewal.as_fd());
+        let is_news = wait(news, announcers, answer, [left, due].into_iter().flatten().min())?;
+        if is_news || left.is_some_and(|left| left.is_zero()) {
+            return Ok(());
+        }
     }
 }
 
@@ -183,9 +225,19 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
         files.remove();
         return Ok(Found::Undone);
     }
-    match guests(netlink, &journal).map_err(unreadable)? {
+    let guests = guests(netlink, &journal).map_err(unreadable)?;
+    if guests.is_some() {
+        // Who made it may have been killed before this.
+        keeper::renew(netlink, &journal)?;
+    }
+    match guests {
         // Its ports may be TAPs of users that nobody uses.
-        Some(_) if journal.keep => Ok(Found::Kept),
+        Some(_) if journal.keep => {
+            if journal.needs_reaper() {
+                ensure(files.bridge(), files)?;
+            }
+            Ok(Found::Kept)
+        }
         Some(guests) if guests > 0 => {
             ensure(files.bridge(), files)?;
             Ok(Found::InUse(guests))
@@ -202,18 +254,21 @@ fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<us
     Ok(Some(apply::users(netlink, journal)?.len()))
 }
 
-/// Sleeps until there is news, for `time` at the most; `false` if it was only something to be announced.
-fn wait(news: &Netlink, announcers: &mut Announcers, time: Option<Duration>) -> Result<bool> {
+/// Sleeps until there is news, for `time` at the most; `false` if the time is over, or there was only something to be
+/// announced or an answer in `also`.
+fn wait(news: &Netlink, announcers: &mut Announcers, also: Option<BorrowedFd>, time: Option<Duration>) -> Result<bool> {
     let timeout = match time {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
     let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
+    let also = also.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let mut files: Vec<PollFd> =
-        std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN)).chain(listening).collect();
+        std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN)).chain(listening).chain(also).collect();
     match poll(&mut files, timeout) {
-        Ok(0) | Err(Errno::EINTR) => Ok(true),
+        Ok(0) => Ok(false),
+        Err(Errno::EINTR) => Ok(true),
         Ok(_) => {
             let is_news = files[0].any().unwrap_or(true);
             announcers.hear();

@@ -1,6 +1,7 @@
 //! One change of the host's network: as data to be kept in the journal, and as the command that a person would type.
 #![forbid(unsafe_code)]
 
+use crate::keeper::Keeper;
 use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -38,6 +39,17 @@ pub enum Step {
         /// What the host had on it when it was taken.
         #[serde(default)]
         layer3: Layer3,
+    },
+    /// Tells who looks after an uplink to leave it alone, and has its lease renewed on the bridge.
+    Tell {
+        /// The uplink.
+        uplink: IfName,
+        /// Its index when this was planned.
+        index: u32,
+        /// Who looks after it.
+        keeper: Keeper,
+        /// Whether the host has anything on it.
+        takes_part: bool,
     },
     /// Gives a setting of an interface (`host::SETTINGS`) another value.
     Configure {
@@ -95,6 +107,7 @@ impl Step {
                 commands.extend(layer3.commands(from, to));
                 commands
             }
+            Self::Tell { .. } => Vec::new(),
             Self::Configure { link, setting, value, .. } => {
                 let (family, name) = setting.split_once('/').unwrap_or_default();
                 // A dot in a name would divide it.

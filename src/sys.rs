@@ -8,6 +8,7 @@ pub mod lock;
 pub mod memory;
 pub mod packet;
 pub mod process;
+pub mod program;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;

@@ -11,6 +11,7 @@ pub mod command;
 pub mod frames;
 pub mod lab;
 pub mod lan;
+pub mod managers;
 pub mod namespaces;
 pub mod processes;
 pub mod real;
@@ -18,6 +19,7 @@ pub mod record;
 pub mod shell;
 pub mod snapshot;
 pub mod state;
+pub mod stream;
 pub mod user;
 pub mod wait;
 

@@ -317,7 +317,7 @@ fn an_uplink_with_a_lease_is_left_alone() {
     let Some(lab) = Lab::new() else { return };
     lab.ip("addr add 10.77.0.2/24 dev eth0 valid_lft 1000 preferred_lft 1000");
     lab.ip("route add default via 10.77.0.1");
-    is_left_to(&lab, "a DHCP client (its address has an end)");
+    is_left_to(&lab, "a DHCP client looks after it, and its address has an end");
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn an_uplink_with_a_dhcp_client_is_left_alone() {
     let Some(lab) = Lab::with_address() else { return };
     let client = lab.new_file("bin");
     fs::create_dir(&client).expect("make a folder");
-    let client = client.join("udhcpc");
+    let client = client.join("dhcp6c");
     // It stays for its time and has the name that it is known by.
     fs::copy(crate::support::command::fake_qemu(), &client).expect("copy a program");
     let running = lab.program(&client).words("-i eth0").then("hold:60000").start();
@@ -333,7 +333,7 @@ fn an_uplink_with_a_dhcp_client_is_left_alone() {
     lab.baseline();
     let is_left_to = |running: &Running| {
         let ended = lab.shim("--bridge br0").run().exits_with(125);
-        assert!(ended.err.contains(&format!("udhcpc ({})", running.pid())), "{}", ended.err);
+        assert!(ended.err.contains(&format!("dhcp6c ({})", running.pid())), "{}", ended.err);
     };
     is_left_to(&running);
     drop(running);
@@ -341,7 +341,7 @@ fn an_uplink_with_a_dhcp_client_is_left_alone() {
         let running = lab.program(&client).words(words).then("hold:60000").start();
         wait_for("it to run", 5, || {
             let line = fs::read_to_string(format!("/proc/{}/cmdline", running.pid())).unwrap_or_default();
-            line.contains("udhcpc").then_some(())
+            line.contains("dhcp6c").then_some(())
         });
         is_left_to(&running);
     }

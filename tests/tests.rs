@@ -28,6 +28,7 @@ mod licences;
 mod lives;
 mod macs;
 mod making;
+mod managers;
 mod option_table;
 mod pass_through;
 mod reaper;

@@ -2,6 +2,8 @@
 
 use super::json;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
 use crate::out;
@@ -82,6 +84,8 @@ fn tree(bridge: &Bridge, style: Style) -> String {
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push("no uplink".to_owned());
     }
+    let told = bridge.journal.as_ref().and_then(Journal::told);
+    facts.extend(told.map(|keeper| format!("{} leaves its uplink alone", keeper.name())));
     let mut text = format!("{}  {}\n", style.paint(Tone::Title, &link.name), facts.join(", "));
     let width =
         bridge.ports.iter().map(|port| port.detail.link.name.as_str().chars().count()).max().unwrap_or_default();
@@ -167,6 +171,7 @@ fn to_json(bridge: &Bridge) -> serde_json::Value {
         "vlan_filtering": settings.vlan_filtering,
         "uplink": uplink.map(|port| port.detail.link.name.as_str()),
         "uplink_carrier": uplink.map(|port| port.detail.has_carrier),
+        "uplink_keeper": bridge.journal.as_ref().and_then(Journal::told).map(Keeper::name),
         "ports": ports,
     })
 }

@@ -1,7 +1,8 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
 use super::{Check, Patient, Verdict};
-use crate::net::keeper::keeper;
+use crate::journal::Journal;
+use crate::keeper::keeper;
 use crate::net::observe::observe;
 use crate::plan::plan;
 use crate::ports::{Bridge, Port, Role};
@@ -52,7 +53,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     let counts = |port: &&Port| !port.is_tap() && (is_asked || port.role == Role::Uplink);
     for port in bridge.ports.iter().filter(counts) {
         let link = &port.detail.link;
-        let keeper = keeper(link).filter(|_| bridge.journal.is_some() && port.role == Role::Uplink);
+        let told = bridge.journal.as_ref().and_then(Journal::told);
+        let keeper = keeper(link).filter(|keeper| {
+            bridge.journal.is_some() && port.role == Role::Uplink && told.is_none() && !keeper.is_idle()
+        });
         checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
             (false, ..) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
                 .mended_by(format!("ip link set dev {} up", link.name)),
@@ -65,12 +69,16 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
             .mended_by(see_cable(link.name.as_str())),
             (_, _, Some(keeper)) => Check::warning(
                 "uplink",
-                format!("{} is a port, and {keeper} looks after it still", link.name),
+                format!("{} is a port, and {} looks after it still", link.name, keeper.name()),
                 "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
-                format!("kvm-bridge down {name}   (and have {keeper} make the bridge)"),
+                format!("kvm-bridge down {name}   (and have {} make the bridge)", keeper.name()),
             ),
             _ if port.role != Role::Uplink => continue,
-            _ => Check::ok("uplink", format!("{} is up and has a carrier", link.name), WHY),
+            _ => {
+                let told = told.map(|keeper| format!("; {} leaves it alone meanwhile", keeper.name()));
+                let saw = format!("{} is up and has a carrier{}", link.name, told.unwrap_or_default());
+                Check::ok("uplink", saw, WHY)
+            }
         });
     }
     checks
@@ -87,7 +95,7 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     let nics = std::slice::from_ref(nic);
     let planned = observe(&mut patient.netlink, nics, &patient.config)
         .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
-    let (plan, _) = match planned {
+    let (plan, host) = match planned {
         Ok(planned) => planned,
         Err(error) => {
             // A bridge that nobody asked for need not be possible.
@@ -109,6 +117,11 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
             let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
             Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()))
         }
-        _ => Check::ok("uplink", format!("{uplink} can be taken, with all that the host has on it"), NEW),
+        _ => {
+            let keeper = host.link(uplink).and_then(|link| link.keeper.as_ref());
+            let keeper = keeper.map(|keeper| format!(", though {} looks after it", keeper.name()));
+            let saw = format!("{uplink} can be taken, with all that the host has on it{}", keeper.unwrap_or_default());
+            Check::ok("uplink", saw, NEW)
+        }
     }]
 }

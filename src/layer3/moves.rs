@@ -1,6 +1,6 @@
 //! The requests that give an interface what another has, and take it away there.
 
-use super::{End, Layer3, SETTABLE, TICKS, flags, gateway, has_end, is_ipv4, text};
+use super::{End, Layer3, SETTABLE, TICKS, flags, gateway, has_end, is_ipv4, local, text};
 use crate::name::IfName;
 use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -91,6 +91,24 @@ impl Layer3 {
             (Message::DelAddress(address), 0, GONE)
         });
         neighbours.chain(routes).chain(addresses).collect()
+    }
+
+    /// The request after which an address lives for so many seconds.
+    pub fn prolonging(&self, ip: IpAddr, seconds: u32) -> Option<Move> {
+        let mut address = self.addresses.iter().find(|address| local(address) == Some(ip))?.clone();
+        for attribute in &mut address.attributes {
+            if let AddressAttribute::CacheInfo(info) = attribute {
+                info.ifa_valid = seconds;
+                info.ifa_preferred = seconds;
+            }
+        }
+        address.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Label(_)));
+        Some((Message::NewAddress(address), NLM_F_REPLACE, &[]))
+    }
+
+    /// The requests after which the kernel tells anew of the addresses that it makes by itself.
+    pub fn announcing(&self) -> Vec<Move> {
+        self.automatic.iter().map(|address| (Message::NewAddress(address.clone()), NLM_F_REPLACE, THERE)).collect()
     }
 
     /// The `ip` commands that move it; neighbours are learnt again when it is done by hand.

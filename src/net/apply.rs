@@ -4,6 +4,7 @@ use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::{Files, Journal, Taken};
+use crate::keeper;
 use crate::layer3::{End, Layer3, onlink};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -123,7 +124,7 @@ fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
             requests.extend(layer3.moves(from, to));
             requests
         }
-        Step::Configure { .. } => Vec::new(),
+        Step::Configure { .. } | Step::Tell { .. } => Vec::new(),
     }
 }
 
@@ -155,7 +156,14 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
         }
         None => {}
     }
-    let returning = returning(netlink, journal, bridge.as_ref())?;
+    // What renews on the bridge would put there again what is taken away.
+    keeper::release(netlink, journal)?;
+    let returning = match returning(netlink, journal, bridge.as_ref()) {
+        Ok(returning) => returning,
+        Err(error) if journal.moving => return Err(error),
+        // The host stays on the bridge.
+        Err(error) => return keeper::renew(netlink, journal).and(Err(error)),
+    };
     // If there is no room for it, the journal still has what was taken.
     let _ = files.write(&returning);
     let (mut requests, mut faults) = (Vec::new(), Vec::new());
@@ -183,11 +191,19 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
         faults.extend(delete(netlink, journal).err().map(|error| reason(&error)));
     }
     if faults.is_empty() {
+        if journal.told().is_some() {
+            // What comes to the uplink from here on is its keeper's.
+            let _ = files.write(&returning.settled());
+            keeper::wake(netlink, journal)?;
+        }
         return Ok(());
     }
     if !journal.moving {
         match stay(netlink, &returning) {
-            Ok(()) => drop(files.write(journal)),
+            Ok(()) => {
+                faults.extend(keeper::renew(netlink, journal).err().map(|error| error.to_string()));
+                let _ = files.write(journal);
+            }
             Err(error) => faults.push(reason(&error)),
         }
     }
@@ -204,6 +220,7 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result
         return undo(netlink, files, journal).map(|()| true);
     }
     stay(netlink, journal).map_err(|error| failed(&journal.bridge, "cannot go on with making it", &error))?;
+    keeper::renew(netlink, journal)?;
     files.write(&journal.settled()).map(|()| false)
 }
 
@@ -299,7 +316,7 @@ fn belongings(netlink: &mut Netlink, journal: &Journal, bridge: Option<&Link>, t
 fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, is_there: bool) -> io::Result<Vec<Request>> {
     Ok(match step {
         // A bridge goes as a whole, when all else is back.
-        Step::AddBridge { .. } => Vec::new(),
+        Step::AddBridge { .. } | Step::Tell { .. } => Vec::new(),
         Step::SetUp { link } | Step::Configure { link, .. } if *link == journal.bridge => Vec::new(),
         Step::SetUp { link } => match of_name(netlink, journal, link)? {
             Some((found, _)) if is_as_we_left_it(netlink, journal, &found, is_there)? => {
@@ -426,6 +443,7 @@ fn said(step: &Step) -> String {
         Step::AddBridge { bridge, .. } => format!("cannot make {bridge}"),
         Step::SetUp { link } => format!("cannot set {link} up"),
         Step::TakeUplink { uplink, .. } => format!("cannot make {uplink} a port"),
+        Step::Tell { uplink, keeper, .. } => format!("cannot tell {} about {uplink}", keeper.name()),
         Step::Configure { link, setting, .. } => format!("cannot set {setting} of {link}"),
     }
 }

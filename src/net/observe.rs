@@ -5,9 +5,9 @@ use super::rtnl::Netlink;
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::host::{Host, Kind, SETTINGS};
+use crate::keeper::keeper;
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::keeper::keeper;
 use crate::plan::{Wish, why_no_uplink, wishes};
 use crate::request::{Nic, Uplink};
 use crate::sys::{sysctl, tap};
@@ -76,6 +76,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
         for link in &mut host.all {
             link.is_wifi = is_wifi(&link.name);
             if link.is_ethernet && why_no_uplink(link).is_none() {
+                link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
                 link.keeper = keeper(link);
             }
         }

@@ -184,12 +184,17 @@ fn become_detached(
         nix::Error::result(libc::dup3(news, NEWS, libc::O_CLOEXEC))?;
         libc::syscall(libc::SYS_close_range, NEWS + 1, libc::c_uint::MAX, 0);
     }
+    hear_all_signals()?;
+    nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+}
+
+/// Every signal does what it does by default, and none is blocked: for a program that is about to be executed.
+pub fn hear_all_signals() -> nix::Result<()> {
     for signal in nix::sys::signal::Signal::iterator() {
         // SAFETY: the default action is no function of ours. KILL and STOP can't be set, and need not.
         let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
     }
-    nix::sys::signal::SigSet::empty().thread_set_mask()?;
-    nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+    nix::sys::signal::SigSet::empty().thread_set_mask()
 }
 
 /// The exit status of a program and what it printed; `None` if it can't be run or takes longer than `limit`.

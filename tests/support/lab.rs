@@ -25,6 +25,8 @@ pub struct Lab {
     pub lan: Lan,
     baseline: RefCell<Option<State>>,
     patience: Cell<Duration>,
+    /// Command lines that run before and after, and are none of our programs'.
+    tolerated: RefCell<Vec<String>>,
     files: Cell<u32>,
     pub dir: TempDir,
     namespaces: Namespaces,
@@ -60,7 +62,7 @@ impl Lab {
         ip("link set lo up");
         let lan = Lan::new(dir.path());
         let (baseline, patience, files) = (RefCell::default(), Cell::new(CLEAN_WITHIN), Cell::default());
-        let lab = Self { lan, baseline, patience, files, dir, namespaces };
+        let lab = Self { lan, baseline, patience, tolerated: RefCell::default(), files, dir, namespaces };
         lab.settle();
         Some(lab)
     }
@@ -219,9 +221,32 @@ impl Lab {
         wait_for(&wanted, 3, || self.reapers().into_iter().find(|reaper| reaper.command == wanted))
     }
 
-    /// Everything that runs on the host side.
+    /// Everything that runs on the host side but for what is tolerated.
     pub fn processes(&self) -> Vec<Process> {
+        let tolerated = self.tolerated.borrow();
+        self.all_processes().into_iter().filter(|process| !tolerated.contains(&process.command)).collect()
+    }
+
+    /// Everything that runs on the host side.
+    pub fn all_processes(&self) -> Vec<Process> {
         processes::in_namespace(self.namespaces.net_inode)
+    }
+
+    /// What runs by now is the host's own, and may go on.
+    pub fn tolerates_what_runs(&self) {
+        *self.tolerated.borrow_mut() = self.all_processes().into_iter().map(|process| process.command).collect();
+    }
+
+    /// The command lines that ran then and do not any more.
+    pub fn no_longer_runs(&self) -> Vec<String> {
+        let now: Vec<String> = self.all_processes().into_iter().map(|process| process.command).collect();
+        let is_passing = |command: &&String| command.is_empty() || command.contains("BPF ARP");
+        self.tolerated
+            .borrow()
+            .iter()
+            .filter(|command| !is_passing(command) && !now.contains(command))
+            .cloned()
+            .collect()
     }
 
     /// The folder of run-time state that belongs to this network namespace.
@@ -332,7 +357,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.lan.close();
         let remains = if std::thread::panicking() { self.remains() } else { self.remains_in_the_end() };
-        for process in self.processes() {
+        for process in self.all_processes() {
             process.kill();
         }
         let Some(remains) = remains else { return };

@@ -65,6 +65,15 @@ impl Lan {
 
     /// Starts a DHCP server with 10.77.0.100 to .199; false, loudly, where there is none to start.
     pub fn serve_dhcp(&self) -> bool {
+        self.serve("1h", &[])
+    }
+
+    /// The same, with the shortest leases that it gives, which are to be renewed every few seconds.
+    pub fn serve_short_leases(&self) -> bool {
+        self.serve("120", &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"])
+    }
+
+    fn serve(&self, time: &str, options: &[&str]) -> bool {
         if !super::have("dnsmasq") {
             return false;
         }
@@ -73,9 +82,10 @@ impl Lan {
         let child = self
             .command(
                 "dnsmasq --keep-in-foreground --no-ping --conf-file=/dev/null --port=0 --user=root --interface=lan0 \
-                 --bind-interfaces --dhcp-authoritative --log-dhcp --log-facility=- \
-                 --dhcp-range=10.77.0.100,10.77.0.199,1h",
+                 --bind-interfaces --dhcp-authoritative --log-dhcp --log-facility=-",
             )
+            .arg(format!("--dhcp-range=10.77.0.100,10.77.0.199,{time}"))
+            .args(options)
             .arg(format!("--pid-file={}", file("dnsmasq.pid")))
             .arg(format!("--dhcp-leasefile={}", file("dnsmasq.leases")))
             .stdin(Stdio::null())

@@ -45,7 +45,7 @@ impl Drop for Namespaces {
     }
 }
 
-fn mount_fs(kind: &str, at: &Path) -> io::Result<()> {
+pub fn mount_fs(kind: &str, at: &Path) -> io::Result<()> {
     Ok(mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)?)
 }
 
@@ -62,6 +62,13 @@ fn own_etc() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes what is there read-only, for this mount namespace.
+pub fn read_only(folder: &str) -> io::Result<()> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(Some(folder), folder, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    Ok(mount(Some(folder), folder, None::<&str>, flags, None::<&str>)?)
 }
 
 /// For a test that needs a device node or folder of its own: an empty tmpfs there.

@@ -1,0 +1,160 @@
+//! The one exchange of DHCP that keeps a lease (RFC 2131, 4.4.5): a request for the address that one has, and what is
+//! answered.
+#![forbid(unsafe_code)]
+
+use crate::mac::Mac;
+use std::net::Ipv4Addr;
+
+/// The magic cookie before the options.
+const COOKIE: [u8; 4] = [99, 130, 83, 99];
+/// Where it stands: behind BOOTP's fixed fields.
+const FIXED: usize = 236;
+/// Options of RFC 2132.
+const HOST_NAME: u8 = 12;
+const LEASE_TIME: u8 = 51;
+const MESSAGE_TYPE: u8 = 53;
+const WISHES: u8 = 55;
+const RENEWAL_TIME: u8 = 58;
+const CLIENT: u8 = 61;
+const END: u8 = 255;
+/// Kinds of messages.
+const REQUEST: u8 = 3;
+const ACK: u8 = 5;
+const NAK: u8 = 6;
+
+/// A request to keep an address.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Random; the answer has it too.
+    pub id: u32,
+    /// The address that is kept.
+    pub address: Ipv4Addr,
+    /// Our Ethernet address.
+    pub mac: Mac,
+    /// The client identifier, if one was given when the lease was had.
+    pub client: Option<&'a [u8]>,
+    /// Our name, if it was told then.
+    pub host_name: Option<&'a str>,
+}
+
+/// How long a lease is given for, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// To its end.
+    pub whole: u32,
+    /// Until it is to be asked for again.
+    pub renew: u32,
+}
+
+/// A server's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The address is ours for some time more.
+    Kept(Times),
+    /// It is ours no more.
+    Refused,
+}
+
+impl Request<'_> {
+    /// As it is sent.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; FIXED];
+        // BOOTREQUEST over Ethernet, whose addresses have six bytes.
+        bytes[..3].copy_from_slice(&[1, 1, 6]);
+        bytes[4..8].copy_from_slice(&self.id.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.address.octets());
+        bytes[28..34].copy_from_slice(&self.mac.0);
+        bytes.extend(COOKIE);
+        bytes.extend([MESSAGE_TYPE, 1, REQUEST]);
+        for (option, value) in [(CLIENT, self.client), (HOST_NAME, self.host_name.map(str::as_bytes))] {
+            if let Some(value) = value.filter(|value| (1..=255).contains(&value.len())) {
+                bytes.extend([option, value.len() as u8]);
+                bytes.extend(value);
+            }
+        }
+        bytes.extend([WISHES, 5, 1, 3, 6, LEASE_TIME, RENEWAL_TIME, END]);
+        // Some relays drop what is shorter than BOOTP was (RFC 1542, 2.1).
+        bytes.resize(bytes.len().max(300), 0);
+        bytes
+    }
+
+    /// What a message says to this request; `None` if it is no answer to it.
+    pub fn answer(&self, message: &[u8]) -> Option<Answer> {
+        let is_reply = message.first() == Some(&2);
+        let is_ours = message.get(4..8)? == self.id.to_be_bytes() && message.get(28..34)? == self.mac.0;
+        if !is_reply || !is_ours || message.get(FIXED..FIXED + 4)? != COOKIE {
+            return None;
+        }
+        let options = message.get(FIXED + 4..)?;
+        match *option(options, MESSAGE_TYPE)?.first()? {
+            ACK if message.get(16..20)? == self.address.octets() => {
+                let seconds = |wanted| Some(u32::from_be_bytes(option(options, wanted)?.try_into().ok()?));
+                let whole = seconds(LEASE_TIME)?;
+                Some(Answer::Kept(Times { whole, renew: seconds(RENEWAL_TIME).unwrap_or(whole / 2).min(whole) }))
+            }
+            NAK => Some(Answer::Refused),
+            _ => None,
+        }
+    }
+}
+
+/// The value of an option.
+fn option(mut options: &[u8], wanted: u8) -> Option<&[u8]> {
+    loop {
+        match *options.first()? {
+            END => return None,
+            0 => options = options.get(1..)?,
+            kind => {
+                let length = usize::from(*options.get(1)?);
+                let value = options.get(2..2 + length)?;
+                if kind == wanted {
+                    return Some(value);
+                }
+                options = options.get(2 + length..)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request() -> Request<'static> {
+        let address = Ipv4Addr::new(10, 77, 0, 9);
+        Request { id: 7, address, mac: Mac([2, 0, 0, 0, 0, 1]), client: Some(&[1, 2, 3]), host_name: Some("lab") }
+    }
+
+    /// What a server would say to it.
+    fn reply(kind: u8) -> Vec<u8> {
+        let mut bytes = request().bytes();
+        bytes[0] = 2;
+        bytes.copy_within(12..16, 16);
+        bytes.truncate(FIXED + 4);
+        bytes.extend([0, MESSAGE_TYPE, 1, kind, LEASE_TIME, 4, 0, 0, 0, 120, END]);
+        bytes
+    }
+
+    #[test]
+    fn an_answer_to_the_request_is_understood() {
+        assert_eq!(request().answer(&reply(ACK)), Some(Answer::Kept(Times { whole: 120, renew: 60 })));
+        assert_eq!(request().answer(&reply(NAK)), Some(Answer::Refused));
+        assert_eq!(request().answer(&reply(2)), None);
+        assert_eq!(Request { id: 8, ..request() }.answer(&reply(ACK)), None);
+        assert_eq!(Request { mac: Mac([2, 0, 0, 0, 0, 2]), ..request() }.answer(&reply(ACK)), None);
+        assert_eq!(request().answer(&request().bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_is_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..400), cut in 0usize..260) {
+            let _ = request().answer(&bytes);
+            let whole = reply(ACK);
+            let _ = request().answer(&whole[..cut.min(whole.len())]);
+            let mut mixed = whole[..FIXED + 4].to_vec();
+            mixed.extend(bytes);
+            let _ = request().answer(&mixed);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! systemd-networkd, with netplan above it or without.
+//!
+//! It renews on the bridge itself: files in /run/systemd/network, which come before all others, say that the uplink and
+//! our TAPs are not its own, and that the bridge is what the uplink was. It would give the addresses up if it lost the
+//! uplink first, so it hears of all this after the move.
+#![forbid(unsafe_code)]
+
+use super::{Keeper, Place, clients, remove, write};
+use crate::error::Result;
+use crate::host::Link;
+use crate::name::IfName;
+use crate::net::rtnl::Netlink;
+use crate::sys::program::Program;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Its run-time configuration and state.
+const FILES: &str = "/run/systemd/network";
+const STATE: &str = "/run/systemd/netif";
+/// Where it looks for files, the first before the others (systemd.network(5)).
+const FOLDERS: [&str; 5] = [
+    "/etc/systemd/network",
+    FILES,
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+];
+
+/// What systemd-networkd has configured an interface by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The interface.
+    pub interface: IfName,
+    /// The file that it uses.
+    pub file: PathBuf,
+    /// The sections of it that are about addresses, with those of its drop-ins.
+    pub settings: String,
+    /// The identity under which it has its lease (IAID), where it has one that follows from the interface.
+    pub identity: Option<u32>,
+}
+
+/// The network that systemd-networkd has found for this interface, if it runs and looks after it.
+pub(super) fn recognise(link: &Link) -> Option<Keeper> {
+    let state = fs::read_to_string(format!("{STATE}/links/{}", link.index)).ok()?;
+    let value = |key: &str| state.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let file = PathBuf::from(value("NETWORK_FILE").filter(|file| !file.is_empty())?);
+    if value("ADMIN_STATE") == Some("unmanaged") {
+        return None;
+    }
+    let name = "systemd-networkd";
+    if !runs() {
+        return Some(Keeper::stranger(name, "it does not run, so that it cannot be told"));
+    }
+    if value("ADMIN_STATE") == Some("configuring") && link.layer3.is_empty() {
+        return Some(Keeper::stranger(name, "it has no address for it yet"));
+    }
+    let Some(settings) = settings(&file) else {
+        return Some(Keeper::stranger(name, format!("its file {} cannot be read", file.display())));
+    };
+    let lease = fs::read_to_string(format!("{STATE}/leases/{}", link.index)).unwrap_or_default();
+    let identity = lease.lines().find_map(|line| line.strip_prefix("CLIENTID=")).and_then(identity);
+    Some(Keeper::Networkd(Network { interface: link.name.clone(), file, settings, identity }))
+}
+
+/// Whether it runs in this network namespace.
+fn runs() -> bool {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid: i32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim_end() == "systemd-network" && clients::Process::here(pid).is_some()
+    })
+}
+
+/// What a file and its drop-ins say of addresses; `None` where one can't be read.
+fn settings(file: &Path) -> Option<String> {
+    let mut all = of_addresses(&fs::read_to_string(file).ok()?);
+    let name = format!("{}.d", file.file_name()?.to_str()?);
+    // Of two of one name the first folder's counts.
+    let mut drop_ins = BTreeMap::new();
+    for folder in FOLDERS.iter().rev() {
+        for entry in fs::read_dir(Path::new(folder).join(&name)).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "conf") {
+                drop_ins.insert(entry.file_name(), entry.path());
+            }
+        }
+    }
+    for path in drop_ins.values() {
+        all += &of_addresses(&fs::read_to_string(path).ok()?);
+    }
+    Some(all)
+}
+
+/// The sections of a file that are about addresses, and not about what the interface is or carries.
+fn of_addresses(text: &str) -> String {
+    const SECTIONS: [&str; 14] = [
+        "Network",
+        "Address",
+        "Neighbor",
+        "Route",
+        "NextHop",
+        "RoutingPolicyRule",
+        "DHCP",
+        "DHCPv4",
+        "DHCPv6",
+        "DHCPPrefixDelegation",
+        "IPv6AcceptRA",
+        "IPv6AddressLabel",
+        "IPv6Prefix",
+        "DHCPServer",
+    ];
+    const OF_THE_LINK: [&str; 14] = [
+        "Bridge",
+        "Bond",
+        "VLAN",
+        "MACVLAN",
+        "MACVTAP",
+        "IPVLAN",
+        "IPVTAP",
+        "VXLAN",
+        "Tunnel",
+        "VRF",
+        "Xfrm",
+        "IPoIB",
+        "BatmanAdvanced",
+        "Description",
+    ];
+    let mut kept = String::new();
+    let mut is_wanted = false;
+    let mut goes_on = false;
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if let Some(section) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            is_wanted = SECTIONS.contains(&section);
+        } else if !goes_on && trimmed.split_once('=').is_some_and(|(key, _)| OF_THE_LINK.contains(&key.trim())) {
+            continue;
+        }
+        goes_on = trimmed.ends_with('\\');
+        if is_wanted && !trimmed.is_empty() && !trimmed.starts_with(['#', ';']) {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// The IAID in a client identifier (RFC 4361): ff, four bytes of it, the DUID.
+fn identity(client: &str) -> Option<u32> {
+    client.strip_prefix("ff").and_then(|rest| u32::from_str_radix(rest.get(..8)?, 16).ok())
+}
+
+impl Network {
+    fn path(bridge: &IfName, what: &str) -> PathBuf {
+        Path::new(FILES).join(format!("00-kvm-bridge-{bridge}{what}.network"))
+    }
+
+    /// The files, and what is in them.
+    fn files(&self, bridge: &IfName, takes_part: bool) -> [(PathBuf, String); 3] {
+        let unmanaged = |name: &str| format!("[Match]\nName={name}\n\n[Link]\nUnmanaged=yes\n");
+        let of_bridge = match takes_part {
+            true => self.settings_on(bridge),
+            false => unmanaged(bridge.as_str()),
+        };
+        [
+            (Self::path(bridge, ""), of_bridge),
+            (Self::path(bridge, "-tap"), unmanaged("tap*")),
+            (Self::path(bridge, "-uplink"), unmanaged(self.interface.as_str())),
+        ]
+    }
+
+    /// The settings for another interface, on which they find the addresses already.
+    fn settings_on(&self, interface: &IfName) -> String {
+        let mut text = format!("[Match]\nName={interface}\n\n{}", self.settings);
+        text += "\n[Network]\nKeepConfiguration=dhcp\nIgnoreCarrierLoss=yes\n\n[DHCPv4]\nSendRelease=no\n";
+        if let Some(identity) = self.identity {
+            text += &format!("IAID={identity}\n\n[DHCPv6]\nIAID={identity}\n");
+        }
+        text
+    }
+
+    pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
+        let write =
+            |(path, text): (PathBuf, String)| format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display());
+        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(write);
+        let reload = || "networkctl reload".to_owned();
+        [vec![of_bridge, of_taps, reload()], vec![of_uplink, reload()]]
+    }
+
+    /// It takes a bridge the moment that it sees it, by whatever file it has then.
+    pub(super) fn silence(&self, place: &Place) -> Result<()> {
+        let [of_bridge, of_taps, _] = self.files(place.bridge, place.takes_part);
+        bring_in([of_bridge, of_taps])
+    }
+
+    /// The uplink is not its own any more when it has nothing on it.
+    pub(super) fn renew(&self, place: &Place) -> Result<()> {
+        bring_in(self.files(place.bridge, place.takes_part))
+    }
+
+    pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
+        let mut were_there = false;
+        for (path, _) in self.files(place.bridge, place.takes_part) {
+            were_there |= remove(&path)?;
+        }
+        if !were_there || !runs() {
+            return Ok(());
+        }
+        reload()?;
+        wait_until_configured(place.index, netlink);
+        Ok(())
+    }
+}
+
+/// It waits for the interface's own IPv6 address, and does not see one that was there before it took the interface back:
+/// it is told again of it. That it is content is not worth an error.
+fn wait_until_configured(index: u32, netlink: &mut Netlink) {
+    let is_configured = || {
+        let state = fs::read_to_string(format!("{STATE}/links/{index}")).unwrap_or_default();
+        state.lines().any(|line| line == "ADMIN_STATE=configured")
+    };
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        if is_configured() {
+            return;
+        }
+        if let Ok(layer3) = netlink.layer3(index) {
+            let _ = netlink.change(layer3.announcing());
+        }
+    }
+}
+
+/// Has it read the files that are not there yet. One that is written again would have it configure all anew.
+fn bring_in<const N: usize>(files: [(PathBuf, String); N]) -> Result<()> {
+    let mut is_new = false;
+    for (path, text) in &files {
+        if !fs::read_to_string(path).is_ok_and(|there| there == *text) {
+            write(path, text)?;
+            is_new = true;
+        }
+    }
+    if is_new { reload() } else { Ok(()) }
+}
+
+fn reload() -> Result<()> {
+    Program::new("networkctl").words(["reload"]).run().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_addresses_is_kept() {
+        let text = "[Match]\nName=eth0\n[Link]\nMTUBytes=9000\n# x\n[Network]\nDHCP=yes\nVLAN=vlan7\nDNS=10.0.0.1\n\
+                    [DHCPv4]\nRouteMetric=7\n[CAKE]\nBandwidth=1M\n";
+        assert_eq!(of_addresses(text), "[Network]\nDHCP=yes\nDNS=10.0.0.1\n[DHCPv4]\nRouteMetric=7\n");
+    }
+
+    #[test]
+    fn the_identity_is_in_the_client_identifier() {
+        assert_eq!(identity("ff83625a6500020000ab11dede0fabf5e9fca3"), Some(0x8362_5a65));
+        assert_eq!(identity("0152540012345"), None);
+    }
+}
