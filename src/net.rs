@@ -4,3 +4,4 @@ pub mod apply;
 pub mod gateway;
 pub mod observe;
 pub mod rtnl;
+pub mod undo;

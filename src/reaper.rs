@@ -13,9 +13,9 @@ use crate::keeper;
 use crate::keeper::renewal::Renewal;
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::net::undo;
 use crate::sys::lock::Hold;
 use crate::sys::memory;
 use crate::sys::process::{self, Stderr};
@@ -125,7 +125,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             return Ok(());
         };
         // Who was at it holds the lock while it lives.
-        if journal.moving && apply::settle(&mut netlink, files, &journal)? {
+        if journal.moving && undo::settle(&mut netlink, files, &journal)? {
             files.remove();
             drop(own.take());
             return Ok(());
@@ -196,7 +196,7 @@ fn wait_and_renew(
 
 /// Undoes a journal; for who holds the lock alone.
 fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()> {
-    apply::undo(netlink, files, journal)?;
+    undo::undo(netlink, files, journal)?;
     files.remove();
     Ok(())
 }
@@ -221,7 +221,7 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
         files.remove();
         return Ok(Found::Nothing);
     };
-    if journal.moving && apply::settle(netlink, files, &journal)? {
+    if journal.moving && undo::settle(netlink, files, &journal)? {
         files.remove();
         return Ok(Found::Undone);
     }
@@ -251,7 +251,7 @@ fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<us
     if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
         return Ok(None);
     }
-    Ok(Some(apply::users(netlink, journal)?.len()))
+    Ok(Some(undo::users(netlink, journal)?.len()))
 }
 
 /// Sleeps until there is news, for `time` at the most; `false` if the time is over, or there was only something to be

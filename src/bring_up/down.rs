@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
-use crate::net::apply;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::net::{apply, undo};
 use crate::out;
 use crate::step::Step;
 use crate::sys::lock::Hold;
@@ -55,7 +55,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         free(&mut netlink, link, ports, ours, is_forced, &mut done)?;
     }
     if let Some(journal) = ours {
-        apply::undo(&mut netlink, &files, journal)?;
+        undo::undo(&mut netlink, &files, journal)?;
         files.remove();
         done.is_taken_back = true;
         done.uplink = journal.steps.iter().find_map(|step| match step {

@@ -3,7 +3,8 @@
 //! The bridge is made as for a guest: the same plan, the same journal, the same taking of the uplink. A TAP needs no
 //! journal: it becomes persistent as the last thing that is done to it, and its alias says who made it for which bridge.
 
-use super::{Made, observe_locked};
+use super::claims::observe_locked;
+use super::made::Made;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
