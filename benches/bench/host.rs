@@ -80,7 +80,9 @@ impl Host {
     /// A line as typed into `sh`, at whose end the floor is executed in QEMU's place.
     pub fn sh(&self, line: &str) -> Command {
         let mut command = self.command("/bin/sh", "");
-        command.arg("-ec").arg(format!("{line}; exec {} -netdev tap,id=n,ifname=tap0", self.floor.display()));
+        command
+            .arg("-ec")
+            .arg(format!("{{ {line}; }} >/dev/null; exec {} -netdev tap,id=n,ifname=tap0", self.floor.display()));
         command
     }
 

@@ -12,24 +12,48 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The bridge's own commands, as the how-to has them, for a TAP alone.
-const JOIN: [&str; 3] = ["ip tuntap add dev tap0 mode tap", "ip link set tap0 master br0", "ip link set dev tap0 up"];
-/// And for all of it: those of its brctl and tunctl in iproute2's words.
+/// The commands that people know, for a TAP on a bridge that is there.
+const JOIN: [&str; 3] = ["tunctl -u $(whoami)", "brctl addif br0 tap0", "ip link set dev tap0 up"];
+/// And for all of it.
 const MAKE: [&str; 7] = [
-    "ip link add made0 type bridge",
+    "brctl addbr made0",
     "ip addr flush dev eth0",
-    "ip link set eth0 master made0",
-    "ip tuntap add dev tap0 mode tap",
-    "ip link set tap0 master made0",
+    "brctl addif made0 eth0",
+    "tunctl -u $(whoami)",
+    "brctl addif made0 tap0",
     "ip link set dev made0 up",
     "ip link set dev tap0 up",
 ];
+/// The same in iproute2's words, which one process can carry out.
+const JOIN_IN_ONE: [&str; 2] = ["tuntap add dev tap0 mode tap", "link set tap0 master br0 up"];
+const MAKE_IN_ONE: [&str; 6] = [
+    "link add made0 type bridge",
+    "addr flush dev eth0",
+    "link set eth0 master made0",
+    "tuntap add dev tap0 mode tap",
+    "link set dev made0 up",
+    "link set tap0 master made0 up",
+];
+
+/// One line for a shell; in iproute2's words where the old tools are not installed, which is not asked for: Debian's package
+/// of tunctl starts a daemon.
+fn by_hand(commands: &[&str]) -> String {
+    let is_there =
+        |program: &str| ["/usr/sbin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(program).exists());
+    let old = is_there("tunctl") && is_there("brctl");
+    let words = |command: &&str| match command.split(' ').collect::<Vec<&str>>()[..] {
+        ["tunctl", ..] if !old => "ip tuntap add dev tap0 mode tap".to_owned(),
+        ["brctl", "addbr", bridge] if !old => format!("ip link add {bridge} type bridge"),
+        ["brctl", "addif", bridge, port] if !old => format!("ip link set {port} master {bridge}"),
+        _ => (*command).to_owned(),
+    };
+    commands.iter().map(words).collect::<Vec<String>>().join("; ")
+}
 
 /// As one file for `ip -batch`.
 fn batch(host: &Host, name: &str, commands: &[&str]) -> String {
     let file = host.folder.join(name);
-    let lines: Vec<&str> = commands.iter().filter_map(|command| command.strip_prefix("ip ")).collect();
-    std::fs::write(&file, lines.join("\n")).expect("write a batch");
+    std::fs::write(&file, commands.join("\n")).expect("write a batch");
     format!("ip -batch {}", file.display())
 }
 
@@ -64,8 +88,8 @@ pub fn pass_through(host: &Host, report: &mut Report, runs: usize) {
 }
 
 pub fn join(host: &Host, report: &mut Report, runs: usize) {
-    let by_hand = JOIN.join("; ");
-    let in_one = batch(host, "join", &JOIN);
+    let by_hand = by_hand(&JOIN);
+    let in_one = batch(host, "join", &JOIN_IN_ONE);
     let clean = || host.run(host.command("/bin/ip", "link del tap0"));
     let mut ways = [
         Way::new("shim", || host.shim("--bridge br0 -name bench")),
@@ -78,8 +102,8 @@ pub fn join(host: &Host, report: &mut Report, runs: usize) {
 }
 
 pub fn make(host: &Host, report: &mut Report, runs: usize) {
-    let by_hand = MAKE.join("; ");
-    let in_one = batch(host, "make", &MAKE);
+    let by_hand = by_hand(&MAKE);
+    let in_one = batch(host, "make", &MAKE_IN_ONE);
     let recover = || host.run(host.command(&host.kvm_bridge, "recover"));
     let no_bridge = || host.run(host.command("/bin/ip", "link del made0"));
     let clean = || {
@@ -220,10 +244,10 @@ pub fn dhcp(host: &Host, report: &mut Report, runs: usize, guest: &Path) {
         command.env("KVM_BRIDGE_QEMU", QEMU).args(["-append", "ip=dhcp console=ttyS0 panic=-1 guest.then=hold quiet"]);
         command
     };
+    let commands = by_hand(&JOIN);
     let by_hand = |mac: &str| {
         let line = format!(
-            "{}; exec {QEMU} {machine} -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n,mac={mac} \"$@\"",
-            JOIN.join("; ")
+            "{commands}; exec {QEMU} {machine} -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n,mac={mac} \"$@\""
         );
         let mut command = host.command("/bin/sh", "-ec");
         command.arg(line).arg("sh");
