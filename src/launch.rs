@@ -51,10 +51,10 @@ impl Qemu {
     /// What it emulates, as the end of its full name tells: `x86_64` of qemu-system-x86_64. Links are followed; a name
     /// that does not tell is one for this machine.
     pub fn system(&self) -> String {
-        let full = self.path.canonicalize().unwrap_or_default();
-        let names = [self.path.file_name(), full.file_name()];
-        let system = |name: &OsStr| name.to_str()?.strip_prefix("qemu-system-").map(str::to_owned);
-        names.into_iter().flatten().find_map(system).unwrap_or_else(|| architecture().to_owned())
+        let system = |path: &Path| Some(path.file_name()?.to_str()?.strip_prefix("qemu-system-")?.to_owned());
+        system(&self.path)
+            .or_else(|| system(&self.path.canonicalize().ok()?))
+            .unwrap_or_else(|| architecture().to_owned())
     }
 
     /// Asks it something that it answers at once: its exit status and what it printed; `None` if it does not answer. For the
@@ -202,10 +202,11 @@ const SHIMS: [&str; 2] = ["qemu-kvm", "../lib/kvm-bridge/qemu-kvm"];
 fn is_ourselves(metadata: &Metadata) -> bool {
     let own = Path::new("/proc/self/exe");
     let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
-    let folder = own.canonicalize().map(|own| own.with_file_name("")).unwrap_or_default();
-    is(own)
-        || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge"))
-            && SHIMS.iter().any(|shim| is(&folder.join(shim)))
+    let is_beside = || {
+        let folder = own.canonicalize().map(|own| own.with_file_name("")).unwrap_or_default();
+        SHIMS.iter().any(|shim| is(&folder.join(shim)))
+    };
+    is(own) || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge")) && is_beside()
 }
 
 /// QEMU's name for the machine that this program was built for.

@@ -117,28 +117,29 @@ impl Store {
         self.folder.join("macs").join(mac.to_string().replace(':', ""))
     }
 
-    /// Takes the VM's first free slot; for the very first it waits a moment, that a restart may have it. `given` are the addresses that the user gave for this run, one entry for each
-    /// network card; each other card has the slot's own, which is made now if it is the first time. `is_in_use` is
-    /// asked about an address that is about to be made.
+    /// Takes the VM's first free slot; for the very first it waits a moment, that a restart may have it. `given` are the
+    /// addresses that the user gave for this run, one entry for each network card; each other card has the slot's own, which
+    /// is made now if it is the first time. `is_in_use` is asked about an address that is about to be made.
     pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
         let end = Instant::now() + LEAVING;
-        let (_all, vm, lock, slot) = loop {
+        let (_all, vm, known, (lock, slot)) = loop {
             let all = self.lock()?;
-            let vm = self.follow(vm)?;
+            let (vm, known) = self.follow(vm)?;
+            if let Some(lock) = self.try_slot(&vm, 0)? {
+                break (all, vm, known, (lock, 0));
+            }
             // VMs that nothing tells apart are many at once.
-            let may_be_leaving = vm.text != UNNAMED && Instant::now() < end && self.is_held(&vm, 0);
-            if !may_be_leaving {
-                let (lock, slot) = self.take_slot(&vm)?;
-                break (all, vm, lock, slot);
+            if vm.text == UNNAMED || Instant::now() >= end {
+                let other = self.take_other_slot(&vm)?;
+                break (all, vm, known, other);
             }
             drop(all);
             std::thread::sleep(Duration::from_millis(10));
         };
         let vm = &vm;
-        let known = self.read(vm)?;
         let macs = match complete(known.as_ref(), slot, given) {
             Some(macs) => macs,
-            None => self.add(vm, slot, given, is_in_use)?,
+            None => self.add(vm, known, slot, given, is_in_use)?,
         };
         check_different(&macs)?;
         given.iter().flatten().try_for_each(|mac| self.check_not_running(vm, slot, *mac))?;
@@ -165,10 +166,14 @@ impl Store {
         Ok(macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect())
     }
 
-    fn take_slot(&self, vm: &VmKey) -> Result<(File, usize)> {
-        for slot in 0..MAX_SLOTS {
-            let path = self.file(vm, &slot.to_string());
-            if let Some(lock) = lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
+    fn try_slot(&self, vm: &VmKey, slot: usize) -> Result<Option<File>> {
+        let path = self.file(vm, &slot.to_string());
+        lock::try_alone(&path).map_err(|error| unusable(&path, &error))
+    }
+
+    fn take_other_slot(&self, vm: &VmKey) -> Result<(File, usize)> {
+        for slot in 1..MAX_SLOTS {
+            if let Some(lock) = self.try_slot(vm, slot)? {
                 return Ok((lock, slot));
             }
         }
@@ -197,11 +202,12 @@ impl Store {
     fn add(
         &self,
         vm: &VmKey,
+        known: Option<Record>,
         slot: usize,
         given: &[Option<Mac>],
         mut is_in_use: impl FnMut(Mac) -> bool,
     ) -> Result<Vec<Mac>> {
-        let mut record = self.read(vm)?.unwrap_or(Record::new(vm));
+        let mut record = known.unwrap_or(Record::new(vm));
         if let Some(last) = given.len().checked_sub(1) {
             record.place(slot, last);
         }

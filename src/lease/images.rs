@@ -23,22 +23,23 @@ pub(super) enum Owner {
 }
 
 impl Store {
-    /// Follows an image to where it is now, and tells the key that its addresses are kept under; for who holds the lock.
-    pub(super) fn follow(&self, vm: &VmKey) -> Result<VmKey> {
+    /// Follows an image to where it is now, and tells the key that its addresses are kept under, and them; for who holds the
+    /// lock.
+    pub(super) fn follow(&self, vm: &VmKey) -> Result<(VmKey, Option<Record>)> {
         let key = match self.owner(vm)? {
             Owner::Itself => vm.clone(),
-            Owner::Linked(other) => return Ok(other),
+            Owner::Linked(other) => other,
             Owner::Moved(old) => {
                 self.move_to(&old, vm)?;
                 vm.clone()
             }
         };
-        // A kill has left a move half done.
-        match self.read(&key)? {
-            Some(record) if record.vm != key.text => self.rename(record, &key)?,
-            _ => {}
-        }
-        Ok(key)
+        let record = match self.read(&key)? {
+            // A kill has left a move half done.
+            Some(record) if record.vm != key.text => Some(self.rename(record, &key)?),
+            record => record,
+        };
+        Ok((key, record))
     }
 
     /// Whose addresses an image has now. Changes nothing.
@@ -97,7 +98,7 @@ impl Store {
     }
 
     /// Puts a new key into a record and the claims of its addresses.
-    fn rename(&self, mut record: Record, vm: &VmKey) -> Result<()> {
+    fn rename(&self, mut record: Record, vm: &VmKey) -> Result<Record> {
         record.version = VERSION;
         record.vm.clone_from(&vm.text);
         for mac in record.slots.iter().flatten().flatten() {
@@ -105,7 +106,8 @@ impl Store {
             files::replace(&claim, &claim.with_extension("new"), vm.text.as_bytes(), false)
                 .map_err(|error| unusable(&claim, &error))?;
         }
-        self.write(vm, &record, true)
+        self.write(vm, &record, true)?;
+        Ok(record)
     }
 }
 
