@@ -9,71 +9,23 @@ pub mod down;
 mod made;
 pub mod up;
 
-use crate::argv::{Backend, Line};
+use crate::argv::Line;
 use crate::config::Config;
-use crate::error::{Error, Result, reason};
-use crate::host::Host;
-use crate::lease::{Lease, Store, VmKey};
-use crate::mac::Mac;
+use crate::error::{Error, Result};
+use crate::inherited::{Inherited, open_vhosts, queues_of, take_lease};
+use crate::lease::VmKey;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::reaper;
-use crate::request::{Nic, Queues, Vhost};
 use crate::sys::{process, tap};
 use crate::unprivileged;
 use claims::observe_locked;
 use made::Made;
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-
-/// What QEMU inherits. While this lives the TAPs do, and the addresses are nobody else's.
-#[derive(Debug)]
-pub struct Applied {
-    pub(crate) lease: Lease,
-    /// For each network card the queues of its TAP.
-    pub(crate) taps: Vec<Vec<OwnedFd>>,
-    /// For each /dev/vhost-net once for each queue, or never.
-    pub(crate) vhosts: Vec<Vec<File>>,
-    /// What people should know of: sentences.
-    pub news: Vec<String>,
-}
-
-impl Applied {
-    /// The descriptors, in the order of the network cards.
-    pub fn backends(&self) -> Vec<Backend> {
-        fn numbers(files: &[impl AsRawFd]) -> Vec<RawFd> {
-            files.iter().map(AsRawFd::as_raw_fd).collect()
-        }
-        let cards = self.taps.iter().zip(&self.vhosts);
-        cards.map(|(taps, vhosts)| Backend::Inherited { queues: numbers(taps), vhost: numbers(vhosts) }).collect()
-    }
-
-    /// The guest's addresses, in the same order.
-    pub fn macs(&self) -> &[Mac] {
-        &self.lease.macs
-    }
-
-    /// Moves all of it to numbers that no caller gives.
-    pub fn out_of_the_way(self) -> Self {
-        fn up<T: Into<OwnedFd> + From<OwnedFd>>(files: Vec<Vec<T>>) -> Vec<Vec<T>> {
-            let up = |file: T| T::from(process::move_up(file.into()));
-            files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
-        }
-        let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
-        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), news: self.news }
-    }
-
-    /// Lets all of it live on through exec.
-    pub fn pass_on(&self) -> Result<()> {
-        process::inherit(&self.lease.lock)?;
-        self.taps.iter().flatten().try_for_each(process::inherit)?;
-        self.vhosts.iter().flatten().try_for_each(process::inherit)
-    }
-}
 
 /// Brings the network of a line up. If anything fails, what this made is taken back first.
-pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
+pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     if !process::can_change_network() {
         if !process::is_root() {
             return unprivileged::bring_up(line, config);
@@ -109,47 +61,11 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
-            Ok(Applied { lease, taps, vhosts, news: made.news })
+            Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {
             made.take_back();
             Err(error)
         }
     }
-}
-
-/// Opens /dev/vhost-net for each queue of a settled network card, or for none.
-pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
-    let opened: std::io::Result<Vec<File>> = match nic.vhost {
-        Some(Vhost::On | Vhost::Auto) => (0..queues_of(nic)).map(|_| tap::open_vhost()).collect(),
-        _ => return Ok(Vec::new()),
-    };
-    match opened {
-        // The kernel has no vhost, or does not let us in: QEMU moves the frames.
-        Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
-        Err(error) => {
-            let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
-            let is_full = error.raw_os_error() == Some(libc::EMFILE);
-            let load = "Load the kernel's module, modprobe vhost_net, or give vhost=off.";
-            Err(Error::new(what, if is_full { tap::FILES } else { load }))
-        }
-        opened => Ok(opened.unwrap_or_default()),
-    }
-}
-
-/// How many queues a settled network card has.
-fn queues_of(nic: &Nic) -> u16 {
-    match nic.queues {
-        Some(Queues::Number(number)) => number,
-        _ => 1,
-    }
-}
-
-/// Takes the addresses of a VM on bridges that were looked at.
-pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
-    let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
-    let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
-    // A bridge that does not answer is no reason to have no address.
-    let is_in_use = |mac| bridges.iter().any(|bridge| netlink.fdb_has(*bridge, mac).unwrap_or_default());
-    Store::open()?.take(vm, &given, is_in_use)
 }

@@ -7,7 +7,7 @@
 //! [`net::observe`] asks the kernel about the links that they name and gives a
 //! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
 //! anything is touched; [`bring_up`] carries them out; [`argv::rewrite()`] puts QEMU's words where ours stood; and
-//! [`launch`] executes the real QEMU in our place. [`dry_run`] turns off after the plan and prints it.
+//! [`launch`] executes the real QEMU in our place, which inherits the TAPs ([`inherited`]). [`dry_run`] turns off after the plan and prints it.
 //!
 //! Nothing has to be cleaned up after a guest: its TAP is not persistent and lives as long as QEMU's inherited
 //! descriptor, its slot ([`lease`]) as long as an inherited lock. Only a bridge that we made stays behind, and with it
@@ -46,6 +46,7 @@ pub mod help;
 pub mod helper;
 pub mod holders;
 pub mod host;
+pub mod inherited;
 pub mod journal;
 pub mod keeper;
 pub mod kvm;

@@ -6,11 +6,11 @@
 //! command that mends it.
 
 use crate::argv::{Backend, Line};
-use crate::bring_up::{Applied, open_vhosts, take_lease};
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::helper::{self, Useless};
 use crate::host::Host;
+use crate::inherited::{Inherited, open_vhosts, take_lease};
 use crate::journal::RUN;
 use crate::lease::VmKey;
 use crate::name::IfName;
@@ -88,7 +88,7 @@ fn of(bridge: &IfName, error: Error) -> Error {
 }
 
 /// Brings the network of a line up, as far as that is anybody's right.
-pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
+pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     if let Some(nic) = line.nics.iter().find(|nic| nic.announce) {
         let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
         return Err(Error::new(what, "Run it as root, or leave announce= out."));
@@ -99,7 +99,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
     let lease = take_lease(&mut netlink, &VmKey::of(&line.vm), &line.nics, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    Ok(Applied { lease, taps, vhosts, news: Vec::new() })
+    Ok(Inherited { lease, taps, vhosts, news: Vec::new() })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.
