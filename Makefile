@@ -41,6 +41,9 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
+# Tests wait for guests and servers more than they compute.
+export RUST_TEST_THREADS ?= $(shell echo $$(( 3 * $$(nproc) )))
+
 # The shim runs for a millisecond, a third of which would be the dynamic linker's. Static where the C library is there as
 # libc.a; position-independent all the same.
 STATIC = $(if $(findstring /,$(shell cc -print-file-name=libc.a)),-C target-feature=+crt-static)
@@ -87,7 +90,7 @@ check-managers:
 	tests/packages check
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
-	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers:: -- --test-threads 6
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers::
 
 bench-managers:
 	tests/packages demo

@@ -1,8 +1,10 @@
 //! A kill at any moment, a failure of anything: the host is as it was, or becomes so.
 
+use crate::support::wait::patiently;
 use crate::support::{Lab, have, wait_for};
 use nix::mount::{MsFlags, mount};
 use std::process::Command;
+use std::time::Duration;
 
 /// The system calls at which a restore can be killed to any effect: between two of them a kill finds the same.
 const CALLS: &str = "sendto,write,openat,flock,rename,unlink,rmdir,poll,close,recvfrom";
@@ -111,8 +113,10 @@ fn each_request_to_the_kernel_may_fail() {
         if ended.status.success() {
             lab.kvm_bridge("recover").run().succeeds();
         }
+        // The kernel has a task of its own put the local routes of IPv6 addresses there.
+        let is_back = patiently(Duration::from_secs(1), || lab.network_difference().is_none().then_some(())).is_some();
         let left = lab.network_difference();
-        assert!(left.is_none(), "request {nth} failed, and not all was taken back at once: {}{left:?}", ended.err);
+        assert!(is_back, "request {nth} failed, and not all was taken back at once: {}{left:?}", ended.err);
         ended.err.contains("fails")
     });
 }
