@@ -158,8 +158,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     fn packed(plain: &[u8], options: &[&str]) -> Option<Vec<u8>> {
-        let mut child =
-            Command::new("lzop").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let mut child = Command::new("lzop").args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let (mut stdin, plain) = (child.stdin.take()?, plain.to_vec());
         let writer = std::thread::spawn(move || stdin.write_all(&plain));
         let packed = child.wait_with_output().ok()?.stdout;
