@@ -285,6 +285,42 @@ fn stp_mac_and_mtu_of_the_bridge() {
 }
 
 #[test]
+fn a_bridge_that_filters_vlans() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("bridge") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    let set = |words: &str| {
+        let words = format!("link set dev br0 type bridge {words}");
+        Command::new("ip").args(words.split_whitespace()).output().is_ok_and(|output| output.status.success())
+    };
+    if !set("vlan_filtering 1") {
+        return crate::support::skip("this kernel's bridges do not filter VLANs");
+    }
+    let ask = || examined(lab.kvm_bridge("doctor br0 --json --watch 0"));
+    ask().has("vlan", "warning", &["a new port is in VLAN 1", "vlan_filtering 0"]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    // The network is another VLAN than what new ports are in.
+    run("bridge", "vlan add dev eth0 vid 7 pvid untagged");
+    run("bridge", "vlan del dev eth0 vid 1");
+    ask().has("vlan", "warning", &["VLAN 1"]).has("dhcp", "failure", &["nobody on br0 answers"]);
+    assert!(set("vlan_default_pvid 0"));
+    ask().has("vlan", "failure", &["in none", "vlan_default_pvid"]).has("dhcp", "failure", &["nobody"]);
+    assert!(set("vlan_filtering 0"));
+    ask().has("vlan", "ok", &[]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    lab.ends_here();
+}
+
+/// The kernel here has no Wi-Fi to play with: sysfs is made to say what it says of a station.
+#[test]
+fn an_uplink_that_is_wifi() {
+    let Some(lab) = Lab::with_address() else { return };
+    look(&lab, "br0").has("uplink", "ok", &["eth0 can be taken"]);
+    hide("/sys/class/net").expect("an empty folder");
+    fs::create_dir_all("/sys/class/net/eth0/phy80211").expect("make a folder");
+    look(&lab, "br0").has("uplink", "failure", &["eth0", "it is Wi-Fi", "uplink=none"]);
+}
+
+#[test]
 fn ports_near_the_limit() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     look(&lab, "").has("ports", "ok", &["1 of 1,023"]);
@@ -488,7 +524,7 @@ fn addresses_that_are_going_to_be_given() {
 }
 
 /// A second DHCP server, on a host of its own behind another port of the bridge.
-fn second_server(lab: &Lab) -> std::process::Child {
+pub(crate) fn second_server(lab: &Lab) -> std::process::Child {
     run("ip", "netns add other");
     run("ip", "link add name eth1 type veth peer name other0 netns other");
     run("ip", "link set dev eth1 master br0 up");
@@ -656,6 +692,35 @@ fn how_far_a_guest_got() {
     let guest = start(&format!("send:{},hold", frames::dhcp(3, &[50, 4, 10, 77, 0, 150])));
     watch(&lab).has("guest", "ok", &["ACK: it got 10.77.0.150 from 10.77.0.1"]);
     guest.kill();
+}
+
+/// Its lease is old, it is silent, and the host never had to do with it.
+#[test]
+fn a_silent_guest_is_asked_for_its_address() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").then("answer:10.77.0.199,hold").start();
+    guest.qemu();
+    // Who has no address on the bridge can't ask.
+    let watch = |lab: &Lab| examined(lab.kvm_bridge("doctor br0 --json --watch 2"));
+    watch(&lab).has("guest", "failure", &["no frame at all"]);
+    lab.ip("addr add 10.77.0.2/24 dev br0");
+    let other =
+        lab.lan.command("tcpdump").args(["-c", "1", "-i", "lan0", "arp"]).stderr(std::process::Stdio::null()).spawn();
+    let start = std::time::Instant::now();
+    examined(lab.kvm_bridge("doctor br0 --json --watch 60")).has(
+        "guest",
+        "ok",
+        &["alice (tap0)", "it has 10.77.0.199"],
+    );
+    assert!(start.elapsed().as_secs() < 50, "it does not wait for what it knows");
+    assert_eq!(lab.kvm_bridge("ip alice --wait 60").run().succeeds().out, "10.77.0.199\n");
+    // Nobody else is asked.
+    if let Ok(mut other) = other {
+        assert!(other.try_wait().is_ok_and(|ended| ended.is_none()), "the LAN heard a question");
+        let _ = (other.kill(), other.wait());
+    }
+    guest.kill();
+    lab.ends_here();
 }
 
 #[test]

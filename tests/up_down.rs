@@ -231,7 +231,8 @@ fn a_bridge_without_ports_keeps_its_address_when_it_gets_a_tap_and_loses_it() {
     assert_eq!(again.err, "", "it has a port by now");
     lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(mac(&lab), before);
-    lab.ip("link del br0");
+    // Its carrier the kernel does not give back.
+    lab.ends_here();
 }
 
 #[test]
@@ -415,7 +416,7 @@ fn both_tell_programs_in_json() {
     assert_eq!(
         json("down br0 --json"),
         serde_json::json!({ "bridge": "br0", "taken_back": true, "there": false, "uplink": "eth0",
-            "taps": ["tap0"], "cut_off": [] })
+            "taps": ["tap0"], "cut_off": [], "guests": [] })
     );
     lab.is_untouched();
 }

@@ -28,7 +28,7 @@ pub struct Down {
     pub taps: Vec<IfName>,
     /// The TAPs of guests that lost their bridge.
     pub cut_off: Vec<IfName>,
-    /// The TAPs of guests that are on it still, where it is somebody else's.
+    /// The TAPs of the guests that it had.
     pub guests: Vec<IfName>,
 }
 
@@ -130,6 +130,7 @@ fn free(
         let remedy = format!("End them first. Or take it from under them: kvm-bridge down {} --force", bridge.name);
         return Err(Error::new(what, remedy).with_status(IN_USE));
     }
+    done.guests.extend(guests.iter().map(|(port, _)| port.name.clone()));
     let cannot = |name: &IfName| {
         let what = format!("cannot take {name} off it");
         move |error: std::io::Error| apply::failed(&bridge.name, &what, &error)

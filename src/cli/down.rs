@@ -52,10 +52,12 @@ fn tell(bridge: &IfName, done: &Down) -> String {
     let _ = match (done.is_taken_back, &done.uplink) {
         (true, Some(uplink)) => writeln!(text, "{bridge} is taken back, and {uplink} has again what was on it"),
         (true, None) => writeln!(text, "{bridge} is taken back"),
-        (false, _) if done.is_there && done.guests.is_empty() => writeln!(text, "{bridge} is not ours, and stays"),
         (false, _) if done.is_there => {
-            let guests: Vec<&str> = done.guests.iter().map(IfName::as_str).collect();
-            writeln!(text, "{bridge} is not ours, and stays, with the guests on {}", guests.join(", "))
+            let guests = done.guests.iter().filter(|guest| !done.taps.contains(guest));
+            let guests: Vec<&str> = guests.map(IfName::as_str).collect();
+            let with =
+                if guests.is_empty() { String::new() } else { format!(", with the guests on {}", guests.join(", ")) };
+            writeln!(text, "{bridge} is not ours, and stays{with}")
         }
         (false, _) => writeln!(text, "There is no {bridge}."),
     };
