@@ -95,15 +95,18 @@ fn a_reaper_that_was_killed_is_followed_by_one_that_announces() {
     let old = lab.reaper_of("br0");
     old.kill();
     wait_for("the reaper's end", 5, || lab.reapers().is_empty().then_some(()));
-    let second = lab.shim("--bridge br0,announce=on,vm=second").boot();
-    let third = lab.shim("--bridge br0,announce=on,vm=third").boot();
+    let second = lab.shim("--bridge br0,vm=second").boot();
+    // A guest that comes before the new one is ready has a process of its own.
+    let is_ready = || fs::read_to_string("/proc/thread-self/net/unix").is_ok_and(|all| all.contains("/br0.inbox"));
+    wait_for("the new reaper to be ready", 5, || is_ready().then_some(()));
+    let guests = ["third", "fourth"].map(|vm| lab.shim(&format!("--bridge br0,announce=on,vm={vm}")).boot());
     assert_eq!(announcers(&lab), 0);
     let reaper = lab.reaper_of("br0");
     let held = || reaper.open_files().iter().filter(|file| file.ends_with(".err")).count();
     wait_for("the reaper to listen for both", 5, || (held() == 2).then_some(()));
-    drop((second, third));
+    drop(guests);
     wait_for("the reaper to let go of both", 5, || (held() == 0).then_some(()));
-    drop(first);
+    drop((first, second));
     lab.becomes_as_before();
 }
 
