@@ -22,7 +22,7 @@ pub(super) struct Doctor {
     /// Look at the rights of this user
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// How long to watch guests that have no address: up to 10 without this, and 3 those that have been silent for long
+    /// How long to watch guests whose address is not known [default: 10, and 3 for one that never sent a frame]
     #[arg(long, value_name = "SECONDS")]
     watch: Option<u32>,
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
@@ -44,8 +44,8 @@ Examples:
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
 It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds. A
 guest whose address the host does not know is asked for it (ARP, on its own port), and watched if
-it does not answer. --quick leaves out both. As root it sees more. Exit status: 0 no failure, 1 a failure was found,
-125 it could not look.";
+it does not answer. --quick leaves out both. As root it sees more. Exit status: 0 no failure,
+1 a failure was found, 125 it could not look.";
 
 /// A failure was found.
 const FOUND: u8 = 1;

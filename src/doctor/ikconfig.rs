@@ -130,10 +130,7 @@ fn unpacked(image: &[u8]) -> Vec<Vec<u8>> {
     if told.is_some() {
         return told.into_iter().collect();
     }
-    // One that tells its version to whoever looks is not packed.
-    if version_of(image).is_some() {
-        return Vec::new();
-    }
+    // That one tells its version to whoever looks is no sign: some formats leave what does not repeat as it is.
     let places = SCANNED.iter().flat_map(|magic| memchr::memmem::find_iter(image, magic).take(ATTEMPTS));
     let mut places: Vec<usize> = places.collect();
     places.sort_unstable();
@@ -160,7 +157,7 @@ const LZ4: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
 const BZIP2: &[u8] = b"BZh";
 const LZMA: &[u8] = &[0x5d, 0, 0];
 /// Those that are looked for. What LZMA begins with stands everywhere.
-const SCANNED: [&[u8]; 6] = [GZIP, XZ, ZSTD, LZ4, BZIP2, lzop::MAGIC];
+const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2, lzop::MAGIC];
 
 /// Unpacks what begins here. What stands behind the end of a stream, as the length that a kernel's build appends, is none
 /// of it; whatever was unpacked before an error counts.
@@ -218,7 +215,9 @@ mod tests {
         let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let config = [BEGIN, &gzip(CONFIG.as_bytes()), b"IKCFG_ED"].concat();
         let banner = b"Linux version %s\0Linux version 6.1.0-test (me@here)\n".to_vec();
-        [noise.clone(), banner, if has_config { config } else { Vec::new() }, noise].concat()
+        // In some formats this stays readable.
+        let first = b"Linux version 6.1.0-test (".to_vec();
+        [first, noise.clone(), banner, if has_config { config } else { Vec::new() }, noise].concat()
     }
 
     /// A bzImage: the setup code's header says where the payload is.
@@ -253,6 +252,12 @@ mod tests {
         let path = folder.path().join(name);
         fs::write(&path, image).unwrap();
         find(&path).unwrap()
+    }
+
+    #[test]
+    fn the_version_is_no_format_of_it() {
+        assert_eq!(version_of(b"Linux version %s\0Linux version 6.1.0 (").as_deref(), Some("6.1.0"));
+        assert_eq!(version_of(b"Linux version %s"), None);
     }
 
     #[test]
