@@ -734,21 +734,26 @@ fn a_real_guest_that_gets_its_address() {
     lab.ends_here();
 }
 
-#[test]
-fn a_real_guest_whose_command_line_is_the_reason() {
-    let Some(lab) = Lab::with_bridge("br0") else { return };
-    let Some((kernel, _)) = linux() else { return };
+/// The blog's own mistake: a kernel without the driver, and no initrd to load it from.
+pub(crate) fn without_driver<'a>(lab: &'a Lab, name: &str) -> Option<crate::support::command::Running<'a>> {
+    let (kernel, _) = linux()?;
     if !have("qemu-system-x86_64") {
-        return;
+        return None;
     }
-    // The blog's own mistake: a kernel without the driver, and no initrd to load it from.
     let folder = lab.new_file("kernel");
     fs::create_dir(&folder).expect("make a folder");
     std::os::unix::fs::symlink(kernel, folder.join("bzImage")).expect("link the kernel");
     fs::write(folder.join("bzImage.config"), "CONFIG_E1000=m\n# CONFIG_IP_PNP is not set\n").expect("write a file");
-    let guest = real(lab.shim("--bridge br0 -m 256 -name dave")).words("-kernel").arg(folder.join("bzImage"));
-    let guest = guest.words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
+    let guest = real(lab.shim(&format!("--bridge br0 -m 256 -name {name}"))).words("-kernel");
+    let guest = guest.arg(folder.join("bzImage")).words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
     wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    Some(guest)
+}
+
+#[test]
+fn a_real_guest_whose_command_line_is_the_reason() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let Some(guest) = without_driver(&lab, "dave") else { return };
     let found = examined(lab.kvm_bridge("doctor --json --watch 8"));
     found.has("guest", "failure", &["dave (tap0)", "no frame at all"]);
     found.has("kernel-driver", "failure", &["CONFIG_E1000=m", "no initrd", "scripts/config -e E1000"]);

@@ -3,10 +3,9 @@
 //! Other than MAC addresses, leased addresses and numbers of frames nothing may differ.
 
 use crate::docs::{Block, blocks};
-use crate::doctor::second_server;
+use crate::doctor::{second_server, without_driver};
 use crate::guests::boot_linux;
 use crate::shipped::path;
-use crate::support::real::linux;
 use crate::support::{Lab, frames, have, wait_for};
 use std::collections::BTreeSet;
 use std::fs;
@@ -117,17 +116,7 @@ fn what_may_differ_is_little() {
 #[test]
 fn a_guest_without_driver() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
-    let Some((kernel, _)) = linux() else { return };
-    if !have("qemu-system-x86_64") {
-        return;
-    }
-    let folder = lab.new_file("kernel");
-    fs::create_dir(&folder).expect("make a folder");
-    std::os::unix::fs::symlink(kernel, folder.join("bzImage")).expect("link the kernel");
-    fs::write(folder.join("bzImage.config"), "CONFIG_E1000=m\n# CONFIG_IP_PNP is not set\n").expect("write a file");
-    let guest = crate::guests::real(lab.shim("--bridge br0 -m 256 -name alice")).words("-kernel");
-    let guest = guest.arg(folder.join("bzImage")).words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
-    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    let Some(guest) = without_driver(&lab, "alice") else { return };
     shows("no frame", &doctor(&lab, "br0 --watch 3"));
     drop(guest);
 }
