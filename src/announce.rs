@@ -1,8 +1,11 @@
 //! `announce=on`: tells on the caller's stderr which address the guest got.
 //!
-//! QEMU is in our place by then. Where a reaper is started for the guest's bridge, that listens too: no process more. Where
-//! there is none to be started, as on a bridge that somebody else made, one process listens, which ends when it has told
-//! or the TAP goes. Whoever listens holds the caller's stderr open for no longer than that.
+//! QEMU is in our place by then. Where the guest's bridge has a reaper, that listens too: no process more. One that is
+//! started for this guest is told of its cards, one that is there takes over what we listen with. Where there is none, as on
+//! a bridge that somebody else made, one process listens, which ends when it has told or the TAP goes. Whoever listens holds
+//! the caller's stderr open for no longer than that.
+
+pub mod inbox;
 
 use crate::error::Result;
 use crate::lease::VmKey;
@@ -17,7 +20,7 @@ use crate::watch::dhcp::{Kind, Message};
 use crate::watch::frame::{self, Told};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CString, OsString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The name that the process of its own runs under; the program dispatches on it.
 pub const NAME: &str = "kvm-bridge-announcer";
@@ -29,6 +32,8 @@ pub struct Announcer {
     mac: Mac,
     vm: String,
     bridge: String,
+    /// Where it tells, if not on the stderr of its own process.
+    stderr: Option<OwnedFd>,
 }
 
 impl Announcer {
@@ -38,14 +43,14 @@ impl Announcer {
         let Some(port) = ports.find(|port| port.mac == Some(mac.of_tap())) else { return Ok(None) };
         let alias = port.alias.unwrap_or_default();
         let vm = alias.strip_prefix("kvm-bridge ").unwrap_or(port.name.as_str()).to_owned();
-        Ok(Some(Self { packets: Packets::open(port.index)?, mac, vm, bridge: bridge.to_string() }))
+        Ok(Some(Self { packets: Packets::open(port.index)?, mac, vm, bridge: bridge.to_string(), stderr: None }))
     }
 
     /// Listens on a TAP of this name.
     pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmKey) -> std::io::Result<Self> {
         let index = netlink.link(tap)?.ok_or(std::io::ErrorKind::NotFound)?.index;
         let (vm, bridge) = (vm.display().to_owned(), bridge.to_string());
-        Ok(Self { packets: Packets::open(index)?, mac, vm, bridge })
+        Ok(Self { packets: Packets::open(index)?, mac, vm, bridge, stderr: None })
     }
 
     /// Reads what has come; `true` when there is nothing to listen for any more: it has told, or the TAP is gone.
@@ -78,14 +83,22 @@ impl Announcer {
             Some(lease) => format!(" for {}", style::duration(lease.into())),
         };
         // Nobody may be reading, and whoever listens has more to do than to wait for that.
-        let stderr = std::io::stderr();
-        let mut place = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        let own = std::io::stderr();
+        let stderr = self.stderr.as_ref().map_or(own.as_fd(), AsFd::as_fd);
+        let mut place = [PollFd::new(stderr, PollFlags::POLLOUT)];
         let has_room = poll(&mut place, PollTimeout::ZERO).is_ok()
             && place[0].revents().is_some_and(|events| events.contains(PollFlags::POLLOUT));
         if has_room {
             let (vm, bridge) = (out::one_line(&self.vm), &self.bridge);
-            out::say("qemu-kvm", format_args!("{vm} has {address}{prefix} on {bridge}{server}{lease}"));
+            let text = format!("qemu-kvm: {vm} has {address}{prefix} on {bridge}{server}{lease}\n");
+            // If nobody can be told, nobody is.
+            let _ = nix::unistd::write(stderr, text.as_bytes());
         }
+    }
+
+    /// Whether it needs the stderr of its own process.
+    pub fn tells_on_own_stderr(&self) -> bool {
+        self.stderr.is_none()
     }
 
     /// Leaves this announcer behind as a process of its own.
@@ -108,7 +121,7 @@ pub fn main(words: &[OsString]) -> i32 {
     let Ok(mac) = word(3).parse() else { return 1 };
     let _ = nix::sys::prctl::set_name(c"kvm-bridge-anno");
     let packets = Packets::from(std::os::fd::OwnedFd::from(process::inherited()));
-    let announcer = Announcer { packets, mac, vm: word(2), bridge: word(1) };
+    let announcer = Announcer { packets, mac, vm: word(2), bridge: word(1), stderr: None };
     while !announcer.hear() {
         let waited = poll(&mut [PollFd::new(announcer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
         if waited.is_err_and(|error| error != nix::errno::Errno::EINTR) {

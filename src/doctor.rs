@@ -13,6 +13,7 @@ mod guests;
 mod host;
 pub mod ikconfig;
 mod kernel;
+mod lzop;
 mod macs;
 mod qemu;
 mod rights;
@@ -114,8 +115,8 @@ pub struct Question {
     pub words: Option<Vec<OsString>>,
     /// The user whose rights are looked at, in place of the caller.
     pub user: Option<String>,
-    /// How long the ports of guests without an address are watched.
-    pub watch: Duration,
+    /// How long the ports of guests without an address are watched. Without it as long as it takes to tell.
+    pub watch: Option<Duration>,
     /// Whether DHCP servers are asked for.
     pub asks: bool,
 }

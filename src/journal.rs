@@ -237,6 +237,11 @@ impl Files {
         self.path(end)
     }
 
+    /// Where the bridge's reaper takes over the announcing for a guest.
+    pub fn inbox(&self) -> PathBuf {
+        self.path("inbox")
+    }
+
     /// Whether there is a journal.
     pub fn exist(&self) -> bool {
         self.path("json").exists()
@@ -311,7 +316,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "pid", "script", "first", "conf", "reaper", "lock"] {
+        for end in ["json", "new", "error", "pid", "script", "first", "conf", "inbox", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         // The folders go with their last file, unless somebody is about to make one.

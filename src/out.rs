@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result, reason};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Prints a result; a reader that has gone is no fault, a full disk is.
 pub fn print(text: &str) -> Result<()> {
@@ -26,6 +26,37 @@ pub fn one_line(text: &str) -> String {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// A line on a terminal that is written over again and again, and is gone in the end; on anything else nothing.
+#[derive(Debug)]
+pub struct ProgressLine {
+    is_shown: bool,
+}
+
+impl ProgressLine {
+    /// One on stderr.
+    pub fn new() -> Self {
+        Self { is_shown: io::stderr().is_terminal() }
+    }
+
+    /// Says what is going on.
+    pub fn show(&mut self, text: std::fmt::Arguments) {
+        if self.is_shown {
+            let _ = write!(io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+
+    /// Says no more.
+    pub fn clear(&mut self) {
+        self.show(format_args!(""));
+    }
+}
+
+impl Default for ProgressLine {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[cfg(test)]

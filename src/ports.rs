@@ -14,6 +14,7 @@ use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::qemu_line::QemuLine;
+use crate::watch::probe;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub struct Bridge {
     pub fdb: Vec<FdbEntry>,
     /// Its ports: the uplink first.
     pub ports: Vec<Port>,
+}
+
+impl Bridge {
+    /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
+    pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
+        let (Some(host), Some(guest)) = (self.detail.link.mac, port.mac) else { return Vec::new() };
+        probe::questions(host, &self.addresses, guest, &port.last_known)
+    }
 }
 
 /// What a port is for.

@@ -7,6 +7,7 @@
 //! under the lock, and undoes the journal.
 
 use crate::announce::Announcer;
+use crate::announce::inbox::Inbox;
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
 use crate::keeper;
@@ -78,7 +79,9 @@ pub fn main(words: &[OsString]) -> i32 {
         return 1;
     };
     let cards = words.iter().skip(2).filter_map(|word| word.to_str()?.parse().ok());
-    let mut announcers = Announcers { cards: cards.collect(), listening: Vec::new() };
+    // Without an inbox, guests that come later have processes of their own.
+    let inbox = Inbox::open(&files.inbox()).ok();
+    let mut announcers = Announcers { cards: cards.collect(), listening: Vec::new(), inbox };
     let mut attempts = 0;
     loop {
         match watch(&bridge, &files, &mut own, &mut announcers) {
@@ -263,9 +266,13 @@ fn wait(news: &Netlink, announcers: &mut Announcers, also: Option<BorrowedFd>, t
         None => PollTimeout::NONE,
     };
     let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
+    let inbox = announcers.inbox.iter().map(|inbox| PollFd::new(inbox.as_fd(), PollFlags::POLLIN));
     let also = also.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    let mut files: Vec<PollFd> =
-        std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN)).chain(listening).chain(also).collect();
+    let mut files: Vec<PollFd> = std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN))
+        .chain(listening)
+        .chain(inbox)
+        .chain(also)
+        .collect();
     match poll(&mut files, timeout) {
         Ok(0) => Ok(false),
         Err(Errno::EINTR) => Ok(true),
@@ -286,6 +293,8 @@ struct Announcers {
     /// The cards that it was asked for and that have not been looked for yet.
     cards: Vec<Mac>,
     listening: Vec<Announcer>,
+    /// Where guests that come later hand over theirs.
+    inbox: Option<Inbox>,
 }
 
 impl Announcers {
@@ -294,20 +303,23 @@ impl Announcers {
         if !self.cards.is_empty() {
             let cards = std::mem::take(&mut self.cards);
             let announcer = |mac| Announcer::on_port(netlink, bridge, index, mac).ok().flatten();
-            self.listening = cards.into_iter().filter_map(announcer).collect();
+            self.listening.extend(cards.into_iter().filter_map(announcer));
             self.let_go();
         }
     }
 
     fn hear(&mut self) {
+        self.listening.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
         if !self.listening.is_empty() {
             self.listening.retain(|announcer| !announcer.hear());
             self.let_go();
         }
     }
 
+    /// Each later guest's stderr is its announcer's; of this process's own, nobody needs to wait for the end when none of
+    /// those that it was started for is left.
     fn let_go(&self) {
-        if self.listening.is_empty() {
+        if self.cards.is_empty() && !self.listening.iter().any(Announcer::tells_on_own_stderr) {
             process::let_go_of_stderr();
         }
     }

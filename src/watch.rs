@@ -5,6 +5,7 @@
 pub mod ask;
 pub mod dhcp;
 pub mod frame;
+pub mod probe;
 
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
@@ -59,6 +60,18 @@ impl Watch {
             Error::new(format!("cannot watch a port: {}", reason(&error)), remedy)
         })?;
         Ok(Self { ports })
+    }
+
+    /// Whether there is a port left that is watched.
+    pub fn is_watching(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// Sends frames out of a port, to who is behind it. What can't be sent is not asked: there is the next time.
+    pub fn send(&self, index: u32, frames: &[Vec<u8>]) {
+        for (_, packets) in self.ports.iter().filter(|(port, _)| *port == index) {
+            frames.iter().for_each(|frame| drop(packets.send(frame)));
+        }
     }
 
     /// What is told next; `None` when the time is over or no port is left.

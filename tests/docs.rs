@@ -5,7 +5,8 @@
 //! - `<!-- transcript -->`: commands behind `$` or `#`, and what they print; `...` stands for anything; `alice$` and `bob$`
 //!   are users with no rights; `<!-- transcript: goes on -->` is on the host of the transcript before;
 //! - `<!-- file: config.toml -->`: a configuration, which has to be accepted;
-//! - `<!-- drawing -->`, `<!-- output -->`: nothing to run;
+//! - `<!-- drawing -->`, `<!-- output -->`: nothing to run; `<!-- output: NAME -->` is compared with a real run by the
+//!   test that makes it, as in `tests/no_address.rs`;
 //! - `<!-- not run: REASON -->`: commands that can't be run here; few, and each with its reason.
 //!
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
@@ -24,14 +25,14 @@ use std::path::{Path, PathBuf};
 const MOST_NOT_RUN: usize = 18;
 
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     line: usize,
-    mark: String,
-    text: String,
+    pub(crate) mark: String,
+    pub(crate) text: String,
 }
 
 /// The blocks of a page, without their indentation.
-fn blocks(page: &str) -> Vec<Block> {
+pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let (mut mark, mut open, mut fence) = (String::new(), false, false);
     for (number, line) in page.lines().enumerate() {

@@ -285,6 +285,42 @@ fn stp_mac_and_mtu_of_the_bridge() {
 }
 
 #[test]
+fn a_bridge_that_filters_vlans() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("bridge") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    let set = |words: &str| {
+        let words = format!("link set dev br0 type bridge {words}");
+        Command::new("ip").args(words.split_whitespace()).output().is_ok_and(|output| output.status.success())
+    };
+    if !set("vlan_filtering 1") {
+        return crate::support::skip("this kernel's bridges do not filter VLANs");
+    }
+    let ask = || examined(lab.kvm_bridge("doctor br0 --json --watch 0"));
+    ask().has("vlan", "warning", &["a new port is in VLAN 1", "vlan_filtering 0"]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    // The network is another VLAN than what new ports are in.
+    run("bridge", "vlan add dev eth0 vid 7 pvid untagged");
+    run("bridge", "vlan del dev eth0 vid 1");
+    ask().has("vlan", "warning", &["VLAN 1"]).has("dhcp", "failure", &["nobody on br0 answers"]);
+    assert!(set("vlan_default_pvid 0"));
+    ask().has("vlan", "failure", &["in none", "vlan_default_pvid"]).has("dhcp", "failure", &["nobody"]);
+    assert!(set("vlan_filtering 0"));
+    ask().has("vlan", "ok", &[]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    lab.ends_here();
+}
+
+/// The kernel here has no Wi-Fi to play with: sysfs is made to say what it says of a station.
+#[test]
+fn an_uplink_that_is_wifi() {
+    let Some(lab) = Lab::with_address() else { return };
+    look(&lab, "br0").has("uplink", "ok", &["eth0 can be taken"]);
+    hide("/sys/class/net").expect("an empty folder");
+    fs::create_dir_all("/sys/class/net/eth0/phy80211").expect("make a folder");
+    look(&lab, "br0").has("uplink", "failure", &["eth0", "it is Wi-Fi", "uplink=none"]);
+}
+
+#[test]
 fn ports_near_the_limit() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     look(&lab, "").has("ports", "ok", &["1 of 1,023"]);
@@ -488,7 +524,7 @@ fn addresses_that_are_going_to_be_given() {
 }
 
 /// A second DHCP server, on a host of its own behind another port of the bridge.
-fn second_server(lab: &Lab) -> std::process::Child {
+pub(crate) fn second_server(lab: &Lab) -> std::process::Child {
     run("ip", "netns add other");
     run("ip", "link add name eth1 type veth peer name other0 netns other");
     run("ip", "link set dev eth1 master br0 up");
@@ -658,6 +694,32 @@ fn how_far_a_guest_got() {
     guest.kill();
 }
 
+/// Its lease is old, it is silent, and the host never had to do with it.
+#[test]
+fn a_silent_guest_is_asked_for_its_address() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").then("answer:10.77.0.199,hold").start();
+    guest.qemu();
+    // Who has no address on the bridge can't ask.
+    let watch = |lab: &Lab| examined(lab.kvm_bridge("doctor br0 --json --watch 2"));
+    watch(&lab).has("guest", "failure", &["no frame at all"]);
+    lab.ip("addr add 10.77.0.2/24 dev br0");
+    let sent = || lab.ip_json("-s link show dev eth0")[0]["stats64"]["tx"]["packets"].as_u64().expect("a number");
+    let before = sent();
+    let start = std::time::Instant::now();
+    examined(lab.kvm_bridge("doctor br0 --json --watch 60")).has(
+        "guest",
+        "ok",
+        &["alice (tap0)", "it has 10.77.0.199"],
+    );
+    assert!(start.elapsed().as_secs() < 50, "it does not wait for what it knows");
+    assert_eq!(lab.kvm_bridge("ip alice --wait 60").run().succeeds().out, "10.77.0.199\n");
+    // Each time it was asked for 253 addresses, and nobody else was.
+    assert!(sent() - before < 100, "the LAN heard the questions");
+    guest.kill();
+    lab.ends_here();
+}
+
 #[test]
 fn a_real_guest_that_gets_its_address() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
@@ -672,21 +734,26 @@ fn a_real_guest_that_gets_its_address() {
     lab.ends_here();
 }
 
-#[test]
-fn a_real_guest_whose_command_line_is_the_reason() {
-    let Some(lab) = Lab::with_bridge("br0") else { return };
-    let Some((kernel, _)) = linux() else { return };
+/// The blog's own mistake: a kernel without the driver, and no initrd to load it from.
+pub(crate) fn without_driver<'a>(lab: &'a Lab, name: &str) -> Option<crate::support::command::Running<'a>> {
+    let (kernel, _) = linux()?;
     if !have("qemu-system-x86_64") {
-        return;
+        return None;
     }
-    // The blog's own mistake: a kernel without the driver, and no initrd to load it from.
     let folder = lab.new_file("kernel");
     fs::create_dir(&folder).expect("make a folder");
     std::os::unix::fs::symlink(kernel, folder.join("bzImage")).expect("link the kernel");
     fs::write(folder.join("bzImage.config"), "CONFIG_E1000=m\n# CONFIG_IP_PNP is not set\n").expect("write a file");
-    let guest = real(lab.shim("--bridge br0 -m 256 -name dave")).words("-kernel").arg(folder.join("bzImage"));
-    let guest = guest.words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
+    let guest = real(lab.shim(&format!("--bridge br0 -m 256 -name {name}"))).words("-kernel");
+    let guest = guest.arg(folder.join("bzImage")).words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
     wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    Some(guest)
+}
+
+#[test]
+fn a_real_guest_whose_command_line_is_the_reason() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let Some(guest) = without_driver(&lab, "dave") else { return };
     let found = examined(lab.kvm_bridge("doctor --json --watch 8"));
     found.has("guest", "failure", &["dave (tap0)", "no frame at all"]);
     found.has("kernel-driver", "failure", &["CONFIG_E1000=m", "no initrd", "scripts/config -e E1000"]);

@@ -40,6 +40,30 @@ fn a_guest_that_uses_arp_and_one_that_uses_nd_are_heard() {
     // It may get an IPv4 address yet.
     let waiting = lab.kvm_bridge("ip carol --wait 4").start();
     assert_eq!(waiting.end_within(10).succeeds().out, "fd77::99\n");
+    let waiting = lab.kvm_bridge("ip carol --wait 4 --json").start();
+    let found: Value = serde_json::from_str(&waiting.end_within(10).succeeds().out).expect("JSON");
+    let expected = serde_json::json!([{ "address": "fd77::99", "source": "nd" }]);
+    assert_eq!(found["guests"][0]["addresses"], expected, "{found:#}");
+}
+
+#[test]
+fn a_real_guest_with_ipv6_is_heard_by_neighbour_discovery() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let waiting = lab.kvm_bridge("ip alice --wait 90 --json").start();
+    let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
+    let found: Value = serde_json::from_str(&waiting.end_within(95).succeeds().out).expect("JSON");
+    let mac = mac_of(&guest);
+    let byte = |at: usize| u8::from_str_radix(&mac[3 * at..3 * at + 2], 16).expect("a MAC");
+    // What a kernel makes of its card's address (RFC 4291, A); it asks for doubles of it as soon as the card is up.
+    let bytes = [byte(0) ^ 2, byte(1), byte(2), 0xff, 0xfe, byte(3), byte(4), byte(5)];
+    let tail: Vec<u16> = bytes.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+    let own = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, tail[0], tail[1], tail[2], tail[3]).to_string();
+    let addresses = found["guests"][0]["addresses"].as_array().expect("a list");
+    let sources: Vec<(&str, &str)> =
+        addresses.iter().filter_map(|one| Some((one["address"].as_str()?, one["source"].as_str()?))).collect();
+    assert!(sources.contains(&(own.as_str(), "nd")), "{own} is not in {sources:?}");
+    assert!(sources.iter().any(|(_, source)| *source == "dhcp"), "{sources:?}");
+    guest.kill();
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod lives;
 mod macs;
 mod making;
 mod managers;
+mod no_address;
 mod option_table;
 mod pass_through;
 mod reaper;

@@ -153,9 +153,9 @@ fn down_refuses_with_guests_and_lists_them() {
     lab.kvm_bridge("up br0 --tap tap9 --user root").run().succeeds();
     let guest = lab.shim("--bridge br0 -name alice").boot();
     let other = lab.shim("--bridge br0,ifname=tap9 -name bob").boot();
-    let refused = lab.kvm_bridge("down br0").run().exits_with(125);
+    let refused = lab.kvm_bridge("down br0").run().exits_with(1);
     let alice = format!("    tap0: alice, fake-qemu ({})\n", guest.pid());
-    let bob = format!("    tap9: fake-qemu ({})\n", other.pid());
+    let bob = format!("    tap9: bob, fake-qemu ({})\n", other.pid());
     assert!(refused.err.contains(&alice) && refused.err.contains(&bob), "{}", refused.err);
     assert!(refused.err.contains("kvm-bridge down br0 --force"), "{}", refused.err);
     assert_eq!(lab.ports("br0"), ["eth0", "tap0", "tap9"]);
@@ -194,6 +194,45 @@ fn somebody_elses_bridge_is_left_alone_but_for_our_taps() {
     assert_eq!(ended.out, "br0 is there already; it is not ours, and is not changed\ntap0 is made on br0, for root\n");
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 is not ours, and stays\n");
     lab.is_untouched();
+}
+
+#[test]
+fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    lab.kvm_bridge("up br0 --tap tap7 --user root").run().succeeds();
+    let guest = lab.shim("--bridge br0,ifname=tap7 -name bob").boot();
+    let refused = lab.kvm_bridge("down br0 --json").run().exits_with(1);
+    assert!(refused.err.contains(&format!("tap7: bob, fake-qemu ({})\n", guest.pid())), "{}", refused.err);
+    assert_eq!(refused.out, "");
+    drop(guest);
+    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 is not ours, and stays\n");
+    // One on a TAP of its own loses nothing.
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    let tap = lab.ports("br0").into_iter().find(|port| port.starts_with("tap")).expect("its TAP");
+    let ended = lab.kvm_bridge("down br0").run().succeeds();
+    assert_eq!(ended.out, format!("br0 is not ours, and stays, with the guests on {tap}\n"));
+    let told: Value = serde_json::from_str(&lab.kvm_bridge("down br0 --json").run().succeeds().out).expect("JSON");
+    assert_eq!((&told["guests"][0], &told["there"]), (&Value::from(tap), &Value::from(true)));
+    guest.kill();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_bridge_without_ports_keeps_its_address_when_it_gets_a_tap_and_loses_it() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link add name br0 type bridge");
+    lab.ip("link set dev br0 up");
+    let mac = |lab: &Lab| lab.a_link("br0")["address"].as_str().map(str::to_owned);
+    let before = mac(&lab);
+    let ended = lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
+    assert!(ended.err.contains("br0 has no port, and keeps its address"), "{}", ended.err);
+    assert_eq!(mac(&lab), before);
+    let again = lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
+    assert_eq!(again.err, "", "it has a port by now");
+    lab.kvm_bridge("down br0").run().succeeds();
+    assert_eq!(mac(&lab), before);
+    // Its carrier the kernel does not give back.
+    lab.ends_here();
 }
 
 #[test]
@@ -377,7 +416,7 @@ fn both_tell_programs_in_json() {
     assert_eq!(
         json("down br0 --json"),
         serde_json::json!({ "bridge": "br0", "taken_back": true, "there": false, "uplink": "eth0",
-            "taps": ["tap0"], "cut_off": [] })
+            "taps": ["tap0"], "cut_off": [], "guests": [] })
     );
     lab.is_untouched();
 }

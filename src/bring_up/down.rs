@@ -9,9 +9,11 @@ use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::net::{apply, undo};
 use crate::out;
+use crate::ports;
 use crate::step::Step;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
+use std::collections::BTreeMap;
 
 /// What `down` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,12 @@ pub struct Down {
     pub taps: Vec<IfName>,
     /// The TAPs of guests that lost their bridge.
     pub cut_off: Vec<IfName>,
+    /// The TAPs of the guests that it had.
+    pub guests: Vec<IfName>,
 }
+
+/// The exit status of a bridge that stays because guests are on it.
+pub const IN_USE: u8 = 1;
 
 /// Takes a bridge back. With guests on it only if that is forced; they run on without a network.
 pub fn down(bridge: &IfName, is_forced: bool) -> Result<Down> {
@@ -48,7 +55,14 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         let what = format!("{} is no bridge", link.name);
         return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
     }
-    let mut done = Down { is_taken_back: false, is_there: false, uplink: None, taps: Vec::new(), cut_off: Vec::new() };
+    let mut done = Down {
+        is_taken_back: false,
+        is_there: false,
+        uplink: None,
+        taps: Vec::new(),
+        cut_off: Vec::new(),
+        guests: Vec::new(),
+    };
     let ours = journal.as_ref().filter(|journal| link.as_ref().is_none_or(|link| journal.owns(link)));
     if let Some(link) = &link {
         let ports = netlink.ports(link.index).map_err(unreadable)?;
@@ -79,8 +93,17 @@ fn free(
     let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.took(port.index));
     let (lasting, others): (Vec<Link>, Vec<Link>) =
         ports.into_iter().filter(|port| !is_uplink(port)).partition(|port| is_lasting(port, &bridge.name));
+    // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.
+    let details = netlink.details().map_err(unreadable)?;
+    let has_carrier = |port: &Link| details.iter().any(|known| known.link.index == port.index && known.has_carrier);
     // The ports of somebody else's bridge are no matter of ours.
-    let others = if ours.is_some() { others } else { Vec::new() };
+    let others = if ours.is_some() {
+        others
+    } else {
+        let guests = others.into_iter().filter(|port| matches!(port.kind, Kind::Tap { .. }) && has_carrier(port));
+        done.guests = guests.map(|port| port.name).collect();
+        Vec::new()
+    };
     let (taps, foreign): (Vec<Link>, Vec<Link>) =
         others.into_iter().partition(|port| matches!(port.kind, Kind::Tap { .. }));
     if !foreign.is_empty() {
@@ -95,20 +118,19 @@ fn free(
         let what = format!("{} stands on it, which is not ours", link.name);
         return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
     }
-    // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.
-    let details = netlink.details().map_err(unreadable)?;
-    let has_carrier = |port: &Link| details.iter().any(|known| known.link.index == port.index && known.has_carrier);
     let holder = |port: &Link| tap::holder(&port.name).or_else(|| has_carrier(port).then(String::new));
     let in_use = lasting.iter().filter_map(|port| Some((port, holder(port)?)));
-    let guests: Vec<String> = (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default())))
-        .chain(in_use)
-        .map(|(port, holder)| describe(port, &holder))
-        .collect();
+    let guests: Vec<(&Link, String)> =
+        (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default()))).chain(in_use).collect();
     if !guests.is_empty() && !is_forced {
+        let vms = vms(netlink);
+        let guests: Vec<String> =
+            guests.iter().map(|(port, holder)| describe(port, vms.get(&port.index), holder)).collect();
         let what = format!("it has guests:\n    {}", guests.join("\n    "));
         let remedy = format!("End them first. Or take it from under them: kvm-bridge down {} --force", bridge.name);
-        return Err(Error::new(what, remedy));
+        return Err(Error::new(what, remedy).with_status(IN_USE));
     }
+    done.guests.extend(guests.iter().map(|(port, _)| port.name.clone()));
     let cannot = |name: &IfName| {
         let what = format!("cannot take {name} off it");
         move |error: std::io::Error| apply::failed(&bridge.name, &what, &error)
@@ -124,10 +146,15 @@ fn free(
     Ok(())
 }
 
+/// The VMs behind ports, by the ports' indices: as 'kvm-bridge status' has them. Where they can't be had the TAP has to do.
+fn vms(netlink: &mut Netlink) -> BTreeMap<u32, String> {
+    let ports = ports::look(netlink).unwrap_or_default().into_iter().flat_map(|bridge| bridge.ports);
+    ports.filter_map(|port| Some((port.detail.link.index, port.vm?))).collect()
+}
+
 /// A guest, for people: its TAP, its VM and its process.
-fn describe(port: &Link, holder: &str) -> String {
-    let vm = port.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
-    let whose = [vm, Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
+fn describe(port: &Link, vm: Option<&String>, holder: &str) -> String {
+    let whose = [vm.cloned(), Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
     let whose = out::one_line(&whose.collect::<Vec<_>>().join(", "));
     if whose.is_empty() { port.name.to_string() } else { format!("{}: {whose}", port.name) }
 }

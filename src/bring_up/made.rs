@@ -1,7 +1,7 @@
 //! Makes bridges and TAPs by a plan, and knows what it made until all of it stands.
 
 use super::claims::{Claim, Claims};
-use crate::announce::Announcer;
+use crate::announce::{Announcer, inbox};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::journal::{Files, Journal};
@@ -264,7 +264,11 @@ impl Made {
             let listen = Announcer::on_tap(&mut self.netlink, &name, &tap.bridge, mac, vm);
             let announcer =
                 listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
-            announcer.leave_behind()?;
+            let is_taken = Files::of_journal(&tap.bridge)?
+                .is_some_and(|files| inbox::hand_over(&files.inbox(), &announcer).is_ok());
+            if !is_taken {
+                announcer.leave_behind()?;
+            }
         }
         Ok(queues)
     }

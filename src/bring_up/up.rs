@@ -97,6 +97,11 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
         for wanted in &plan.bridges {
             let index = made.bridge(wanted, &host, claims.get(bridge), &plan);
             let index = index.map_err(|error| error.of(format_args!("up {bridge}")))?;
+            if !taps.is_empty() && claims.get(bridge).is_none_or(|claim| claim.journal.is_none()) {
+                let pinned = keep_address(&mut made.netlink, host.link(bridge));
+                let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
+                made.news.extend(pinned.map_err(failed)?);
+            }
             for (tap, user) in taps.iter().zip(&users) {
                 results.push((tap.clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
             }
@@ -120,6 +125,17 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let ours = after.filter(|_| became != Became::Found);
     let uplink = ours.as_ref().and_then(uplink_of);
     Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
+}
+
+/// A bridge without ports that somebody else made has the address of the first TAP, and with the last one loses any: the
+/// kernel forgets the one that it had. So that one is pinned before there is a TAP, and stays.
+fn keep_address(netlink: &mut Netlink, found: Option<&Link>) -> std::io::Result<Option<String>> {
+    let Some((bridge, mac)) = found.and_then(|bridge| Some((bridge, bridge.mac?))) else { return Ok(None) };
+    if mac == Mac([0; 6]) || !netlink.ports(bridge.index)?.is_empty() {
+        return Ok(None);
+    }
+    apply::pin(netlink, bridge.index, mac)?;
+    Ok(Some(format!("{} has no port, and keeps its address {mac}: else it would have that of its TAP", bridge.name)))
 }
 
 fn uplink_of(journal: &Journal) -> Option<IfName> {

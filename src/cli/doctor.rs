@@ -22,9 +22,9 @@ pub(super) struct Doctor {
     /// Look at the rights of this user
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// How long to watch guests that have no address
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    watch: u32,
+    /// How long to watch guests whose address is not known [default: 10, and 3 for one that never sent a frame]
+    #[arg(long, value_name = "SECONDS")]
+    watch: Option<u32>,
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
     #[arg(long)]
     quick: bool,
@@ -42,20 +42,22 @@ Examples:
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
   kvm-bridge doctor br0 --user alice
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
-It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds;
---quick leaves that out. As root it sees more. Exit status: 0 no failure, 1 a failure was found,
-125 it could not look.";
+It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds. A
+guest whose address the host does not know is asked for it (ARP, on its own port), and watched if
+it does not answer. --quick leaves out both. As root it sees more. Exit status: 0 no failure,
+1 a failure was found, 125 it could not look.";
 
 /// A failure was found.
 const FOUND: u8 = 1;
 
 impl Doctor {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
+        let none = self.quick.then_some(Duration::ZERO);
         let question = Question {
             bridge: self.bridge.as_deref().map(IfName::new).transpose()?,
             words: (!self.words.is_empty()).then_some(self.words),
             user: self.user,
-            watch: if self.quick { Duration::ZERO } else { Duration::from_secs(self.watch.into()) },
+            watch: self.watch.map(|seconds| Duration::from_secs(seconds.into())).filter(|_| !self.quick).or(none),
             asks: !self.quick,
         };
         let checks = examine(&question)?;

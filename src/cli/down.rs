@@ -27,7 +27,8 @@ Examples:
   kvm-bridge down br0
   kvm-bridge down br0 --force
 Only what we made is taken back: a bridge that was there before is left alone.
-What 'up --save' wrote stays written. Exit status: 0 it is down, 125 it is not.";
+What 'up --save' wrote stays written. Exit status: 0 nothing of ours is left of it, 1 guests are on it
+and nothing was changed, 125 it failed.";
 
 impl Take {
     pub(super) fn run(self) -> Result<String> {
@@ -51,7 +52,13 @@ fn tell(bridge: &IfName, done: &Down) -> String {
     let _ = match (done.is_taken_back, &done.uplink) {
         (true, Some(uplink)) => writeln!(text, "{bridge} is taken back, and {uplink} has again what was on it"),
         (true, None) => writeln!(text, "{bridge} is taken back"),
-        (false, _) if done.is_there => writeln!(text, "{bridge} is not ours, and stays"),
+        (false, _) if done.is_there => {
+            let guests = done.guests.iter().filter(|guest| !done.taps.contains(guest));
+            let guests: Vec<&str> = guests.map(IfName::as_str).collect();
+            let with =
+                if guests.is_empty() { String::new() } else { format!(", with the guests on {}", guests.join(", ")) };
+            writeln!(text, "{bridge} is not ours, and stays{with}")
+        }
         (false, _) => writeln!(text, "There is no {bridge}."),
     };
     text
@@ -66,5 +73,6 @@ fn to_json(bridge: &IfName, done: &Down) -> serde_json::Value {
         "uplink": done.uplink.as_ref().map(IfName::as_str),
         "taps": names(&done.taps),
         "cut_off": names(&done.cut_off),
+        "guests": names(&done.guests),
     })
 }

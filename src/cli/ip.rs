@@ -4,14 +4,13 @@ use super::json;
 use crate::error::{Error, Result};
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
-use crate::out;
-use crate::ports::{self, Port, is_link_local};
+use crate::out::{self, ProgressLine};
+use crate::ports::{self, Bridge, Port, is_link_local};
 use crate::watch::frame::Told;
 use crate::watch::{Progress, Watch};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -40,6 +39,23 @@ One address on a line, those that are good on their own link only at the end. Ex
 /// No address is known.
 const UNKNOWN: u8 = 1;
 
+/// How often a guest that is silent is asked for its address.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A port of the guest.
+struct Guest {
+    bridge: String,
+    port: Port,
+    /// What it is asked.
+    questions: Vec<Vec<u8>>,
+}
+
+impl Guest {
+    fn index(&self) -> u32 {
+        self.port.detail.link.index
+    }
+}
+
 /// How an address is known.
 type Known = BTreeMap<IpAddr, &'static str>;
 
@@ -48,7 +64,7 @@ impl Ip {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         let guests = self.find_in_time(&mut netlink, end)?;
-        let mut known: Vec<Known> = guests.iter().map(|(_, port)| neighbours(port)).collect();
+        let mut known: Vec<Known> = guests.iter().map(|guest| neighbours(&guest.port)).collect();
         if let Some(end) = end
             && !known.iter().all(is_enough)
         {
@@ -56,8 +72,7 @@ impl Ip {
         }
         let status = if known.iter().all(Known::is_empty) { ExitCode::from(UNKNOWN) } else { ExitCode::SUCCESS };
         if self.json {
-            let guests: Vec<_> =
-                guests.iter().zip(&known).map(|((bridge, port), known)| to_json(bridge, port, known)).collect();
+            let guests: Vec<_> = guests.iter().zip(&known).map(|(guest, known)| to_json(guest, known)).collect();
             return Ok((json(&json!({ "guests": guests })), status));
         }
         let mut addresses: Vec<IpAddr> = known.iter().flat_map(Known::keys).copied().collect();
@@ -65,9 +80,9 @@ impl Ip {
         if addresses.is_empty() {
             let more = match self.wait {
                 None => format!("it may be learnt while its port is watched: kvm-bridge ip {} --wait 60", self.vm),
-                Some(_) => format!("to see why: kvm-bridge doctor {}", guests[0].0),
+                Some(_) => format!("to see why: kvm-bridge doctor {}", guests[0].bridge),
             };
-            let last: Vec<&IpAddr> = guests.iter().flat_map(|(_, port)| &port.last_known).collect();
+            let last: Vec<&IpAddr> = guests.iter().flat_map(|guest| &guest.port.last_known).collect();
             let last = match last.first() {
                 Some(ip) => format!("; before it was started now it had {ip}"),
                 None => String::new(),
@@ -78,7 +93,7 @@ impl Ip {
     }
 
     /// A guest that is waited for may not have been started yet.
-    fn find_in_time(&self, netlink: &mut Netlink, end: Option<Instant>) -> Result<Vec<(String, Port)>> {
+    fn find_in_time(&self, netlink: &mut Netlink, end: Option<Instant>) -> Result<Vec<Guest>> {
         let mut line = ProgressLine::new();
         loop {
             match self.find(netlink) {
@@ -95,7 +110,7 @@ impl Ip {
     }
 
     /// The guest's ports, each with its bridge: one that runs several times has several.
-    fn find(&self, netlink: &mut Netlink) -> Result<Vec<(String, Port)>> {
+    fn find(&self, netlink: &mut Netlink) -> Result<Vec<Guest>> {
         let called = self.vm.split_once(':').map_or(self.vm.as_str(), |(kind, name)| match kind {
             "name" | "uuid" | "disk" | "kernel" => name,
             _ => self.vm.as_str(),
@@ -110,11 +125,14 @@ impl Ip {
             port.is_tap() && (is_vm || is_mac || is_process || port.detail.link.name.as_str() == self.vm)
         };
         let bridges = ports::look(netlink)?;
-        let guests: Vec<(String, Port)> = bridges
-            .iter()
-            .flat_map(|bridge| bridge.ports.iter().map(|port| (bridge.detail.link.name.to_string(), port.clone())))
-            .filter(|(_, port)| is_called(port))
-            .collect();
+        let guest = |bridge: &Bridge, port: &Port| Guest {
+            bridge: bridge.detail.link.name.to_string(),
+            questions: bridge.questions(port),
+            port: port.clone(),
+        };
+        let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
+        let guests: Vec<Guest> =
+            ports.filter(|(_, port)| is_called(port)).map(|(bridge, port)| guest(bridge, port)).collect();
         match guests.is_empty() {
             false => Ok(guests),
             true => {
@@ -124,9 +142,9 @@ impl Ip {
         }
     }
 
-    fn watch(&self, netlink: &mut Netlink, guests: &[(String, Port)], known: &mut [Known], end: Instant) -> Result<()> {
+    fn watch(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known], end: Instant) -> Result<()> {
         let start = Instant::now();
-        let mut watch = match Watch::open(guests.iter().map(|(_, port)| port.detail.link.index)) {
+        let mut watch = match Watch::open(guests.iter().map(Guest::index)) {
             Ok(watch) => Some(watch),
             Err(error) if nix::unistd::geteuid().is_root() => return Err(error),
             Err(_) => {
@@ -136,6 +154,7 @@ impl Ip {
         };
         let mut line = ProgressLine::new();
         let mut progress = vec![Progress::default(); guests.len()];
+        let mut asked = None;
         while !known.iter().all(is_enough) && Instant::now() < end {
             line.show(format_args!(
                 "waiting for {}: {} s, {}",
@@ -143,12 +162,19 @@ impl Ip {
                 start.elapsed().as_secs(),
                 progress.iter().map(Progress::describe).next().unwrap_or_default()
             ));
+            // One that has its address for long may say nothing of itself.
+            if asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_AGAIN) {
+                asked = Some(Instant::now());
+                let silent = guests.iter().zip(&*known).filter(|(_, known)| !is_enough(known));
+                silent
+                    .for_each(|(guest, _)| watch.iter().for_each(|watch| watch.send(guest.index(), &guest.questions)));
+            }
             let tick = end.min(Instant::now() + Duration::from_millis(500));
             match watch.as_mut().map(|watch| watch.next(tick)).transpose()?.flatten() {
                 Some(heard) => {
-                    for (((_, port), progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
-                        if port.detail.link.index == heard.index
-                            && let Some(mac) = port.mac.or_else(|| heard.client())
+                    for ((guest, progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
+                        if guest.index() == heard.index
+                            && let Some(mac) = guest.port.mac.or_else(|| heard.client())
                         {
                             progress.hear(heard.told, mac);
                             note(known, heard.told, &progress.addresses);
@@ -166,14 +192,14 @@ impl Ip {
     }
 
     /// What the host has learnt meanwhile. A guest that has ended will have no address any more.
-    fn look_again(&self, netlink: &mut Netlink, guests: &[(String, Port)], known: &mut [Known]) -> Result<()> {
+    fn look_again(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known]) -> Result<()> {
         let now = self.find(netlink).map_err(|_| {
             let what = format!("{} ended while it was waited for", self.vm);
             Error::new(what, "Look at what its QEMU said.")
         })?;
-        for ((_, port), known) in guests.iter().zip(known) {
-            if let Some((_, port)) = now.iter().find(|(_, now)| now.detail.link.index == port.detail.link.index) {
-                known.extend(neighbours(port));
+        for (guest, known) in guests.iter().zip(known) {
+            if let Some(now) = now.iter().find(|now| now.index() == guest.index()) {
+                known.extend(neighbours(&now.port));
             }
         }
         Ok(())
@@ -200,7 +226,7 @@ fn is_enough(known: &Known) -> bool {
     known.keys().any(|ip| ip.is_ipv4() && !is_link_local(ip))
 }
 
-fn to_json(bridge: &str, port: &Port, known: &Known) -> serde_json::Value {
+fn to_json(Guest { bridge, port, .. }: &Guest, known: &Known) -> serde_json::Value {
     let addresses: Vec<_> = known.iter().map(|(ip, how)| json!({ "address": ip, "source": how })).collect();
     json!({
         "bridge": bridge,
@@ -209,25 +235,4 @@ fn to_json(bridge: &str, port: &Port, known: &Known) -> serde_json::Value {
         "mac": port.mac,
         "addresses": addresses,
     })
-}
-
-/// A line on a terminal that is written over again and again; on anything else nothing.
-struct ProgressLine {
-    is_shown: bool,
-}
-
-impl ProgressLine {
-    fn new() -> Self {
-        Self { is_shown: std::io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, text: std::fmt::Arguments) {
-        if self.is_shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
-        }
-    }
-
-    fn clear(&mut self) {
-        self.show(format_args!(""));
-    }
 }

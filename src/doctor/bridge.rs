@@ -43,15 +43,20 @@ fn stp(bridge: &Detail) -> Check {
 fn vlan(bridge: &Detail) -> Check {
     const WHY: &str = "A new port is in the bridge's default VLAN only, which may not be that of the network.";
     let name = &bridge.link.name;
-    match bridge.bridge.unwrap_or_default().vlan_filtering {
-        false => Check::ok("vlan", "it does not filter VLANs", WHY),
-        true => Check::warning(
+    let settings = bridge.bridge.unwrap_or_default();
+    let by_hand = format!(
+        "bridge vlan show   (then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0)"
+    );
+    match settings.default_vlan {
+        _ if !settings.vlan_filtering => Check::ok("vlan", "it does not filter VLANs", WHY),
+        Some(vlan) => {
+            Check::warning("vlan", format!("it filters VLANs, and a new port is in VLAN {vlan}"), WHY, by_hand)
+        }
+        None => Check::failure(
             "vlan",
-            "it filters VLANs",
-            WHY,
-            format!(
-                "bridge vlan show   (then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0)"
-            ),
+            "it filters VLANs, and a new port is in none",
+            "What a guest sends is dropped at its port, until somebody puts that into a VLAN.",
+            format!("ip link set dev {name} type bridge vlan_default_pvid VLAN   (that of the network); or {by_hand}"),
         ),
     }
 }
@@ -193,9 +198,9 @@ mod tests {
     // Not every kernel can filter VLANs.
     #[test]
     fn a_bridge_that_filters_vlans_is_warned_of() {
-        let verdict = |vlan_filtering: bool| {
+        let verdict = |vlan_filtering: bool, default_vlan: Option<u16>| {
             let link = Link { kind: Kind::Bridge, ..Link::bare(7, IfName::new("br0").unwrap()) };
-            let bridge = Some(BridgeDetail { vlan_filtering, ..BridgeDetail::default() });
+            let bridge = Some(BridgeDetail { vlan_filtering, default_vlan, ..BridgeDetail::default() });
             let (stats, kind) = (Stats::default(), Some("bridge".to_owned()));
             vlan(&Detail {
                 link,
@@ -209,6 +214,7 @@ mod tests {
             })
             .verdict
         };
-        assert_eq!((verdict(true), verdict(false)), (Verdict::Warning, Verdict::Ok));
+        assert_eq!((verdict(true, Some(1)), verdict(true, None)), (Verdict::Warning, Verdict::Failure));
+        assert_eq!((verdict(false, Some(1)), verdict(false, None)), (Verdict::Ok, Verdict::Ok));
     }
 }

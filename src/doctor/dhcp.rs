@@ -4,6 +4,7 @@ use super::{Check, Patient, Question, Verdict};
 use crate::error::Error;
 use crate::host::Link;
 use crate::net::observe::observe;
+use crate::out::{self, ProgressLine};
 use crate::plan::plan;
 use crate::ports::{Bridge, Role};
 use crate::step::Step;
@@ -52,7 +53,13 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
             Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(&nic.bridge)),
         }
     }
+    let mut line = ProgressLine::new();
+    if !askers.is_empty() {
+        let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
+        line.show(format_args!("asking for DHCP servers on {}", out::one_line(&bridges.join(", "))));
+    }
     let answers = ask::ask(askers).into_iter().zip(asked);
+    line.clear();
     checks.extend(answers.map(|(answers, (bridge, on, has_uplink))| judge(answers, has_uplink, &on).of(bridge)));
     checks
 }

@@ -2,51 +2,68 @@
 
 use super::{Check, Patient};
 use crate::error::Result;
+use crate::holders::Process;
+use crate::out::{self, ProgressLine};
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
-use crate::watch::{Progress, Watch};
+use crate::watch::{Heard, Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const WHY: &str = "An address is got in four steps: DISCOVER, OFFER, REQUEST, ACK.";
 
+/// How long a port is watched, unless somebody says otherwise: a guest that asks in vain asks again within that.
+const WATCH: Duration = Duration::from_secs(10);
+/// How long that of a guest which has run for `LONG` and has not sent one frame: it is not about to.
+const BRIEFLY: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(60);
+/// When guests are asked for their addresses: at once, and again if something was lost.
+const ASKED_AT: [Duration; 2] = [Duration::ZERO, Duration::from_secs(1)];
+/// How often somebody who watches is told.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A guest whose address is not known.
+struct Waiting {
+    bridge: String,
+    port: Port,
+    /// What it is asked.
+    questions: Vec<Vec<u8>>,
+    progress: Progress,
+}
+
 pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
-    let mut waiting: Vec<(String, Port)> = Vec::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
     for bridge in &patient.bridges {
         for port in bridge.ports.iter().filter(|port| port.is_tap() && port.detail.has_carrier) {
             match port.addresses.iter().find(|ip| !is_link_local(ip)) {
                 Some(ip) => checks.push(Check::ok("guest", format!("it has {ip}"), WHY).of(name(port))),
-                None => waiting.push((bridge.detail.link.name.to_string(), port.clone())),
+                None => waiting.push(Waiting {
+                    bridge: bridge.detail.link.name.to_string(),
+                    questions: bridge.questions(port),
+                    port: port.clone(),
+                    progress: Progress::default(),
+                }),
             }
         }
     }
-    if waiting.is_empty() || patient.question.watch.is_zero() {
+    if waiting.is_empty() || patient.question.watch == Some(Duration::ZERO) {
         return Ok(checks);
     }
-    let mut watch = match Watch::open(waiting.iter().map(|(_, port)| port.detail.link.index)) {
-        Ok(watch) => watch,
+    match Watch::open(waiting.iter().map(|guest| guest.port.detail.link.index)) {
+        Ok(mut watch) => follow(&mut watch, &mut waiting, patient.question.watch)?,
         Err(error) => {
-            let guests = waiting.iter().map(|(_, port)| name(port));
+            let guests = waiting.iter().map(|guest| name(&guest.port));
             checks.extend(guests.map(|guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest)));
             return Ok(checks);
         }
-    };
-    let mut progress = vec![Progress::default(); waiting.len()];
-    let end = Instant::now() + patient.question.watch;
-    while progress.iter().any(|progress| !has_arrived(progress)) {
-        let Some(heard) = watch.next(end)? else { break };
-        for ((_, port), progress) in waiting.iter().zip(&mut progress) {
-            if let (true, Some(mac)) = (port.detail.link.index == heard.index, port.mac.or_else(|| heard.client())) {
-                progress.hear(heard.told, mac);
-            }
-        }
     }
+    let watched = patient.question.watch.unwrap_or(WATCH);
     let details = patient.netlink.details().map_err(crate::net::observe::unreadable)?;
-    for ((bridge, port), progress) in waiting.iter().zip(&progress) {
+    for Waiting { bridge, port, progress, .. } in &waiting {
         let Some(now) = details.iter().find(|detail| detail.link.index == port.detail.link.index) else { continue };
-        let check = judge(bridge, port, progress, now.stats.rx_packets, patient.question.watch).of(name(port));
+        let check = judge(bridge, port, progress, now.stats.rx_packets, watched).of(name(port));
         let is_silent = !progress.offer && !progress.request && !has_arrived(progress);
         checks.push(check);
         // Its own command line may tell why.
@@ -58,6 +75,58 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         }
     }
     Ok(checks)
+}
+
+/// Watches guests until it is clear how far each of them got, for `time` at the most.
+fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) -> Result<()> {
+    let (start, end) = (Instant::now(), Instant::now() + time.unwrap_or(WATCH));
+    let mut moments = ASKED_AT.iter().peekable();
+    let mut line = ProgressLine::new();
+    let mut ends = Ok(());
+    while watch.is_watching() && Instant::now() < end {
+        let elapsed = start.elapsed();
+        let is_clear =
+            |guest: &Waiting| has_arrived(&guest.progress) || time.is_none() && elapsed >= BRIEFLY && guest.is_mute();
+        let Some(first) = waiting.iter().find(|guest| !is_clear(guest)) else { break };
+        line.show(format_args!(
+            "watching {}: {} s, {}",
+            out::one_line(&name(&first.port)),
+            elapsed.as_secs(),
+            first.progress.describe()
+        ));
+        if moments.next_if(|moment| **moment <= elapsed).is_some() {
+            for guest in waiting.iter().filter(|guest| !has_arrived(&guest.progress)) {
+                watch.send(guest.port.detail.link.index, &guest.questions);
+            }
+        }
+        match watch.next(end.min(Instant::now() + TICK)) {
+            Ok(Some(heard)) => waiting.iter_mut().for_each(|guest| guest.hear(&heard)),
+            Ok(None) => {}
+            Err(error) => {
+                ends = Err(error);
+                break;
+            }
+        }
+    }
+    line.clear();
+    ends
+}
+
+impl Waiting {
+    fn hear(&mut self, heard: &Heard) {
+        let of = self.port.mac.or_else(|| heard.client());
+        if let (true, Some(mac)) = (self.port.detail.link.index == heard.index, of) {
+            self.progress.hear(heard.told, mac);
+        }
+    }
+
+    /// Whether it has had all the time of the world and has not said a word.
+    fn is_mute(&self) -> bool {
+        let age = self.port.process.as_ref().and_then(Process::age);
+        age.is_some_and(|age| age > LONG)
+            && self.port.detail.stats.rx_packets == 0
+            && self.progress == Progress::default()
+    }
 }
 
 /// A guest as people know it.

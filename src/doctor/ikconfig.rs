@@ -6,13 +6,14 @@
 //! scripts/extract-ikconfig does.
 #![forbid(unsafe_code)]
 
+use super::lzop;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
-const LIMIT: u64 = 1 << 29;
+pub(super) const LIMIT: u64 = 1 << 29;
 /// How many places of a file are tried: the first bytes of a format may stand anywhere by chance.
 const ATTEMPTS: usize = 64;
 
@@ -129,10 +130,7 @@ fn unpacked(image: &[u8]) -> Vec<Vec<u8>> {
     if told.is_some() {
         return told.into_iter().collect();
     }
-    // One that tells its version to whoever looks is not packed.
-    if version_of(image).is_some() {
-        return Vec::new();
-    }
+    // That one tells its version to whoever looks is no sign: some formats leave what does not repeat as it is.
     let places = SCANNED.iter().flat_map(|magic| memchr::memmem::find_iter(image, magic).take(ATTEMPTS));
     let mut places: Vec<usize> = places.collect();
     places.sort_unstable();
@@ -156,9 +154,10 @@ const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// The format of `lz4 -l`.
 const LZ4: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
+const BZIP2: &[u8] = b"BZh";
 const LZMA: &[u8] = &[0x5d, 0, 0];
 /// Those that are looked for. What LZMA begins with stands everywhere.
-const SCANNED: [&[u8]; 4] = [GZIP, XZ, ZSTD, LZ4];
+const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2, lzop::MAGIC];
 
 /// Unpacks what begins here. What stands behind the end of a stream, as the length that a kernel's build appends, is none
 /// of it; whatever was unpacked before an error counts.
@@ -172,6 +171,8 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
         _ if packed.starts_with(XZ) => keep(&mut lzma_rust2::XzReader::new(packed, false)),
         _ if packed.starts_with(ZSTD) => keep(&mut ruzstd::decoding::StreamingDecoder::new(packed).ok()?),
         _ if packed.starts_with(LZ4) => kernel = lz4(packed),
+        _ if packed.starts_with(BZIP2) => keep(&mut bzip2::read::BzDecoder::new(packed)),
+        _ if packed.starts_with(lzop::MAGIC) => kernel = lzop::unpack(packed),
         _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, u32::MAX, None).ok()?),
         _ => return None,
     }
@@ -214,7 +215,9 @@ mod tests {
         let noise: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let config = [BEGIN, &gzip(CONFIG.as_bytes()), b"IKCFG_ED"].concat();
         let banner = b"Linux version %s\0Linux version 6.1.0-test (me@here)\n".to_vec();
-        [noise.clone(), banner, if has_config { config } else { Vec::new() }, noise].concat()
+        // In some formats this stays readable.
+        let first = b"Linux version 6.1.0-test (".to_vec();
+        [first, noise.clone(), banner, if has_config { config } else { Vec::new() }, noise].concat()
     }
 
     /// A bzImage: the setup code's header says where the payload is.
@@ -252,6 +255,12 @@ mod tests {
     }
 
     #[test]
+    fn the_version_is_no_format_of_it() {
+        assert_eq!(version_of(b"Linux version %s\0Linux version 6.1.0 (").as_deref(), Some("6.1.0"));
+        assert_eq!(version_of(b"Linux version %s"), None);
+    }
+
+    #[test]
     fn an_unpacked_kernel_has_it() {
         let found = found(&kernel(true), "vmlinux").unwrap();
         assert_eq!(
@@ -263,12 +272,14 @@ mod tests {
 
     #[test]
     fn a_packed_kernel_has_it() {
-        let formats: [(&str, &[&str]); 6] = [
+        let formats: [(&str, &[&str]); 8] = [
             ("gzip", &["-9"]),
             ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
             ("zstd", &["-22", "--ultra"]),
             ("zstd", &["-19"]),
             ("lz4", &["-l", "-9"]),
+            ("bzip2", &["-9"]),
+            ("lzop", &["-9"]),
             ("lzma", &["-9"]),
         ];
         let mut tried = 0;

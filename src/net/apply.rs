@@ -95,6 +95,11 @@ pub fn set_up(netlink: &mut Netlink, index: u32, up: bool) -> io::Result<()> {
     only(netlink.change(vec![set(link.build())])?)
 }
 
+/// Gives a link the address that it has, which is its own from then on and no port's.
+pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])?)
+}
+
 fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
     let bridge = journal.index;
     match step {

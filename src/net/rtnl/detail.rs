@@ -54,6 +54,8 @@ pub struct BridgeDetail {
     pub forward_delay: u32,
     /// Whether ports are members of VLANs.
     pub vlan_filtering: bool,
+    /// The VLAN of what a new port sends without a tag; with none, that is dropped.
+    pub default_vlan: Option<u16>,
 }
 
 /// Who is behind which port.
@@ -211,10 +213,14 @@ fn bridge_detail(data: &[u8]) -> BridgeDetail {
     const IFLA_BR_FORWARD_DELAY: u16 = 1;
     const IFLA_BR_STP_STATE: u16 = 5;
     const IFLA_BR_VLAN_FILTERING: u16 = 7;
+    const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
     let number = |kind| attribute(data, kind).and_then(|value| u32_at(value, 0)).unwrap_or_default();
     BridgeDetail {
         stp: number(IFLA_BR_STP_STATE) != 0,
         forward_delay: number(IFLA_BR_FORWARD_DELAY),
         vlan_filtering: attribute(data, IFLA_BR_VLAN_FILTERING).is_some_and(|value| value.first() == Some(&1)),
+        default_vlan: attribute(data, IFLA_BR_VLAN_DEFAULT_PVID)
+            .and_then(|value| value.get(..2)?.try_into().ok().map(u16::from_ne_bytes))
+            .filter(|vlan| *vlan != 0),
     }
 }
