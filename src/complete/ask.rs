@@ -1,7 +1,6 @@
 //! Questions to the installed QEMU, each asked once: its answers are kept in the user's cache for as long as it is the
 //! same file.
 
-use crate::config::Config;
 use crate::launch::{self, Qemu};
 use std::ffi::OsStr;
 use std::fs;
@@ -10,23 +9,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A QEMU that is silent for so long is not waited for: somebody sits at the keyboard.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// For so long all of QEMU's answers are waited for: somebody sits at the keyboard. They take a fiftieth of a second each.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// More than any QEMU has to say.
+const LONGEST: u64 = 4 << 20;
 
 /// A QEMU, and what is known of it.
 pub(super) struct Asker {
     qemu: Option<Qemu>,
     cache: Option<PathBuf>,
+    until: Instant,
 }
 
 impl Asker {
     /// Finds the QEMU that a program of this name would run.
     pub(super) fn of(name: &str) -> Self {
-        let qemu = Config::load().and_then(|config| launch::find(OsStr::new(name), &config)).ok();
+        // What is wrong with the configuration is for who starts QEMU.
+        let qemu = launch::find_alone(OsStr::new(name), |_| {}).ok();
         let cache = qemu.as_ref().and_then(|qemu| folder(qemu.path()));
-        Self { qemu, cache }
+        Self { qemu, cache, until: Instant::now() + PATIENCE }
     }
 
     /// What it prints on stdout; empty if it can't be asked or has no answer.
@@ -48,13 +51,19 @@ impl Asker {
             return text.split_once('\n').map(|(good, said)| (good == "0", said.to_owned()));
         }
         let answer = self.live(words)?;
-        if let Some(path) = kept {
+        // What keeps a QEMU from starting today, such as a library that is missing, may be mended tomorrow.
+        let is_answer = answer.0 || answer.1.contains("invalid option") || answer.1.contains("requires an argument");
+        if let Some(path) = kept.filter(|_| is_answer) {
             keep(&path, &format!("{}\n{}", u8::from(!answer.0), answer.1));
         }
         Some(answer)
     }
 
     fn live(&self, words: &[&str]) -> Option<(bool, String)> {
+        let left = || self.until.saturating_duration_since(Instant::now());
+        if left().is_zero() {
+            return None;
+        }
         let mut command = self.qemu.as_ref()?.question();
         let mut child =
             command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
@@ -69,7 +78,7 @@ impl Asker {
         });
         let (mut said, mut complained) = (String::new(), String::new());
         for _ in 0..2 {
-            match told.recv_timeout(PATIENCE) {
+            match told.recv_timeout(left()) {
                 Ok((true, text)) => said = text,
                 Ok((false, text)) => complained = text,
                 Err(_) => {
@@ -87,7 +96,7 @@ impl Asker {
 
 fn read(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    let _ = stream.take(LONGEST).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
