@@ -2,10 +2,13 @@
 //! same file.
 
 use crate::launch::{self, Qemu};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
@@ -13,6 +16,10 @@ use std::time::{Duration, Instant};
 
 /// For so long all of QEMU's answers are waited for: somebody sits at the keyboard. They take a fiftieth of a second each.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A QEMU that was silent is not asked again for so long: the next key is pressed at once.
+const REST: Duration = Duration::from_secs(60);
+/// Where it is written that it was.
+const SILENT: &str = "silent";
 /// More than any QEMU has to say.
 const LONGEST: u64 = 4 << 20;
 
@@ -50,7 +57,15 @@ impl Asker {
         if let Some(text) = kept.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
             return text.split_once('\n').map(|(good, said)| (good == "0", said.to_owned()));
         }
-        let answer = self.live(words)?;
+        let silent = self.cache.as_ref().map(|folder| folder.join(SILENT));
+        let since = silent.as_ref().and_then(|path| path.metadata().ok()?.modified().ok()?.elapsed().ok());
+        if since.is_some_and(|since| since < REST) {
+            return None;
+        }
+        let Some(answer) = self.live(words) else {
+            silent.iter().for_each(|path| keep(path, ""));
+            return None;
+        };
         // What keeps a QEMU from starting today, such as a library that is missing, may be mended tomorrow.
         let is_answer = answer.0 || answer.1.contains("invalid option") || answer.1.contains("requires an argument");
         if let Some(path) = kept.filter(|_| is_answer) {
@@ -65,8 +80,9 @@ impl Asker {
             return None;
         }
         let mut command = self.qemu.as_ref()?.question();
-        let mut child =
-            command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
+        // A group of its own, which ends with it: QEMU may be a script.
+        command.args(words).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().ok()?;
         let (mut out, mut err) = (child.stdout.take()?, child.stderr.take()?);
         let (tell, told) = channel();
         let tell_err = tell.clone();
@@ -82,7 +98,8 @@ impl Asker {
                 Ok((true, text)) => said = text,
                 Ok((false, text)) => complained = text,
                 Err(_) => {
-                    let _ = child.kill();
+                    let group = i32::try_from(child.id()).ok()?;
+                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
                     let _ = child.wait();
                     return None;
                 }

@@ -79,7 +79,8 @@ impl Line {
     /// The options that it has and does not show. To ask for each costs a process: only where all options are wanted.
     fn hidden(&self) -> Vec<Candidate> {
         let shown = self.help();
-        let unknown = table::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
+        let unknown =
+            table::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
         unknown.filter(|name| self.asker.has_option(name)).map(Candidate::bare).collect()
     }
 
