@@ -566,7 +566,7 @@ fn a_cursor_within_a_word_completes_what_is_before_it() {
     for mut shell in [Shell::bash(&lab, &ours, &[]), Shell::zsh_with(&lab, "setopt complete_in_word")] {
         let back = "\x02".repeat(",mtu=1500".len());
         for (typed, line) in [("br0,ke", "br0,keep="), ("br0,announce=of", "br0,announce=off")] {
-            let found = shell.line_after(&format!("qemu-kvm --bridge {typed},mtu=1500{back}\t"));
+            let found = shell.line_after(&format!("\x05\x15qemu-kvm --bridge {typed},mtu=1500{back}\t"));
             assert_eq!(found.replace(' ', ""), format!("qemu-kvm--bridge{line},mtu=1500"));
         }
         shell.exits();

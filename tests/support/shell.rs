@@ -90,7 +90,8 @@ impl<'lab> Shell<'lab> {
 
     pub fn fish_with(lab: &'lab Lab, before: &str) -> Self {
         let home = lab.new_file("fish");
-        fs::create_dir_all(home.join("fish")).expect("make a folder");
+        // Where this folder is missing, fish reads all man pages in the background.
+        fs::create_dir_all(home.join("fish/generated_completions")).expect("make a folder");
         // fish has no key that enters all candidates.
         let rc = r#"
             function fish_prompt; echo -n 'READY''> '; end
