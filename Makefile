@@ -121,7 +121,9 @@ install:
 	$(INSTALL) -m 755 target/release/qemu-kvm $(DESTDIR)$(SHIMDIR)
 	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
 	for page in $(MANUALS); do \
-		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
+		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page && \
+		sed -i 's|/usr/local/libexec/$(HELPER)|$(LIBEXECDIR)/$(HELPER)|; s|/usr/local/share/doc/kvm-bridge|$(DOCDIR)|' \
+			$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
 	done
 	@test -n "$(DESTDIR)" || echo "For users who are not root, $(HELPER) is without its right until: sudo $(BINDIR)/kvm-bridge install"
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
