@@ -1,7 +1,7 @@
 # fish completion for kvm-bridge, and for qemu-kvm with it
 #
 # For packagers: install this file as PREFIX/share/fish/vendor_completions.d/kvm-bridge.fish. To have qemu-kvm completed
-# for everybody from the start, link it to qemu-kvm.fish there.
+# for everybody from the start, link it to qemu-kvm.fish there, and to those of other names that lead to it.
 #
 # For users: fish loads this file at the first completion of kvm-bridge, and from then on qemu-kvm is completed as well. To
 # have that from the start, put this line into ~/.config/fish/config.fish, with the PREFIX of your installation:

@@ -394,6 +394,15 @@ fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
     let file = lab.new_file("loader");
     fs::write(&file, loader.replace(folders, &share.display().to_string())).expect("write a file");
     let rc = format!("source {BASH_COMPLETION}\nsource {}", file.display());
+    // A link is completed from the start, and a name that is no link of ours as it was.
+    let links = linked(&lab);
+    symlink(env!("CARGO_BIN_EXE_qemu-kvm"), links.join("qemu-system-aarch64")).expect("make a link");
+    for (name, is_ours) in [("kvm", true), ("qemu-system-aarch64", true), ("qemu-system-s390x", false)] {
+        let mut bash = Shell::bash(&lab, &format!("PATH={}:$PATH\n{rc}", links.display()), &[]);
+        let found = bash.line_after(&format!("{name} --bridge-h\t"));
+        assert_eq!(found, format!("{name} --bridge-h{}", if is_ours { "elp " } else { "" }));
+        bash.exits();
+    }
     for first in ["qemu-kvm --bri", "qemu-system-x86_64 -hd"] {
         let mut bash = Shell::bash(&lab, &rc, &[]);
         assert!(!bash.candidates(first).is_empty(), "{first}");
@@ -407,7 +416,7 @@ fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
 fn linked(lab: &Lab) -> PathBuf {
     let folder = lab.new_file("linked");
     fs::create_dir(&folder).expect("make a folder");
-    for name in ["qemu-system-i386", "qemu-system-alpha"] {
+    for name in ["qemu-system-i386", "qemu-system-alpha", "kvm"] {
         symlink(env!("CARGO_BIN_EXE_qemu-kvm"), folder.join(name)).expect("make a link");
     }
     folder
@@ -427,7 +436,7 @@ fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before()
         Shell::zsh_with(&lab, &format!("path=({} $path)", folder.display())),
     ];
     for mut shell in shells {
-        for name in ["qemu-system-alpha", "qemu-system-i386"] {
+        for name in ["qemu-system-alpha", "qemu-system-i386", "kvm"] {
             assert_eq!(shell.candidates(&format!("{name} --bridge-")), words(["--bridge-dry-run", "--bridge-help"]));
             assert_eq!(shell.candidates(&format!("{name} --bridge br0,keep=of")), words(["br0,keep=off"]));
         }
