@@ -143,6 +143,9 @@ fn what_is_behind_qemus_options_is_offered_with_what_it_is() {
     for typed in ["qemu-kvm ", "qemu-kvm -kernel ", "qemu-kvm -nographic ", "qemu-kvm -drive file=x "] {
         assert_eq!(answer(&lab, typed), [('f', String::new(), String::new())], "{typed}");
     }
+    for typed in ["qemu-kvm -append ", "qemu-kvm -uuid ", "qemu-kvm -vnc "] {
+        assert_eq!(answer(&lab, typed), [], "{typed}");
+    }
     let about = |typed: &str, text: &str| {
         answer(&lab, typed).into_iter().find(|(_, found, _)| found == text).map(|(.., about)| about)
     };
@@ -162,6 +165,9 @@ fn no_key_of_qemus_comes_twice() {
         ("-drive if=virtio,", "if="),
         ("-netdev user,id=x,", "id="),
         ("-machine pc,acpi=on,", "acpi="),
+        ("-cpu host,aes=on,", "aes="),
+        ("-cpu host,+aes,+", "aes"),
+        ("-d in_asm,", "in_asm"),
     ] {
         let head = value.rsplit(' ').next().expect("a word");
         let found = texts(&lab, &format!("qemu-kvm {value}"));
@@ -194,6 +200,8 @@ fn the_host_is_told_of() {
     );
     assert_eq!(texts(&lab, "qemu-kvm --bridge br0,vm="), words(["br0,vm=alice"]));
     assert!(texts(&lab, "qemu-kvm -name ").contains("alice"));
+    assert_eq!(texts(&lab, "kvm-bridge mac export "), words(["name:alice"]));
+    assert_eq!(texts(&lab, "kvm-bridge mac export name:alice "), Words::new());
     assert_eq!(
         texts(&lab, "kvm-bridge-helper --br="),
         words(["--br=br0", "--br=made"].into_iter().chain(["--br=later"]))
