@@ -173,3 +173,11 @@ if [[ -z $_kvm_bridge_theirs ]]; then
     unset _kvm_bridge_name
 fi
 complete -F _kvm_bridge kvm-bridge kvm-bridge-helper
+
+# bash-completion reads this file for each name that it is linked to, and again until the name has a completion: what is not
+# ours has bash's own.
+_kvm_bridge_name=${BASH_SOURCE[0]##*/}
+if [[ $_kvm_bridge_name == kvm || $_kvm_bridge_name == qemu-* ]] && ! complete -p "$_kvm_bridge_name" &>/dev/null; then
+    complete -o bashdefault -o default "$_kvm_bridge_name"
+fi
+unset _kvm_bridge_name

@@ -363,6 +363,23 @@ fn bash_completes_with_bash_completion_loaded_before_or_after() {
     fs::create_dir_all(folder.join("completions")).expect("make a folder");
     fs::copy(path(BASH), folder.join("completions/kvm-bridge")).expect("copy a file");
     let user = [("BASH_COMPLETION_USER_DIR", folder.to_str().expect("UTF-8"))];
+    // As `make install` links it: for names that lead to the shim, and for those that do not.
+    let links = linked(&lab);
+    for name in ["kvm", "qemu-kvm", "qemu-system-x86_64", "qemu-system-alpha", "qemu-system-sparc"] {
+        symlink("kvm-bridge", folder.join("completions").join(name)).expect("make a link");
+    }
+    for (typed, line) in [
+        ("kvm --bridge-h", "kvm --bridge-help "),
+        ("qemu-kvm --bridge-h", "qemu-kvm --bridge-help "),
+        ("qemu-system-alpha --bridge-h", "qemu-system-alpha --bridge-help "),
+        ("qemu-system-x86_64 -hda /etc/os-r", "qemu-system-x86_64 -hda /etc/os-release "),
+        ("qemu-system-x86_64 --bridge-h", "qemu-system-x86_64 --bridge-h"),
+        ("qemu-system-sparc /etc/os-r", "qemu-system-sparc /etc/os-release "),
+    ] {
+        let mut bash = Shell::bash(&lab, &format!("PATH={}:$PATH\n{theirs}", links.display()), &user);
+        assert_eq!(bash.line_after(&format!("{typed}\t")), line);
+        bash.exits();
+    }
 
     for (rc, first) in [
         (format!("{theirs}\n{ours}"), "qemu-kvm --bri"),
