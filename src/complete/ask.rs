@@ -4,17 +4,18 @@
 use crate::launch::{self, Qemu};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// For so long all of QEMU's answers are waited for: somebody sits at the keyboard. They take a fiftieth of a second each.
+/// A QEMU that is silent for so long is not waited for, nor asked anything else: somebody sits at the keyboard.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A QEMU that was silent is not asked again for so long: the next key is pressed at once.
 const REST: Duration = Duration::from_secs(60);
@@ -27,7 +28,8 @@ const LONGEST: u64 = 4 << 20;
 pub(super) struct Asker {
     qemu: Option<Qemu>,
     cache: Option<PathBuf>,
-    until: Instant,
+    /// Whether one question was not answered.
+    is_silent: Cell<bool>,
 }
 
 impl Asker {
@@ -36,7 +38,7 @@ impl Asker {
         // What is wrong with the configuration is for who starts QEMU.
         let qemu = launch::find_alone(OsStr::new(name), |_| {}).ok();
         let cache = qemu.as_ref().and_then(|qemu| folder(qemu.path()));
-        Self { qemu, cache, until: Instant::now() + PATIENCE }
+        Self { qemu, cache, is_silent: Cell::new(false) }
     }
 
     /// What it prints on stdout; empty if it can't be asked or has no answer.
@@ -59,10 +61,11 @@ impl Asker {
         }
         let silent = self.cache.as_ref().map(|folder| folder.join(SILENT));
         let since = silent.as_ref().and_then(|path| path.metadata().ok()?.modified().ok()?.elapsed().ok());
-        if since.is_some_and(|since| since < REST) {
+        if self.is_silent.get() || since.is_some_and(|since| since < REST) {
             return None;
         }
         let Some(answer) = self.live(words) else {
+            self.is_silent.set(true);
             silent.iter().for_each(|path| keep(path, ""));
             return None;
         };
@@ -74,15 +77,14 @@ impl Asker {
         Some(answer)
     }
 
+    /// The same, not from the cache; `None` if it is silent.
     fn live(&self, words: &[&str]) -> Option<(bool, String)> {
-        let left = || self.until.saturating_duration_since(Instant::now());
-        if left().is_zero() {
-            return None;
-        }
+        let until = Instant::now() + PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
         let mut command = self.qemu.as_ref()?.question();
         // A group of its own, which ends with it: QEMU may be a script.
         command.args(words).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().ok()?;
+        let Ok(mut child) = command.spawn() else { return Some((false, String::new())) };
         let (mut out, mut err) = (child.stdout.take()?, child.stderr.take()?);
         let (tell, told) = channel();
         let tell_err = tell.clone();
@@ -97,18 +99,28 @@ impl Asker {
             match told.recv_timeout(left()) {
                 Ok((true, text)) => said = text,
                 Ok((false, text)) => complained = text,
-                Err(_) => {
-                    let group = i32::try_from(child.id()).ok()?;
-                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-                    let _ = child.wait();
-                    return None;
-                }
+                Err(_) => return end(&mut child),
             }
         }
-        let good = child.wait().is_ok_and(|status| status.success());
+        // It may have closed both and run on.
+        let good = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break status.success(),
+                Ok(None) if !left().is_zero() => std::thread::sleep(Duration::from_millis(1)),
+                _ => return end(&mut child),
+            }
+        };
         // Some lists come with a status of 1.
         Some(if good || !said.is_empty() { (true, said) } else { (false, complained) })
     }
+}
+
+/// Ends a QEMU that does not answer, and all that it has started.
+fn end<T>(child: &mut Child) -> Option<T> {
+    let group = i32::try_from(child.id()).ok()?;
+    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    let _ = child.wait();
+    None
 }
 
 fn read(stream: &mut impl Read) -> String {
