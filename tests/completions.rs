@@ -14,6 +14,11 @@ use std::time::{Duration, Instant};
 const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
+fn make_script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("write a script");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+}
+
 fn have_qemu() -> bool {
     Path::new(QEMU).exists() || {
         skip("there is no qemu-system-x86_64");
@@ -220,9 +225,7 @@ fn answers_are_kept_for_each_version_of_qemu_and_come_at_once() {
     fs::create_dir(&bin).expect("make a folder");
     let qemu = bin.join("qemu");
     let script = |more: &str| {
-        fs::write(&qemu, format!("#!/bin/sh\n{more}echo \"$*\" >>{}/asked\nexec {QEMU} \"$@\"\n", bin.display()))
-            .expect("write a script");
-        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        make_script(&qemu, &format!("{more}echo \"$*\" >>{}/asked\nexec {QEMU} \"$@\"", bin.display()));
     };
     let asked = || fs::read_to_string(bin.join("asked")).unwrap_or_default().lines().count();
     let ask = || {
@@ -668,8 +671,7 @@ fn a_qemu_that_hangs_or_prints_without_end_is_not_waited_for() {
         ("fails", "exit 127"),
     ] {
         let (qemu, cache) = (lab.new_file(name), lab.new_file(&format!("{name}.cache")));
-        fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).expect("write a script");
-        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        make_script(&qemu, script);
         let ask = || {
             let program = lab.kvm_bridge("complete -- qemu-kvm -device e1000, -nosuch x --bridge br0,model=");
             let started = Instant::now();
@@ -692,9 +694,7 @@ fn a_qemu_that_could_not_start_is_asked_again() {
     }
     let Some(lab) = Lab::new() else { return };
     let (qemu, cache, library) = (lab.new_file("qemu"), lab.new_file("cache"), lab.new_file("library"));
-    let script = format!("#!/bin/sh\n[ -e {} ] || exit 127\nexec {QEMU} \"$@\"\n", library.display());
-    fs::write(&qemu, script).expect("write a script");
-    fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    make_script(&qemu, &format!("[ -e {} ] || exit 127\nexec {QEMU} \"$@\"", library.display()));
     let ask = || {
         let program = lab.kvm_bridge("complete -- qemu-kvm -device e1000,");
         program.env("KVM_BRIDGE_QEMU", &qemu).env("XDG_CACHE_HOME", &cache).run().succeeds().out
