@@ -134,7 +134,7 @@ install:
 	test $(PREFIX) = /usr || for name in $(LINKS); do ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/$$name || exit 1; done
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
-	for name in $(LINKS) $(HELPER); do ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; done
+	for name in $(LINKS); do ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; done
 	$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
 	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
 	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
@@ -145,7 +145,7 @@ uninstall:
 	for page in $(MANUALS); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 	test $(PREFIX) = /usr || for name in $(LINKS); do rm -f $(DESTDIR)$(BASHDIR)/$$name; done
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(BASHDIR)/$(HELPER) $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish
-	for name in $(LINKS) $(HELPER); do rm -f $(DESTDIR)$(FISHDIR)/$$name.fish; done
+	for name in $(LINKS); do rm -f $(DESTDIR)$(FISHDIR)/$$name.fish; done
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 # What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
