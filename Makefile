@@ -30,7 +30,9 @@ INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 kvm-bridge.1 kvm-bridge.conf.5 kvm-bridge-helper.8
-PAGES = $(wildcard docs/*.md)
+PAGES = $(wildcard docs/*.md docs/*.svg)
+# Bash and fish look for a file of the command's name: those that people link to qemu-kvm.
+LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
 	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
@@ -124,15 +126,18 @@ install:
 	$(INSTALL) -m 755 target/release/qemu-kvm $(DESTDIR)$(SHIMDIR)
 	$(INSTALL) -m 755 target/release/$(HELPER) $(DESTDIR)$(LIBEXECDIR)
 	for page in $(MANUALS); do \
-		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
+		$(INSTALL) -D -m 644 man/$$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page && \
+		sed -i 's|/usr/local/libexec/$(HELPER)|$(LIBEXECDIR)/$(HELPER)|; s|/usr/local/share/doc/kvm-bridge|$(DOCDIR)|' \
+			$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page || exit 1; \
 	done
 	@test -n "$(DESTDIR)" || echo "For users who are not root, $(HELPER) is without its right until: sudo $(BINDIR)/kvm-bridge install"
 	$(INSTALL) -m 644 completions/kvm-bridge.bash $(DESTDIR)$(BASHDIR)/kvm-bridge
-	# In /usr that name is bash-completion's own.
-	test $(PREFIX) = /usr || ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/qemu-kvm
+	ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/$(HELPER)
+	# In /usr such names are bash-completion's own, and packages have a file that loads ours.
+	test $(PREFIX) = /usr || for name in $(LINKS); do ln -sf kvm-bridge $(DESTDIR)$(BASHDIR)/$$name || exit 1; done
 	$(INSTALL) -m 644 completions/_kvm-bridge $(DESTDIR)$(ZSHDIR)
 	$(INSTALL) -m 644 completions/kvm-bridge.fish $(DESTDIR)$(FISHDIR)
-	ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
+	for name in $(LINKS); do ln -sf kvm-bridge.fish $(DESTDIR)$(FISHDIR)/$$name.fish || exit 1; done
 	$(INSTALL) -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
 	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
 	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
@@ -141,8 +146,9 @@ install:
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm $(DESTDIR)$(LIBEXECDIR)/$(HELPER)
 	for page in $(MANUALS); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
-	test $(PREFIX) = /usr || rm -f $(DESTDIR)$(BASHDIR)/qemu-kvm
-	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish $(DESTDIR)$(FISHDIR)/qemu-kvm.fish
+	test $(PREFIX) = /usr || for name in $(LINKS); do rm -f $(DESTDIR)$(BASHDIR)/$$name; done
+	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(BASHDIR)/$(HELPER) $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish
+	for name in $(LINKS); do rm -f $(DESTDIR)$(FISHDIR)/$$name.fish; done
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 
 # What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
@@ -169,11 +175,11 @@ rpm: package-rpm $(CARGO_RPM)
 	echo 'assets = [' >target/package/rpm.toml
 	cd target/package/rpm && find etc usr ! -type d | sort | while read -r file; do \
 		mode=$$(stat --dereference --format=%a "$$file"); \
-		case $$file in etc/*) config=', config = "noreplace"' ;; *) config= ;; esac; \
+		case $$file in etc/*) config=', config = "noreplace"' ;; usr/share/doc/*|*/man/*) config=', doc = true' ;; *) config= ;; esac; \
 		echo "{ source = \"target/package/rpm/$$file\", dest = \"/$$file\", mode = \"$$mode\"$$config },"; \
 	done >>../rpm.toml
 	echo ']' >>target/package/rpm.toml
-	$(CARGO_RPM) --metadata-overwrite target/package/rpm.toml --auto-req disabled --payload-compress gzip --output target/ $(RPM_FLAGS)
+	$(CARGO_RPM) --metadata-overwrite target/package/rpm.toml --auto-req builtin --payload-compress gzip --output target/ $(RPM_FLAGS)
 
 $(CARGO_DEB):
 	$(CARGO) install --locked --debug --root $(TOOLS) cargo-deb@3.8.0

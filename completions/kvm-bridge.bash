@@ -8,59 +8,94 @@
 #
 #     source /usr/share/bash-completion/completions/kvm-bridge
 #
-# Candidates come from 'kvm-bridge complete', which knows our options and asks QEMU about its own. Where it has none, they
-# are those of whatever completed qemu-kvm before. bash-completion is not needed.
+# Candidates come from 'kvm-bridge complete', which knows our options and asks QEMU about its own. Where it gives no answer,
+# they are those of whatever completed qemu-kvm before. bash-completion is not needed.
 
-# The words up to the cursor, in $words: = and : divide none, and quotes are gone.
+# A word without its quotes, in $plain; $quote is the one that is still open, and $inner what has been typed within it.
+_kvm_bridge_unquote()
+{
+    local word=$1 char
+    plain='' quote='' inner=''
+    [[ $word == *[\"\'\\]* ]] || { plain=$word && return; }
+    while [[ $word ]]; do
+        char=${word:0:1} word=${word:1}
+        if [[ $char == "$quote" ]]; then
+            quote=''
+            continue
+        elif [[ ! $quote && $char == [\"\'] ]]; then
+            quote=$char inner=''
+            continue
+        elif [[ $char == \\ && $quote != \' && $word ]]; then
+            # Within quotes a backslash is one, but before these.
+            [[ ! $quote || ${word:0:1} == [\$\`\"\\] ]] && char=${word:0:1} word=${word:1}
+        fi
+        plain+=$char inner+=$char
+    done
+}
+
+# The words up to the cursor, in $words: = and : divide none, and quotes are gone. What bash will replace of the last one is
+# in $replaced, and the quote that it is in, if any, in $quote.
 _kvm_bridge_words()
 {
-    local rest=${COMP_LINE:0:COMP_POINT} trimmed word i
-    words=()
+    local rest=${COMP_LINE:0:COMP_POINT} trimmed word='' last i plain inner
+    local -a raw=()
     for ((i = 0; i <= COMP_CWORD; i++)); do
         trimmed=${rest#"${rest%%[![:blank:]]*}"}
+        last=$word
         word=${COMP_WORDS[i]}
         word=${word:0:${#trimmed}}
         if ((i > 0)) && [[ $trimmed == "$rest" ]]; then
-            words[-1]+=$word
+            raw[-1]+=$word
         else
-            words+=("$word")
+            raw+=("$word")
+            last=''
         fi
         rest=${trimmed:${#word}}
     done
-    words=("${words[@]//[\"\'\\]/}")
+    # What divides words is not replaced, but for an @.
+    [[ $word == *[!"$COMP_WORDBREAKS"]* || $word == @ ]] || word=''
+    [[ $last == @ && $COMP_WORDBREAKS == *@* ]] && word=@$word
+    _kvm_bridge_unquote "$word"
+    replaced=$plain
+    words=()
+    for word in "${raw[@]}"; do
+        _kvm_bridge_unquote "$word"
+        words+=("$plain")
+    done
+    [[ ! $quote ]] || replaced=$inner
 }
 
 # Asks for candidates and puts those that fit into COMPREPLY, without what bash counts as words before this one. False if
-# there is none.
+# there is no answer: one without candidates says that nothing fits.
 _kvm_bridge_ask()
 {
-    local words typed kind text head='' before='' cut='' open='' files=1
+    local words replaced quote typed kind text head='' before='' answered=''
     _kvm_bridge_words
     typed=${words[-1]}
-    [[ $typed == *[=:]* && $COMP_WORDBREAKS == *[=:]* ]] && before=${typed%"${typed##*["${COMP_WORDBREAKS//[^=:]/}"]}"}
-    # Within quotes nothing has to be quoted.
-    cut=${COMP_LINE:0:COMP_POINT}
-    cut=${cut//[!\"\']/}
-    ((${#cut} % 2)) && open=1
+    before=${typed%"$replaced"}
     COMPREPLY=()
     while IFS=$'\t' read -r kind text _; do
         case $kind in
-            h) head=$text && continue ;;
-            f) files=0 && compopt -o bashdefault -o default && continue ;;
+            h) head=$text answered=1 && continue ;;
+            f) compopt -o bashdefault -o default && continue ;;
         esac
         text=$head$text
         [[ $text == "$typed"* ]] || continue
         [[ $text == --?* && $typed != -* && $text != *=* ]] && continue
         [[ $kind == p ]] && compopt -o nospace
         text=${text#"$before"}
-        if [[ ! $open ]]; then
-            printf -v text %q "$text"
-            # A comma means nothing to the shell here.
-            text=${text//\\,/,}
-        fi
+        case $quote in
+            \') text=${text//\'/\'\\\'\'} ;;
+            \") text=${text//\\/\\\\} text=${text//\"/\\\"} text=${text//\$/\\\$} text=${text//\`/\\\`} ;;
+            *)
+                printf -v text %q "$text"
+                # A comma means nothing to the shell here.
+                text=${text//\\,/,}
+                ;;
+        esac
         COMPREPLY+=("$text")
     done < <(kvm-bridge complete -- "${words[@]}" 2>/dev/null)
-    return $((${#COMPREPLY[@]} == 0 && files))
+    [[ $answered ]]
 }
 
 _kvm_bridge()
@@ -102,11 +137,12 @@ _kvm_bridge_take_over()
     _kvm_bridge_linked
 }
 
-# QEMU's other names under which PATH leads to our qemu-kvm, by a link.
+# QEMU's other names under which PATH leads to our qemu-kvm, by a link. A distribution's own qemu-kvm has no --bridge.
 _kvm_bridge_linked()
 {
     local shim name names=()
     shim=$(type -P qemu-kvm) || return 0
+    [[ $(kvm-bridge complete -- qemu-kvm --bridge 2>/dev/null) == *--bridge* ]] || return 0
     mapfile -t names < <(compgen -c qemu-system-)
     for name in kvm "${names[@]}"; do
         [[ $(type -P "$name") -ef $shim ]] && complete -F _kvm_bridge_qemu "$name"
@@ -137,3 +173,11 @@ if [[ -z $_kvm_bridge_theirs ]]; then
     unset _kvm_bridge_name
 fi
 complete -F _kvm_bridge kvm-bridge kvm-bridge-helper
+
+# bash-completion reads this file for each name that it is linked to, and again until the name has a completion: what is not
+# ours has bash's own.
+_kvm_bridge_name=${BASH_SOURCE[0]##*/}
+if [[ $_kvm_bridge_name == kvm || $_kvm_bridge_name == qemu-* ]] && ! complete -p "$_kvm_bridge_name" &>/dev/null; then
+    complete -o bashdefault -o default "$_kvm_bridge_name"
+fi
+unset _kvm_bridge_name

@@ -1,7 +1,7 @@
 # fish completion for kvm-bridge, and for qemu-kvm with it
 #
 # For packagers: install this file as PREFIX/share/fish/vendor_completions.d/kvm-bridge.fish. To have qemu-kvm completed
-# for everybody from the start, link it to qemu-kvm.fish there.
+# for everybody from the start, link it to qemu-kvm.fish there, and to those of other names that lead to it.
 #
 # For users: fish loads this file at the first completion of kvm-bridge, and from then on qemu-kvm is completed as well. To
 # have that from the start, put this line into ~/.config/fish/config.fish, with the PREFIX of your installation:
@@ -12,7 +12,8 @@
 
 function __kvm_bridge_ask
     set -l head ''
-    set -l typed (commandline -ct)
+    # Without its quotes, the last of which may be open still.
+    set -l typed (commandline -ct | string replace -ra -- '\\\\(.)|["\']' '$1' | string collect)
     for line in (kvm-bridge complete -- (commandline -opc) "$typed" 2>/dev/null)
         set -l parts (string split \t -- $line)
         switch $parts[1]
@@ -30,9 +31,9 @@ complete -c kvm-bridge -f -a '(__kvm_bridge_ask)'
 complete -c kvm-bridge-helper -f -a '(__kvm_bridge_ask)'
 complete -c qemu-kvm -f -a '(__kvm_bridge_ask)'
 
-# QEMU's other names under which PATH leads to our qemu-kvm, by a link.
+# QEMU's other names under which PATH leads to our qemu-kvm, by a link. A distribution's own qemu-kvm has no --bridge.
 set -l shim (command -s qemu-kvm)
-if test -n "$shim"
+if test -n "$shim"; and kvm-bridge complete -- qemu-kvm --bridge 2>/dev/null | string match -q '*--bridge*'
     set shim (builtin realpath $shim)
     for other in $PATH/qemu-system-* $PATH/kvm
         if test -x $other; and test (builtin realpath $other) = $shim

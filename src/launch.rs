@@ -9,7 +9,8 @@ use crate::sys::{entry, process};
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -207,6 +208,21 @@ fn is_ourselves(metadata: &Metadata) -> bool {
         SHIMS.iter().any(|shim| is(&folder.join(shim)))
     };
     is(own) || env::args_os().next().is_some_and(|name| name.as_bytes().ends_with(b"kvm-bridge")) && is_beside()
+}
+
+/// Whether a command of this name is a program that somebody else brought: a distribution's own `qemu-kvm` is not the shim,
+/// and knows no option of ours. A script may call the shim, and what is not there may be an alias of it.
+pub fn is_foreign(name: &OsStr) -> bool {
+    let is_program = |path: &PathBuf| path.metadata().is_ok_and(|metadata| is_program(path, &metadata));
+    let path = match name.as_bytes().contains(&b'/') {
+        true => Some(PathBuf::from(name)).filter(is_program),
+        false => on_path(name).find(is_program),
+    };
+    let mut start = [0; 2];
+    path.is_some_and(|path| {
+        let read = File::open(&path).and_then(|mut file| file.read_exact(&mut start));
+        !path.metadata().is_ok_and(|metadata| is_ourselves(&metadata)) && read.is_ok() && start != *b"#!"
+    })
 }
 
 /// QEMU's name for the machine that this program was built for.

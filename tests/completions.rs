@@ -11,10 +11,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Where distributions put bash-completion.
-const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+pub(crate) const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
+pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
-fn have_qemu() -> bool {
+pub(crate) fn make_script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("write a script");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+}
+
+pub(crate) fn have_qemu() -> bool {
     Path::new(QEMU).exists() || {
         skip("there is no qemu-system-x86_64");
         false
@@ -143,6 +148,9 @@ fn what_is_behind_qemus_options_is_offered_with_what_it_is() {
     for typed in ["qemu-kvm ", "qemu-kvm -kernel ", "qemu-kvm -nographic ", "qemu-kvm -drive file=x "] {
         assert_eq!(answer(&lab, typed), [('f', String::new(), String::new())], "{typed}");
     }
+    for typed in ["qemu-kvm -append ", "qemu-kvm -uuid ", "qemu-kvm -vnc "] {
+        assert_eq!(answer(&lab, typed), [], "{typed}");
+    }
     let about = |typed: &str, text: &str| {
         answer(&lab, typed).into_iter().find(|(_, found, _)| found == text).map(|(.., about)| about)
     };
@@ -162,6 +170,9 @@ fn no_key_of_qemus_comes_twice() {
         ("-drive if=virtio,", "if="),
         ("-netdev user,id=x,", "id="),
         ("-machine pc,acpi=on,", "acpi="),
+        ("-cpu host,aes=on,", "aes="),
+        ("-cpu host,+aes,+", "aes"),
+        ("-d in_asm,", "in_asm"),
     ] {
         let head = value.rsplit(' ').next().expect("a word");
         let found = texts(&lab, &format!("qemu-kvm {value}"));
@@ -194,6 +205,8 @@ fn the_host_is_told_of() {
     );
     assert_eq!(texts(&lab, "qemu-kvm --bridge br0,vm="), words(["br0,vm=alice"]));
     assert!(texts(&lab, "qemu-kvm -name ").contains("alice"));
+    assert_eq!(texts(&lab, "kvm-bridge mac export "), words(["name:alice"]));
+    assert_eq!(texts(&lab, "kvm-bridge mac export name:alice "), Words::new());
     assert_eq!(
         texts(&lab, "kvm-bridge-helper --br="),
         words(["--br=br0", "--br=made"].into_iter().chain(["--br=later"]))
@@ -212,9 +225,7 @@ fn answers_are_kept_for_each_version_of_qemu_and_come_at_once() {
     fs::create_dir(&bin).expect("make a folder");
     let qemu = bin.join("qemu");
     let script = |more: &str| {
-        fs::write(&qemu, format!("#!/bin/sh\n{more}echo \"$*\" >>{}/asked\nexec {QEMU} \"$@\"\n", bin.display()))
-            .expect("write a script");
-        fs::set_permissions(&qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        make_script(&qemu, &format!("{more}echo \"$*\" >>{}/asked\nexec {QEMU} \"$@\"", bin.display()));
     };
     let asked = || fs::read_to_string(bin.join("asked")).unwrap_or_default().lines().count();
     let ask = || {
@@ -264,7 +275,7 @@ fn nothing_goes_wrong_where_nothing_can_be_known() {
 // What they do at a prompt.
 
 /// A host with one bridge, br0, and one VM that has an address, alice.
-fn lab() -> Option<Lab> {
+pub(crate) fn lab() -> Option<Lab> {
     let lab = Lab::new()?;
     lab.add_bridge("br0");
     lab.shim("--bridge br0,vm=alice").run().succeeds();
@@ -355,6 +366,23 @@ fn bash_completes_with_bash_completion_loaded_before_or_after() {
     fs::create_dir_all(folder.join("completions")).expect("make a folder");
     fs::copy(path(BASH), folder.join("completions/kvm-bridge")).expect("copy a file");
     let user = [("BASH_COMPLETION_USER_DIR", folder.to_str().expect("UTF-8"))];
+    // As `make install` links it: for names that lead to the shim, and for those that do not.
+    let links = linked(&lab);
+    for name in ["kvm", "qemu-kvm", "qemu-system-x86_64", "qemu-system-alpha", "qemu-system-sparc"] {
+        symlink("kvm-bridge", folder.join("completions").join(name)).expect("make a link");
+    }
+    for (typed, line) in [
+        ("kvm --bridge-h", "kvm --bridge-help "),
+        ("qemu-kvm --bridge-h", "qemu-kvm --bridge-help "),
+        ("qemu-system-alpha --bridge-h", "qemu-system-alpha --bridge-help "),
+        ("qemu-system-x86_64 -hda /etc/os-r", "qemu-system-x86_64 -hda /etc/os-release "),
+        ("qemu-system-x86_64 --bridge-h", "qemu-system-x86_64 --bridge-h"),
+        ("qemu-system-sparc /etc/os-r", "qemu-system-sparc /etc/os-release "),
+    ] {
+        let mut bash = Shell::bash(&lab, &format!("PATH={}:$PATH\n{theirs}", links.display()), &user);
+        assert_eq!(bash.line_after(&format!("{typed}\t")), line);
+        bash.exits();
+    }
 
     for (rc, first) in [
         (format!("{theirs}\n{ours}"), "qemu-kvm --bri"),
@@ -394,6 +422,15 @@ fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
     let file = lab.new_file("loader");
     fs::write(&file, loader.replace(folders, &share.display().to_string())).expect("write a file");
     let rc = format!("source {BASH_COMPLETION}\nsource {}", file.display());
+    // A link is completed from the start, and a name that is no link of ours as it was.
+    let links = linked(&lab);
+    symlink(env!("CARGO_BIN_EXE_qemu-kvm"), links.join("qemu-system-aarch64")).expect("make a link");
+    for (name, is_ours) in [("kvm", true), ("qemu-system-aarch64", true), ("qemu-system-s390x", false)] {
+        let mut bash = Shell::bash(&lab, &format!("PATH={}:$PATH\n{rc}", links.display()), &[]);
+        let found = bash.line_after(&format!("{name} --bridge-h\t"));
+        assert_eq!(found, format!("{name} --bridge-h{}", if is_ours { "elp " } else { "" }));
+        bash.exits();
+    }
     for first in ["qemu-kvm --bri", "qemu-system-x86_64 -hd"] {
         let mut bash = Shell::bash(&lab, &rc, &[]);
         assert!(!bash.candidates(first).is_empty(), "{first}");
@@ -407,7 +444,7 @@ fn bash_loads_ours_by_the_file_that_packages_put_into_its_old_folder() {
 fn linked(lab: &Lab) -> PathBuf {
     let folder = lab.new_file("linked");
     fs::create_dir(&folder).expect("make a folder");
-    for name in ["qemu-system-i386", "qemu-system-alpha"] {
+    for name in ["qemu-system-i386", "qemu-system-alpha", "kvm"] {
         symlink(env!("CARGO_BIN_EXE_qemu-kvm"), folder.join(name)).expect("make a link");
     }
     folder
@@ -427,7 +464,7 @@ fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before()
         Shell::zsh_with(&lab, &format!("path=({} $path)", folder.display())),
     ];
     for mut shell in shells {
-        for name in ["qemu-system-alpha", "qemu-system-i386"] {
+        for name in ["qemu-system-alpha", "qemu-system-i386", "kvm"] {
             assert_eq!(shell.candidates(&format!("{name} --bridge-")), words(["--bridge-dry-run", "--bridge-help"]));
             assert_eq!(shell.candidates(&format!("{name} --bridge br0,keep=of")), words(["br0,keep=off"]));
         }
@@ -457,21 +494,11 @@ fn zsh_completes() {
 
 #[test]
 fn fish_completes() {
-    if !have("fish") {
+    if !(have("fish") && have("script")) {
         return;
     }
     let Some(lab) = lab() else { return };
-    let script = r#"source $argv[1]; for line in $argv[2..]; complete -C $line; echo END; end"#;
-    let mut fish = lab.program("fish").words("--no-config -c").arg(script).arg("--").arg(path(FISH));
-    fish = fish.finding_qemu_on(search_path());
-    for (typed, _) in expected() {
-        fish = fish.arg(typed);
-    }
-    let ended = fish.run().succeeds();
-    let answers: Vec<&str> = ended.out.split_terminator("END\n").collect();
-    assert_eq!(answers.len(), expected().len(), "{}\n{}", ended.out, ended.err);
-    for ((typed, candidates), answer) in expected().into_iter().zip(answers) {
-        let found = words(answer.lines().filter_map(|line| line.split('\t').next()));
-        assert_eq!(found, candidates, "for {typed:?}");
-    }
+    let mut fish = Shell::fish(&lab);
+    completes_as_expected(&mut fish);
+    fish.exits();
 }

@@ -9,6 +9,7 @@ mod announce;
 mod bad_input;
 mod clients;
 mod completions;
+mod completions_oddities;
 mod concurrency;
 mod docs;
 mod doctor;

@@ -1,32 +1,44 @@
 //! Questions to the installed QEMU, each asked once: its answers are kept in the user's cache for as long as it is the
 //! same file.
 
-use crate::config::Config;
 use crate::launch::{self, Qemu};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A QEMU that is silent for so long is not waited for: somebody sits at the keyboard.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A QEMU that is silent for so long is not waited for, nor asked anything else: somebody sits at the keyboard.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A QEMU that was silent is not asked again for so long: the next key is pressed at once.
+const REST: Duration = Duration::from_secs(60);
+/// Where it is written that it was.
+const SILENT: &str = "silent";
+/// More than any QEMU has to say.
+const LONGEST: u64 = 4 << 20;
 
 /// A QEMU, and what is known of it.
 pub(super) struct Asker {
     qemu: Option<Qemu>,
     cache: Option<PathBuf>,
+    /// Whether one question was not answered.
+    is_silent: Cell<bool>,
 }
 
 impl Asker {
     /// Finds the QEMU that a program of this name would run.
     pub(super) fn of(name: &str) -> Self {
-        let qemu = Config::load().and_then(|config| launch::find(OsStr::new(name), &config)).ok();
+        // What is wrong with the configuration is for who starts QEMU.
+        let qemu = launch::find_alone(OsStr::new(name), |_| {}).ok();
         let cache = qemu.as_ref().and_then(|qemu| folder(qemu.path()));
-        Self { qemu, cache }
+        Self { qemu, cache, is_silent: Cell::new(false) }
     }
 
     /// What it prints on stdout; empty if it can't be asked or has no answer.
@@ -47,17 +59,32 @@ impl Asker {
         if let Some(text) = kept.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
             return text.split_once('\n').map(|(good, said)| (good == "0", said.to_owned()));
         }
-        let answer = self.live(words)?;
-        if let Some(path) = kept {
+        let silent = self.cache.as_ref().map(|folder| folder.join(SILENT));
+        let since = silent.as_ref().and_then(|path| path.metadata().ok()?.modified().ok()?.elapsed().ok());
+        if self.is_silent.get() || since.is_some_and(|since| since < REST) {
+            return None;
+        }
+        let Some(answer) = self.live(words) else {
+            self.is_silent.set(true);
+            silent.iter().for_each(|path| keep(path, ""));
+            return None;
+        };
+        // What keeps a QEMU from starting today, such as a library that is missing, may be mended tomorrow.
+        let is_answer = answer.0 || answer.1.contains("invalid option") || answer.1.contains("requires an argument");
+        if let Some(path) = kept.filter(|_| is_answer) {
             keep(&path, &format!("{}\n{}", u8::from(!answer.0), answer.1));
         }
         Some(answer)
     }
 
+    /// The same, not from the cache; `None` if it is silent.
     fn live(&self, words: &[&str]) -> Option<(bool, String)> {
+        let until = Instant::now() + PATIENCE;
+        let left = || until.saturating_duration_since(Instant::now());
         let mut command = self.qemu.as_ref()?.question();
-        let mut child =
-            command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
+        // A group of its own, which ends with it: QEMU may be a script.
+        command.args(words).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Ok(mut child) = command.spawn() else { return Some((false, String::new())) };
         let (mut out, mut err) = (child.stdout.take()?, child.stderr.take()?);
         let (tell, told) = channel();
         let tell_err = tell.clone();
@@ -69,25 +96,36 @@ impl Asker {
         });
         let (mut said, mut complained) = (String::new(), String::new());
         for _ in 0..2 {
-            match told.recv_timeout(PATIENCE) {
+            match told.recv_timeout(left()) {
                 Ok((true, text)) => said = text,
                 Ok((false, text)) => complained = text,
-                Err(_) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return None;
-                }
+                Err(_) => return end(&mut child),
             }
         }
-        let good = child.wait().is_ok_and(|status| status.success());
+        // It may have closed both and run on.
+        let good = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break status.success(),
+                Ok(None) if !left().is_zero() => std::thread::sleep(Duration::from_millis(1)),
+                _ => return end(&mut child),
+            }
+        };
         // Some lists come with a status of 1.
         Some(if good || !said.is_empty() { (true, said) } else { (false, complained) })
     }
 }
 
+/// Ends a QEMU that does not answer, and all that it has started.
+fn end<T>(child: &mut Child) -> Option<T> {
+    let group = i32::try_from(child.id()).ok()?;
+    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    let _ = child.wait();
+    None
+}
+
 fn read(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
+    let _ = stream.take(LONGEST).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -73,6 +73,8 @@ pub(super) fn complete(before: &[String], typed: &str) -> Answer {
     let many = |argument: &&&Arg| argument.get_num_args().is_some_and(|number| number.max_values() > 1);
     let place = positionals.get(places).or_else(|| positionals.iter().find(many));
     let mut answer = place.map(|argument| values(argument, typed)).unwrap_or_default();
+    // Of a list, what is in it already does not come again.
+    answer.candidates.retain(|candidate| !place.is_some_and(|place| many(&place)) || !before.contains(&candidate.text));
     answer.candidates.splice(0..0, subcommands);
     answer.candidates.extend(last);
     answer

@@ -141,8 +141,9 @@ pub(super) fn users() -> Vec<Candidate> {
     users.map(Candidate::bare).collect()
 }
 
-/// The files that a half-typed path may become; folders end in a slash.
+/// The files that a half-typed path may become, as an option string holds them; folders end in a slash.
 pub(super) fn files(typed: &str) -> Vec<Candidate> {
+    let typed = typed.replace(",,", ",");
     let (folder, start) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
     let entries = fs::read_dir(if folder.is_empty() { "." } else { folder }).into_iter().flatten().flatten();
     let mut files: Vec<Candidate> = entries

@@ -23,6 +23,8 @@ const FILES: &str = "kernel initrd bios dtb pflash hda hdb hdc hdd fda fdb cdrom
 /// A half-typed command line, and the QEMU that it is for.
 struct Line {
     asker: Asker,
+    /// Whether it is not the shim that is called, which alone has our options.
+    is_foreign: bool,
     options: OnceCell<Vec<Opt>>,
     /// QEMU's options with their values, as far as they are complete.
     values: Vec<(String, String)>,
@@ -30,7 +32,8 @@ struct Line {
 
 /// Completes `name WORDS... typed`.
 pub(super) fn complete(name: &str, before: &[String], typed: &str) -> Answer {
-    let mut line = Line { asker: Asker::of(name), options: OnceCell::new(), values: Vec::new() };
+    let is_foreign = crate::launch::is_foreign(name.as_ref());
+    let mut line = Line { asker: Asker::of(name), is_foreign, options: OnceCell::new(), values: Vec::new() };
     let mut pending: Option<&str> = None;
     for word in before {
         match (pending.take(), option_name(word)) {
@@ -40,10 +43,10 @@ pub(super) fn complete(name: &str, before: &[String], typed: &str) -> Answer {
         }
     }
     match (pending, option_name(typed)) {
-        (Some("bridge"), _) => line.bridge(typed),
+        (Some("bridge"), _) if !is_foreign => line.bridge(typed),
         (Some(option), _) if FILES.split_whitespace().any(|name| name == option) => Answer::files(),
         (Some(option), _) => line.value(option, typed),
-        (None, Some(option)) => match option.strip_prefix("bridge=") {
+        (None, Some(option)) => match option.strip_prefix("bridge=").filter(|_| !is_foreign) {
             Some(value) => line.bridge(value).behind(&typed[..typed.len() - value.len()]),
             None => line.options(typed),
         },
@@ -68,21 +71,17 @@ impl Line {
         }
     }
 
-    /// What the installed QEMU says of its options; of those that it hides, whether it has them.
+    /// What the installed QEMU says of its options.
     fn help(&self) -> &[Opt] {
-        self.options.get_or_init(|| {
-            let mut options = help::options(&self.asker.ask(&["-help"]));
-            if !options.is_empty() {
-                for hidden in
-                    table::names().filter(|name| !options.iter().any(|option| option.name == *name)).collect::<Vec<_>>()
-                {
-                    if self.asker.has_option(hidden) {
-                        options.push(Opt { name: hidden.to_owned(), ..Opt::default() });
-                    }
-                }
-            }
-            options
-        })
+        self.options.get_or_init(|| help::options(&self.asker.ask(&["-help"])))
+    }
+
+    /// The options that it has and does not show. To ask for each costs a process: only where all options are wanted.
+    fn hidden(&self) -> Vec<Candidate> {
+        let shown = self.help();
+        let unknown =
+            table::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
+        unknown.filter(|name| self.asker.has_option(name)).map(Candidate::bare).collect()
     }
 
     fn option(&self, name: &str) -> Option<&Opt> {
@@ -95,11 +94,13 @@ impl Line {
     fn options(&self, typed: &str) -> Answer {
         let theirs = if typed.starts_with("--") { "--" } else { "-" };
         let own = if typed == "-" { "--" } else { theirs };
-        let ours = OURS.iter().map(|(name, about)| Candidate::bare(format!("{own}{name}")).with(*about));
+        let ours = OURS.iter().filter(|_| !self.is_foreign);
+        let ours = ours.map(|(name, about)| Candidate::bare(format!("{own}{name}")).with(*about));
         let options = self.help().iter();
         let options =
             options.map(|option| Candidate::bare(format!("{theirs}{}", option.name)).with(option.about.as_str()));
-        Answer::of(ours.chain(options))
+        let hidden = self.hidden().into_iter().map(|option| Candidate::bare(format!("{theirs}{}", option.text)));
+        Answer::of(ours.chain(options).chain(hidden))
     }
 
     fn bridge(&self, typed: &str) -> Answer {

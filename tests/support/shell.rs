@@ -84,6 +84,32 @@ impl<'lab> Shell<'lab> {
         Self::start(lab, "zsh -d -i", &[("ZDOTDIR", &folder.display().to_string())])
     }
 
+    pub fn fish(lab: &'lab Lab) -> Self {
+        Self::fish_with(lab, "")
+    }
+
+    pub fn fish_with(lab: &'lab Lab, before: &str) -> Self {
+        let home = lab.new_file("fish");
+        // Where this folder is missing, fish reads all man pages in the background.
+        fs::create_dir_all(home.join("fish/generated_completions")).expect("make a folder");
+        // fish has no key that enters all candidates.
+        let rc = r#"
+            function fish_prompt; echo -n 'READY''> '; end
+            function fish_greeting; end
+            function all
+                set -l line (commandline -c)
+                set -l found (complete -C "$line" | string replace -r '\t.*' '')
+                commandline -r -- (string replace -r '\S*$' '' -- "$line")(string join ' ' -- $found)
+            end
+            bind \e\* all
+            bind \cg 'commandline >>$RECORD'
+        "#;
+        let rc = format!("{before}\nsource {COMPLETIONS}/kvm-bridge.fish\n{rc}");
+        fs::write(home.join("fish/config.fish"), rc).expect("write a file");
+        let home = home.display().to_string();
+        Self::start(lab, "fish -i", &[("XDG_CONFIG_HOME", &home), ("XDG_DATA_HOME", &home)])
+    }
+
     /// Presses keys, and tells what the line is then.
     pub fn line_after(&mut self, keys: &str) -> String {
         let keys = format!("{RUBOUT_LINE}{keys}{RECORD_LINE}{RUBOUT_LINE}");

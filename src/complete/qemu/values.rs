@@ -31,6 +31,8 @@ const WITH_HELP: &str = "device object machine";
 /// Options without a first word of their own, and keys of one that QEMU's help leaves out.
 const MORE_KEYS: [(&str, &str); 2] =
     [("blockdev", "driver node-name filename file backing offset size locking"), ("nic", "id mac model addr")];
+/// Options whose value is somebody's to know, and no file.
+const NO_FILES: &str = "append uuid vnc seed prom-env tb-size g m smp name runas";
 /// Keys that may come again.
 const AGAIN: &str = "hostfwd guestfwd fds vhostfds path";
 /// Keys, in whatever option, whose value is the name of a file.
@@ -77,13 +79,17 @@ impl Line {
         let (head, last) = split_last(typed);
         let (listed, start) = match option {
             // Lists of words, divided by commas.
-            "d" => return Answer::of(named(self.list("d"))).behind(head),
+            "d" => {
+                let is_given = |item: &str| head.split(',').any(|given| given == item);
+                let items = named(self.list("d")).into_iter().filter(|item| !is_given(&item.text));
+                return Answer::of(items).behind(head);
+            }
             "trace" => (Vec::new(), ""),
             "global" => return self.global(typed),
             _ => (self.first(option), head),
         };
         if let ("cpu", false) = (option, head.is_empty()) {
-            return self.flags(last).behind(head);
+            return self.flags(head, last).behind(head);
         }
         let given = given(head);
         let keys = self.keys(option, &given);
@@ -100,7 +106,7 @@ impl Line {
         }
         let is_alone = listed.is_empty() || matches!(option, "boot" | "accel" | "audio");
         let mut answer = Answer::of(listed.into_iter().chain(left.filter(|_| is_alone))).behind(start);
-        answer.files = answer.candidates.is_empty();
+        answer.files = answer.candidates.is_empty() && !has(NO_FILES, option);
         answer
     }
 
@@ -212,8 +218,11 @@ impl Line {
     }
 
     /// CPU features: `+aes` as one writes them by hand, or `aes=on`.
-    fn flags(&self, last: &str) -> Answer {
-        let (_, flags) = help::cpus(&self.asker.ask(&["-cpu", "help"]));
+    fn flags(&self, head: &str, last: &str) -> Answer {
+        let (_, mut flags) = help::cpus(&self.asker.ask(&["-cpu", "help"]));
+        let name = |part: &str| part.trim_start_matches(['+', '-']).split('=').next().unwrap_or_default().to_owned();
+        let given: Vec<String> = head.split(',').skip(1).map(name).collect();
+        flags.retain(|flag| !given.contains(flag));
         if let Some((flag, _)) = last.split_once('=') {
             return Answer::of(["on", "off"].map(Candidate::bare)).behind(&format!("{flag}="));
         }
