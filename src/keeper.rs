@@ -95,6 +95,19 @@ impl Keeper {
         }
     }
 
+    /// By what it looks after the interface, as it says itself.
+    pub fn by(&self) -> Option<String> {
+        match self {
+            Self::NetworkManager(device) => Some(format!("its connection {}", device.connection)),
+            Self::Networkd(network) => Some(network.file.display().to_string()),
+            Self::Dhclient(client) => Some(format!("process {}", client.process.pid)),
+            Self::Dhcpcd(client) => Some(format!("process {}", client.process.pid)),
+            Self::Udhcpc(client) => Some(format!("process {}", client.process.pid)),
+            Self::Ifupdown => Some("/run/network/ifstate".to_owned()),
+            Self::Stranger(_) => None,
+        }
+    }
+
     /// Why it can't be worked with; `None` for one that can.
     pub fn why_not(&self) -> Option<&str> {
         match self {

@@ -276,7 +276,7 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
             "It would put the addresses back. To take {name} all the same: --bridge {},uplink={name},force=on. Or make the \
              bridge for good, and it is joined:{}",
             wish.bridge,
-            for_good::for_good(keeper.name(), wish.bridge, link)
+            for_good::for_good(keeper, wish.bridge, link)
         );
         return refuse(&format!("{} looks after it, and {why}", keeper.name()), remedy);
     }

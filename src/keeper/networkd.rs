@@ -5,6 +5,8 @@
 //! uplink first, so it hears of all this after the move.
 #![forbid(unsafe_code)]
 
+pub mod taps;
+
 use super::{Keeper, Place, clients, remove, write};
 use crate::error::Result;
 use crate::host::Link;
@@ -154,6 +156,11 @@ fn identity(client: &str) -> Option<u32> {
 }
 
 impl Network {
+    /// Whether netplan wrote the file (its `networkd` renderer).
+    pub fn is_of_netplan(&self) -> bool {
+        self.file.file_name().is_some_and(|name| name.to_string_lossy().contains("-netplan-"))
+    }
+
     fn path(bridge: &IfName, what: &str) -> PathBuf {
         Path::new(FILES).join(format!("00-kvm-bridge-{bridge}{what}.network"))
     }

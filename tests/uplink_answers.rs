@@ -1,0 +1,1 @@
+//! Uplinks that can or can't be bridged, each with its right answer.
