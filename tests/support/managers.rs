@@ -78,6 +78,10 @@ impl Managed {
             return None;
         }
         own_system(&root);
+        if manager == Manager::Connman {
+            // It does not know of checksums that a veth leaves to the card.
+            lab.lan.run("ethtool -K lan0 tx off");
+        }
         let log = lab.dir.path().join("manager.log");
         let mut managed = Self { lab, manager, mode, address: String::new(), log };
         managed.configure_manager();
@@ -165,6 +169,9 @@ impl Managed {
             Manager::Udhcpc => &["udhcpc", "-i", "eth0", "-b", "-p", "/run/udhcpc.eth0.pid"],
         };
         if self.manager == Manager::Netplan {
+            // Its Python looks for its library in the cache of all.
+            let _ = fs::remove_file("/etc/ld.so.cache");
+            assert!(Command::new("ldconfig").status().expect("run ldconfig").success());
             let generated = Command::new("/usr/lib/netplan/generate").status().expect("run netplan's generator");
             assert!(generated.success());
         }
