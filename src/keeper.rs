@@ -108,6 +108,12 @@ impl Keeper {
         }
     }
 
+    /// Its name, and by what it looks after the interface.
+    pub fn named(&self) -> String {
+        let by = self.by().map(|by| format!(" (by {by})")).unwrap_or_default();
+        format!("{}{by}", self.name())
+    }
+
     /// Why it can't be worked with; `None` for one that can.
     pub fn why_not(&self) -> Option<&str> {
         match self {

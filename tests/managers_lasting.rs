@@ -5,6 +5,7 @@ use crate::docs::blocks;
 use crate::shipped::path;
 use crate::support::managers::{Managed, Manager, Mode};
 use crate::support::wait_for;
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
     let (heading, number, (manager, mode)) = place;
     let Some(host) = Managed::new(manager, mode) else { return };
     host.wait_at_most(Duration::from_secs(20));
-    let said = host.kvm_bridge("doctor br0 --quick").run().out;
+    let said = names_the_keeper(&host);
     let commands = as_printed(&said, &on_the_page(heading, number, &host));
     if manager == Manager::Udhcpc {
         host.sh("kill $(cat /run/udhcpc.eth0.pid)").run().succeeds();
@@ -68,6 +69,51 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
         host.is_on("br0");
     }
     is_joined(&host);
+}
+
+/// Doctor, status and the dry run say who it is; what doctor says.
+fn names_the_keeper(host: &Managed) -> String {
+    let (name, by) = match host.manager {
+        Manager::NetworkManager => ("NetworkManager", "its connection 11111111-2222-4333-8444-555555555555"),
+        Manager::Networkd => ("systemd-networkd", "/etc/systemd/network/20-wired.network"),
+        Manager::Netplan => ("systemd-networkd", "/run/systemd/network/10-netplan-eth0.network"),
+        Manager::Ifupdown if host.mode == Mode::Static => ("ifupdown", "/run/network/ifstate"),
+        Manager::Ifupdown => ("ifupdown with dhclient", "process "),
+        Manager::Dhcpcd => ("dhcpcd", "process "),
+        Manager::Udhcpc => ("udhcpc", "process "),
+        Manager::Connman => return refuses_connman(host),
+    };
+    let status = host.kvm_bridge("status").run().succeeds().out;
+    let line = format!("eth0  has the default route, is no bridge, {name} (by {by}");
+    assert!(status.contains(&line), "{status}");
+    let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
+    let uplink = &json["uplinks"][0];
+    assert_eq!((&uplink["name"], &uplink["keeper"]), (&"eth0".into(), &name.into()), "{uplink}");
+    assert!(uplink["keeper_by"].as_str().is_some_and(|said| said.starts_with(by)), "{uplink}");
+    assert!(uplink["keeper_why_not"].is_null(), "{uplink}");
+    let dry = host.shim("--bridge-dry-run --bridge br0").run().succeeds().out;
+    assert!(dry.contains(&format!("# eth0 is run by {name}, ")), "{dry}");
+    let said = host.kvm_bridge("doctor br0 --quick").run().out;
+    assert!(said.contains(&format!("ok       keeper of br0: {name} (by {by}")), "{said}");
+    host.is_untouched();
+    said
+}
+
+/// It is named, with its set-up, and nothing is touched.
+fn refuses_connman(host: &Managed) -> String {
+    let refused = host.shim("--bridge br0").run().exits_with(125).err;
+    assert!(refused.contains("eth0 cannot be the uplink: connmand ("), "{refused}");
+    assert!(refused.contains(" looks after it, and how it could be told"), "{refused}");
+    let status = host.kvm_bridge("status").run().succeeds().out;
+    assert!(status.contains("is no bridge, connmand (") && status.contains(" looks after it, and how "), "{status}");
+    let dry = host.shim("--bridge-dry-run --bridge br0").run().exits_with(125).err;
+    assert!(dry.contains("connmand ("), "{dry}");
+    host.is_untouched();
+    let said = host.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
+    assert!(said.contains("failure  uplink of br0:") && said.contains("connmand ("), "{said}");
+    host.is_untouched();
+    as_printed(&refused, &on_the_page("connman", 1, host));
+    said
 }
 
 fn set_up(host: &Managed, commands: &str) {
@@ -103,6 +149,17 @@ fn is_joined(host: &Managed) {
     assert_eq!(host.ports("br0"), ["eth0", "tap0"]);
     assert_eq!(host.addresses("tap0"), [""; 0], "the manager has taken tap0");
     assert!(!guest.err().contains("made br0"), "{}", guest.err());
+    let status = host.kvm_bridge("status br0").run().succeeds().out;
+    let keeper = match host.manager {
+        Manager::NetworkManager => "NetworkManager",
+        Manager::Networkd | Manager::Netplan => "systemd-networkd",
+        Manager::Ifupdown if host.mode == Mode::Static => "ifupdown",
+        Manager::Ifupdown => "ifupdown with dhclient",
+        Manager::Dhcpcd => "dhcpcd",
+        // Started by a unit.
+        Manager::Connman | Manager::Udhcpc => "dhclient",
+    };
+    assert!(status.starts_with(&format!("br0  found, {keeper} looks after it, ")), "{status}");
     guest.terminate();
     host.becomes_as_before();
 }

@@ -18,66 +18,75 @@ const WHY: &str = "A network manager puts addresses back where it thinks they be
 pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = Vec::new();
     for nic in patient.missing.clone() {
-        checks.extend(of_missing(patient, &nic).map(|check| check.of(&nic.bridge)));
+        checks.extend(of_missing(patient, &nic).into_iter().map(|check| check.of(&nic.bridge)));
     }
-    let bridges: Vec<Bridge> = patient.bridges.iter().filter(|bridge| bridge.journal.is_none()).cloned().collect();
-    for bridge in bridges {
-        let name = bridge.detail.link.name.clone();
-        checks.extend(of_found(patient, &bridge).into_iter().map(|check| check.of(&name)));
+    for bridge in patient.bridges.clone() {
+        let told = bridge.journal.as_ref().map(Journal::told);
+        let found = match told {
+            Some(told) => of_ours(told, &bridge.detail.link.name),
+            None => of_found(patient, &bridge),
+        };
+        checks.extend(found.into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
-    let ours = patient.bridges.iter().filter_map(|bridge| {
-        let keeper = bridge.journal.as_ref().and_then(Journal::told)?;
-        let name = &bridge.detail.link.name;
-        let saw = format!("{} leaves the uplink alone, as it was told to, as long as {name} is there", named(keeper));
-        Some(Check::ok("keeper", saw, WHY).of(name))
-    });
-    checks.extend(ours);
     checks
 }
 
-/// Its name, and by what it looks after an interface.
-fn named(keeper: &Keeper) -> String {
-    let by = keeper.by().map(|by| format!(" (by {by})")).unwrap_or_default();
-    format!("{}{by}", keeper.name())
-}
-
 /// Of the uplink that it would have. That it could not be taken is told where the uplink is looked at.
-fn of_missing(patient: &mut Patient, nic: &Nic) -> Option<Check> {
+fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     let nics = std::slice::from_ref(nic);
-    let host = observe(&mut patient.netlink, nics, &patient.config).ok()?;
-    let plan = plan(nics, &patient.config, &host).ok()?;
+    let planned = observe(&mut patient.netlink, nics, &patient.config)
+        .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
+    let Ok((plan, host)) = planned else { return Vec::new() };
     let steps: Vec<&Step> = plan.bridges.iter().flat_map(|bridge| &bridge.steps).collect();
-    let uplink: &IfName = steps.iter().find_map(|step| match step {
-        Step::TakeUplink { uplink, .. } => Some(uplink),
+    let told = steps.iter().find_map(|step| match step {
+        Step::Tell { keeper, .. } => Some(keeper),
         _ => None,
-    })?;
-    let link = host.link(uplink)?;
-    let keeper = link.keeper.as_ref()?;
-    let is_told = steps.iter().any(|step| matches!(step, Step::Tell { .. }));
-    let what = match (is_told, keeper.is_idle()) {
-        (true, _) => format!("it is told to leave {uplink} alone as long as {} is there", nic.bridge),
-        (false, true) => "nothing of it runs, so that nothing has to be told".to_owned(),
-        (false, false) => "it is not told: the uplink is taken by force".to_owned(),
-    };
-    let saw = format!("{} looks after {uplink}, and {what}", named(keeper));
-    Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
+    });
+    let uplink = steps.iter().find_map(|step| match step {
+        Step::TakeUplink { uplink, .. } => host.link(uplink),
+        _ => None,
+    });
+    let of_uplink = uplink.and_then(|link| {
+        let (keeper, uplink) = (link.keeper.as_ref()?, &link.name);
+        let what = match (told, keeper.is_idle()) {
+            (Some(_), _) => format!("it is told to leave {uplink} alone as long as {} is there", nic.bridge),
+            (None, true) => "nothing of it runs, so that nothing has to be told".to_owned(),
+            (None, false) => "it is not told: the uplink is taken by force".to_owned(),
+        };
+        let saw = format!("{} looks after {uplink}, and {what}", keeper.named());
+        Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
+    });
+    of_uplink.into_iter().chain(taps_taken(told)).collect()
 }
 
-/// Of a bridge that is somebody's: TAPs that are put on it are not, but a broad file of networkd's takes them all the same.
+fn of_ours(told: Option<&Keeper>, bridge: &IfName) -> Vec<Check> {
+    let of_uplink = told.map(|keeper| {
+        let saw =
+            format!("{} leaves the uplink alone, as it was told to, as long as {bridge} is there", keeper.named());
+        Check::ok("keeper", saw, WHY)
+    });
+    of_uplink.into_iter().chain(taps_taken(told)).collect()
+}
+
+/// Of a bridge that is somebody's.
 fn of_found(patient: &mut Patient, bridge: &Bridge) -> Vec<Check> {
     let mut link = bridge.detail.link.clone();
     link.layer3 = patient.netlink.layer3(link.index).unwrap_or_default();
     let found = keeper(&link);
     let mut checks: Vec<Check> = (found.iter())
-        .map(|keeper| Check::ok("keeper", format!("{} looks after {}", named(keeper), link.name), WHY))
+        .map(|keeper| Check::ok("keeper", format!("{} looks after {}", keeper.named(), link.name), WHY))
         .collect();
-    checks.extend(taps::taken_by().map(|file| {
-        Check::warning(
-            "keeper",
-            format!("systemd-networkd takes TAPs too, by {}", file.display()),
-            "It takes a guest's TAP off the bridge, and asks the guest for an address.",
-            taps::MEND,
-        )
-    }));
+    checks.extend(taps_taken(None));
     checks
+}
+
+/// TAPs are protected where networkd is told of an uplink, and not where it is not.
+fn taps_taken(told: Option<&Keeper>) -> Option<Check> {
+    if matches!(told, Some(Keeper::Networkd(_))) {
+        return None;
+    }
+    let file = taps::taken_by()?;
+    let saw = format!("systemd-networkd takes TAPs too, by {}", file.display());
+    const WHY: &str = "It takes a guest's TAP off the bridge, and asks the guest for an address.";
+    Some(Check::warning("keeper", saw, WHY, taps::MEND))
 }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::host::Link;
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
+use crate::sys::process;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -74,7 +75,8 @@ fn runs() -> bool {
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.any(|pid: i32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.trim_end() == "systemd-network" && clients::Process::here(pid).is_some()
+        // In which namespace another's process is, is for root to see.
+        name.trim_end() == "systemd-network" && (clients::Process::here(pid).is_some() || !process::is_root())
     })
 }
 
