@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clients;
+pub mod connman;
 pub mod dhclient;
 pub mod dhcpcd;
 pub mod for_good;

@@ -103,9 +103,9 @@ fn names_the_keeper(host: &Managed) -> String {
 fn refuses_connman(host: &Managed) -> String {
     let refused = host.shim("--bridge br0").run().exits_with(125).err;
     assert!(refused.contains("eth0 cannot be the uplink: connmand ("), "{refused}");
-    assert!(refused.contains(" looks after it, and how it could be told"), "{refused}");
+    assert!(refused.contains(" looks after it, and it has no way to leave one interface alone"), "{refused}");
     let status = host.kvm_bridge("status").run().succeeds().out;
-    assert!(status.contains("is no bridge, connmand (") && status.contains(" looks after it, and how "), "{status}");
+    assert!(status.contains("is no bridge, connmand (") && status.contains(" looks after it, and it has "), "{status}");
     let dry = host.shim("--bridge-dry-run --bridge br0").run().exits_with(125).err;
     assert!(dry.contains("connmand ("), "{dry}");
     host.is_untouched();
