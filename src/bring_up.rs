@@ -13,6 +13,7 @@ use crate::argv::{Backend, Line};
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::host::Host;
+use crate::keeper::networkd::taps;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::net::observe::unreadable;
@@ -109,6 +110,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Applied> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
+            // Of a bridge that is ours it was told, as far as it had its uplink.
+            made.news.extend(taps::word());
             Ok(Applied { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

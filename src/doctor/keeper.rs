@@ -56,7 +56,9 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         let saw = format!("{} looks after {uplink}, and {what}", keeper.named());
         Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
     });
-    of_uplink.into_iter().chain(taps_taken(told)).collect()
+    // It would be told of TAPs too.
+    let of_taps = if matches!(told, Some(Keeper::Networkd(_))) { None } else { taps_taken() };
+    of_uplink.into_iter().chain(of_taps).collect()
 }
 
 fn of_ours(told: Option<&Keeper>, bridge: &IfName) -> Vec<Check> {
@@ -65,7 +67,7 @@ fn of_ours(told: Option<&Keeper>, bridge: &IfName) -> Vec<Check> {
             format!("{} leaves the uplink alone, as it was told to, as long as {bridge} is there", keeper.named());
         Check::ok("keeper", saw, WHY)
     });
-    of_uplink.into_iter().chain(taps_taken(told)).collect()
+    of_uplink.into_iter().chain(taps_taken()).collect()
 }
 
 /// Of a bridge that is somebody's.
@@ -76,15 +78,12 @@ fn of_found(patient: &mut Patient, bridge: &Bridge) -> Vec<Check> {
     let mut checks: Vec<Check> = (found.iter())
         .map(|keeper| Check::ok("keeper", format!("{} looks after {}", keeper.named(), link.name), WHY))
         .collect();
-    checks.extend(taps_taken(None));
+    checks.extend(taps_taken());
     checks
 }
 
-/// TAPs are protected where networkd is told of an uplink, and not where it is not.
-fn taps_taken(told: Option<&Keeper>) -> Option<Check> {
-    if matches!(told, Some(Keeper::Networkd(_))) {
-        return None;
-    }
+/// TAPs are protected where networkd was told of an uplink, and not where it was not.
+fn taps_taken() -> Option<Check> {
     let file = taps::taken_by()?;
     let saw = format!("systemd-networkd takes TAPs too, by {}", file.display());
     const WHY: &str = "It takes a guest's TAP off the bridge, and asks the guest for an address.";

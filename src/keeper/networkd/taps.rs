@@ -13,7 +13,7 @@ pub const MEND: &str = "printf '%s\\n' '[Match]' 'Name=tap*' '[Link]' Unmanaged=
 
 /// The file by which a networkd that runs would configure a TAP of ours, if it would.
 pub fn taken_by() -> Option<PathBuf> {
-    if !Path::new("/run/systemd/netif").exists() || !runs() {
+    if !Path::new("/run/systemd/netif").exists() {
         return None;
     }
     // Of two of one name the first folder's counts.
@@ -27,9 +27,19 @@ pub fn taken_by() -> Option<PathBuf> {
     }
     let decisions = files.into_values().filter_map(|path| Some((decides(&fs::read_to_string(&path).ok()?)?, path)));
     match decisions.into_iter().next()? {
-        (Decision::Takes, path) => Some(path),
+        (Decision::Takes, path) => runs().then_some(path),
         (Decision::LeavesAlone, _) => None,
     }
+}
+
+/// What people should know before their guest is cut off without a word.
+pub fn word() -> Option<String> {
+    let file = taken_by()?;
+    Some(format!(
+        "systemd-networkd takes TAPs too, by {}, and may take this guest's off its bridge\n  \
+         'kvm-bridge doctor' shows how to keep it from that",
+        file.display()
+    ))
 }
 
 /// What a file means for a TAP that it matches.
