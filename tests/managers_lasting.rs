@@ -224,6 +224,38 @@ fn another_client() {
     is_set_up_and_joined(("Another client", 1, (Manager::Udhcpc, Mode::Dhcp)));
 }
 
+/// Status and doctor say who leaves the uplink alone, as long as it is taken.
+fn is_named_while_it_is_taken(manager: Manager, name: &str) {
+    let Some(host) = Managed::new(manager, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    let mut guest = host.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(host.lan.mac()), "{}", guest.err());
+    let status = host.kvm_bridge("status").run().succeeds().out;
+    assert!(status.starts_with("br0  made by kvm-bridge, "), "{status}");
+    assert!(status.contains(&format!(", {name} leaves its uplink alone\n")), "{status}");
+    let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
+    let bridge = &json["bridges"][0];
+    assert_eq!((&bridge["uplink"], &bridge["uplink_keeper"]), (&"eth0".into(), &name.into()), "{bridge}");
+    let said = host.kvm_bridge("doctor br0 --quick").run().succeeds().out;
+    assert!(said.contains(&format!("ok       keeper of br0: {name} (by ")), "{said}");
+    assert!(said.contains(" leaves the uplink alone, as it was told to, as long as br0 is there\n"), "{said}");
+    assert!(!said.contains("takes TAPs"), "{said}");
+    guest.terminate();
+    host.waits_until_gone("br0");
+    host.becomes_as_before();
+    host.is_on("eth0");
+}
+
+#[test]
+fn network_manager_is_named_while_its_uplink_is_taken() {
+    is_named_while_it_is_taken(Manager::NetworkManager, "NetworkManager");
+}
+
+#[test]
+fn networkd_of_netplan_is_named_while_its_uplink_is_taken() {
+    is_named_while_it_is_taken(Manager::Netplan, "systemd-networkd");
+}
+
 /// A file of networkd's that matches everything takes TAPs too, where the set-up's own file is not there. Doctor says so,
 /// and what it says helps.
 #[test]
