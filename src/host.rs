@@ -75,7 +75,7 @@ pub struct Link {
     pub mtu: u32,
     /// The index of the link that it is a port of.
     pub controller: Option<u32>,
-    /// The index of the link that it stands on, as a VLAN does; of a veth, its peer's.
+    /// The index of the link that it stands on, as a VLAN does; of a veth, its peer's. `None` for one in another namespace.
     pub lower: Option<u32>,
     /// Its ifalias; bytes that are not UTF-8 are replaced.
     pub alias: Option<String>,

@@ -56,7 +56,7 @@ fn blocks(section: &str) -> Vec<Vec<&'static str>> {
 
 /// A line of the page with this host's names in it.
 fn filled_in(line: &str, keeper: &Keeper, bridge: &IfName, link: &Link) -> String {
-    // Whole words only, and each once: a name may be another's example.
+    // Each place is filled in once: a name may be another's example.
     let unit = link.name.as_str().replace('-', "\\x2d");
     let gateway = link.layer3.default_gateways(link.index).into_iter().find(|gateway| gateway.is_ipv4());
     let identity = match keeper {

@@ -225,10 +225,12 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
         is_up: flags & libc::IFF_UP as u32 != 0,
         ..Link::bare(u32_at(body, 4)?, IfName::seen(String::new()))
     };
+    let mut is_lower_elsewhere = false;
     for attribute in attributes(body.get(HEADER..)?) {
         let kind = attribute.kind();
         let value = value_of(attribute);
         match kind {
+            libc::IFLA_LINK_NETNSID => is_lower_elsewhere = true,
             libc::IFLA_IFNAME => link.name = IfName::seen(text(value)),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
@@ -239,6 +241,8 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
+    // Its index is one of another network namespace.
+    link.lower = link.lower.filter(|_| !is_lower_elsewhere);
     Some(link)
 }
 
@@ -308,6 +312,10 @@ mod tests {
 
     /// A link as the kernel tells it (linux/rtnetlink.h, linux/if_link.h), with what its driver tells of itself.
     fn told(kind: &str, data: &[u8]) -> Link {
+        parse_link(&message(kind, data)).unwrap()
+    }
+
+    fn message(kind: &str, data: &[u8]) -> Vec<u8> {
         let info = [attribute(1, kind.as_bytes()), attribute(2, data)].concat();
         let mut message = vec![0, 0, 1, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
         for (kind, value) in [
@@ -319,7 +327,7 @@ mod tests {
         ] {
             message.extend(attribute(kind, value));
         }
-        parse_link(&message).unwrap()
+        message
     }
 
     #[test]
@@ -336,5 +344,8 @@ mod tests {
         assert_eq!(kind("macvlan", &attribute(1, &8u32.to_ne_bytes())), "macvlan passthru");
         let vlan = told("vlan", &[]);
         assert_eq!((vlan.lower, vlan.index, vlan.is_ethernet, vlan.is_up), (Some(10), 5, true, true));
+        // As a container has it, where the index is the host's.
+        let message = [message("vlan", &[]), attribute(libc::IFLA_LINK_NETNSID, &0u32.to_ne_bytes())].concat();
+        assert_eq!(parse_link(&message).unwrap().lower, None);
     }
 }
