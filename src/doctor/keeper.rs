@@ -57,7 +57,7 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
     });
     // It would be told of TAPs too.
-    let of_taps = if matches!(told, Some(Keeper::Networkd(_))) { None } else { taps_taken() };
+    let of_taps = if matches!(told, Some(Keeper::Networkd(_))) { None } else { taps_taken(Some(&nic.bridge)) };
     of_uplink.into_iter().chain(of_taps).collect()
 }
 
@@ -67,7 +67,7 @@ fn of_ours(told: Option<&Keeper>, bridge: &IfName) -> Vec<Check> {
             format!("{} leaves the uplink alone, as it was told to, as long as {bridge} is there", keeper.named());
         Check::ok("keeper", saw, WHY)
     });
-    of_uplink.into_iter().chain(taps_taken()).collect()
+    of_uplink.into_iter().chain(taps_taken(Some(bridge))).collect()
 }
 
 /// Of a bridge that is somebody's.
@@ -78,14 +78,14 @@ fn of_found(patient: &mut Patient, bridge: &Bridge) -> Vec<Check> {
     let mut checks: Vec<Check> = (found.iter())
         .map(|keeper| Check::ok("keeper", format!("{} looks after {}", keeper.named(), link.name), WHY))
         .collect();
-    checks.extend(taps_taken());
+    checks.extend(taps_taken(None));
     checks
 }
 
 /// TAPs are protected where networkd was told of an uplink, and not where it was not.
-fn taps_taken() -> Option<Check> {
+fn taps_taken(ours: Option<&IfName>) -> Option<Check> {
     let file = taps::taken_by()?;
     let saw = format!("systemd-networkd takes TAPs too, by {}", file.display());
     const WHY: &str = "It takes a guest's TAP off the bridge, and asks the guest for an address.";
-    Some(Check::warning("keeper", saw, WHY, taps::MEND))
+    Some(Check::warning("keeper", saw, WHY, taps::mend(ours)))
 }

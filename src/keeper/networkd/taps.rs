@@ -3,13 +3,19 @@
 #![forbid(unsafe_code)]
 
 use super::{FOLDERS, runs};
+use crate::name::IfName;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The commands that keep it from that.
-pub const MEND: &str = "printf '%s\\n' '[Match]' 'Name=tap*' '[Link]' Unmanaged=yes \\\n    \
-                        >/etc/systemd/network/00-tap.network\nnetworkctl reload";
+/// The commands that keep it from that, and from a bridge that is not its own either.
+pub fn mend(bridge: Option<&IfName>) -> String {
+    let names = bridge.map(|bridge| format!(" {bridge}")).unwrap_or_default();
+    format!(
+        "printf '%s\\n' '[Match]' 'Name=tap*{names}' '[Link]' Unmanaged=yes \\\n    \
+         >/etc/systemd/network/00-tap.network\nnetworkctl reload"
+    )
+}
 
 /// The file by which a networkd that runs would configure a TAP of ours, if it would.
 pub fn taken_by() -> Option<PathBuf> {
