@@ -111,6 +111,13 @@ fn refuses_connman(host: &Managed) -> String {
     host.is_untouched();
     let said = host.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
     assert!(said.contains("failure  uplink of br0:") && said.contains("connmand ("), "{said}");
+    // Whose process it is, root alone sees.
+    let nobody = "setpriv --reuid nobody --clear-groups --inh-caps=-all";
+    let as_nobody = host.kvm_bridge("doctor br0 --quick").through(nobody).run().out;
+    assert!(
+        as_nobody.contains("warning  keeper of br0: who looks after eth0, if anybody does, is seen"),
+        "{as_nobody}"
+    );
     host.is_untouched();
     as_printed(&refused, &on_the_page("connman", 1, host));
     said

@@ -12,6 +12,7 @@ use crate::plan::plan;
 use crate::ports::Bridge;
 use crate::request::Nic;
 use crate::step::Step;
+use crate::sys::process;
 
 const WHY: &str = "A network manager puts addresses back where it thinks they belong, unless it is told.";
 
@@ -47,7 +48,12 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         _ => None,
     });
     let of_uplink = uplink.and_then(|link| {
-        let (keeper, uplink) = (link.keeper.as_ref()?, &link.name);
+        let uplink = &link.name;
+        let Some(keeper) = link.keeper.as_ref() else {
+            let saw = format!("who looks after {uplink}, if anybody does, is seen by root only");
+            let mend = format!("sudo kvm-bridge doctor {}", nic.bridge);
+            return (!process::is_root()).then(|| Check::warning("keeper", saw, WHY, mend));
+        };
         let what = match (told, keeper.is_idle()) {
             (Some(_), _) => format!("it is told to leave {uplink} alone as long as {} is there", nic.bridge),
             (None, true) => "nothing of it runs, so that nothing has to be told".to_owned(),
