@@ -88,6 +88,19 @@ fn a_network_manager_without_the_means_is_left_alone() {
 }
 
 #[test]
+fn a_networkd_that_is_too_old_is_left_alone() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
+    hide("/usr/local").expect("hide a folder");
+    fs::create_dir_all("/usr/local/sbin").expect("make a folder");
+    program("/usr/local/sbin/networkctl", "#!/bin/sh\necho 'systemd 241 (241)'\n");
+    let why = "systemd-networkd looks after it, and it has not 'networkctl reload'";
+    let said = is_refused(&host, "br0", &[why, "Name=br0 Kind=bridge"]);
+    assert!(said.contains("networkctl reload || systemctl restart systemd-networkd"), "{said}");
+    fs::remove_file("/usr/local/sbin/networkctl").expect("remove a program");
+    assert!(!fs::exists("/run/systemd/network/00-kvm-bridge-br0.network").expect("look"));
+}
+
+#[test]
 fn wifi_is_told_why_and_what_else_there_is() {
     let Some(lab) = Lab::with_address() else { return };
     hide("/sys/class/net").expect("an empty folder");

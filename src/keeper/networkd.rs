@@ -58,6 +58,10 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     if !runs() {
         return Some(Keeper::stranger(name, "it does not run, so that it cannot be told"));
     }
+    if !can_be_told() {
+        let why = "it has not 'networkctl reload', by which it would be told: systemd 244 is the first that has";
+        return Some(Keeper::stranger(name, why));
+    }
     if value("ADMIN_STATE") == Some("configuring") && link.layer3.is_empty() {
         return Some(Keeper::stranger(name, "it has no address for it yet"));
     }
@@ -78,6 +82,13 @@ fn runs() -> bool {
         // In which namespace another's process is, is for root to see.
         name.trim_end() == "systemd-network" && (clients::Process::here(pid).is_some() || !process::is_root())
     })
+}
+
+/// Whether its version is one that reads its files again when it is told to.
+fn can_be_told() -> bool {
+    const FIRST: u32 = 244;
+    let said = Program::new("networkctl").words(["--version"]).run().unwrap_or_default();
+    said.split_whitespace().nth(1).and_then(|version| version.parse().ok()).is_some_and(|version: u32| version >= FIRST)
 }
 
 /// What a file and its drop-ins say of addresses; `None` where one can't be read.
