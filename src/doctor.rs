@@ -12,6 +12,7 @@ mod firewall;
 mod guests;
 mod host;
 pub mod ikconfig;
+mod keeper;
 mod kernel;
 mod lzop;
 mod macs;
@@ -71,11 +72,13 @@ pub struct Check {
     pub why: &'static str,
     /// The command that mends it.
     pub mend: Option<String>,
+    /// The commands that make the bridge for good, in the manner of who looks after the uplink.
+    pub for_good: Option<String>,
 }
 
 impl Check {
     fn new(name: &'static str, verdict: Verdict, saw: impl Into<String>, why: &'static str) -> Self {
-        Self { name, subject: None, verdict, saw: saw.into(), why, mend: None }
+        Self { name, subject: None, verdict, saw: saw.into(), why, mend: None, for_good: None }
     }
 
     fn ok(name: &'static str, saw: impl Into<String>, why: &'static str) -> Self {
@@ -97,6 +100,11 @@ impl Check {
 
     fn mended_by(mut self, mend: impl Into<String>) -> Self {
         self.mend = Some(mend.into());
+        self
+    }
+
+    fn lasting(mut self, commands: impl Into<String>) -> Self {
+        self.for_good = Some(commands.into());
         self
     }
 
@@ -172,6 +180,7 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));
     checks.extend(uplink::checks(&mut patient));
+    checks.extend(keeper::checks(&mut patient));
     checks.extend(bridge::checks(&patient));
     checks.extend(macs::checks(&patient));
     checks.extend(firewall::checks(&patient));

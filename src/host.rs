@@ -75,7 +75,7 @@ pub struct Link {
     pub mtu: u32,
     /// The index of the link that it is a port of.
     pub controller: Option<u32>,
-    /// The index of the link that it stands on, as a VLAN does; of a veth, its peer's.
+    /// The index of the link that it stands on, as a VLAN does; of a veth, its peer's. `None` for one in another namespace.
     pub lower: Option<u32>,
     /// Its ifalias; bytes that are not UTF-8 are replaced.
     pub alias: Option<String>,
@@ -85,6 +85,8 @@ pub struct Link {
     pub settings: BTreeMap<String, String>,
     /// Who looks after its addresses. Looked up for an uplink only.
     pub keeper: Option<Keeper>,
+    /// A macvlan or ipvlan on it, which has its frames before a bridge could. Looked up for an uplink only.
+    pub occupant: Option<IfName>,
     /// Whether it is Wi-Fi. Looked up for an uplink only.
     pub is_wifi: bool,
     /// Who has it open, as `NAME (PID)`. Looked up for a TAP that is asked for by name only.
@@ -103,7 +105,8 @@ pub enum Kind {
         /// It was made with IFF_MULTI_QUEUE, and has to be opened with it.
         is_multi_queue: bool,
     },
-    /// Another kind of virtual link, by the kernel's name for it.
+    /// Another kind of virtual link, by the kernel's name for it; where its mode decides on what it can be used for, with
+    /// that: `macvlan passthru`, `bond balance` (balance-tlb and balance-alb).
     Other(String),
     /// No kind: a network card.
     Card,
@@ -126,6 +129,7 @@ impl Link {
             layer3: Layer3::default(),
             settings: BTreeMap::new(),
             keeper: None,
+            occupant: None,
             is_wifi: false,
             holder: None,
         }

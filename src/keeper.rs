@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 
 pub mod clients;
+pub mod connman;
 pub mod dhclient;
 pub mod dhcpcd;
 pub mod for_good;
 pub mod network_manager;
 pub mod networkd;
 pub mod renewal;
+pub mod sockets;
 pub mod udhcpc;
 
 use crate::error::{Error, Result, reason};
@@ -93,6 +95,25 @@ impl Keeper {
             Self::Ifupdown => "ifupdown",
             Self::Stranger(stranger) => &stranger.name,
         }
+    }
+
+    /// By what it looks after the interface, as it says itself.
+    pub fn by(&self) -> Option<String> {
+        match self {
+            Self::NetworkManager(device) => Some(format!("its connection {}", device.connection)),
+            Self::Networkd(network) => Some(network.file.display().to_string()),
+            Self::Dhclient(client) => Some(format!("process {}", client.process.pid)),
+            Self::Dhcpcd(client) => Some(format!("process {}", client.process.pid)),
+            Self::Udhcpc(client) => Some(format!("process {}", client.process.pid)),
+            Self::Ifupdown => Some("/run/network/ifstate".to_owned()),
+            Self::Stranger(_) => None,
+        }
+    }
+
+    /// Its name, and by what it looks after the interface.
+    pub fn named(&self) -> String {
+        let by = self.by().map(|by| format!(" (by {by})")).unwrap_or_default();
+        format!("{}{by}", self.name())
     }
 
     /// Why it can't be worked with; `None` for one that can.
@@ -179,8 +200,10 @@ impl Keeper {
 /// The one that looks after this interface.
 pub fn keeper(link: &Link) -> Option<Keeper> {
     let of_manager = network_manager::recognise(link).or_else(|| networkd::recognise(link));
-    of_manager.or_else(|| clients::recognise(link)).or_else(|| {
-        let why = "its address has an end, and nothing that runs here says that it renews it";
+    let of_client = || clients::recognise(link).or_else(|| sockets::recognise(link));
+    of_manager.or_else(of_client).or_else(|| {
+        let why = "its address has an end, and nothing that runs here says that it renews it: cloud-init or an initramfs \
+                   may have left it so";
         match link.layer3.has_leases() {
             true => Some(Keeper::stranger("a DHCP client", why)),
             false => is_of_ifupdown(&link.name).then_some(Keeper::Ifupdown),
@@ -196,7 +219,11 @@ pub fn is_of_ifupdown(name: &IfName) -> bool {
 
 /// Tells it to leave the uplink alone: before the move.
 pub fn silence(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    each(netlink, journal, |keeper, place, _| keeper.silence(place))
+    // One that is too old, or fails, may be made a bridge of its own all the same.
+    each(netlink, journal, |keeper, place, _| keeper.silence(place)).map_err(|error| {
+        let for_good = format!("'kvm-bridge doctor {}' shows how it makes the bridge for good.", journal.bridge);
+        Error::new(error.what(), format!("{} {for_good}", error.remedy()))
+    })
 }
 
 /// Has the lease renewed on the bridge: after the move.

@@ -4,6 +4,10 @@
 //! step left for the bridges: that is what idempotent means. (A TAP belongs to one run of QEMU; each run makes its own.)
 #![forbid(unsafe_code)]
 
+mod uplinks;
+
+pub use uplinks::why_no_uplink;
+
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
@@ -12,6 +16,7 @@ use crate::name::IfName;
 use crate::request::{Nic, Queues, Uplink, taken_twice};
 use crate::step::{Found, Step, Tap};
 use std::collections::BTreeMap;
+use uplinks::why_not;
 
 /// What is to be done for one command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -204,33 +209,9 @@ fn settings(bridge: &IfName, uplink: &Link, host: &Host) -> Vec<Step> {
 const NO_IPV6: &str = "ipv6/disable_ipv6";
 const ACCEPT_RA: &str = "ipv6/accept_ra";
 
-/// Why an interface can't be a port of a bridge, and what to do about it; `None` for one that can.
-pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
-    let name = &link.name;
-    let other = || "Give another interface, or uplink=none for a bridge without one.".to_owned();
-    let is_tunnel = |kind: &str| ["wireguard", "tun", "ipvlan", "ifb"].contains(&kind);
-    match &link.kind {
-        _ if link.controller.is_some() => Some((
-            "it is a port of another link already".into(),
-            format!("To free it: ip link set dev {name} nomaster"),
-        )),
-        Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
-        Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
-        Kind::Other(kind) if is_tunnel(kind) => Some((format!("it is made by {kind}"), other())),
-        _ if link.is_wifi => Some((
-            "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
-                .into(),
-            "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
-                .into(),
-        )),
-        _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
-        _ => None,
-    }
-}
-
 fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Link> {
     match host.link(name) {
-        Some(link) => check_uplink(link, wish),
+        Some(link) => check_uplink(link, wish, host),
         None => {
             let remedy = format!("{} 'ip link' lists all.", candidates(wish, host));
             Err(Error::new(format!("there is no interface {name} to be the uplink"), remedy))
@@ -242,27 +223,30 @@ fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Li
 fn choose_uplink<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
     let link = host.default_uplinks.first().and_then(|name| host.link(name));
     match link.filter(|link| why_no_uplink(link).is_none()) {
-        Some(link) => check_uplink(link, wish),
+        Some(link) => check_uplink(link, wish, host),
         None => {
-            let what = match host.default_uplinks.first() {
+            let first = host.default_uplinks.first();
+            let why = first.and_then(|name| why_not(host.link(name)?, host));
+            let what = match first {
                 Some(name) => {
-                    let why = host.link(name).and_then(why_no_uplink).map(|(why, _)| why).unwrap_or_default();
+                    let why = why.as_ref().map(|(why, _)| why.as_str()).unwrap_or_default();
                     format!(
                         "there is no such bridge, and {name}, where the default route leads, cannot be its uplink: {why}"
                     )
                 }
                 None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
             };
-            Err(Error::new(what, candidates(wish, host)))
+            let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
+            Err(Error::new(what, remedy + &candidates(wish, host)))
         }
     }
 }
 
 /// Whether an interface can become a port, without anybody losing anything.
-fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
+fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link> {
     let name = &link.name;
     let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
-    if let Some((why, remedy)) = why_no_uplink(link) {
+    if let Some((why, remedy)) = why_not(link, host) {
         return refuse(&why, remedy);
     }
     if let Some(route) = link.layer3.fixed_route() {
@@ -276,7 +260,7 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
             "It would put the addresses back. To take {name} all the same: --bridge {},uplink={name},force=on. Or make the \
              bridge for good, and it is joined:{}",
             wish.bridge,
-            for_good::for_good(keeper.name(), wish.bridge, link)
+            for_good::for_good(keeper, wish.bridge, link)
         );
         return refuse(&format!("{} looks after it, and {why}", keeper.name()), remedy);
     }
@@ -290,22 +274,22 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish) -> Result<&'a Link> {
 /// All interfaces: those that can be the uplink first, then why the others can't.
 fn candidates(wish: &Wish, host: &Host) -> String {
     const MOST: usize = 8;
-    let why_not = |link: &Link| {
+    let reason_of = |link: &Link| {
         let kept = || {
             let keeper = link.keeper.as_ref()?;
             keeper.why_not().map(|why| format!("{} looks after it, and {why}", keeper.name()))
         };
-        why_no_uplink(link).map(|(why, _)| why).or_else(kept)
+        why_not(link, host).map(|(why, _)| why).or_else(kept)
     };
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| why_not(link).is_none());
+        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
     let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
     let uplinks: String = uplinks.collect();
     let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
     // A host may have a thousand TAPs.
     let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
     let mut reasons: String = (cannot.iter().take(MOST))
-        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, why_not(link)?)))
+        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, reason_of(link)?)))
         .collect();
     if cannot.len() > MOST {
         reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);

@@ -249,7 +249,10 @@ fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
 fn is_card(kind: &Kind) -> bool {
     match kind {
         Kind::Card => true,
-        Kind::Other(kind) => ["vlan", "bond", "team", "macvlan", "vxlan", "gretap", "geneve"].contains(&kind.as_str()),
+        Kind::Other(kind) => {
+            ["vlan", "bond", "team", "macvlan", "macvlan passthru", "bond balance", "vxlan", "gretap", "geneve"]
+                .contains(&kind.as_str())
+        }
         _ => false,
     }
 }

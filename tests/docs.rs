@@ -7,6 +7,7 @@
 //! - `<!-- file: config.toml -->`: a configuration, which has to be accepted;
 //! - `<!-- drawing -->`, `<!-- output -->`: nothing to run; `<!-- output: NAME -->` is compared with a real run by the
 //!   test that makes it, as in `tests/no_address.rs`;
+//! - `<!-- run by tests/managers_lasting.rs -->`: commands that this file runs, by their heading and number under it;
 //! - `<!-- not run: REASON -->`: commands that can't be run here; few, and each with its reason.
 //!
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
@@ -22,18 +23,21 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// More blocks than these are not left out; a longer list is a decision.
-const MOST_NOT_RUN: usize = 18;
+const MOST_NOT_RUN: usize = 11;
 
 #[derive(Debug)]
 pub(crate) struct Block {
     line: usize,
     pub(crate) mark: String,
+    /// The heading that it is under, and which of the blocks there it is, from 1.
+    pub(crate) place: (String, usize),
     pub(crate) text: String,
 }
 
 /// The blocks of a page, without their indentation.
 pub(crate) fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
+    let mut place = (String::new(), 0);
     let (mut mark, mut open, mut fence) = (String::new(), false, false);
     for (number, line) in page.lines().enumerate() {
         let content = if fence { Some(line) } else { line.strip_prefix("    ") };
@@ -42,7 +46,8 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
             if fence {
                 let drawing = !matches!(language, "" | "sh" | "console") && mark.is_empty();
                 let mark = if drawing { "drawing".to_owned() } else { std::mem::take(&mut mark) };
-                blocks.push(Block { line: number + 1, mark, text: String::new() });
+                place.1 += 1;
+                blocks.push(Block { line: number + 1, mark, place: place.clone(), text: String::new() });
             }
             open = fence;
         } else if let (Some(content), true) = (content, open || fence) {
@@ -50,7 +55,9 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
             block.text += content;
             block.text.push('\n');
         } else if let Some(content) = content {
-            blocks.push(Block { line: number + 1, mark: std::mem::take(&mut mark), text: format!("{content}\n") });
+            place.1 += 1;
+            let (mark, text) = (std::mem::take(&mut mark), format!("{content}\n"));
+            blocks.push(Block { line: number + 1, mark, place: place.clone(), text });
             open = true;
         } else if line.trim().is_empty() {
             if let (true, Some(block)) = (open, blocks.last_mut()) {
@@ -58,6 +65,9 @@ pub(crate) fn blocks(page: &str) -> Vec<Block> {
             }
         } else {
             open = false;
+            if let Some((_, heading)) = line.split_once("# ").filter(|_| line.starts_with('#')) {
+                place = (heading.to_owned(), 0);
+            }
             let comment = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->"));
             comment.unwrap_or_default().clone_into(&mut mark);
         }
@@ -259,6 +269,12 @@ fn is_true(name: &str) {
         match block.mark.split(':').next().unwrap_or_default() {
             "drawing" | "output" => {}
             "not run" => assert!(block.mark.len() > "not run: ".len() + 10, "{place}: no reason is given"),
+            "run by tests/managers_lasting.rs" => {
+                let (heading, number) = &block.place;
+                let test = fs::read_to_string(path("tests/managers_lasting.rs")).expect("read the test");
+                let call = format!("(\"{heading}\", {number}, ");
+                assert!(test.contains(&call), "{place}: the test does not run it: {call}");
+            }
             "file" => {
                 let Some(host) = Host::new() else { return };
                 host.lab.configure(&block.text);

@@ -243,7 +243,7 @@ fn the_uplink_of_a_bridge_that_is_to_be_made() {
     lab.kvm_bridge("down br0").run().succeeds();
     lab.ip("link add name other type bridge");
     lab.ip("link set dev eth0 master other");
-    look(&lab, "br0 -- --bridge br0,uplink=eth0").has("uplink", "failure", &["port of another link", "nomaster"]);
+    look(&lab, "br0 -- --bridge br0,uplink=eth0").has("uplink", "failure", &["port of the bridge", "nomaster"]);
     lab.ends_here();
 }
 

@@ -126,7 +126,7 @@ fn why_a_bridge_could_not_be_taken_back_is_shown() {
 fn no_bridge_is_an_answer_and_a_missing_one_an_error() {
     let Some(lab) = Lab::new() else { return };
     assert_eq!(lab.kvm_bridge("status").run().succeeds().out, "There is no bridge.\n");
-    assert_eq!(json(&lab, "status --json"), serde_json::json!({ "bridges": [] }));
+    assert_eq!(json(&lab, "status --json"), serde_json::json!({ "bridges": [], "uplinks": [] }));
     let refused = lab.kvm_bridge("status br7").run().exits_with(125);
     assert!(refused.err.starts_with("kvm-bridge: there is no bridge br7\n"), "{}", refused.err);
     assert!(refused.err.contains("kvm-bridge up br7"), "{}", refused.err);

@@ -96,6 +96,9 @@ fn tell(check: &Check, style: Style) -> String {
     if let Some(mend) = &check.mend {
         let _ = writeln!(text, "         mend: {}", mend.replace('\n', "\n         "));
     }
+    if let Some(commands) = &check.for_good {
+        let _ = writeln!(text, "         for good:{}", commands.replace('\n', "\n         "));
+    }
     text
 }
 
@@ -107,5 +110,6 @@ fn to_json(check: &Check) -> serde_json::Value {
         "saw": check.saw,
         "why": check.why,
         "mend": check.mend,
+        "for_good": check.for_good,
     })
 }

@@ -1,5 +1,7 @@
 //! `kvm-bridge status`.
 
+mod uplinks;
+
 use super::json;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
@@ -13,6 +15,7 @@ use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+use uplinks::Uplink;
 
 /// The arguments of `kvm-bridge status`.
 #[derive(Debug, Args)]
@@ -47,27 +50,42 @@ impl Status {
                 ));
             }
         }
+        let keepers = (bridges.iter())
+            .map(|bridge| match &bridge.journal {
+                Some(_) => Ok(None),
+                None => uplinks::keeper_of(&mut netlink, bridge.detail.link.clone()),
+            })
+            .collect::<Result<Vec<Option<Keeper>>>>()?;
+        let bridges: Vec<(&Bridge, Option<&Keeper>)> = bridges.iter().zip(keepers.iter().map(Option::as_ref)).collect();
+        // What leads to the network is none of one bridge's business.
+        let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
         if self.json {
-            let bridges: Vec<_> = bridges.iter().map(to_json).collect();
-            return Ok(json(&json!({ "bridges": bridges })));
+            let bridges: Vec<_> = bridges.iter().map(|(bridge, keeper)| to_json(bridge, *keeper)).collect();
+            let uplinks: Vec<_> = uplinks.iter().map(Uplink::to_json).collect();
+            return Ok(json(&json!({ "bridges": bridges, "uplinks": uplinks })));
         }
         let is_hidden = |port: &Port| port.is_tap() && port.detail.has_carrier && port.process.is_none();
-        if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|bridge| &bridge.ports).any(is_hidden) {
+        if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|(bridge, _)| &bridge.ports).any(is_hidden) {
             out::say("kvm-bridge", "the processes of other users' guests are seen by root only");
         }
         let style = Style::of_stdout();
-        let texts: Vec<String> = bridges.iter().map(|bridge| tree(bridge, style)).collect();
-        Ok(if texts.is_empty() { "There is no bridge.\n".to_owned() } else { texts.join("\n") })
+        let mut texts: Vec<String> = bridges.iter().map(|(bridge, keeper)| tree(bridge, *keeper, style)).collect();
+        if texts.is_empty() {
+            texts.push("There is no bridge.\n".to_owned());
+        }
+        texts.extend(uplinks.iter().filter_map(|uplink| Some(format!("{}\n", uplink.line(style)?))));
+        Ok(texts.join("\n"))
     }
 }
 
-fn tree(bridge: &Bridge, style: Style) -> String {
+fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
     let link = &bridge.detail.link;
     let mut facts = vec![match &bridge.journal {
         Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
         Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
         None => "found".to_owned(),
     }];
+    facts.extend(keeper.map(|keeper| format!("{} looks after it", keeper.name())));
     if !link.is_up {
         facts.push(style.paint(Tone::Bad, "down"));
     }
@@ -151,7 +169,7 @@ fn line(port: &Port, style: Style) -> String {
     facts.join(", ")
 }
 
-fn to_json(bridge: &Bridge) -> serde_json::Value {
+fn to_json(bridge: &Bridge, keeper: Option<&Keeper>) -> serde_json::Value {
     let detail = &bridge.detail;
     let settings = detail.bridge.unwrap_or_default();
     let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
@@ -161,6 +179,7 @@ fn to_json(bridge: &Bridge) -> serde_json::Value {
         "index": detail.link.index,
         "made_by_us": bridge.journal.is_some(),
         "kept": bridge.journal.as_ref().map(|journal| journal.keep),
+        "keeper": keeper.map(Keeper::name),
         "error": bridge.complaint,
         "up": detail.link.is_up,
         "mac": detail.link.mac,

@@ -65,22 +65,23 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
 }
 
 /// After which time a new port of the bridge forwards; or why nobody asks there.
-fn delay_of(bridge: &Bridge) -> Result<Duration, Check> {
+fn delay_of(bridge: &Bridge) -> Result<Duration, Box<Check>> {
     let (name, settings) = (&bridge.detail.link.name, bridge.detail.bridge.unwrap_or_default());
     // The kernel counts both halves of the delay on its own timers.
     let delay = Duration::from_millis(if settings.stp { u64::from(settings.forward_delay) * 20 + 500 } else { 0 });
     // The bridge's own carrier tells nothing: one that never had a port has one, too.
     if !bridge.ports.iter().any(|port| port.detail.link.is_up && port.detail.has_carrier) {
-        return Err(Check::warning(
+        return Err(Box::new(Check::warning(
             "dhcp",
             "nobody was asked: no port of it has a carrier, and who asks would give it one",
             WHY,
             format!("sudo kvm-bridge doctor {name}   (while a guest is on it)"),
-        ));
+        )));
     }
     if delay > MOST {
         let saw = "nobody was asked: with STP on, it would take too long";
-        return Err(Check::warning("dhcp", saw, WHY, format!("ip link set dev {name} type bridge stp_state 0")));
+        let mend = format!("ip link set dev {name} type bridge stp_state 0");
+        return Err(Box::new(Check::warning("dhcp", saw, WHY, mend)));
     }
     Ok(delay)
 }

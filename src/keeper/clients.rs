@@ -1,7 +1,7 @@
 //! DHCP clients that run in this network namespace, and which interface they are for.
 #![forbid(unsafe_code)]
 
-use super::{Keeper, dhclient, dhcpcd, udhcpc};
+use super::{Keeper, connman, dhclient, dhcpcd, udhcpc};
 use crate::host::Link;
 use crate::name::IfName;
 use nix::sys::signal::{Signal, kill};
@@ -145,6 +145,7 @@ pub fn recognise(link: &Link) -> Option<Keeper> {
             "dhcpcd" | "dhcpcd-bin" => None,
             "dhclient" => dhclient::recognise(link, &client),
             "udhcpc" => udhcpc::recognise(link, &client),
+            "connmand" => connman::recognise(link, &client),
             name if is_for(&client.words, &link.name) => {
                 let why = "how it could be told to leave an interface alone is not known";
                 Some(Keeper::stranger(format!("{name} ({})", client.process.pid), why))

@@ -151,7 +151,10 @@ impl Device {
             nmcli(["general", "reload", "conf"])?;
         }
         let Some(uplink) = &place.uplink else { return Ok(()) };
-        nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
+        // Where it could not be told it has not let go.
+        if !is_managed(uplink) {
+            nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
+        }
         if !has_come_up(uplink) {
             nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
         }
@@ -168,6 +171,11 @@ impl Device {
             false => Ok(()),
         }
     }
+}
+
+fn is_managed(uplink: &IfName) -> bool {
+    let said = nmcli(["-t", "-f", "GENERAL.NM-MANAGED", "device", "show", uplink.as_str()]);
+    said.is_ok_and(|said| said.trim() == "GENERAL.NM-MANAGED:yes")
 }
 
 /// Waits until one of its connections is active on a device by itself; false if none is going to be.

@@ -5,11 +5,14 @@
 //! uplink first, so it hears of all this after the move.
 #![forbid(unsafe_code)]
 
+pub mod taps;
+
 use super::{Keeper, Place, clients, remove, write};
 use crate::error::Result;
 use crate::host::Link;
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
+use crate::sys::process;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,6 +58,10 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     if !runs() {
         return Some(Keeper::stranger(name, "it does not run, so that it cannot be told"));
     }
+    if !can_be_told() {
+        let why = "it has not 'networkctl reload', by which it would be told: systemd 244 is the first that has";
+        return Some(Keeper::stranger(name, why));
+    }
     if value("ADMIN_STATE") == Some("configuring") && link.layer3.is_empty() {
         return Some(Keeper::stranger(name, "it has no address for it yet"));
     }
@@ -72,8 +79,16 @@ fn runs() -> bool {
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.any(|pid: i32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.trim_end() == "systemd-network" && clients::Process::here(pid).is_some()
+        // In which namespace another's process is, is for root to see.
+        name.trim_end() == "systemd-network" && (clients::Process::here(pid).is_some() || !process::is_root())
     })
+}
+
+/// Whether its version is one that reads its files again when it is told to.
+fn can_be_told() -> bool {
+    const FIRST: u32 = 244;
+    let said = Program::new("networkctl").words(["--version"]).run().unwrap_or_default();
+    said.split_whitespace().nth(1).and_then(|version| version.parse().ok()).is_some_and(|version: u32| version >= FIRST)
 }
 
 /// What a file and its drop-ins say of addresses; `None` where one can't be read.
@@ -154,6 +169,11 @@ fn identity(client: &str) -> Option<u32> {
 }
 
 impl Network {
+    /// Whether netplan wrote the file (its `networkd` renderer).
+    pub fn is_of_netplan(&self) -> bool {
+        self.file.file_name().is_some_and(|name| name.to_string_lossy().contains("-netplan-"))
+    }
+
     fn path(bridge: &IfName, what: &str) -> PathBuf {
         Path::new(FILES).join(format!("00-kvm-bridge-{bridge}{what}.network"))
     }

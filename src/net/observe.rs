@@ -73,7 +73,12 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
     host.default_settings = SETTINGS.iter().filter_map(begins_with).collect();
     if !is_in_sight && host.all.is_empty() {
         host.all = netlink.links().map_err(unreadable)?;
+        let on_others: Vec<(u32, IfName)> = (host.all.iter())
+            .filter(|link| takes_frames(&link.kind))
+            .filter_map(|link| Some((link.lower?, link.name.clone())))
+            .collect();
         for link in &mut host.all {
+            link.occupant = on_others.iter().find(|(lower, _)| *lower == link.index).map(|(_, name)| name.clone());
             link.is_wifi = is_wifi(&link.name);
             if link.is_ethernet && why_no_uplink(link).is_none() {
                 link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
@@ -91,8 +96,17 @@ fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result
     let has = |setting: &&str| Some(((*setting).to_owned(), sysctl::read(name.as_str(), setting)?));
     link.settings = SETTINGS.iter().filter_map(has).collect();
     link.is_wifi = is_wifi(name);
+    let on_it = netlink.stacked_on(link.index).map_err(unreadable)?;
+    link.occupant = on_it.into_iter().find(|other| takes_frames(&other.kind)).map(|other| other.name);
     link.keeper = keeper(link);
     Ok(why_no_uplink(link).is_none())
+}
+
+/// Whether what stands on an interface has a handler of its own for all frames there, of which the kernel has one: a VLAN
+/// has none.
+fn takes_frames(kind: &Kind) -> bool {
+    const KINDS: [&str; 5] = ["macvlan", "macvlan passthru", "macvtap", "ipvlan", "ipvtap"];
+    matches!(kind, Kind::Other(kind) if KINDS.contains(&kind.as_str()))
 }
 
 /// A wireless interface has its radio linked in sysfs. A sysfs of another namespace only costs a better message: the

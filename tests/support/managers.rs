@@ -23,6 +23,10 @@ pub enum Manager {
     Ifupdown,
     Dhcpcd,
     Udhcpc,
+    /// networkd, by the files that netplan's generator writes.
+    Netplan,
+    /// One that can't be worked with.
+    Connman,
 }
 
 /// Where the host has its address from.
@@ -74,6 +78,10 @@ impl Managed {
             return None;
         }
         own_system(&root);
+        if manager == Manager::Connman {
+            // It does not know of checksums that a veth leaves to the card.
+            lab.lan.run("ethtool -K lan0 tx off");
+        }
         let log = lab.dir.path().join("manager.log");
         let mut managed = Self { lab, manager, mode, address: String::new(), log };
         managed.configure_manager();
@@ -128,7 +136,18 @@ impl Managed {
                     }
                 ),
             ),
-            Manager::Udhcpc => return,
+            Manager::Netplan => (
+                "/etc/netplan/01-wired.yaml",
+                format!(
+                    "network:\n  version: 2\n  ethernets:\n    eth0: {{{}}}\n",
+                    if is_static {
+                        "addresses: [10.77.0.2/24], routes: [{to: 0.0.0.0/0, via: 10.77.0.1}]"
+                    } else {
+                        "dhcp4: true"
+                    }
+                ),
+            ),
+            Manager::Connman | Manager::Udhcpc => return,
         };
         fs::write(path, text).expect("configure the manager");
         use std::os::unix::fs::PermissionsExt;
@@ -143,11 +162,19 @@ impl Managed {
     pub fn start(&self) {
         let words: &[&str] = match self.manager {
             Manager::NetworkManager => &["NetworkManager", "--debug"],
-            Manager::Networkd => &["/lib/systemd/systemd-networkd"],
+            Manager::Networkd | Manager::Netplan => &["/lib/systemd/systemd-networkd"],
+            Manager::Connman => &["connmand", "-n"],
             Manager::Ifupdown => &["ifup", "eth0"],
             Manager::Dhcpcd => &["dhcpcd", "-b", "-q"],
             Manager::Udhcpc => &["udhcpc", "-i", "eth0", "-b", "-p", "/run/udhcpc.eth0.pid"],
         };
+        if self.manager == Manager::Netplan {
+            // Its Python looks for its library in the cache of all.
+            let _ = fs::remove_file("/etc/ld.so.cache");
+            assert!(Command::new("ldconfig").status().expect("run ldconfig").success());
+            let generated = Command::new("/usr/lib/netplan/generate").status().expect("run netplan's generator");
+            assert!(generated.success());
+        }
         let log = fs::File::options().append(true).create(true).open(&self.log).expect("open the log");
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone().expect("clone")).stderr(log);
@@ -159,14 +186,14 @@ impl Managed {
     }
 
     fn is_daemon(&self) -> bool {
-        matches!(self.manager, Manager::NetworkManager | Manager::Networkd)
+        matches!(self.manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan | Manager::Connman)
     }
 
     /// Ends and starts the manager, as an upgrade does.
     pub fn restart(&self) {
         let name = match self.manager {
             Manager::NetworkManager => "NetworkManager --debug",
-            Manager::Networkd => "/lib/systemd/systemd-networkd",
+            Manager::Networkd | Manager::Netplan => "/lib/systemd/systemd-networkd",
             _ => return,
         };
         let process = self.lab.all_processes().into_iter().find(|process| process.command == name);
@@ -192,7 +219,7 @@ impl Managed {
                 let said = said("nmcli -t -f RUNNING,STARTUP general");
                 (said.trim() == "running:started").then_some(())
             }),
-            Manager::Networkd => {
+            Manager::Networkd | Manager::Netplan => {
                 let is_at_rest = || {
                     let said = said("networkctl --no-legend --no-pager");
                     let is_busy = said.lines().any(|line| line.contains("configuring") || line.contains("pending"));
@@ -206,7 +233,7 @@ impl Managed {
         }
     }
 
-    fn comes_to_rest(&self) {
+    pub fn comes_to_rest(&self) {
         self.is_content();
         patiently(Duration::from_secs(3), || {
             let before = super::state::State::now();
@@ -283,7 +310,7 @@ fn own_system(root: &Path) {
     let layers = format!("lowerdir={}:/usr", root.join("usr").display());
     mount(Some("overlay"), "/usr", Some("overlay"), MsFlags::empty(), Some(layers.as_str())).expect("lay over /usr");
     mount_fs("tmpfs", Path::new("/var/log")).expect("a /var/log");
-    for folder in ["dhcp", "network", "NetworkManager", "systemd", "udhcpc"] {
+    for folder in ["connman", "dhcp", "netplan", "network", "NetworkManager", "systemd", "udhcpc"] {
         let own = Path::new("/etc").join(folder);
         let _ = fs::remove_file(&own);
         let copied = Command::new("cp").arg("-a").arg(root.join("etc").join(folder)).arg(&own).status();
@@ -314,6 +341,7 @@ fn own_system(root: &Path) {
         "/etc/systemd/network",
         "/etc/NetworkManager/system-connections",
         "/var/lib/NetworkManager",
+        "/var/lib/connman",
         "/var/lib/dhcp",
         "/var/lib/dhcpcd",
         "/run/dhcpcd",

@@ -50,7 +50,8 @@ impl Netlink {
         self.dump_links(message, |link| link.controller == Some(bridge))
     }
 
-    /// The links that stand on this one, as VLANs and macvlans do. Never on the launch path, nor is `links`.
+    /// The links that stand on this one, as VLANs and macvlans do. A dump of all links, for where a bridge has to be made;
+    /// `links` is never on the launch path.
     pub fn stacked_on(&mut self, index: u32) -> io::Result<Vec<Link>> {
         self.dump_links(LinkMessage::default(), |link| link.lower == Some(index))
     }
@@ -224,10 +225,12 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
         is_up: flags & libc::IFF_UP as u32 != 0,
         ..Link::bare(u32_at(body, 4)?, IfName::seen(String::new()))
     };
+    let mut is_lower_elsewhere = false;
     for attribute in attributes(body.get(HEADER..)?) {
         let kind = attribute.kind();
         let value = value_of(attribute);
         match kind {
+            libc::IFLA_LINK_NETNSID => is_lower_elsewhere = true,
             libc::IFLA_IFNAME => link.name = IfName::seen(text(value)),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
@@ -238,6 +241,8 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
+    // Its index is one of another network namespace.
+    link.lower = link.lower.filter(|_| !is_lower_elsewhere);
     Some(link)
 }
 
@@ -248,6 +253,11 @@ fn parse_kind(info: &[u8]) -> Kind {
     const IFLA_TUN_TYPE: u16 = 3;
     const IFLA_TUN_PERSIST: u16 = 6;
     const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+    const IFLA_MACVLAN_MODE: u16 = 1;
+    const MACVLAN_MODE_PASSTHRU: u32 = 8;
+    const IFLA_BOND_MODE: u16 = 1;
+    const BOND_MODE_TLB: u8 = 5;
+    const BOND_MODE_ALB: u8 = 6;
     let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
     let byte = |kind| attribute(data, kind).and_then(|value| value.first().copied()).unwrap_or_default();
     match attribute(info, IFLA_INFO_KIND).map(text).as_deref() {
@@ -255,6 +265,14 @@ fn parse_kind(info: &[u8]) -> Kind {
         Some("bridge") => Kind::Bridge,
         Some("tun") if i32::from(byte(IFLA_TUN_TYPE)) == libc::IFF_TAP => {
             Kind::Tap { is_persistent: byte(IFLA_TUN_PERSIST) != 0, is_multi_queue: byte(IFLA_TUN_MULTI_QUEUE) != 0 }
+        }
+        Some("macvlan")
+            if attribute(data, IFLA_MACVLAN_MODE).and_then(|mode| u32_at(mode, 0)) == Some(MACVLAN_MODE_PASSTHRU) =>
+        {
+            Kind::Other("macvlan passthru".to_owned())
+        }
+        Some("bond") if matches!(byte(IFLA_BOND_MODE), BOND_MODE_TLB | BOND_MODE_ALB) => {
+            Kind::Other("bond balance".to_owned())
         }
         Some(other) => Kind::Other(other.to_owned()),
     }
@@ -277,5 +295,57 @@ fn keep<M>(message: Result<M, DecodeError>, failure: &mut io::Result<()>, take: 
         Ok(message) => take(message),
         Err(error) if failure.is_ok() => *failure = Err(io::Error::other(error.to_string())),
         Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::from((4 + value.len() as u16).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A link as the kernel tells it (linux/rtnetlink.h, linux/if_link.h), with what its driver tells of itself.
+    fn told(kind: &str, data: &[u8]) -> Link {
+        parse_link(&message(kind, data)).unwrap()
+    }
+
+    fn message(kind: &str, data: &[u8]) -> Vec<u8> {
+        let info = [attribute(1, kind.as_bytes()), attribute(2, data)].concat();
+        let mut message = vec![0, 0, 1, 0, 5, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        for (kind, value) in [
+            (libc::IFLA_IFNAME, &b"up0\0"[..]),
+            (libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
+            (libc::IFLA_MTU, &1500u32.to_ne_bytes()),
+            (libc::IFLA_LINK, &10u32.to_ne_bytes()),
+            (libc::IFLA_LINKINFO, &info),
+        ] {
+            message.extend(attribute(kind, value));
+        }
+        message
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn what_a_link_can_be_used_for_is_told_by_its_mode() {
+        let kind = |kind: &str, data: &[u8]| match told(kind, data).kind {
+            Kind::Other(kind) => kind,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind("vlan", &attribute(1, &7u16.to_ne_bytes())), "vlan");
+        assert_eq!(kind("bond", &attribute(1, &[1])), "bond");
+        assert_eq!(kind("bond", &attribute(1, &[6])), "bond balance");
+        assert_eq!(kind("macvlan", &attribute(1, &4u32.to_ne_bytes())), "macvlan");
+        assert_eq!(kind("macvlan", &attribute(1, &8u32.to_ne_bytes())), "macvlan passthru");
+        let vlan = told("vlan", &[]);
+        assert_eq!((vlan.lower, vlan.index, vlan.is_ethernet, vlan.is_up), (Some(10), 5, true, true));
+        // As a container has it, where the index is the host's.
+        let message = [message("vlan", &[]), attribute(libc::IFLA_LINK_NETNSID, &0u32.to_ne_bytes())].concat();
+        assert_eq!(parse_link(&message).unwrap().lower, None);
     }
 }

@@ -1,0 +1,116 @@
+//! Whether systemd-networkd would take a TAP for its own. A file that matches everything takes TAPs too: networkd then
+//! asks the guest for DHCP, and takes the TAP off a bridge that the file does not name.
+#![forbid(unsafe_code)]
+
+use super::{FOLDERS, runs};
+use crate::name::IfName;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The commands that keep it from that, and from a bridge that is not its own either.
+pub fn mend(bridge: Option<&IfName>) -> String {
+    let names = bridge.map(|bridge| format!(" {bridge}")).unwrap_or_default();
+    format!(
+        "printf '%s\\n' '[Match]' 'Name=tap*{names}' '[Link]' Unmanaged=yes \\\n    \
+         >/etc/systemd/network/00-tap.network\nnetworkctl reload"
+    )
+}
+
+/// The file by which a networkd that runs would configure a TAP of ours, if it would.
+pub fn taken_by() -> Option<PathBuf> {
+    if !Path::new("/run/systemd/netif").exists() {
+        return None;
+    }
+    // Of two of one name the first folder's counts.
+    let mut files = BTreeMap::new();
+    for folder in FOLDERS.iter().rev() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|end| end == "network") {
+                files.insert(entry.file_name(), entry.path());
+            }
+        }
+    }
+    let decisions = files.into_values().filter_map(|path| Some((decides(&fs::read_to_string(&path).ok()?)?, path)));
+    match decisions.into_iter().next()? {
+        (Decision::Takes, path) => runs().then_some(path),
+        (Decision::LeavesAlone, _) => None,
+    }
+}
+
+/// What people should know before their guest is cut off without a word.
+pub fn word() -> Option<String> {
+    let file = taken_by()?;
+    Some(format!(
+        "systemd-networkd takes TAPs too, by {}, and may take this guest's off its bridge\n  \
+         'kvm-bridge doctor' shows how to keep it from that",
+        file.display()
+    ))
+}
+
+/// What a file means for a TAP that it matches.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Takes,
+    LeavesAlone,
+}
+
+/// `None` for a file that does not match; one that is masked is empty.
+fn decides(text: &str) -> Option<Decision> {
+    let (mut section, mut is_unmanaged, mut is_empty) = ("", false, true);
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', ';'])) {
+        is_empty = false;
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) else { continue };
+        match (section, key) {
+            ("Match", "Name" | "OriginalName") if !fits("tap0", value) => return None,
+            ("Match", "Type") if !fits("ether", value) => return None,
+            ("Match", "Kind" | "Driver") if !fits("tun", value) => return None,
+            ("Match", "Name" | "OriginalName" | "Type" | "Kind" | "Driver") => {}
+            // Of the others some may be true of a TAP: what is not known is not warned of.
+            ("Match", _) => return None,
+            ("Link", "Unmanaged") => is_unmanaged = ["1", "yes", "y", "true", "t", "on"].contains(&value),
+            _ => {}
+        }
+    }
+    let decision = if is_unmanaged { Decision::LeavesAlone } else { Decision::Takes };
+    (!is_empty).then_some(decision)
+}
+
+/// Whether a name is one of a list of globs (systemd.network(5)); an exclamation mark before the list turns it round.
+fn fits(name: &str, list: &str) -> bool {
+    let (list, is_wanted) = match list.strip_prefix('!') {
+        Some(list) => (list, false),
+        None => (list, true),
+    };
+    list.split_whitespace().any(|glob| is_like(name.as_bytes(), glob.as_bytes())) == is_wanted
+}
+
+fn is_like(name: &[u8], glob: &[u8]) -> bool {
+    match (name, glob) {
+        (_, [b'*', rest @ ..]) => (0..=name.len()).any(|at| is_like(&name[at..], rest)),
+        ([_, name @ ..], [b'?', rest @ ..]) => is_like(name, rest),
+        ([first, name @ ..], [wanted, rest @ ..]) => first == wanted && is_like(name, rest),
+        (name, glob) => name.is_empty() && glob.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broad_files_take_taps() {
+        for broad in ["Type=ether", "Name=*", "Name=eth* t?p*", "Name=!eth* en*", "Kind=tun", "Type=ether\nName=!wl*"] {
+            assert_eq!(decides(&format!("[Match]\n{broad}\n[Network]\nDHCP=yes\n")), Some(Decision::Takes), "{broad}");
+        }
+        for narrow in ["Name=eth0", "Name=en*", "Name=!tap*", "Type=wlan", "Kind=veth", "Type=ether\nMACAddress=x"] {
+            assert_eq!(decides(&format!("[Match]\n{narrow}\n[Network]\nDHCP=yes\n")), None, "{narrow}");
+        }
+        assert_eq!(decides("[Match]\nName=tap*\n\n[Link]\nUnmanaged=yes\n"), Some(Decision::LeavesAlone));
+        assert_eq!(decides(""), None);
+    }
+}
