@@ -13,6 +13,7 @@ pub mod clients;
 pub mod dhclient;
 pub mod dhcpcd;
 pub mod for_good;
+mod hold;
 pub mod network_manager;
 pub mod networkd;
 pub mod renewal;

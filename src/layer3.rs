@@ -5,6 +5,7 @@
 //! in between (`moves`).
 #![forbid(unsafe_code)]
 
+mod held;
 mod moves;
 mod text;
 

@@ -4,6 +4,7 @@
 //! neither are the bridge and the TAPs. It has no client for a bridge that is not its own, so the reaper renews.
 #![forbid(unsafe_code)]
 
+use super::hold::hold;
 use super::renewal::Lease;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result};
@@ -151,11 +152,13 @@ impl Device {
             nmcli(["general", "reload", "conf"])?;
         }
         let Some(uplink) = &place.uplink else { return Ok(()) };
-        nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
-        if !has_come_up(uplink) {
-            nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
-        }
-        Ok(())
+        hold(place.index, || {
+            nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
+            if !has_come_up(uplink) {
+                nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
+            }
+            Ok(())
+        })
     }
 
     /// When it starts again it reads what we told it.

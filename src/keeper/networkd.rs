@@ -5,6 +5,7 @@
 //! uplink first, so it hears of all this after the move.
 #![forbid(unsafe_code)]
 
+use super::hold::hold;
 use super::{Keeper, Place, clients, remove, write};
 use crate::error::Result;
 use crate::host::Link;
@@ -209,9 +210,11 @@ impl Network {
         if !were_there || !runs() {
             return Ok(());
         }
-        reload()?;
-        wait_until_configured(place.index, netlink);
-        Ok(())
+        hold(place.index, || {
+            reload()?;
+            wait_until_configured(place.index, netlink);
+            Ok(())
+        })
     }
 }
 
