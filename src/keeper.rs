@@ -114,6 +114,12 @@ impl Keeper {
         matches!(self, Self::Ifupdown)
     }
 
+    /// Whether it takes a port that leaves its bridge (RTM_DELLINK of the bridge's family) for a link that is gone, and
+    /// forgets what it knew to be on it: then that has to come later.
+    pub fn forgets_freed_ports(&self) -> bool {
+        matches!(self, Self::Networkd(_))
+    }
+
     /// What is done for it that no command does: a sentence.
     pub fn note(&self, bridge: &IfName) -> Option<String> {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! NetworkManager and systemd-networkd begin with taking away what they find on an interface that is theirs again; some
 //! thirty milliseconds later the same is there again. What goes in between is put back the moment that the kernel tells
-//! of it, with an end soon: what the keeper wants has its own time from it, and the rest is gone by itself.
+//! of it; a lease with an end soon, so that it goes by itself if the keeper does not have it again.
 #![forbid(unsafe_code)]
 
 use crate::layer3::Layer3;
@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How long what was put back lives without anybody who wants it.
+/// How long a lease that was put back lives without anybody who has it.
 const SECONDS: u32 = 60;
 /// How often something is put back: who takes it away more often than that means it.
 const TIMES: usize = 20;
@@ -69,7 +69,7 @@ impl Held {
         Ok(self)
     }
 
-    /// All is the keeper's. What it has routes of its own in place of goes.
+    /// All is the keeper's. What it has something else in place of goes.
     fn leave(&mut self) -> io::Result<()> {
         if self.times > 0 {
             let now = self.netlink.layer3(self.index)?;

@@ -173,7 +173,8 @@ impl Device {
     }
 }
 
-/// Waits until one of its connections is active on a device by itself; false if none is going to be.
+/// Waits until one of its connections is active on a device by itself; false if none is going to be, or if it only looks
+/// on ("externally"): that is what it does where it finds addresses before it has begun.
 fn has_come_up(uplink: &IfName) -> bool {
     let end = Instant::now() + ACTIVATION;
     loop {
@@ -182,7 +183,7 @@ fn has_come_up(uplink: &IfName) -> bool {
         let state = said.trim().strip_prefix("GENERAL.STATE:").and_then(|state| state.split(' ').next());
         // NMDeviceState: 30 is "disconnected", 100 "activated", more is on its way down.
         match state.and_then(|state| state.parse().ok()) {
-            Some(100) => return true,
+            Some(100) => return !Shown::of(&said).is_external,
             Some(0..=30 | 101..) | None if Instant::now() + ACTIVATION.mul_f32(0.8) > end => return false,
             _ if Instant::now() > end => return false,
             _ => std::thread::sleep(Duration::from_millis(50)),

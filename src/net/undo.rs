@@ -5,7 +5,7 @@ use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::{Files, Journal, Taken};
-use crate::keeper;
+use crate::keeper::{self, Keeper};
 use crate::layer3::{End, Layer3};
 use crate::name::IfName;
 use crate::step::Step;
@@ -51,7 +51,16 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
     };
     // If there is no room for it, the journal still has what was taken.
     let _ = files.write(&returning);
-    let (mut requests, mut faults) = (Vec::new(), Vec::new());
+    let (mut requests, mut frees, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    for taken in returning.taken() {
+        match free(netlink, journal, &taken) {
+            Ok(request) => frees.extend(request),
+            Err(error) => faults.push(reason(&error)),
+        }
+    }
+    if journal.told().is_some_and(Keeper::forgets_freed_ports) {
+        requests.append(&mut frees);
+    }
     for step in returning.steps.iter().rev() {
         match undo_requests(netlink, step, &returning, bridge.is_some()) {
             Ok(mut more) => requests.append(&mut more),
@@ -63,12 +72,7 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
     let uncounted = requests.len()..requests.len() + departures.len();
     requests.extend(departures);
     // Last of all: what goes out by a bridge without its uplink is lost.
-    for taken in returning.taken() {
-        match free(netlink, journal, &taken) {
-            Ok(request) => requests.extend(request),
-            Err(error) => faults.push(reason(&error)),
-        }
-    }
+    requests.append(&mut frees);
     match carry_out(netlink, requests) {
         Ok(answers) => {
             let counted = answers.into_iter().enumerate().filter(|(at, _)| !uncounted.contains(at));
