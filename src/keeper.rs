@@ -173,7 +173,7 @@ impl Keeper {
 
     fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
         match self {
-            Self::NetworkManager(device) => device.wake(place),
+            Self::NetworkManager(device) => device.wake(place, netlink),
             Self::Networkd(network) => network.wake(place, netlink),
             Self::Dhclient(client) => client.wake(place),
             Self::Dhcpcd(client) => client.wake(place),

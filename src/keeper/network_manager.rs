@@ -4,12 +4,13 @@
 //! neither are the bridge and the TAPs. It has no client for a bridge that is not its own, so the reaper renews.
 #![forbid(unsafe_code)]
 
-use super::hold::hold;
+use super::hold::{clear, hold};
 use super::renewal::Lease;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::name::IfName;
+use crate::net::rtnl::Netlink;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -143,7 +144,8 @@ impl Device {
         Ok(())
     }
 
-    pub(super) fn wake(&self, place: &Place) -> Result<()> {
+    pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
+        let _ = clear(netlink, place.index);
         let is_told = remove(&Self::file(place.bridge))?;
         if !runs() {
             return self.wake_sleeping(place.index);

@@ -5,7 +5,7 @@
 //! uplink first, so it hears of all this after the move.
 #![forbid(unsafe_code)]
 
-use super::hold::hold;
+use super::hold::{clear, hold};
 use super::{Keeper, Place, clients, remove, write};
 use crate::error::Result;
 use crate::host::Link;
@@ -203,6 +203,7 @@ impl Network {
     }
 
     pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
+        let _ = clear(netlink, place.index);
         let mut were_there = false;
         for (path, _) in self.files(place.bridge, place.takes_part) {
             were_there |= remove(&path)?;

@@ -1,85 +1,128 @@
-//! What is put back on an interface from which somebody takes it, for a short time.
+//! A stand-in for what the host has on an interface by IPv4, beside it and not in its place: the addresses as /32, and the
+//! routes behind all others. Who has the interface anew neither takes it for its own nor is in its way.
 
-use super::{Layer3, gateway, local, text};
+use super::{Layer3, flags, is_ipv4, local, peer, text};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Marks the routes of a stand-in: nobody's yet (linux/rtnetlink.h, /etc/iproute2/rt_protos).
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(107);
+/// Behind the metrics that people and managers give.
+const BEHIND: u32 = 0xffff_0000;
+/// An address that stands alone.
+const ALONE: u8 = 32;
 
 impl Layer3 {
-    /// The same with leases that end within so many seconds, if nobody gives them another time before. Not addresses without
-    /// an end, whose owner may take the time that it finds for its own.
-    pub fn for_a_time(mut self, seconds: u32) -> Self {
-        for attribute in self.addresses.iter_mut().flat_map(|address| &mut address.attributes) {
-            if let AddressAttribute::CacheInfo(info) = attribute
-                && info.ifa_valid != u32::MAX
-            {
-                info.ifa_valid = info.ifa_valid.min(seconds);
-                info.ifa_preferred = info.ifa_preferred.min(seconds);
-            }
-        }
-        self
-    }
-
-    /// The addresses, and the routes by their places, that `there` has none of, whatever else is to be said of them;
-    /// with the neighbours that it does not know. What IPv6 has on each link by itself is left to it.
-    pub fn lacking_in(&self, there: &Self) -> Self {
-        let addresses: HashSet<_> = there.addresses.iter().map(local).collect();
-        let places: HashSet<_> = there.all_routes().map(text::place).collect();
-        let known: Vec<_> = there.neighbours.iter().map(destination).collect();
-        let address = |address: &&AddressMessage| !addresses.contains(&local(address));
-        let route = |route: &&RouteMessage| !places.contains(&text::place(route)) && !is_of_link(route);
-        let neighbour = |neighbour: &&NeighbourMessage| !known.contains(&destination(neighbour));
+    /// The stand-in, on the interface of this index, whose addresses end after so many seconds.
+    pub fn stand_in(&self, index: u32, seconds: u32) -> Self {
+        let addresses = self.addresses.iter().filter(|address| is_of_network(address));
+        let is_ipv4_route = |route: &&RouteMessage| route.header.address_family == AddressFamily::Inet;
+        let routes = self.own_networks(index).chain(self.all_routes().filter(is_ipv4_route).map(behind));
         Self {
-            addresses: self.addresses.iter().filter(address).cloned().collect(),
-            automatic: Vec::new(),
-            routes: self.routes.iter().filter(route).cloned().collect(),
-            leading: self.leading.iter().filter(route).cloned().collect(),
-            neighbours: self.neighbours.iter().filter(neighbour).cloned().collect(),
+            addresses: addresses.map(|address| alone(address, seconds)).collect(),
+            routes: routes.collect(),
+            neighbours: self.neighbours.clone(),
+            ..Self::default()
         }
     }
 
-    /// Of the routes that this has, those to whose destination `now` has others too, and of the addresses those in whose
-    /// network it has others: somebody gave them in their place.
-    pub fn displaced_in(&self, now: &Self) -> Self {
-        let identity = |route: &RouteMessage| (text::place(route), gateway(&route.attributes));
-        let target = |route: &RouteMessage| {
-            (u8::from(route.header.address_family), text::table(route), text::destination(route))
+    /// The routes that come with its addresses.
+    fn own_networks(&self, index: u32) -> impl Iterator<Item = RouteMessage> {
+        let makes_one =
+            |address: &&AddressMessage| is_of_network(address) && !flags(address).contains(AddressFlags::Noprefixroute);
+        self.addresses.iter().filter(makes_one).filter_map(move |address| to_network(address, index))
+    }
+
+    /// What of a stand-in is needed: the addresses that `now` does not have, and the routes to where it has none.
+    pub fn needed_in(&self, now: &Self) -> Self {
+        let known: HashSet<_> = now.addresses.iter().map(local).collect();
+        // Those that come with an address are not told apart.
+        let of_addresses = now.own_networks(0).map(|route| target(&route));
+        let networks: HashSet<_> = now.all_routes().map(target).chain(of_addresses).collect();
+        let is_needed = |route: &&RouteMessage| !networks.contains(&target(route));
+        let addresses: Vec<_> =
+            self.addresses.iter().filter(|address| !known.contains(&local(address))).cloned().collect();
+        let routes: Vec<_> = self.routes.iter().filter(is_needed).cloned().collect();
+        // They go with the last address.
+        let neighbours = if addresses.is_empty() { Vec::new() } else { self.neighbours.clone() };
+        Self { addresses, routes, neighbours, ..Self::default() }
+    }
+
+    /// What of it is part of a stand-in: the marked routes, and addresses that stand alone beside themselves with a
+    /// network, or for no longer than so many seconds.
+    pub fn stand_ins(&self, seconds: u32) -> Self {
+        let is_twin = |one: &AddressMessage| {
+            self.addresses.iter().any(|other| local(other) == local(one) && other.header.prefix_len < ALONE)
         };
-        let own: HashSet<_> = self.all_routes().map(identity).collect();
-        let others: HashSet<_> = now.all_routes().filter(|route| !own.contains(&identity(route))).map(target).collect();
-        let routes = self.all_routes().filter(|route| others.contains(&target(route))).cloned().collect();
-        let own: HashSet<_> = self.addresses.iter().map(local).collect();
-        let others: HashSet<_> =
-            now.addresses.iter().filter(|address| !own.contains(&local(address))).filter_map(network).collect();
-        let is_displaced = |address: &&AddressMessage| network(address).is_some_and(|known| others.contains(&known));
-        let addresses = self.addresses.iter().filter(is_displaced).cloned().collect();
-        Self { addresses, routes, ..Self::default() }
+        let is_short = |one: &AddressMessage| {
+            one.attributes
+                .iter()
+                .any(|part| matches!(part, AddressAttribute::CacheInfo(info) if info.ifa_valid <= seconds))
+        };
+        let is_alone =
+            |one: &&AddressMessage| is_ipv4(one) && one.header.prefix_len == ALONE && is_short(one) && is_twin(one);
+        let routes = self.all_routes().filter(|route| route.header.protocol == PROTOCOL).cloned().collect();
+        Self { addresses: self.addresses.iter().filter(is_alone).cloned().collect(), routes, ..Self::default() }
     }
 }
 
-/// The network of an IPv4 address, of which a host has one there.
-fn network(address: &AddressMessage) -> Option<(u32, u8)> {
+fn is_of_network(address: &AddressMessage) -> bool {
+    is_ipv4(address) && address.header.prefix_len < ALONE && local(address) == peer(address)
+}
+
+fn target(route: &RouteMessage) -> (u8, u32, String) {
+    (route.header.address_family.into(), text::table(route), text::destination(route))
+}
+
+fn alone(address: &AddressMessage, seconds: u32) -> AddressMessage {
+    let mut alone = AddressMessage::default();
+    alone.header.family = address.header.family;
+    alone.header.scope = address.header.scope;
+    alone.header.index = address.header.index;
+    alone.header.prefix_len = ALONE;
+    if let Some(ip) = local(address) {
+        alone.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
+    }
+    let mut info = CacheInfo::default();
+    (info.ifa_valid, info.ifa_preferred) = (seconds, seconds);
+    alone.attributes.push(AddressAttribute::CacheInfo(info));
+    alone
+}
+
+/// The route to the network of an IPv4 address, as a part of a stand-in.
+fn to_network(address: &AddressMessage, index: u32) -> Option<RouteMessage> {
+    let IpAddr::V4(ip) = local(address)? else { return None };
     let length = address.header.prefix_len;
-    match local(address)? {
-        IpAddr::V4(ip) => Some((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0), length)),
-        IpAddr::V6(_) => None,
-    }
+    let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).unwrap_or(0);
+    let mut route = RouteMessage::default();
+    route.header.address_family = AddressFamily::Inet;
+    route.header.destination_prefix_length = length;
+    route.header.table = text::RT_TABLE_MAIN as u8;
+    route.header.scope = RouteScope::Link;
+    route.header.kind = RouteType::Unicast;
+    route.header.protocol = PROTOCOL;
+    route.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet(Ipv4Addr::from(u32::from(ip) & mask))),
+        RouteAttribute::PrefSource(RouteAddress::Inet(ip)),
+        RouteAttribute::Oif(index),
+        RouteAttribute::Priority(BEHIND),
+    ];
+    Some(route)
 }
 
-fn destination(neighbour: &NeighbourMessage) -> Option<&NeighbourAttribute> {
-    neighbour.attributes.iter().find(|part| matches!(part, NeighbourAttribute::Destination(_)))
-}
-
-/// Whether a route is to the addresses that IPv6 makes for each link.
-fn is_of_link(route: &RouteMessage) -> bool {
-    let to = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(ip.is_unicast_link_local()),
-        _ => None,
-    });
-    route.header.address_family == AddressFamily::Inet6 && to.unwrap_or_default()
+/// A route behind all others to the same place.
+fn behind(route: &RouteMessage) -> RouteMessage {
+    let mut behind = route.clone();
+    let metric = BEHIND + text::priority(route).min(u32::from(u16::MAX));
+    behind.header.protocol = PROTOCOL;
+    behind.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::Priority(_)));
+    behind.attributes.push(RouteAttribute::Priority(metric));
+    behind
 }
 
 #[cfg(test)]
@@ -89,26 +132,33 @@ mod tests {
     fn with(addresses: &[&str]) -> Layer3 {
         let address = |text: &&str| {
             let (ip, length) = text.split_once('/').unwrap();
+            let ip: IpAddr = ip.parse().unwrap();
             let mut address = AddressMessage::default();
+            address.header.family = AddressFamily::Inet;
             address.header.prefix_len = length.parse().unwrap();
-            address.attributes.push(AddressAttribute::Local(ip.parse().unwrap()));
+            address.attributes = vec![AddressAttribute::Local(ip), AddressAttribute::Address(ip)];
             address
         };
         Layer3 { addresses: addresses.iter().map(address).collect(), ..Layer3::default() }
     }
 
     #[test]
-    fn what_is_lacking_is_told_by_its_address_alone() {
-        let all = with(&["10.0.0.2/24", "10.0.0.3/24"]);
-        assert_eq!(all.lacking_in(&with(&["10.0.0.2/16"])), with(&["10.0.0.3/24"]));
-        assert_eq!(all.lacking_in(&all), Layer3::default());
+    fn a_stand_in_is_beside_what_it_stands_for_and_is_told_from_it() {
+        let all = with(&["10.0.0.2/24"]);
+        let stand_in = all.stand_in(7, 5);
+        assert_eq!(stand_in.address_texts(), ["10.0.0.2/32"]);
+        assert_eq!(stand_in.routes.iter().map(text::destination).collect::<Vec<_>>(), ["10.0.0.0/24"]);
+        assert!(stand_in.needed_in(&all).is_empty(), "it is not needed beside it");
+        assert_eq!(stand_in.needed_in(&Layer3::default()), stand_in);
+        let mut both = all.clone();
+        both.add_missing(stand_in.clone());
+        assert_eq!(both.stand_ins(5), stand_in);
+        assert!(all.stand_ins(5).is_empty());
     }
 
     #[test]
-    fn an_address_goes_for_another_one_in_its_network() {
-        let all = with(&["10.0.0.2/24", "10.0.1.2/24", "10.0.2.2/32"]);
-        assert_eq!(all.displaced_in(&with(&["10.0.0.2/24", "10.0.0.9/24"])), with(&["10.0.0.2/24"]));
-        assert_eq!(all.displaced_in(&all), Layer3::default());
-        assert_eq!(with(&["1.2.3.4/0"]).displaced_in(&with(&["10.0.0.9/0"])), with(&["1.2.3.4/0"]));
+    fn an_address_that_is_alone_anyway_has_none() {
+        assert!(with(&["10.0.0.2/32"]).stand_in(7, 5).is_empty());
+        assert_eq!(with(&["10.0.0.2/0"]).stand_in(7, 5).routes.len(), 1);
     }
 }
