@@ -29,6 +29,7 @@ mod lives;
 mod macs;
 mod making;
 mod managers;
+mod managers_renewal;
 mod option_table;
 mod pass_through;
 mod reaper;

@@ -1,14 +1,14 @@
 //! A stand-in for what the host has on an interface by IPv4, beside it and not in its place: the addresses as /32, and the
 //! routes behind all others. Who has the interface anew neither takes it for its own nor is in its way.
 
-use super::{Layer3, flags, is_ipv4, local, peer, text};
+use super::{Layer3, flags, is_ipv4, local, network, peer, text};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 /// Marks the routes of a stand-in: nobody's yet (linux/rtnetlink.h, /etc/iproute2/rt_protos).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(107);
@@ -97,8 +97,7 @@ fn alone(address: &AddressMessage, seconds: u32) -> AddressMessage {
 /// The route to the network of an IPv4 address, as a part of a stand-in.
 fn to_network(address: &AddressMessage, index: u32) -> Option<RouteMessage> {
     let IpAddr::V4(ip) = local(address)? else { return None };
-    let length = address.header.prefix_len;
-    let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).unwrap_or(0);
+    let (network, length) = network(address)?;
     let mut route = RouteMessage::default();
     route.header.address_family = AddressFamily::Inet;
     route.header.destination_prefix_length = length;
@@ -107,7 +106,7 @@ fn to_network(address: &AddressMessage, index: u32) -> Option<RouteMessage> {
     route.header.kind = RouteType::Unicast;
     route.header.protocol = PROTOCOL;
     route.attributes = vec![
-        RouteAttribute::Destination(RouteAddress::Inet(Ipv4Addr::from(u32::from(ip) & mask))),
+        RouteAttribute::Destination(RouteAddress::Inet(network.into())),
         RouteAttribute::PrefSource(RouteAddress::Inet(ip)),
         RouteAttribute::Oif(index),
         RouteAttribute::Priority(BEHIND),

@@ -223,6 +223,12 @@ impl Managed {
     /// The host has its address once, on this link, and one default route, by it.
     #[track_caller]
     pub fn is_on(&self, device: &str) {
+        self.is_on_as(device, &self.address);
+    }
+
+    /// The same, where it got another address.
+    #[track_caller]
+    pub fn is_on_as(&self, device: &str, address: &str) {
         let seen = || {
             let links = ip_json("-4 addr show scope global");
             let all: Vec<String> = links
@@ -238,7 +244,7 @@ impl Managed {
             let routes: Vec<String> = self.default_routes().iter().map(|route| route["dev"].to_string()).collect();
             (all, routes)
         };
-        let wanted = (vec![format!("{device} {}", self.address)], vec![format!("\"{device}\"")]);
+        let wanted = (vec![format!("{device} {address}")], vec![format!("\"{device}\"")]);
         assert_eq!(seen(), wanted, "the manager's log:\n{}\nlinks: {:#?}", self.log(), ip_json("-br addr"));
     }
 
@@ -249,8 +255,11 @@ impl Managed {
 
     /// How often the server has given the host its lease.
     pub fn acknowledged(&self) -> usize {
-        let wanted = format!("DHCPACK(lan0) {} ", self.address);
-        self.lab.lan.dhcp_log().matches(&wanted).count()
+        self.acknowledged_as(&self.address)
+    }
+
+    pub fn acknowledged_as(&self, address: &str) -> usize {
+        self.lab.lan.dhcp_log().matches(&format!("DHCPACK(lan0) {address} ")).count()
     }
 
     #[track_caller]
