@@ -244,6 +244,11 @@ impl Renewal {
         };
         let prefix = message.prefix.and_then(|prefix| prefix.try_into().ok()).unwrap_or(24);
         let given = Given { address, prefix, router: message.router, seconds };
+        if self.part.is_empty() {
+            // It was given another one already, and a kill came before the journal had it.
+            let now = netlink.layer3(self.index).unwrap_or_default();
+            self.part = now.leased().map(|leased| now.part_of(leased)).unwrap_or_default();
+        }
         let new = self.part.with_given(&given);
         // The old one first: an address of the same network would go with it.
         let departures = self.part.departures();

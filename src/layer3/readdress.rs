@@ -38,6 +38,18 @@ impl Layer3 {
         }
     }
 
+    /// The first IPv4 address that has an end.
+    pub fn leased(&self) -> Option<Ipv4Addr> {
+        let has_end = |address: &&AddressMessage| {
+            let ends = |part: &AddressAttribute| matches!(part, AddressAttribute::CacheInfo(info) if info.ifa_valid != u32::MAX);
+            address.attributes.iter().any(ends)
+        };
+        self.addresses.iter().filter(has_end).find_map(|address| match local(address)? {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// A part of that kind with what was given now in place of what was then. Routes by a gateway go by the new one, or
     /// not at all.
     pub fn with_given(&self, given: &Given) -> Self {
