@@ -87,7 +87,7 @@ check-managers:
 	tests/packages check
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
-	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers:: -- --test-threads 6
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests managers -- --test-threads 6
 
 bench-managers:
 	tests/packages demo

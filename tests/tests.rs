@@ -30,6 +30,7 @@ mod macs;
 mod making;
 mod managers;
 mod managers_renewal;
+mod managers_undo;
 mod option_table;
 mod pass_through;
 mod reaper;

@@ -146,13 +146,12 @@ impl Device {
 
     pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
         let _ = clear(netlink, place.index);
-        let is_told = remove(&Self::file(place.bridge))?;
+        remove(&Self::file(place.bridge))?;
         if !runs() {
             return self.wake_sleeping(place.index);
         }
-        if is_told {
-            nmcli(["general", "reload", "conf"])?;
-        }
+        // Also where the file is gone: a kill may have come between the two.
+        nmcli(["general", "reload", "conf"])?;
         let Some(uplink) = &place.uplink else { return Ok(()) };
         hold(place.index, || {
             nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;

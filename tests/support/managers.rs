@@ -162,15 +162,21 @@ impl Managed {
         matches!(self.manager, Manager::NetworkManager | Manager::Networkd)
     }
 
-    /// Ends and starts the manager, as an upgrade does.
-    pub fn restart(&self) {
+    /// The manager's process, of one that is a daemon.
+    pub fn daemon(&self) -> super::processes::Process {
         let name = match self.manager {
             Manager::NetworkManager => "NetworkManager --debug",
-            Manager::Networkd => "/lib/systemd/systemd-networkd",
-            _ => return,
+            _ => "/lib/systemd/systemd-networkd",
         };
-        let process = self.lab.all_processes().into_iter().find(|process| process.command == name);
-        let process = process.expect("the manager runs");
+        self.lab.all_processes().into_iter().find(|process| process.command == name).expect("the manager runs")
+    }
+
+    /// Ends and starts the manager, as an upgrade does.
+    pub fn restart(&self) {
+        if !self.is_daemon() {
+            return;
+        }
+        let process = self.daemon();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM)
             .expect("end");
         wait_for("its end", 10, || (!super::processes::is_alive(process.pid)).then_some(()));
