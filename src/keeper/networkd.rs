@@ -214,11 +214,14 @@ impl Network {
         for (path, _) in self.files(place.bridge, place.takes_part) {
             is_told |= remove(&path)?;
         }
-        if !is_told || !runs() {
+        let is_at_it = value_of(place.index, "ADMIN_STATE").as_deref() == Some("configuring");
+        if !(is_told || is_at_it) || !runs() {
             return Ok(());
         }
         hold(place.index, || {
-            reload()?;
+            if is_told {
+                reload()?;
+            }
             wait_until_configured(place.index, netlink);
             Ok(())
         })
