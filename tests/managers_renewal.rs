@@ -6,7 +6,7 @@ use crate::support::wait_for;
 #[test]
 fn a_server_that_refuses_is_asked_for_another_address() {
     let Some(host) = Managed::new(Manager::NetworkManager, Mode::Dhcp) else { return };
-    host.wait_at_most(std::time::Duration::from_secs(30));
+    host.wait_at_most(std::time::Duration::from_secs(60));
     let guest = host.shim("--bridge br0").boot();
     host.waits_for_renewals(1, 20);
     // It has forgotten all, and has other addresses to give.
