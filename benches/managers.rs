@@ -1,6 +1,7 @@
 //! What a host feels when its interface is taken from under its network manager, and given back: `make bench-managers`.
 //!
 //! In network namespaces of its own, with the managers of Debian's packages. RUNS=N says how often each; the default is 5.
+//! ONLY=Networkd measures one of them.
 #![allow(missing_docs, clippy::expect_used, clippy::panic)]
 
 /// The laboratory of the tests.
@@ -18,7 +19,8 @@ fn main() {
     println!("{runs} runs each; a stream of 1,000 requests a second; times in ms: median (longest)\n");
     println!("| | longest gap, UDP | requests lost | longest stall, TCP | connections lost |");
     println!("|---|---|---|---|---|");
-    for (manager, mode) in ALL {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    for (manager, mode) in ALL.into_iter().filter(|one| format!("{one:?}").contains(&only)) {
         let mut taken = Series::new(format!("{manager:?}, {mode:?}: taken"));
         let mut returned = Series::new(format!("{manager:?}, {mode:?}: given back"));
         for _ in 0..runs {

@@ -1,5 +1,5 @@
-//! The one exchange of DHCP that keeps a lease (RFC 2131, 4.4.5): a request for the address that one has, and what is
-//! answered.
+//! What a client of DHCP says to keep a lease (RFC 2131, 4.4.5), or to have another one when that is over, and what is
+//! answered to the former.
 #![forbid(unsafe_code)]
 
 use crate::mac::Mac;
@@ -11,23 +11,40 @@ const COOKIE: [u8; 4] = [99, 130, 83, 99];
 const FIXED: usize = 236;
 /// Options of RFC 2132.
 const HOST_NAME: u8 = 12;
+const WANTED: u8 = 50;
 const LEASE_TIME: u8 = 51;
 const MESSAGE_TYPE: u8 = 53;
+const SERVER: u8 = 54;
 const WISHES: u8 = 55;
 const RENEWAL_TIME: u8 = 58;
+const REBINDING_TIME: u8 = 59;
 const CLIENT: u8 = 61;
 const END: u8 = 255;
 /// Kinds of messages.
+const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
 
-/// A request to keep an address.
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// The address that one has.
+    Keep,
+    /// Any address, of any server.
+    Find,
+    /// The address that this server has offered.
+    Take(Ipv4Addr),
+}
+
+/// A request for an address.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
     /// Random; the answer has it too.
     pub id: u32,
-    /// The address that is kept.
+    /// What is asked for.
+    pub wish: Wish,
+    /// The address that is kept or taken.
     pub address: Ipv4Addr,
     /// Our Ethernet address.
     pub mac: Mac,
@@ -44,6 +61,16 @@ pub struct Times {
     pub whole: u32,
     /// Until it is to be asked for again.
     pub renew: u32,
+    /// Until any server is asked.
+    pub rebind: u32,
+}
+
+impl Times {
+    /// Those that a server gives, or those that are usual (RFC 2131, 4.4.5).
+    pub fn new(whole: u32, renew: Option<u32>, rebind: Option<u32>) -> Self {
+        let rebind = rebind.unwrap_or(whole - whole / 8).min(whole);
+        Self { whole, renew: renew.unwrap_or(whole / 2).min(rebind), rebind }
+    }
 }
 
 /// A server's answer.
@@ -62,17 +89,27 @@ impl Request<'_> {
         // BOOTREQUEST over Ethernet, whose addresses have six bytes.
         bytes[..3].copy_from_slice(&[1, 1, 6]);
         bytes[4..8].copy_from_slice(&self.id.to_be_bytes());
-        bytes[12..16].copy_from_slice(&self.address.octets());
+        match self.wish {
+            Wish::Keep => bytes[12..16].copy_from_slice(&self.address.octets()),
+            // Who has no address can only hear what is for all.
+            Wish::Find | Wish::Take(_) => bytes[10] = 0x80,
+        }
         bytes[28..34].copy_from_slice(&self.mac.0);
         bytes.extend(COOKIE);
-        bytes.extend([MESSAGE_TYPE, 1, REQUEST]);
+        bytes.extend([MESSAGE_TYPE, 1, if self.wish == Wish::Find { DISCOVER } else { REQUEST }]);
+        if let Wish::Take(server) = self.wish {
+            for (option, ip) in [(WANTED, self.address), (SERVER, server)] {
+                bytes.extend([option, 4]);
+                bytes.extend(ip.octets());
+            }
+        }
         for (option, value) in [(CLIENT, self.client), (HOST_NAME, self.host_name.map(str::as_bytes))] {
             if let Some(value) = value.filter(|value| (1..=255).contains(&value.len())) {
                 bytes.extend([option, value.len() as u8]);
                 bytes.extend(value);
             }
         }
-        bytes.extend([WISHES, 5, 1, 3, 6, LEASE_TIME, RENEWAL_TIME, END]);
+        bytes.extend([WISHES, 6, 1, 3, 6, LEASE_TIME, RENEWAL_TIME, REBINDING_TIME, END]);
         // Some relays drop what is shorter than BOOTP was (RFC 1542, 2.1).
         bytes.resize(bytes.len().max(300), 0);
         bytes
@@ -90,7 +127,7 @@ impl Request<'_> {
             ACK if message.get(16..20)? == self.address.octets() => {
                 let seconds = |wanted| Some(u32::from_be_bytes(option(options, wanted)?.try_into().ok()?));
                 let whole = seconds(LEASE_TIME)?;
-                Some(Answer::Kept(Times { whole, renew: seconds(RENEWAL_TIME).unwrap_or(whole / 2).min(whole) }))
+                Some(Answer::Kept(Times::new(whole, seconds(RENEWAL_TIME), seconds(REBINDING_TIME))))
             }
             NAK => Some(Answer::Refused),
             _ => None,
@@ -123,7 +160,8 @@ mod tests {
 
     fn request() -> Request<'static> {
         let address = Ipv4Addr::new(10, 77, 0, 9);
-        Request { id: 7, address, mac: Mac([2, 0, 0, 0, 0, 1]), client: Some(&[1, 2, 3]), host_name: Some("lab") }
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        Request { id: 7, wish: Wish::Keep, address, mac, client: Some(&[1, 2, 3]), host_name: Some("lab") }
     }
 
     /// What a server would say to it.
@@ -138,12 +176,23 @@ mod tests {
 
     #[test]
     fn an_answer_to_the_request_is_understood() {
-        assert_eq!(request().answer(&reply(ACK)), Some(Answer::Kept(Times { whole: 120, renew: 60 })));
+        assert_eq!(request().answer(&reply(ACK)), Some(Answer::Kept(Times { whole: 120, renew: 60, rebind: 105 })));
         assert_eq!(request().answer(&reply(NAK)), Some(Answer::Refused));
         assert_eq!(request().answer(&reply(2)), None);
         assert_eq!(Request { id: 8, ..request() }.answer(&reply(ACK)), None);
         assert_eq!(Request { mac: Mac([2, 0, 0, 0, 0, 2]), ..request() }.answer(&reply(ACK)), None);
         assert_eq!(request().answer(&request().bytes()), None);
+    }
+
+    #[test]
+    fn another_address_is_asked_for_as_by_any_client() {
+        use crate::watch::dhcp::{Kind, Message};
+        let find = Request { wish: Wish::Find, ..request() }.bytes();
+        assert_eq!(Message::parse(&find).unwrap().kind, Kind::Discover);
+        assert_eq!(find[12..16], [0; 4], "it has none");
+        let server = Ipv4Addr::new(10, 77, 0, 1);
+        let take = Message::parse(&Request { wish: Wish::Take(server), ..request() }.bytes()).unwrap();
+        assert_eq!((take.kind, take.server, take.transaction), (Kind::Request, Some(server), 7));
     }
 
     proptest! {

@@ -132,6 +132,21 @@ impl Journal {
         }
     }
 
+    /// Takes in that the lease is another one by now. Whether it was news.
+    pub fn has_another_lease(&mut self, lease: &Lease) -> bool {
+        let known = self.steps.iter_mut().find_map(|step| match step {
+            Step::Tell { keeper: Keeper::NetworkManager(device), .. } => device.lease.as_mut(),
+            _ => None,
+        });
+        match known {
+            Some(known) if known.address != lease.address || known.server != lease.server => {
+                *known = lease.clone();
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The interfaces that it took as ports.
     pub fn taken(&self) -> impl Iterator<Item = Taken<'_>> {
         self.steps.iter().filter_map(|step| match step {

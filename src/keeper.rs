@@ -14,6 +14,7 @@ pub mod connman;
 pub mod dhclient;
 pub mod dhcpcd;
 pub mod for_good;
+mod hold;
 pub mod network_manager;
 pub mod networkd;
 pub mod renewal;
@@ -134,6 +135,12 @@ impl Keeper {
         matches!(self, Self::Ifupdown)
     }
 
+    /// Whether it takes a port that leaves its bridge (RTM_DELLINK of the bridge's family) for a link that is gone, and
+    /// forgets what it knew to be on it: then that has to come later.
+    pub fn forgets_freed_ports(&self) -> bool {
+        matches!(self, Self::Networkd(_))
+    }
+
     /// What is done for it that no command does: a sentence.
     pub fn note(&self, bridge: &IfName) -> Option<String> {
         match self {
@@ -187,7 +194,7 @@ impl Keeper {
 
     fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
         match self {
-            Self::NetworkManager(device) => device.wake(place),
+            Self::NetworkManager(device) => device.wake(place, netlink),
             Self::Networkd(network) => network.wake(place, netlink),
             Self::Dhclient(client) => client.wake(place),
             Self::Dhcpcd(client) => client.wake(place),

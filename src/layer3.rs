@@ -5,10 +5,13 @@
 //! in between (`moves`).
 #![forbid(unsafe_code)]
 
+mod held;
 mod moves;
+mod readdress;
 mod text;
 
 pub use moves::{Move, onlink, probe};
+pub use readdress::Given;
 
 use crate::name::IfName;
 use rtnetlink::packet_core::{Emitable, Parseable};
@@ -302,6 +305,14 @@ fn local(address: &AddressMessage) -> Option<IpAddr> {
         _ => None,
     })
     .or_else(|| peer(address))
+}
+
+/// The network of an IPv4 address, and the length of its prefix.
+fn network(address: &AddressMessage) -> Option<(u32, u8)> {
+    let IpAddr::V4(ip) = local(address)? else { return None };
+    let length = address.header.prefix_len;
+    let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).unwrap_or(0);
+    Some((u32::from(ip) & mask, length))
 }
 
 fn peer(address: &AddressMessage) -> Option<IpAddr> {

@@ -122,11 +122,16 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
-        let Some(journal) = files.read()? else {
+        let Some(mut journal) = files.read()? else {
             files.remove();
             drop(own.take());
             return Ok(());
         };
+        if let Some(renewal) = &renewal
+            && journal.has_another_lease(renewal.lease())
+        {
+            files.write(&journal)?;
+        }
         // Who was at it holds the lock while it lives.
         if journal.moving && undo::settle(&mut netlink, files, &journal)? {
             files.remove();
@@ -183,9 +188,14 @@ fn wait_and_renew(
     files: &Files,
 ) -> Result<()> {
     let end = idle.map(|idle| Instant::now() + idle);
+    let address = renewal.as_ref().map(|renewal| renewal.lease().address);
     loop {
         if let Some(trouble) = renewal.as_mut().and_then(|renewal| renewal.go_on(netlink)) {
-            files.complain(&Error::new(trouble, "The address ends with its lease: see whether the server runs."));
+            files.complain(&Error::new(trouble, "See whether the DHCP server runs, and what it logs."));
+        }
+        if renewal.as_ref().map(|renewal| renewal.lease().address) != address {
+            // Another reaper would go on with it.
+            return Ok(());
         }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let due = renewal.as_ref().map(|renewal| renewal.idle());

@@ -31,6 +31,8 @@ mod macs;
 mod making;
 mod managers;
 mod managers_lasting;
+mod managers_renewal;
+mod managers_undo;
 mod no_address;
 mod option_table;
 mod pass_through;

@@ -4,11 +4,13 @@
 //! neither are the bridge and the TAPs. It has no client for a bridge that is not its own, so the reaper renews.
 #![forbid(unsafe_code)]
 
+use super::hold::{clear, hold};
 use super::renewal::Lease;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::name::IfName;
+use crate::net::rtnl::Netlink;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -142,23 +144,25 @@ impl Device {
         Ok(())
     }
 
-    pub(super) fn wake(&self, place: &Place) -> Result<()> {
-        let is_told = remove(&Self::file(place.bridge))?;
+    pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
+        let _ = clear(netlink, place.index);
+        remove(&Self::file(place.bridge))?;
         if !runs() {
             return self.wake_sleeping(place.index);
         }
-        if is_told {
-            nmcli(["general", "reload", "conf"])?;
-        }
+        // Also where the file is gone: a kill may have come between the two.
+        nmcli(["general", "reload", "conf"])?;
         let Some(uplink) = &place.uplink else { return Ok(()) };
-        // Where it could not be told it has not let go.
-        if !is_managed(uplink) {
-            nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
-        }
-        if !has_come_up(uplink) {
-            nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
-        }
-        Ok(())
+        hold(place.index, || {
+            // Where it could not be told it has not let go.
+            if !is_managed(uplink) {
+                nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
+            }
+            if !has_come_up(uplink) {
+                nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
+            }
+            Ok(())
+        })
     }
 
     /// When it starts again it reads what we told it.
@@ -178,7 +182,8 @@ fn is_managed(uplink: &IfName) -> bool {
     said.is_ok_and(|said| said.trim() == "GENERAL.NM-MANAGED:yes")
 }
 
-/// Waits until one of its connections is active on a device by itself; false if none is going to be.
+/// Waits until one of its connections is active on a device by itself; false if none is going to be, or if it only looks
+/// on ("externally"): that is what it does where it finds addresses before it has begun.
 fn has_come_up(uplink: &IfName) -> bool {
     let end = Instant::now() + ACTIVATION;
     loop {
@@ -187,7 +192,7 @@ fn has_come_up(uplink: &IfName) -> bool {
         let state = said.trim().strip_prefix("GENERAL.STATE:").and_then(|state| state.split(' ').next());
         // NMDeviceState: 30 is "disconnected", 100 "activated", more is on its way down.
         match state.and_then(|state| state.parse().ok()) {
-            Some(100) => return true,
+            Some(100) => return !Shown::of(&said).is_external,
             Some(0..=30 | 101..) | None if Instant::now() + ACTIVATION.mul_f32(0.8) > end => return false,
             _ if Instant::now() > end => return false,
             _ => std::thread::sleep(Duration::from_millis(50)),

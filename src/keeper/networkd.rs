@@ -7,6 +7,7 @@
 
 pub mod taps;
 
+use super::hold::{clear, hold};
 use super::{Keeper, Place, clients, remove, write};
 use crate::error::Result;
 use crate::host::Link;
@@ -48,10 +49,9 @@ pub struct Network {
 
 /// The network that systemd-networkd has found for this interface, if it runs and looks after it.
 pub(super) fn recognise(link: &Link) -> Option<Keeper> {
-    let state = fs::read_to_string(format!("{STATE}/links/{}", link.index)).ok()?;
-    let value = |key: &str| state.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let file = PathBuf::from(value("NETWORK_FILE").filter(|file| !file.is_empty())?);
-    if value("ADMIN_STATE") == Some("unmanaged") {
+    let file = PathBuf::from(value_of(link.index, "NETWORK_FILE").filter(|file| !file.is_empty())?);
+    let state = value_of(link.index, "ADMIN_STATE");
+    if state.as_deref() == Some("unmanaged") {
         return None;
     }
     let name = "systemd-networkd";
@@ -62,7 +62,7 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
         let why = "it has not 'networkctl reload', by which it would be told: systemd 244 is the first that has";
         return Some(Keeper::stranger(name, why));
     }
-    if value("ADMIN_STATE") == Some("configuring") && link.layer3.is_empty() {
+    if state.as_deref() == Some("configuring") && link.layer3.is_empty() {
         return Some(Keeper::stranger(name, "it has no address for it yet"));
     }
     let Some(settings) = settings(&file) else {
@@ -71,6 +71,12 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     let lease = fs::read_to_string(format!("{STATE}/leases/{}", link.index)).unwrap_or_default();
     let identity = lease.lines().find_map(|line| line.strip_prefix("CLIENTID=")).and_then(identity);
     Some(Keeper::Networkd(Network { interface: link.name.clone(), file, settings, identity }))
+}
+
+/// What its file of a link says.
+fn value_of(index: u32, key: &str) -> Option<String> {
+    let state = fs::read_to_string(format!("{STATE}/links/{index}")).ok()?;
+    state.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
 }
 
 /// Whether it runs in this network namespace.
@@ -222,26 +228,30 @@ impl Network {
     }
 
     pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
-        let mut were_there = false;
+        let _ = clear(netlink, place.index);
+        // A kill may have come between the two.
+        let mut is_told = value_of(place.index, "ADMIN_STATE").as_deref() == Some("unmanaged");
         for (path, _) in self.files(place.bridge, place.takes_part) {
-            were_there |= remove(&path)?;
+            is_told |= remove(&path)?;
         }
-        if !were_there || !runs() {
+        let is_at_it = value_of(place.index, "ADMIN_STATE").as_deref() == Some("configuring");
+        if !(is_told || is_at_it) || !runs() {
             return Ok(());
         }
-        reload()?;
-        wait_until_configured(place.index, netlink);
-        Ok(())
+        hold(place.index, || {
+            if is_told {
+                reload()?;
+            }
+            wait_until_configured(place.index, netlink);
+            Ok(())
+        })
     }
 }
 
 /// It waits for the interface's own IPv6 address, and does not see one that was there before it took the interface back:
 /// it is told again of it. That it is content is not worth an error.
 fn wait_until_configured(index: u32, netlink: &mut Netlink) {
-    let is_configured = || {
-        let state = fs::read_to_string(format!("{STATE}/links/{index}")).unwrap_or_default();
-        state.lines().any(|line| line == "ADMIN_STATE=configured")
-    };
+    let is_configured = || value_of(index, "ADMIN_STATE").as_deref() == Some("configured");
     for _ in 0..30 {
         std::thread::sleep(Duration::from_millis(100));
         if is_configured() {

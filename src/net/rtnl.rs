@@ -61,6 +61,12 @@ impl Netlink {
         self.socket.add_membership(3)
     }
 
+    /// Also hears what changes about addresses and routes.
+    pub fn subscribe_to_layer3(&mut self) -> io::Result<()> {
+        // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE.
+        [5, 7, 9, 11].into_iter().try_for_each(|group| self.socket.add_membership(group))
+    }
+
     /// The descriptor, readable when there is news; for `poll`.
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.socket)

@@ -5,7 +5,7 @@ use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::{Files, Journal, Taken};
-use crate::keeper;
+use crate::keeper::{self, Keeper};
 use crate::layer3::{End, Layer3};
 use crate::name::IfName;
 use crate::step::Step;
@@ -51,19 +51,32 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
     };
     // If there is no room for it, the journal still has what was taken.
     let _ = files.write(&returning);
-    let (mut requests, mut faults) = (Vec::new(), Vec::new());
+    let (mut requests, mut frees, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    for taken in returning.taken() {
+        match free(netlink, journal, &taken) {
+            Ok(request) => frees.extend(request),
+            Err(error) => faults.push(reason(&error)),
+        }
+    }
+    if journal.told().is_some_and(Keeper::forgets_freed_ports) {
+        requests.append(&mut frees);
+    }
     for step in returning.steps.iter().rev() {
         match undo_requests(netlink, step, &returning, bridge.is_some()) {
             Ok(mut more) => requests.append(&mut more),
             Err(error) => faults.push(reason(&error)),
         }
     }
-    let counting = requests.len();
     // Else a kill would leave it twice. What can't be taken off the bridge goes with it in a moment.
-    requests.extend(there.departures());
+    let departures = there.departures();
+    let uncounted = requests.len()..requests.len() + departures.len();
+    requests.extend(departures);
+    // Last of all: what goes out by a bridge without its uplink is lost.
+    requests.append(&mut frees);
     match carry_out(netlink, requests) {
         Ok(answers) => {
-            faults.extend(answers.into_iter().take(counting).filter_map(|answer| Some(reason(&answer.err()?))));
+            let counted = answers.into_iter().enumerate().filter(|(at, _)| !uncounted.contains(at));
+            faults.extend(counted.filter_map(|(_, answer)| Some(reason(&answer.err()?))));
         }
         Err(error) => faults.push(reason(&error)),
     }
@@ -249,16 +262,18 @@ fn is_as_we_left_it(netlink: &mut Netlink, journal: &Journal, uplink: &Link, is_
     Ok(journal.is_port(uplink) || is_orphan && netlink.layer3(uplink.index)?.is_empty())
 }
 
-/// The requests that free the uplink and bring what the host has back to it.
+/// The request that frees an uplink that is a port of the bridge.
+fn free(netlink: &mut Netlink, journal: &Journal, taken: &Taken) -> io::Result<Option<Request>> {
+    let port = uplink_of(netlink, journal, taken)?.filter(|uplink| journal.is_port(uplink));
+    Ok(port.map(|port| set(LinkUnspec::new_with_index(port.index).nocontroller().build())))
+}
+
+/// The requests that bring what the host has back to the uplink.
 fn give_back(netlink: &mut Netlink, journal: &Journal, uplink: &Link, all: &Layer3) -> io::Result<Vec<Request>> {
-    let is_port = journal.is_port(uplink);
-    if !is_port && uplink.controller.is_some() {
+    if !journal.is_port(uplink) && uplink.controller.is_some() {
         return Ok(Vec::new());
     }
     let mut requests = Vec::new();
-    if is_port {
-        requests.push(set(LinkUnspec::new_with_index(uplink.index).nocontroller().build()));
-    }
     let now = netlink.layer3(uplink.index)?;
     if !all.missing_in(&now).is_empty() {
         // What is there goes first, so that all comes in its order.

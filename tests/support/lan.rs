@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::{JoinHandle, spawn};
 
+/// Leases that are to be renewed every few seconds.
+const SHORT: &[&str] = &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"];
+
 pub struct Lan {
     dir: PathBuf,
     server: RefCell<Option<Child>>,
@@ -65,15 +68,22 @@ impl Lan {
 
     /// Starts a DHCP server with 10.77.0.100 to .199; false, loudly, where there is none to start.
     pub fn serve_dhcp(&self) -> bool {
-        self.serve("1h", &[])
+        self.serve("10.77.0.100,10.77.0.199,1h", &[])
     }
 
     /// The same, with the shortest leases that it gives, which are to be renewed every few seconds.
     pub fn serve_short_leases(&self) -> bool {
-        self.serve("120", &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"])
+        self.serve("10.77.0.100,10.77.0.199,120", SHORT)
     }
 
-    fn serve(&self, time: &str, options: &[&str]) -> bool {
+    /// In place of that server one that knows of no lease, and has 10.77.0.200 to .250.
+    pub fn serve_others(&self) {
+        self.close();
+        let _ = fs::remove_file(self.dir.join("dnsmasq.leases"));
+        assert!(self.serve("10.77.0.200,10.77.0.250,120", SHORT));
+    }
+
+    fn serve(&self, range: &str, options: &[&str]) -> bool {
         if !super::have("dnsmasq") {
             return false;
         }
@@ -84,7 +94,7 @@ impl Lan {
                 "dnsmasq --keep-in-foreground --no-ping --conf-file=/dev/null --port=0 --user=root --interface=lan0 \
                  --bind-interfaces --dhcp-authoritative --log-dhcp --log-facility=-",
             )
-            .arg(format!("--dhcp-range=10.77.0.100,10.77.0.199,{time}"))
+            .arg(format!("--dhcp-range={range}"))
             .args(options)
             .arg(format!("--pid-file={}", file("dnsmasq.pid")))
             .arg(format!("--dhcp-leasefile={}", file("dnsmasq.leases")))

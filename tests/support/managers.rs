@@ -189,15 +189,22 @@ impl Managed {
         matches!(self.manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan | Manager::Connman)
     }
 
-    /// Ends and starts the manager, as an upgrade does.
-    pub fn restart(&self) {
+    /// The manager's process, of one that is a daemon.
+    pub fn daemon(&self) -> super::processes::Process {
         let name = match self.manager {
             Manager::NetworkManager => "NetworkManager --debug",
             Manager::Networkd | Manager::Netplan => "/lib/systemd/systemd-networkd",
-            _ => return,
+            other => panic!("{other:?} is no daemon that can be restarted here"),
         };
-        let process = self.lab.all_processes().into_iter().find(|process| process.command == name);
-        let process = process.expect("the manager runs");
+        self.lab.all_processes().into_iter().find(|process| process.command == name).expect("the manager runs")
+    }
+
+    /// Ends and starts the manager, as an upgrade does.
+    pub fn restart(&self) {
+        if !self.is_daemon() {
+            return;
+        }
+        let process = self.daemon();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM)
             .expect("end");
         wait_for("its end", 10, || (!super::processes::is_alive(process.pid)).then_some(()));
@@ -250,6 +257,12 @@ impl Managed {
     /// The host has its address once, on this link, and one default route, by it.
     #[track_caller]
     pub fn is_on(&self, device: &str) {
+        self.is_on_as(device, &self.address);
+    }
+
+    /// The same, where it got another address.
+    #[track_caller]
+    pub fn is_on_as(&self, device: &str, address: &str) {
         let seen = || {
             let links = ip_json("-4 addr show scope global");
             let all: Vec<String> = links
@@ -265,7 +278,7 @@ impl Managed {
             let routes: Vec<String> = self.default_routes().iter().map(|route| route["dev"].to_string()).collect();
             (all, routes)
         };
-        let wanted = (vec![format!("{device} {}", self.address)], vec![format!("\"{device}\"")]);
+        let wanted = (vec![format!("{device} {address}")], vec![format!("\"{device}\"")]);
         assert_eq!(seen(), wanted, "the manager's log:\n{}\nlinks: {:#?}", self.log(), ip_json("-br addr"));
     }
 
@@ -276,8 +289,11 @@ impl Managed {
 
     /// How often the server has given the host its lease.
     pub fn acknowledged(&self) -> usize {
-        let wanted = format!("DHCPACK(lan0) {} ", self.address);
-        self.lab.lan.dhcp_log().matches(&wanted).count()
+        self.acknowledged_as(&self.address)
+    }
+
+    pub fn acknowledged_as(&self, address: &str) -> usize {
+        self.lab.lan.dhcp_log().matches(&format!("DHCPACK(lan0) {address} ")).count()
     }
 
     #[track_caller]
