@@ -9,11 +9,14 @@
 use super::lzop;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
 pub(super) const LIMIT: u64 = 1 << 29;
+/// Nor is a configuration than this.
+const CONFIG_LIMIT: u64 = 1 << 24;
 /// How many places of a file are tried: the first bytes of a format may stand anywhere by chance.
 const ATTEMPTS: usize = 64;
 
@@ -35,8 +38,7 @@ impl Found {
 
 /// Finds the configuration of an image: in it, beside it, or under /boot.
 pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
-    let mut bytes = Vec::new();
-    fs::File::open(image)?.take(LIMIT).read_to_end(&mut bytes)?;
+    let bytes = read(image, LIMIT)?;
     let kernels = unpacked(&bytes);
     for kernel in std::iter::once(&bytes).chain(&kernels) {
         if let Some(config) = embedded(kernel) {
@@ -44,12 +46,24 @@ pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
         }
     }
     let version = kernels.iter().chain([&bytes]).find_map(|kernel| version_of(kernel));
-    let version = bzimage_version(&bytes).or(version);
+    let version = bzimage_version(&bytes).or(version).filter(|version| !version.contains('/'));
     let files = places(image, version.as_deref()).into_iter();
     let is_config = |text: &String| text.lines().any(|line| line.starts_with("CONFIG_"));
-    let mut found =
-        files.filter_map(|place| Some(Found { config: fs::read_to_string(&place).ok().filter(is_config)?, place }));
+    let text = |place: &Path| String::from_utf8(read(place, CONFIG_LIMIT).ok()?).ok().filter(is_config);
+    let mut found = files.filter_map(|place| Some(Found { config: text(&place)?, place }));
     Ok(found.next())
+}
+
+/// Reads a file, whose folder may be that of a user: who waits for a pipe to be written waits for ever, and a device may
+/// have no end.
+fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The files that may have it, the likeliest first.
@@ -77,7 +91,7 @@ fn places(image: &Path, version: Option<&str>) -> Vec<PathBuf> {
 fn embedded(kernel: &[u8]) -> Option<String> {
     let start = find_bytes(kernel, BEGIN)? + BEGIN.len();
     let mut config = String::new();
-    flate2::read::GzDecoder::new(kernel.get(start..)?).take(LIMIT).read_to_string(&mut config).ok()?;
+    flate2::read::GzDecoder::new(kernel.get(start..)?).take(CONFIG_LIMIT).read_to_string(&mut config).ok()?;
     Some(config)
 }
 
@@ -314,6 +328,52 @@ mod tests {
         fs::write(&path, kernel(false)).unwrap();
         fs::remove_file(own).unwrap();
         assert_eq!(find(&path).unwrap().unwrap().place, beside, "an unpacked one tells its version too");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_elses_is_no_trap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bzImage");
+        fs::write(&path, bzimage(&gzip(&kernel(false)))).unwrap();
+        let beside = folder.path().join("bzImage.config");
+        nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(find(&path).unwrap(), None, "nobody writes into the pipe");
+        fs::remove_file(&beside).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &beside).unwrap();
+        assert_eq!(find(&path).unwrap(), None, "it has no end");
+        assert!(find(&beside).is_err());
+        // What it calls its version leads out of the folder.
+        let mut image = bzimage(&gzip(b"nothing"));
+        image[0x500..0x508].copy_from_slice(b"/../a\0\0\0");
+        fs::write(folder.path().join("image"), image).unwrap();
+        fs::create_dir(folder.path().join("config-")).unwrap();
+        fs::write(folder.path().join("a"), CONFIG).unwrap();
+        assert_eq!(find(&folder.path().join("image")).unwrap(), None);
+    }
+
+    /// Whatever bytes a kernel has: no panic, and nothing that is not told.
+    #[test]
+    fn a_damaged_kernel_is_no_reason_to_fail() {
+        let programs: [(&str, &[&str]); 7] = [
+            ("gzip", &["-9"]),
+            ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
+            ("zstd", &["-19"]),
+            ("lz4", &["-l", "-9"]),
+            ("bzip2", &["-1"]),
+            ("lzop", &["-9"]),
+            ("lzma", &["-1"]),
+        ];
+        for (program, options) in programs {
+            let Some(payload) = packed(program, options) else { continue };
+            for at in (0..payload.len().min(64)).chain((64..payload.len()).step_by(payload.len() / 8)) {
+                for bits in [0xff, 0x80, 0x01] {
+                    let mut lies = payload.clone();
+                    lies[at] ^= bits;
+                    let _ = unpack(&lies);
+                }
+                let _ = unpack(&payload[..at]);
+            }
+        }
     }
 
     #[test]
