@@ -143,10 +143,7 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
         ours += if is_more { "," } else { "" };
         ours += rest;
     }
-    let ours = ours
-        .strip_prefix("kvm-bridge ")
-        .map(str::to_owned)
-        .unwrap_or(ours);
+    let ours = ours.strip_prefix("kvm-bridge ").map(str::to_owned).unwrap_or(ours);
     ours.replace("Leave uplink= out", "Leave --uplink out")
         .replace("Leave mtu= out", "Leave --mtu out")
         .replace("Give --bridge another", "Give another")

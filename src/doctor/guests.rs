@@ -7,6 +7,7 @@ use crate::out::{self, ProgressLine};
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
 use crate::shell::quote;
+use crate::sys::process;
 use crate::watch::{Heard, Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -56,7 +57,10 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         Ok(mut watch) => follow(&mut watch, &mut waiting, patient.question.watch)?,
         Err(error) => {
             let guests = waiting.iter().map(|guest| name(&guest.port));
-            checks.extend(guests.map(|guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest)));
+            let check = |guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest);
+            let by_root = "sudo kvm-bridge doctor";
+            let can_watch = process::can_watch();
+            checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.mended_by(by_root) }));
             return Ok(checks);
         }
     }
