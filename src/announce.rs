@@ -14,7 +14,7 @@ use crate::name::IfName;
 use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::style;
-use crate::sys::packet::{BUFFER, Packets};
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::process;
 use crate::watch::dhcp::{Kind, Message};
 use crate::watch::frame::{self, Told};
@@ -46,20 +46,26 @@ impl Announcer {
         let Some(port) = ports.find(|port| port.mac == Some(mac.of_tap())) else { return Ok(None) };
         let alias = port.alias.unwrap_or_default();
         let vm = alias.strip_prefix("kvm-bridge ").unwrap_or(port.name.as_str()).to_owned();
-        Ok(Some(Self { packets: Packets::open(port.index)?, mac, vm, bridge: bridge.to_string(), stderr: None }))
+        Ok(Some(Self {
+            packets: Packets::open_for_dhcp(port.index)?,
+            mac,
+            vm,
+            bridge: bridge.to_string(),
+            stderr: None,
+        }))
     }
 
     /// Listens on a TAP of this name.
     pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmKey) -> std::io::Result<Self> {
         let index = netlink.link(tap)?.ok_or(std::io::ErrorKind::NotFound)?.index;
         let (vm, bridge) = (vm.display().to_owned(), bridge.to_string());
-        Ok(Self { packets: Packets::open(index)?, mac, vm, bridge, stderr: None })
+        Ok(Self { packets: Packets::open_for_dhcp(index)?, mac, vm, bridge, stderr: None })
     }
 
     /// Reads what has come; `true` when there is nothing to listen for any more: it has told, or the TAP is gone.
     pub fn hear(&self) -> bool {
         let mut buffer = [0; BUFFER];
-        loop {
+        for _ in 0..AT_ONCE {
             match self.packets.receive(&mut buffer) {
                 Ok(None) => return false,
                 Err(_) => return true,
@@ -74,6 +80,7 @@ impl Announcer {
                 }
             }
         }
+        false
     }
 
     fn tell(&self, message: &Message) {
@@ -183,6 +190,19 @@ mod tests {
             let _ = done.send(());
         });
         assert!(is_done.recv_timeout(Duration::from_secs(5)).is_ok(), "it waits for a reader");
+    }
+
+    #[test]
+    fn a_guest_that_sends_without_end_keeps_nobody() {
+        use std::net::UdpSocket;
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let sent = (0..2 * AT_ONCE).filter(|_| socket.send_to(b"noise", socket.local_addr().unwrap()).is_ok()).count();
+        let left = socket.try_clone().unwrap();
+        let (mac, vm, bridge) = (Mac([2; 6]), "alice".to_owned(), "br0".to_owned());
+        let announcer = Announcer { packets: OwnedFd::from(socket).into(), mac, vm, bridge, stderr: None };
+        assert!(!announcer.hear());
+        assert_eq!((0..sent).filter(|_| left.recv(&mut [0; 9]).is_ok()).count(), sent - AT_ONCE);
     }
 
     #[test]
