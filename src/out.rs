@@ -45,7 +45,7 @@ pub struct ProgressLine {
 impl ProgressLine {
     /// One on stderr.
     pub fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal() }
+        Self { is_shown: io::stderr().is_terminal() && !is_dumb() }
     }
 
     /// Says what is going on.
@@ -59,6 +59,11 @@ impl ProgressLine {
     pub fn clear(&mut self) {
         self.show(format_args!(""));
     }
+}
+
+/// Whether the terminal says that it can show text and no more.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
 impl Default for ProgressLine {

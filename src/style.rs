@@ -1,6 +1,7 @@
 //! How text looks: with colours and drawn trees for a person at a terminal, plain for all else.
 #![forbid(unsafe_code)]
 
+use crate::out;
 use std::fmt::Display;
 use std::io::IsTerminal;
 
@@ -29,8 +30,7 @@ impl Style {
     pub fn of_stdout() -> Self {
         let is_terminal = std::io::stdout().is_terminal();
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb }
+        Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !out::is_dumb() }
     }
 
     /// A text in its tone.
