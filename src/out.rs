@@ -45,7 +45,8 @@ pub struct ProgressLine {
 impl ProgressLine {
     /// One on stderr.
     pub fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal() && !is_dumb() }
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { is_shown: io::stderr().is_terminal() && !is_dumb }
     }
 
     /// Says what is going on.
@@ -59,11 +60,6 @@ impl ProgressLine {
     pub fn clear(&mut self) {
         self.show(format_args!(""));
     }
-}
-
-/// Whether the terminal says that it can show text and no more.
-pub fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
 }
 
 impl Default for ProgressLine {

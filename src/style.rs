@@ -1,7 +1,6 @@
 //! How text looks: with colours and drawn trees for a person at a terminal, plain for all else.
 #![forbid(unsafe_code)]
 
-use crate::out;
 use std::fmt::Display;
 use std::io::IsTerminal;
 
@@ -30,7 +29,8 @@ impl Style {
     pub fn of_stdout() -> Self {
         let is_terminal = std::io::stdout().is_terminal();
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !out::is_dumb() }
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb }
     }
 
     /// A text in its tone.

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
 pub(super) const LIMIT: u64 = 1 << 29;
-/// Nor is a configuration than this.
+/// Nor does one need more memory to be unpacked, in KiB, whatever it says.
+const MEMORY: u32 = 1 << 19;
+/// Nor is a configuration larger than this.
 const CONFIG_LIMIT: u64 = 1 << 24;
 /// How many places of a file are tried: the first bytes of a format may stand anywhere by chance.
 const ATTEMPTS: usize = 64;
@@ -148,8 +150,19 @@ fn unpacked(image: &[u8]) -> Vec<Vec<u8>> {
     let places = SCANNED.iter().flat_map(|magic| memchr::memmem::find_iter(image, magic).take(ATTEMPTS));
     let mut places: Vec<usize> = places.collect();
     places.sort_unstable();
-    let mut kernels = places.into_iter().take(ATTEMPTS).filter_map(|at| unpack(&image[at..]));
-    kernels.find(|kernel| version_of(kernel).is_some()).into_iter().collect()
+    // An image may be made of nothing but what is large when it is unpacked.
+    let mut left = LIMIT;
+    for at in places.into_iter().take(ATTEMPTS) {
+        let Some(kernel) = image.get(at..).and_then(unpack) else { continue };
+        if version_of(&kernel).is_some() {
+            return vec![kernel];
+        }
+        left = left.saturating_sub(kernel.len() as u64);
+        if left == 0 {
+            break;
+        }
+    }
+    Vec::new()
 }
 
 /// What the header of an image says where the packed kernel is.
@@ -182,12 +195,12 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     };
     match packed {
         _ if packed.starts_with(GZIP) => keep(&mut flate2::read::GzDecoder::new(packed)),
-        _ if packed.starts_with(XZ) => keep(&mut lzma_rust2::XzReader::new(packed, false)),
+        _ if packed.starts_with(XZ) => keep(&mut lzma_rust2::XzReader::new_mem_limit(packed, false, MEMORY)),
         _ if packed.starts_with(ZSTD) => keep(&mut ruzstd::decoding::StreamingDecoder::new(packed).ok()?),
         _ if packed.starts_with(LZ4) => kernel = lz4(packed),
         _ if packed.starts_with(BZIP2) => keep(&mut bzip2::read::BzDecoder::new(packed)),
         _ if packed.starts_with(lzop::MAGIC) => kernel = lzop::unpack(packed),
-        _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, u32::MAX, None).ok()?),
+        _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None).ok()?),
         _ => return None,
     }
     (!kernel.is_empty()).then_some(kernel)
@@ -349,6 +362,15 @@ mod tests {
         fs::create_dir(folder.path().join("config-")).unwrap();
         fs::write(folder.path().join("a"), CONFIG).unwrap();
         assert_eq!(find(&folder.path().join("image")).unwrap(), None);
+    }
+
+    #[test]
+    fn an_image_cannot_ask_for_any_amount_of_memory() {
+        // Its header asks for a dictionary of nearly 4 GiB.
+        let Some(mut lzma) = packed("lzma", &["-1"]) else { return };
+        assert!(unpack(&lzma).is_some());
+        lzma[1..5].copy_from_slice(&[0, 0, 0, 0xf0]);
+        assert_eq!(unpack(&lzma), None);
     }
 
     /// Whatever bytes a kernel has: no panic, and nothing that is not told.

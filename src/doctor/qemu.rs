@@ -105,7 +105,7 @@ fn protocol(value: &str) -> &str {
 
 /// Several words in quotes, as people write them where they can.
 fn as_text(text: &str) -> String {
-    let is_special = |c: char| matches!(c, '"' | '$' | '`' | '\\' | '!') || out::is_obeyed(c);
+    let is_special = |c: char| matches!(c, '\u{22}' | '$' | '`' | '\\' | '!') || out::is_obeyed(c);
     if text.contains(is_special) { quote(text) } else { format!("\"{text}\"") }
 }
 
