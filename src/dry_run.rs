@@ -41,7 +41,7 @@ impl Launch {
     pub fn text(&self) -> String {
         let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
         for command in &self.commands {
-            let words: Vec<String> = command.iter().map(|word| quote(word)).collect();
+            let words: Vec<String> = command.iter().map(quote).collect();
             let _ = match command.as_slice() {
                 [shell, option, line] if [shell.as_str(), option] == SHELL => writeln!(text, "{line}"),
                 _ => writeln!(text, "{}", words.join(" ")),
@@ -50,7 +50,7 @@ impl Launch {
         if self.has_example {
             text += "# The MAC below is an example: the first start makes one and keeps it.\n";
         }
-        let words: Vec<String> = self.qemu.iter().map(|word| quote(word)).collect();
+        let words: Vec<String> = self.qemu.iter().map(quote).collect();
         let _ = writeln!(text, "{}", words.join(" "));
         text
     }

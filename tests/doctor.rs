@@ -132,7 +132,7 @@ fn what_others_chose_commands_no_terminal_and_no_shell() {
     assert!(is_tame(&ended.out) && ended.out.contains("a\\u{1b}[31mb\\nx; echo"), "{}", ended.out);
     // A bridge, too, may be called almost anything.
     let name = "b\u{1b}[7m;id";
-    lab.sh(&format!("ip link add \"$(printf 'b\\033[7m;id')\" type bridge")).run().succeeds();
+    lab.sh("ip link add \"$(printf 'b\\033[7m;id')\" type bridge").run().succeeds();
     look(&lab, "").has("bridge-mac", "warning", &["printf"]);
     for words in ["status", "doctor --quick"] {
         let ended = lab.kvm_bridge(words).run();
