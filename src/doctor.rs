@@ -95,7 +95,7 @@ impl Check {
 
     /// What an error of ours says, as a check.
     fn of_error(name: &'static str, verdict: Verdict, error: &Error, why: &'static str) -> Self {
-        Self { mend: Some(error.remedy().to_owned()), ..Self::new(name, verdict, error.what(), why) }
+        Self { mend: Some(as_command(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
     }
 
     fn mended_by(mut self, mend: impl Into<String>) -> Self {
@@ -111,6 +111,20 @@ impl Check {
     fn of(mut self, subject: impl ToString) -> Self {
         self.subject = Some(subject.to_string());
         self
+    }
+}
+
+/// `modprobe tun   # Load the kernel's module` of "Load the kernel's module: modprobe tun", so that it can be pasted. What
+/// takes more than a command stays a sentence.
+fn as_command(remedy: &str) -> String {
+    const PROGRAMS: [&str; 4] = ["modprobe ", "sudo ", "kvm-bridge ", "ip "];
+    match remedy.rsplit_once(": ") {
+        Some((what, command))
+            if !remedy.contains('\n') && PROGRAMS.iter().any(|program| command.starts_with(program)) =>
+        {
+            format!("{command}   # {what}")
+        }
+        _ => remedy.to_owned(),
     }
 }
 
@@ -215,4 +229,19 @@ fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = std::process::Command::new(program).args(arguments).env("PATH", path).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_command;
+
+    #[test]
+    fn a_remedy_that_names_a_command_can_be_pasted() {
+        assert_eq!(as_command("Load the kernel's module: modprobe tun"), "modprobe tun   # Load the kernel's module");
+        let sudo = "sudo chmod 666 /dev/net/tun   # Run it as root, or let users in";
+        assert_eq!(as_command("Run it as root, or let users in: sudo chmod 666 /dev/net/tun"), sudo);
+        for sentence in ["Try again.", "To make it: --bridge br0,uplink=none", "See: ip link\nand: ip addr"] {
+            assert_eq!(as_command(sentence), sentence);
+        }
+    }
 }

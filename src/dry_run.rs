@@ -12,13 +12,13 @@ use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::{BridgePlan, plan};
 use crate::request::{Nic, Vhost};
+use crate::shell::quote;
 use crate::step::Step;
 use crate::sys::{process, tap};
 use crate::unprivileged::{Way, check_making, ways};
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
 
 /// What runs a line for a shell.
 const SHELL: [&str; 2] = ["sh", "-c"];
@@ -41,7 +41,7 @@ impl Launch {
     pub fn text(&self) -> String {
         let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
         for command in &self.commands {
-            let words: Vec<String> = command.iter().map(|word| quote(word.as_ref())).collect();
+            let words: Vec<String> = command.iter().map(quote).collect();
             let _ = match command.as_slice() {
                 [shell, option, line] if [shell.as_str(), option] == SHELL => writeln!(text, "{line}"),
                 _ => writeln!(text, "{}", words.join(" ")),
@@ -50,7 +50,7 @@ impl Launch {
         if self.has_example {
             text += "# The MAC below is an example: the first start makes one and keeps it.\n";
         }
-        let words: Vec<String> = self.qemu.iter().map(|word| quote(word)).collect();
+        let words: Vec<String> = self.qemu.iter().map(quote).collect();
         let _ = writeln!(text, "{}", words.join(" "));
         text
     }
@@ -174,30 +174,4 @@ fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Opti
         });
     }
     Ok(names)
-}
-
-/// A word for a shell, as it is where no shell minds. Bytes that are not UTF-8 as `printf` gives them, which every POSIX
-/// shell can be asked for.
-fn quote(word: &OsStr) -> String {
-    match word.to_str() {
-        Some(text) if is_plain(text) => text.to_owned(),
-        Some(text) => shell_words::quote(text).into_owned(),
-        None => {
-            let chunks = word.as_bytes().utf8_chunks().map(|chunk| {
-                let valid = match chunk.valid() {
-                    "" => String::new(),
-                    text => shell_words::quote(text).into_owned(),
-                };
-                let odd: String = chunk.invalid().iter().map(|byte| format!("\\{byte:03o}")).collect();
-                if odd.is_empty() { valid } else { format!("{valid}\"$(printf '{odd}')\"") }
-            });
-            chunks.collect()
-        }
-    }
-}
-
-/// `shell_words` quotes a comma and an equals sign too, of which QEMU's words are full.
-fn is_plain(text: &str) -> bool {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-+.,:/@%=".contains(c);
-    !text.is_empty() && !text.starts_with('=') && text.chars().all(is_safe)
 }

@@ -65,6 +65,7 @@ pub mod qemu_line;
 pub mod reaper;
 pub mod request;
 pub mod setup;
+pub mod shell;
 pub mod shim;
 pub mod step;
 pub mod style;

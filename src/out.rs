@@ -17,15 +17,23 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Tells of an error or of news, in the name of a program; if nobody can be told, nobody is.
 pub fn say(program: &str, text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{program}: {text}");
+    let _ = writeln!(io::stderr(), "{program}: {}", lines(&text.to_string()));
 }
 
 /// A name that somebody else chose, for people: on one line, and without what a terminal obeys.
 pub fn one_line(text: &str) -> String {
-    let is_obeyed = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// The same of a text that may have several lines.
+pub fn lines(text: &str) -> String {
+    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a terminal does something else with a character than to show it where it stands.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A line on a terminal that is written over again and again, and is gone in the end; on anything else nothing.
@@ -37,7 +45,8 @@ pub struct ProgressLine {
 impl ProgressLine {
     /// One on stderr.
     pub fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal() }
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { is_shown: io::stderr().is_terminal() && !is_dumb }
     }
 
     /// Says what is going on.
@@ -66,6 +75,7 @@ mod tests {
     #[test]
     fn a_name_commands_no_terminal() {
         assert_eq!(one_line("al\u{1b}[31mice\nbob\u{202e}"), "al\\u{1b}[31mice\\nbob\\u{202e}");
+        assert_eq!(lines("a\u{7}\nb\u{200b}"), "a\\u{7}\nb\\u{200b}");
         assert_eq!(one_line("Jörg 7 \\ €"), "Jörg 7 \\ €");
     }
 }

@@ -9,7 +9,7 @@ pub mod probe;
 
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
-use crate::sys::packet::{BUFFER, Packets};
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use dhcp::{Kind, Message};
 use frame::Told;
 use nix::errno::Errno;
@@ -78,14 +78,15 @@ impl Watch {
     pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
         let mut buffer = [0; BUFFER];
         loop {
-            let mut gone = None;
+            let (mut gone, mut heard) = (None, None);
             for (at, (index, packets)) in self.ports.iter().enumerate() {
-                loop {
+                for _ in 0..AT_ONCE {
                     match packets.receive_from(&mut buffer) {
                         Ok(None) => break,
                         Ok(Some((length, is_sent))) => {
                             if let Some(told) = buffer.get(..length).and_then(frame::read) {
-                                return Ok(Some(Heard { index: *index, is_sent, told }));
+                                heard = Some((at, Heard { index: *index, is_sent, told }));
+                                break;
                             }
                         }
                         Err(_) => {
@@ -94,6 +95,14 @@ impl Watch {
                         }
                     }
                 }
+                if heard.is_some() || gone.is_some() {
+                    break;
+                }
+            }
+            if let Some((at, heard)) = heard {
+                // The others' turn: this one may have no end.
+                self.ports.rotate_left(at + 1);
+                return Ok(Some(heard));
             }
             if let Some(at) = gone {
                 self.ports.remove(at);
@@ -120,6 +129,9 @@ pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Inst
         Err(error) => Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
     }
 }
+
+/// No guest is believed to have more.
+const MOST_ADDRESSES: usize = 64;
 
 /// How far a guest has got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -148,16 +160,20 @@ impl Progress {
                 Kind::Request => self.request = true,
                 Kind::Nak => self.nak = true,
                 Kind::Ack if message.address.is_some() => {
-                    self.addresses.extend(message.address.map(IpAddr::from));
+                    self.note(message.address.map(IpAddr::from));
                     self.ack = Some(message);
                 }
                 _ => {}
             },
-            Told::Address { mac, ip } if mac == guest => {
-                self.addresses.insert(ip);
-            }
+            Told::Address { mac, ip } if mac == guest => self.note([ip]),
             _ => {}
         }
+    }
+
+    /// A guest may say that it has as many as it likes.
+    fn note(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let room = MOST_ADDRESSES.saturating_sub(self.addresses.len());
+        self.addresses.extend(addresses.into_iter().take(room));
     }
 
     /// In a few words.
@@ -170,5 +186,51 @@ impl Progress {
             _ if self.discover => "DISCOVER without OFFER",
             _ => "no DHCP",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    /// A stand-in for a port, on which there is always one more frame.
+    fn with_noise<R>(do_it: impl FnOnce(Packets) -> R) -> R {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (address, ends) = (socket.local_addr().unwrap(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    while !ends.load(Ordering::Relaxed) {
+                        let _ = sender.send_to(b"noise", address);
+                    }
+                });
+            }
+            let result = do_it(OwnedFd::from(socket).into());
+            ends.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    #[test]
+    fn noise_without_end_ends_with_the_time() {
+        let start = Instant::now();
+        let heard = with_noise(|noise| Watch { ports: vec![(1, noise)] }.next(start + Duration::from_millis(200)));
+        assert!(heard.unwrap().is_none());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_guest_that_claims_all_addresses_has_some() {
+        let (mut progress, mac) = (Progress::default(), Mac([2; 6]));
+        for last in 0..=255 {
+            progress.hear(Told::Address { mac, ip: IpAddr::from([10, 0, 0, last]) }, mac);
+        }
+        assert_eq!(progress.addresses.len(), MOST_ADDRESSES);
     }
 }

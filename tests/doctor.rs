@@ -50,7 +50,19 @@ fn examined(cmd: crate::support::command::Cmd) -> Found {
         serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}{}", ended.out, ended.err));
     let failures = found["failures"].as_u64().expect("a number");
     assert_eq!(ended.status.code(), Some(i32::from(failures > 0)), "{found:#}");
-    Found(found["checks"].as_array().expect("a list").clone())
+    let found = Found(found["checks"].as_array().expect("a list").clone());
+    found.0.iter().filter_map(|check| check["mend"].as_str()).for_each(can_be_pasted);
+    found
+}
+
+/// A shell understands the whole of it, with what it says to people; what takes more than a command is a sentence.
+#[track_caller]
+fn can_be_pasted(mend: &str) {
+    if mend.starts_with(char::is_uppercase) || mend.contains(". ") {
+        return;
+    }
+    let read = Command::new("sh").args(["-n", "-c", &format!(" {mend}")]).output().expect("run sh");
+    assert!(read.status.success(), "{mend}: {}", String::from_utf8_lossy(&read.stderr));
 }
 
 /// Looks, without asking and watching.
@@ -98,6 +110,55 @@ fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     assert!(ended.out.ends_with("1 failure, 0 warnings.\n"), "{}", ended.out);
     lab.kvm_bridge("doctor a/b").run().exits_with(125);
     lab.is_untouched();
+}
+
+/// What somebody may call a thing, to have root paste it or look at it.
+const TRAP: &str = "a\u{1b}[31mb\nx; echo \"$(id)\" 'c\u{202e}";
+
+#[test]
+fn what_others_chose_commands_no_terminal_and_no_shell() {
+    let Some(lab) = Lab::new() else { return };
+    let netdev = format!("tap,id={TRAP}");
+    let line = |words: &str| {
+        let cmd = lab.kvm_bridge(words).arg("--").arg("-kernel").arg(TRAP).arg("-netdev").arg(&netdev);
+        cmd.arg("-device").arg(format!("e1000,netdev=m{TRAP}")).arg("-append").arg(TRAP).arg("-nographic")
+    };
+    let found = examined(line("doctor --quick --json"));
+    let quoted = found.of("kernel")[0]["mend"].as_str().expect("a mend").strip_prefix("ls -l ").expect("ls");
+    let told = Command::new("sh").args(["-c", &format!("printf %s {quoted}")]).output().expect("run sh");
+    assert_eq!(String::from_utf8_lossy(&told.stdout), TRAP);
+    let is_tame = |text: &str| !text.chars().any(|c| c != '\n' && c.is_control() || c == '\u{202e}');
+    let ended = line("doctor --quick").run().exits_with(1);
+    assert!(is_tame(&ended.out) && ended.out.contains("a\\u{1b}[31mb\\nx; echo"), "{}", ended.out);
+    // A bridge, too, may be called almost anything.
+    let name = "b\u{1b}[7m;id";
+    lab.sh("ip link add \"$(printf 'b\\033[7m;id')\" type bridge").run().succeeds();
+    look(&lab, "").has("bridge-mac", "warning", &["printf"]);
+    for words in ["status", "doctor --quick"] {
+        let ended = lab.kvm_bridge(words).run();
+        assert!(is_tame(&ended.out) && ended.out.contains("b\\u{1b}[7m;id"), "{}", ended.out);
+    }
+    for words in ["ip", "status", "up", "down", "mac set", "mac forget"] {
+        let cmd = lab.kvm_bridge(words).arg(TRAP);
+        let ended = if words == "mac set" { cmd.arg("52:54:00:12:34:57").run() } else { cmd.run() };
+        assert!(is_tame(&ended.out) && is_tame(&ended.err), "{words}: {}{}", ended.out, ended.err);
+    }
+    lab.sh(&format!("ip link del \"{name}\"")).run().succeeds();
+}
+
+#[test]
+fn a_pipe_or_a_device_beside_a_kernel_keeps_nobody() {
+    let Some(lab) = Lab::new() else { return };
+    let kernel = lab.new_file("kernel");
+    fs::write(&kernel, "no kernel").expect("write it");
+    let beside = kernel.with_file_name(format!("{}.config", kernel.file_name().expect("a name").display()));
+    nix::unistd::mkfifo(&beside, Mode::S_IRWXU).expect("make a pipe");
+    let words = format!("-- --bridge br0,uplink=none -kernel {}", kernel.display());
+    look(&lab, &words).has("kernel", "warning", &["neither in it nor beside it"]);
+    fs::remove_file(&beside).expect("remove it");
+    std::os::unix::fs::symlink("/dev/zero", &beside).expect("link it");
+    look(&lab, &words).has("kernel", "warning", &["neither in it nor beside it"]);
+    lab.kvm_bridge(&format!("doctor --quick -- -kernel {}", beside.display())).run().exits_with(1);
 }
 
 #[test]

@@ -90,11 +90,11 @@ fn tell(check: &Check, style: Style) -> String {
     let mut text = format!(
         "{verdict}  {}{subject}: {}\n",
         style.paint(Tone::Title, check.name),
-        check.saw.lines().map(out::one_line).collect::<Vec<_>>().join("\n         ")
+        out::lines(&check.saw).replace('\n', "\n         ")
     );
     let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
     if let Some(mend) = &check.mend {
-        let _ = writeln!(text, "         mend: {}", mend.replace('\n', "\n         "));
+        let _ = writeln!(text, "         mend: {}", out::lines(mend).replace('\n', "\n         "));
     }
     if let Some(commands) = &check.for_good {
         let _ = writeln!(text, "         for good:{}", commands.replace('\n', "\n         "));

@@ -6,6 +6,7 @@ use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::out::{self, ProgressLine};
 use crate::ports::{self, Bridge, Port, is_link_local};
+use crate::shell::quote;
 use crate::watch::frame::Told;
 use crate::watch::{Progress, Watch};
 use clap::Args;
@@ -79,17 +80,24 @@ impl Ip {
         addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
         if addresses.is_empty() {
             let more = match self.wait {
-                None => format!("it may be learnt while its port is watched: kvm-bridge ip {} --wait 60", self.vm),
-                Some(_) => format!("to see why: kvm-bridge doctor {}", guests[0].bridge),
+                None => {
+                    format!("it may be learnt while its port is watched: kvm-bridge ip {} --wait 60", quote(&self.vm))
+                }
+                Some(_) => format!("to see why: kvm-bridge doctor {}", quote(&guests[0].bridge)),
             };
             let last: Vec<&IpAddr> = guests.iter().flat_map(|guest| &guest.port.last_known).collect();
             let last = match last.first() {
                 Some(ip) => format!("; before it was started now it had {ip}"),
                 None => String::new(),
             };
-            out::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.vm));
+            out::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
+    }
+
+    /// What it was called, for people.
+    fn name(&self) -> String {
+        out::one_line(&self.vm)
     }
 
     /// A guest that is waited for may not have been started yet.
@@ -98,7 +106,7 @@ impl Ip {
         loop {
             match self.find(netlink) {
                 Err(_) if end.is_some_and(|end| Instant::now() < end) => {
-                    line.show(format_args!("waiting for {} to be started", self.vm));
+                    line.show(format_args!("waiting for {} to be started", self.name()));
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 found => {
@@ -136,7 +144,7 @@ impl Ip {
         match guests.is_empty() {
             false => Ok(guests),
             true => {
-                let what = format!("there is no guest {} on a bridge", self.vm);
+                let what = format!("there is no guest {} on a bridge", self.name());
                 Err(Error::new(what, "'kvm-bridge status' lists those that run."))
             }
         }
@@ -158,7 +166,7 @@ impl Ip {
         while !known.iter().all(is_enough) && Instant::now() < end {
             line.show(format_args!(
                 "waiting for {}: {} s, {}",
-                self.vm,
+                self.name(),
                 start.elapsed().as_secs(),
                 progress.iter().map(Progress::describe).next().unwrap_or_default()
             ));
@@ -194,7 +202,7 @@ impl Ip {
     /// What the host has learnt meanwhile. A guest that has ended will have no address any more.
     fn look_again(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known]) -> Result<()> {
         let now = self.find(netlink).map_err(|_| {
-            let what = format!("{} ended while it was waited for", self.vm);
+            let what = format!("{} ended while it was waited for", self.name());
             Error::new(what, "Look at what its QEMU said.")
         })?;
         for (guest, known) in guests.iter().zip(known) {

@@ -88,7 +88,7 @@ impl Mac {
                 let mac = mac.parse::<crate::mac::Mac>()?.check_unicast()?;
                 store.set(&vm, slot, nic, mac).map(|vm| match json {
                     true => super::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
-                    false => format!("{vm} has {mac}\n"),
+                    false => format!("{} has {mac}\n", out::one_line(&vm)),
                 })
             }
             Command::Export { vm, .. } => print_records(&store, |records| export(records, &vm)),
@@ -101,7 +101,7 @@ impl Mac {
             }
             Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
                 true => super::json(&serde_json::json!({ "forgot": vm })),
-                false => format!("forgot {vm}\n"),
+                false => format!("forgot {}\n", out::one_line(&vm)),
             }),
         }
     }
@@ -135,7 +135,7 @@ fn export(records: Vec<Record>, wanted: &[String]) -> Result<String> {
     let is_called =
         |vm: &Listed, name: &String| vm.vm == *name || vm.vm.split_once(':').is_some_and(|(_, text)| text == name);
     if let Some(missing) = wanted.iter().find(|name| !vms.iter().any(|vm| is_called(vm, name))) {
-        let what = format!("no VM called {missing} has a MAC");
+        let what = format!("no VM called {} has a MAC", out::one_line(missing));
         return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
     }
     vms.retain(|vm| wanted.is_empty() || wanted.iter().any(|name| is_called(vm, name)));

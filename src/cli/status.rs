@@ -10,6 +10,7 @@ use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
 use crate::out;
 use crate::ports::{self, Bridge, Port, Role};
+use crate::shell::quote;
 use crate::style::{self, Style, Tone};
 use clap::Args;
 use serde_json::json;
@@ -43,10 +44,10 @@ impl Status {
         if let Some(name) = &self.bridge {
             bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
             if bridges.is_empty() {
-                let what = format!("there is no bridge {name}");
+                let what = format!("there is no bridge {}", out::one_line(name));
                 return Err(Error::new(
                     what,
-                    format!("'kvm-bridge status' lists all. To make it: kvm-bridge up {name}"),
+                    format!("'kvm-bridge status' lists all. To make it: kvm-bridge up {}", quote(name)),
                 ));
             }
         }
@@ -104,18 +105,26 @@ fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
     }
     let told = bridge.journal.as_ref().and_then(Journal::told);
     facts.extend(told.map(|keeper| format!("{} leaves its uplink alone", keeper.name())));
-    let mut text = format!("{}  {}\n", style.paint(Tone::Title, &link.name), facts.join(", "));
-    let width =
-        bridge.ports.iter().map(|port| port.detail.link.name.as_str().chars().count()).max().unwrap_or_default();
+    let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
+    let width = bridge
+        .ports
+        .iter()
+        .map(|port| out::one_line(port.detail.link.name.as_str()).chars().count())
+        .max()
+        .unwrap_or_default();
     let complaints: Vec<&str> = bridge.complaint.iter().flat_map(|text| text.lines()).collect();
     for (at, port) in bridge.ports.iter().enumerate() {
         let branch = style.branch(at + 1 == bridge.ports.len() && complaints.is_empty());
-        let name = format!("{:<width$}", port.detail.link.name.as_str());
+        let name = format!("{:<width$}", out::one_line(port.detail.link.name.as_str()));
         let _ = writeln!(text, "{branch}{}  {}", style.paint(Tone::Title, name), line(port, style));
     }
     for (at, complaint) in complaints.iter().enumerate() {
-        let _ =
-            writeln!(text, "{}{}", style.branch(at + 1 == complaints.len()), style.paint(Tone::Bad, complaint.trim()));
+        let _ = writeln!(
+            text,
+            "{}{}",
+            style.branch(at + 1 == complaints.len()),
+            style.paint(Tone::Bad, out::one_line(complaint.trim()))
+        );
     }
     text
 }

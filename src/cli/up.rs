@@ -62,7 +62,7 @@ impl Bring {
         }
         let taps = self.taps(configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
-        let nic = self.nic()?;
+        let nic = self.nic().map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
         let done = up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
         for news in &done.news {
             out::say("kvm-bridge", news);
@@ -135,6 +135,7 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
         for key in keys.trim_end_matches(['.', ',']).split(',') {
             let _ = match key.split_once('=') {
                 Some(("force", _)) => write!(ours, " --force"),
+                Some(("keep", _)) => continue,
                 Some((key, value)) => write!(ours, " --{key} {value}"),
                 None => write!(ours, ",{key}"),
             };
@@ -142,11 +143,10 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
         ours += if is_more { "," } else { "" };
         ours += rest;
     }
-    let ours = ours
-        .strip_prefix(&format!("kvm-bridge up {bridge}: "))
-        .map(|rest| format!("up {bridge}: {rest}"))
-        .unwrap_or(ours);
-    ours.replace("Leave uplink= out", "Leave --uplink out").replace("Leave mtu= out", "Leave --mtu out")
+    let ours = ours.strip_prefix("kvm-bridge ").map(str::to_owned).unwrap_or(ours);
+    ours.replace("Leave uplink= out", "Leave --uplink out")
+        .replace("Leave mtu= out", "Leave --mtu out")
+        .replace("Give --bridge another", "Give another")
 }
 
 fn save(file: File, bridge: &IfName, done: &Up, force: bool) -> Result<Option<PathBuf>> {

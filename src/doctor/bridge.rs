@@ -7,6 +7,7 @@ use crate::journal::Files;
 use crate::net::rtnl::Detail;
 use crate::ports::{Bridge, Role};
 use crate::reaper;
+use crate::shell::quote;
 use std::fs;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
@@ -24,7 +25,7 @@ const PATIENCE: u32 = 400;
 
 fn stp(bridge: &Detail) -> Check {
     const WHY: &str = "With STP a new port forwards only after twice the delay; what a guest asks until then is lost.";
-    let (name, settings) = (&bridge.link.name, bridge.bridge.unwrap_or_default());
+    let (name, settings) = (quote(bridge.link.name.as_str()), bridge.bridge.unwrap_or_default());
     let delay = settings.forward_delay;
     match settings.stp {
         false => Check::ok("stp", "STP is off: a port forwards at once", WHY),
@@ -35,17 +36,17 @@ fn stp(bridge: &Detail) -> Check {
             "stp",
             format!("STP is on: a guest is without a network for its first {} s", 2 * delay / 100),
             WHY,
-            format!("ip link set dev {name} type bridge stp_state 0   (or, where there are loops, forward_delay 200)"),
+            format!("ip link set dev {name} type bridge stp_state 0   # or, where there are loops, forward_delay 200"),
         ),
     }
 }
 
 fn vlan(bridge: &Detail) -> Check {
     const WHY: &str = "A new port is in the bridge's default VLAN only, which may not be that of the network.";
-    let name = &bridge.link.name;
+    let name = quote(bridge.link.name.as_str());
     let settings = bridge.bridge.unwrap_or_default();
     let by_hand = format!(
-        "bridge vlan show   (then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0)"
+        "bridge vlan show   # then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0"
     );
     match settings.default_vlan {
         _ if !settings.vlan_filtering => Check::ok("vlan", "it does not filter VLANs", WHY),
@@ -56,7 +57,7 @@ fn vlan(bridge: &Detail) -> Check {
             "vlan",
             "it filters VLANs, and a new port is in none",
             "What a guest sends is dropped at its port, until somebody puts that into a VLAN.",
-            format!("ip link set dev {name} type bridge vlan_default_pvid VLAN   (that of the network); or {by_hand}"),
+            format!("ip link set dev {name} type bridge vlan_default_pvid VLAN   # that of the network; or: {by_hand}"),
         ),
     }
 }
@@ -74,7 +75,7 @@ fn pinned(bridge: &Bridge) -> Check {
             "bridge-mac",
             format!("{mac} is that of its lowest port"),
             WHY,
-            format!("ip link set dev {} address {mac}", link.name),
+            format!("ip link set dev {} address {mac}", quote(link.name.as_str())),
         ),
     }
 }
@@ -104,8 +105,11 @@ fn mtu(bridge: &Bridge) -> Check {
             // A network card has what its network carries: the bridge, and with it its guests, have to come down.
             let least = shorter.iter().map(|link| link.mtu).min().unwrap_or(own);
             let mend = match is_tap(port.index) {
-                true => format!("ip link set dev {} mtu {own}", port.name),
-                false => format!("ip link set dev {} mtu {least}   (and in the guests)", bridge.detail.link.name),
+                true => format!("ip link set dev {} mtu {own}", quote(port.name.as_str())),
+                false => format!(
+                    "ip link set dev {} mtu {least}   # and in the guests",
+                    quote(bridge.detail.link.name.as_str())
+                ),
             };
             Check::warning("mtu", saw, WHY, mend)
         }
@@ -118,10 +122,10 @@ const NEAR: usize = 960;
 
 fn room(bridge: &Bridge) -> Check {
     const WHY: &str = "A bridge has 1,023 ports at the most; the next guest would be refused.";
-    let (count, name) = (bridge.ports.len(), &bridge.detail.link.name);
+    let (count, name) = (bridge.ports.len(), quote(bridge.detail.link.name.as_str()));
     let idle =
         bridge.ports.iter().filter(|port| port.is_tap() && !port.detail.has_carrier && port.role == Role::Foreign);
-    let idle = idle.map(|port| port.detail.link.name.as_str()).next();
+    let idle = idle.map(|port| quote(port.detail.link.name.as_str())).next();
     let mend = match idle {
         Some(tap) => format!("ip -br link show master {name} | grep NO-CARRIER; ip link del dev {tap}"),
         None => format!("ip -br link show master {name}"),

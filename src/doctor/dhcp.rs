@@ -7,6 +7,7 @@ use crate::net::observe::observe;
 use crate::out::{self, ProgressLine};
 use crate::plan::plan;
 use crate::ports::{Bridge, Role};
+use crate::shell::quote;
 use crate::step::Step;
 use crate::sys::process;
 use crate::watch::ask::{self, Asker, Offer};
@@ -75,12 +76,12 @@ fn delay_of(bridge: &Bridge) -> Result<Duration, Box<Check>> {
             "dhcp",
             "nobody was asked: no port of it has a carrier, and who asks would give it one",
             WHY,
-            format!("sudo kvm-bridge doctor {name}   (while a guest is on it)"),
+            format!("sudo kvm-bridge doctor {}   # while a guest is on it", quote(name.as_str())),
         )));
     }
     if delay > MOST {
         let saw = "nobody was asked: with STP on, it would take too long";
-        let mend = format!("ip link set dev {name} type bridge stp_state 0");
+        let mend = format!("ip link set dev {} type bridge stp_state 0", quote(name.as_str()));
         return Err(Box::new(Check::warning("dhcp", saw, WHY, mend)));
     }
     Ok(delay)
@@ -112,13 +113,14 @@ fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Chec
         Err(error) => return Check::of_error("dhcp", Verdict::Warning, &error, WHY),
     };
     let said: Vec<String> = offers.iter().map(describe).collect();
+    let dev = quote(on);
     match said.as_slice() {
         [] if !has_uplink => Check::warning(
             "dhcp",
             format!("nobody on {on} answers a DHCPDISCOVER, and it has no uplink"),
             NOBODY,
             format!(
-                "ip addr add 10.99.0.1/24 dev {on}; dnsmasq --port=0 --interface={on} --bind-interfaces --dhcp-range=10.99.0.10,10.99.0.250"
+                "ip addr add 10.99.0.1/24 dev {dev}; dnsmasq --port=0 --interface={dev} --bind-interfaces --dhcp-range=10.99.0.10,10.99.0.250"
             ),
         ),
         [] => Check::failure(
@@ -126,7 +128,7 @@ fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Chec
             format!("nobody on {on} answers a DHCPDISCOVER"),
             NOBODY,
             format!(
-                "tcpdump -eni {on} port 67 or port 68   (or give the guest an address: -append ip=ADDRESS::GATEWAY:NETMASK::eth0:off)"
+                "tcpdump -eni {dev} port 67 or port 68   # or give the guest an address: -append ip=ADDRESS::GATEWAY:NETMASK::eth0:off"
             ),
         ),
         [one] => Check::ok("dhcp", one, WHY),
@@ -135,8 +137,8 @@ fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Chec
             format!("{} servers answer: {}", several.len(), several.join("; ")),
             "Which of them a guest listens to is chance; their addresses and ways out may differ.",
             format!(
-                "{}   (and switch off the one that should not be)",
-                offers.iter().filter_map(whereabouts).collect::<Vec<_>>().join(" or ")
+                "{}   # and switch off the one that should not be",
+                offers.iter().filter_map(whereabouts).collect::<Vec<_>>().join("; ")
             ),
         ),
     }

@@ -6,6 +6,8 @@ use crate::holders::Process;
 use crate::out::{self, ProgressLine};
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
+use crate::shell::quote;
+use crate::sys::process;
 use crate::watch::{Heard, Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -55,7 +57,10 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         Ok(mut watch) => follow(&mut watch, &mut waiting, patient.question.watch)?,
         Err(error) => {
             let guests = waiting.iter().map(|guest| name(&guest.port));
-            checks.extend(guests.map(|guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest)));
+            let check = |guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest);
+            let by_root = "sudo kvm-bridge doctor";
+            let can_watch = process::can_watch();
+            checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.mended_by(by_root) }));
             return Ok(checks);
         }
     }
@@ -142,7 +147,7 @@ fn has_arrived(progress: &Progress) -> bool {
 }
 
 fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: Duration) -> Check {
-    let tap = &port.detail.link.name;
+    let (tap, bridge) = (quote(port.detail.link.name.as_str()), quote(bridge));
     let in_time = format!("in {} s", watched.as_secs());
     let is_global = |ip: &&IpAddr| !is_link_local(ip);
     if let Some(message) = progress.ack {
@@ -159,13 +164,13 @@ fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: D
             "guest",
             "it has sent no frame at all",
             "Its kernel has no driver for its network card, or has not come so far, or nobody in it sets the card up.",
-            format!("kvm-bridge doctor {bridge} -- ARGUMENTS   (those of its QEMU; or look at its console)"),
+            format!("kvm-bridge doctor {bridge} -- ARGUMENTS   # those of its QEMU; or look at its console"),
         ),
         Progress { nak: true, .. } => Check::failure(
             "guest",
             "REQUEST without ACK: the server refused the address (NAK)",
             "It asks for an address of another network, or for one that is somebody else's by now.",
-            "rm /var/lib/dhcp/*.leases   (or wherever the guest's client keeps its old lease; in the guest, then reboot)",
+            "rm /var/lib/dhcp/*.leases   # or wherever the guest's client keeps its old lease; in the guest, then reboot",
         ),
         Progress { request: true, .. } => Check::failure(
             "guest",
@@ -183,7 +188,7 @@ fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: D
             "guest",
             format!("DISCOVER without OFFER {in_time}"),
             "The guest asks, and no answer reaches its port: there is no server, or something drops the frames between.",
-            format!("kvm-bridge doctor {bridge}   (its checks dhcp, firewall and uplink tell which)"),
+            format!("kvm-bridge doctor {bridge}   # its checks dhcp, firewall and uplink tell which"),
         ),
         _ => Check::warning(
             "guest",
@@ -192,7 +197,7 @@ fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: D
                 if frames == 1 { "frame" } else { "frames" }
             ),
             "It does not ask for an address, or has given up, or has had one for long and is silent.",
-            "-append \"ip=dhcp\"   (for a kernel that asks by itself; in a distribution: dhclient, or networkctl renew)",
+            "-append \"ip=dhcp\"   # for a kernel that asks by itself; in a distribution: dhclient, or networkctl renew",
         ),
     }
 }

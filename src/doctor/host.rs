@@ -22,7 +22,7 @@ fn kvm(path: &Path) -> Check {
         Err(_) => {
             return warning(
                 "is missing",
-                "modprobe kvm_intel || modprobe kvm_amd   (and switch virtualisation on in the firmware)",
+                "modprobe kvm_intel || modprobe kvm_amd   # and switch virtualisation on in the firmware",
             );
         }
         Ok(found) if !found.file_type().is_char_device() || found.rdev() != KVM_DEVICE => {
@@ -33,7 +33,7 @@ fn kvm(path: &Path) -> Check {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Check::ok("kvm", "/dev/kvm can be opened", WHY),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            warning("may not be opened by this user", "sudo usermod -aG kvm $USER   (and log in again)")
+            warning("may not be opened by this user", "sudo usermod -aG kvm $USER   # and log in again")
         }
         Err(_) => warning("cannot be opened", "dmesg | grep -i kvm"),
     }

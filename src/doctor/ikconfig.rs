@@ -9,11 +9,16 @@
 use super::lzop;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
 pub(super) const LIMIT: u64 = 1 << 29;
+/// Nor does one need more memory to be unpacked, in KiB, whatever it says.
+const MEMORY: u32 = 1 << 19;
+/// Nor is a configuration larger than this.
+const CONFIG_LIMIT: u64 = 1 << 24;
 /// How many places of a file are tried: the first bytes of a format may stand anywhere by chance.
 const ATTEMPTS: usize = 64;
 
@@ -35,8 +40,7 @@ impl Found {
 
 /// Finds the configuration of an image: in it, beside it, or under /boot.
 pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
-    let mut bytes = Vec::new();
-    fs::File::open(image)?.take(LIMIT).read_to_end(&mut bytes)?;
+    let bytes = read(image, LIMIT)?;
     let kernels = unpacked(&bytes);
     for kernel in std::iter::once(&bytes).chain(&kernels) {
         if let Some(config) = embedded(kernel) {
@@ -44,12 +48,24 @@ pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
         }
     }
     let version = kernels.iter().chain([&bytes]).find_map(|kernel| version_of(kernel));
-    let version = bzimage_version(&bytes).or(version);
+    let version = bzimage_version(&bytes).or(version).filter(|version| !version.contains('/'));
     let files = places(image, version.as_deref()).into_iter();
     let is_config = |text: &String| text.lines().any(|line| line.starts_with("CONFIG_"));
-    let mut found =
-        files.filter_map(|place| Some(Found { config: fs::read_to_string(&place).ok().filter(is_config)?, place }));
+    let text = |place: &Path| String::from_utf8(read(place, CONFIG_LIMIT).ok()?).ok().filter(is_config);
+    let mut found = files.filter_map(|place| Some(Found { config: text(&place)?, place }));
     Ok(found.next())
+}
+
+/// Reads a file, whose folder may be that of a user: who waits for a pipe to be written waits for ever, and a device may
+/// have no end.
+fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The files that may have it, the likeliest first.
@@ -77,7 +93,7 @@ fn places(image: &Path, version: Option<&str>) -> Vec<PathBuf> {
 fn embedded(kernel: &[u8]) -> Option<String> {
     let start = find_bytes(kernel, BEGIN)? + BEGIN.len();
     let mut config = String::new();
-    flate2::read::GzDecoder::new(kernel.get(start..)?).take(LIMIT).read_to_string(&mut config).ok()?;
+    flate2::read::GzDecoder::new(kernel.get(start..)?).take(CONFIG_LIMIT).read_to_string(&mut config).ok()?;
     Some(config)
 }
 
@@ -134,8 +150,19 @@ fn unpacked(image: &[u8]) -> Vec<Vec<u8>> {
     let places = SCANNED.iter().flat_map(|magic| memchr::memmem::find_iter(image, magic).take(ATTEMPTS));
     let mut places: Vec<usize> = places.collect();
     places.sort_unstable();
-    let mut kernels = places.into_iter().take(ATTEMPTS).filter_map(|at| unpack(&image[at..]));
-    kernels.find(|kernel| version_of(kernel).is_some()).into_iter().collect()
+    // An image may be made of nothing but what is large when it is unpacked.
+    let mut left = LIMIT;
+    for at in places.into_iter().take(ATTEMPTS) {
+        let Some(kernel) = image.get(at..).and_then(unpack) else { continue };
+        if version_of(&kernel).is_some() {
+            return vec![kernel];
+        }
+        left = left.saturating_sub(kernel.len() as u64);
+        if left == 0 {
+            break;
+        }
+    }
+    Vec::new()
 }
 
 /// What the header of an image says where the packed kernel is.
@@ -168,12 +195,12 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
     };
     match packed {
         _ if packed.starts_with(GZIP) => keep(&mut flate2::read::GzDecoder::new(packed)),
-        _ if packed.starts_with(XZ) => keep(&mut lzma_rust2::XzReader::new(packed, false)),
+        _ if packed.starts_with(XZ) => keep(&mut lzma_rust2::XzReader::new_mem_limit(packed, false, MEMORY)),
         _ if packed.starts_with(ZSTD) => keep(&mut ruzstd::decoding::StreamingDecoder::new(packed).ok()?),
         _ if packed.starts_with(LZ4) => kernel = lz4(packed),
         _ if packed.starts_with(BZIP2) => keep(&mut bzip2::read::BzDecoder::new(packed)),
         _ if packed.starts_with(lzop::MAGIC) => kernel = lzop::unpack(packed),
-        _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, u32::MAX, None).ok()?),
+        _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None).ok()?),
         _ => return None,
     }
     (!kernel.is_empty()).then_some(kernel)
@@ -314,6 +341,61 @@ mod tests {
         fs::write(&path, kernel(false)).unwrap();
         fs::remove_file(own).unwrap();
         assert_eq!(find(&path).unwrap().unwrap().place, beside, "an unpacked one tells its version too");
+    }
+
+    #[test]
+    fn a_folder_of_somebody_elses_is_no_trap() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bzImage");
+        fs::write(&path, bzimage(&gzip(&kernel(false)))).unwrap();
+        let beside = folder.path().join("bzImage.config");
+        nix::unistd::mkfifo(&beside, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(find(&path).unwrap(), None, "nobody writes into the pipe");
+        fs::remove_file(&beside).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &beside).unwrap();
+        assert_eq!(find(&path).unwrap(), None, "it has no end");
+        assert!(find(&beside).is_err());
+        // What it calls its version leads out of the folder.
+        let mut image = bzimage(&gzip(b"nothing"));
+        image[0x500..0x508].copy_from_slice(b"/../a\0\0\0");
+        fs::write(folder.path().join("image"), image).unwrap();
+        fs::create_dir(folder.path().join("config-")).unwrap();
+        fs::write(folder.path().join("a"), CONFIG).unwrap();
+        assert_eq!(find(&folder.path().join("image")).unwrap(), None);
+    }
+
+    #[test]
+    fn an_image_cannot_ask_for_any_amount_of_memory() {
+        // Its header asks for a dictionary of nearly 4 GiB.
+        let Some(mut lzma) = packed("lzma", &["-1"]) else { return };
+        assert!(unpack(&lzma).is_some());
+        lzma[1..5].copy_from_slice(&[0, 0, 0, 0xf0]);
+        assert_eq!(unpack(&lzma), None);
+    }
+
+    /// Whatever bytes a kernel has: no panic, and nothing that is not told.
+    #[test]
+    fn a_damaged_kernel_is_no_reason_to_fail() {
+        let programs: [(&str, &[&str]); 7] = [
+            ("gzip", &["-9"]),
+            ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
+            ("zstd", &["-19"]),
+            ("lz4", &["-l", "-9"]),
+            ("bzip2", &["-1"]),
+            ("lzop", &["-9"]),
+            ("lzma", &["-1"]),
+        ];
+        for (program, options) in programs {
+            let Some(payload) = packed(program, options) else { continue };
+            for at in (0..payload.len().min(64)).chain((64..payload.len()).step_by(payload.len() / 8)) {
+                for bits in [0xff, 0x80, 0x01] {
+                    let mut lies = payload.clone();
+                    lies[at] ^= bits;
+                    let _ = unpack(&lies);
+                }
+                let _ = unpack(&payload[..at]);
+            }
+        }
     }
 
     #[test]

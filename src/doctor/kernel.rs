@@ -3,7 +3,9 @@
 
 use super::ikconfig::{self, Found};
 use super::{Check, Verdict};
+use crate::out;
 use crate::qemu_line::QemuLine;
+use crate::shell::quote;
 use std::path::{Path, PathBuf};
 
 const IMAGE: &str = "QEMU boots this kernel itself.";
@@ -33,20 +35,17 @@ const DRIVERS: [(&str, &[&str], &[&str]); 14] = [
 pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<Check> {
     let Some(kernel) = &line.kernel else { return Vec::new() };
     let image = folder.join(kernel);
-    // Who waits for a pipe to be written waits for ever.
-    let found = match image.metadata().and_then(|image_is| match image_is.is_file() {
-        true => ikconfig::find(&image),
-        false => Err(std::io::Error::other("it is no file")),
-    }) {
+    // Somebody else may have called it so.
+    let (name, kernel, copy) = (out::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
+    let found = match ikconfig::find(&image) {
         Err(error) => {
-            let saw = format!("cannot read {kernel}: {}", crate::error::reason(&error));
+            let saw = format!("cannot read {name}: {}", crate::error::reason(&error));
             return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];
         }
         Ok(None) => {
-            let saw = format!("the configuration of {kernel} is neither in it nor beside it nor under /boot");
-            let mend = format!(
-                "cp .config {kernel}.config   (in the tree that it was built in; or build it with CONFIG_IKCONFIG=y)"
-            );
+            let saw = format!("the configuration of {name} is neither in it nor beside it nor under /boot");
+            let mend =
+                format!("cp .config {copy}   # in the tree that it was built in; or build it with CONFIG_IKCONFIG=y");
             return vec![Check::warning(
                 "kernel",
                 saw,
@@ -57,8 +56,11 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
         Ok(Some(found)) => found,
     };
     let place = if found.place == image { PathBuf::from("it") } else { found.place.clone() };
-    let mut checks =
-        vec![Check::ok("kernel", format!("the configuration of {kernel} is in {}", place.display()), IMAGE)];
+    let mut checks = vec![Check::ok(
+        "kernel",
+        format!("the configuration of {name} is in {}", out::one_line(&place.to_string_lossy())),
+        IMAGE,
+    )];
     checks.push(dhcp(&found, line));
     let mut seen = Vec::new();
     for model in models {
@@ -94,7 +96,11 @@ fn dhcp(found: &Found, line: &QemuLine) -> Check {
 
 fn driver(found: &Found, model: &str, has_initrd: bool) -> Check {
     let Some((_, any, all)) = DRIVERS.iter().find(|(start, ..)| model.starts_with(start)) else {
-        return Check::ok("kernel-driver", format!("which driver {model} needs is not known here"), DRIVER);
+        return Check::ok(
+            "kernel-driver",
+            format!("which driver {} needs is not known here", out::one_line(model)),
+            DRIVER,
+        );
     };
     let value = |option: &&str| found.get(option).map(|value| format!("{option}={value}"));
     let best = any.iter().find(|option| found.get(option) == Some("y"));

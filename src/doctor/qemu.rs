@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Check, kernel};
+use crate::out;
 use crate::qemu_line::QemuLine;
+use crate::shell::quote;
 use std::path::Path;
 
 /// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card.
@@ -22,37 +24,43 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
     let mut checks = Vec::new();
     let count = |id: &str| line.devices.iter().filter(|device| device.netdev.as_deref() == Some(id)).count();
     for netdev in &line.netdevs {
-        let id = &netdev.id;
+        let (id, name) = (&netdev.id, out::one_line(&netdev.id));
         match count(id) {
             0 => checks.push(Check::failure(
                 "pair",
-                format!("no -device names the netdev {id}: the guest has no card on it"),
+                format!("no -device names the netdev {name}: the guest has no card on it"),
                 WHY,
-                format!("-device e1000,netdev={id}"),
+                format!("-device {}", quote(format!("e1000,netdev={id}"))),
             )),
-            1 => checks.push(Check::ok("pair", format!("the netdev {id} has its device"), WHY)),
+            1 => checks.push(Check::ok("pair", format!("the netdev {name} has its device"), WHY)),
             _ => checks.push(Check::failure(
                 "pair",
-                format!("two -devices name the netdev {id}"),
+                format!("two -devices name the netdev {name}"),
                 WHY,
                 "Give each -device a -netdev of its own",
             )),
         }
     }
     for device in &line.devices {
+        let driver = out::one_line(&device.driver);
         let Some(id) = &device.netdev else {
-            let saw = format!("-device {} names no netdev: its cable ends nowhere", device.driver);
+            let saw = format!("-device {driver} names no netdev: its cable ends nowhere");
             let id = line.netdevs.first().map_or("network0", |netdev| netdev.id.as_str());
-            checks.push(Check::failure("pair", saw, WHY, format!("-device {},netdev={id}", device.driver)));
+            checks.push(Check::failure(
+                "pair",
+                saw,
+                WHY,
+                format!("-device {}", quote(format!("{},netdev={id}", device.driver))),
+            ));
             continue;
         };
         let is_there = line.netdevs.iter().any(|netdev| netdev.id == *id) || ours.iter().any(|(own, _)| own == id);
         if !is_there {
             checks.push(Check::failure(
                 "pair",
-                format!("-device {} names the netdev {id}, which is not there", device.driver),
+                format!("-device {driver} names the netdev {}, which is not there", out::one_line(id)),
                 WHY,
-                format!("--bridge br0,id={id}"),
+                format!("--bridge {}", quote(format!("br0,id={id}"))),
             ));
         }
     }
@@ -95,6 +103,12 @@ fn protocol(value: &str) -> &str {
     }
 }
 
+/// Several words in quotes, as people write them where they can.
+fn as_text(text: &str) -> String {
+    let is_special = |c: char| matches!(c, '\u{22}' | '$' | '`' | '\\' | '!') || out::is_obeyed(c);
+    if text.contains(is_special) { quote(text) } else { format!("\"{text}\"") }
+}
+
 fn command_line(line: &QemuLine) -> Vec<Check> {
     const IP: &str = "The kernel asks for an address, or has one, only where ip= says so; else userland has to.";
     const CONSOLE: &str = "Without console= what the kernel says goes to a screen that a terminal does not show.";
@@ -110,21 +124,23 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
     if line.kernel.is_none() {
         return vec![Check::failure("kernel", "there is -append and no -kernel", KERNEL, "-kernel bzImage")];
     }
-    let with = |more: &str| format!("-append \"{append} {more}\"");
+    let with = |more: &str| format!("-append {}", as_text(&format!("{append} {more}")));
     let ip = match ip_of(append) {
         None => Check::warning("append-ip", "-append has no ip=", IP, with("ip=dhcp")),
         Some(value @ ("off" | "none" | "")) => {
             let words = append.split_whitespace().map(|word| if word.starts_with("ip=") { "ip=dhcp" } else { word });
-            let mend = format!("-append \"{}\"", words.collect::<Vec<_>>().join(" "));
+            let mend = format!("-append {}", as_text(&words.collect::<Vec<_>>().join(" ")));
             Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, mend)
         }
-        Some(value) if asks_by_kernel(append) => Check::ok("append-ip", format!("-append has ip={value}"), IP),
+        Some(value) if asks_by_kernel(append) => {
+            Check::ok("append-ip", format!("-append has ip={}", out::one_line(value)), IP)
+        }
         Some(value) if value.split(':').next().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()) => {
-            Check::ok("append-ip", format!("-append gives the guest an address: ip={value}"), IP)
+            Check::ok("append-ip", format!("-append gives the guest an address: ip={}", out::one_line(value)), IP)
         }
         Some(value) => Check::warning(
             "append-ip",
-            format!("-append has ip={value}, which asks for no address by DHCP"),
+            format!("-append has ip={}, which asks for no address by DHCP", out::one_line(value)),
             IP,
             with("ip=dhcp"),
         ),
@@ -134,7 +150,9 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
         (false, None) => {
             Check::ok("append-console", "-append has no console=: the kernel speaks to the screen", CONSOLE)
         }
-        (_, Some(console)) => Check::ok("append-console", format!("-append has console={console}"), CONSOLE),
+        (_, Some(console)) => {
+            Check::ok("append-console", format!("-append has console={}", out::one_line(console)), CONSOLE)
+        }
         (true, None) => Check::warning(
             "append-console",
             "the console is this terminal, and -append has no console=",

@@ -4,6 +4,7 @@ use super::{Check, Patient};
 use crate::error::reason;
 use crate::helper;
 use crate::person::Person;
+use crate::shell::quote;
 use kvm_bridge_helper::access::{judge, looked_at};
 use kvm_bridge_helper::acl::Verdict;
 
@@ -36,7 +37,7 @@ fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
     person.look(look).unwrap_or_else(|error| {
         let name = &person.name;
         let saw = format!("cannot look as {name}: {}", reason(&error));
-        Check::warning("acl", saw, ACL, format!("Run it as that user: runuser -u {name} -- kvm-bridge doctor"))
+        Check::warning("acl", saw, ACL, format!("Run it as that user: runuser -u {} -- kvm-bridge doctor", quote(name)))
     })
 }
 
@@ -63,7 +64,12 @@ fn is_allowed(bridge: &str, person: &Person) -> Check {
         }
         Ok((Verdict::NoRule, files)) => {
             let saw = format!("no rule allows {bridge} to {name}: {}", looked_at(&files));
-            Check::failure("acl", saw, ACL, format!("sudo kvm-bridge install --allow {bridge}:{name}"))
+            Check::failure(
+                "acl",
+                saw,
+                ACL,
+                format!("sudo kvm-bridge install --allow {}", quote(format!("{bridge}:{name}"))),
+            )
         }
         Err(fault) => {
             let saw = format!("the rules cannot be gone by as {name}: {}", fault.0);

@@ -7,6 +7,7 @@ use crate::net::observe::observe;
 use crate::plan::plan;
 use crate::ports::{Bridge, Port, Role};
 use crate::request::Nic;
+use crate::shell::quote;
 use crate::step::Step;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
@@ -33,7 +34,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
             "bridge",
             saw,
             "A bridge that is down forwards nothing.",
-            format!("ip link set dev {name} up"),
+            format!("ip link set dev {} up", quote(name.as_str())),
         ));
     }
     // On somebody else's bridge a port that is no TAP may be the way out as well.
@@ -59,7 +60,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         });
         checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
             (false, ..) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
-                .mended_by(format!("ip link set dev {} up", link.name)),
+                .mended_by(format!("ip link set dev {} up", quote(link.name.as_str()))),
             (_, false, _) => Check::new(
                 "uplink",
                 bad(port),
@@ -71,7 +72,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
                 "uplink",
                 format!("{} is a port, and {} looks after it still", link.name, keeper.name()),
                 "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
-                format!("kvm-bridge down {name}   (and have {} make the bridge)", keeper.name()),
+                format!("kvm-bridge down {}   # and have {} make the bridge", quote(name.as_str()), keeper.name()),
             ),
             _ if port.role != Role::Uplink => continue,
             _ => {
@@ -86,7 +87,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
 
 /// No command plugs a cable in; this one tells as soon as somebody has.
 fn see_cable(name: &str) -> String {
-    format!("ip monitor link dev {name}   (while the cable is plugged in: it has to say LOWER_UP)")
+    format!("ip monitor link dev {}   # while the cable is plugged in: it has to say LOWER_UP", quote(name))
 }
 
 /// A bridge that is not there is planned for, as a guest's start would.

@@ -8,6 +8,7 @@ use super::clients::Process;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
+use crate::journal::RUN;
 use crate::name::IfName;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,7 @@ fn lease_of(interface: &str) -> PathBuf {
 
 impl Client {
     pub(super) fn commands(&self, bridge: &IfName, uplink: &IfName) -> [Vec<String>; 2] {
-        let conf = "/run/kvm-bridge/conf";
+        let conf = &format!("{RUN}/conf");
         let copy = format!("cp {} {}", lease_of(uplink.as_str()).display(), lease_of(bridge.as_str()).display());
         let make = format!("sed 's/^interface {uplink}$/interface {bridge}/' {CONFIGURATION} >{conf}");
         let deny = format!("sed -i '1i denyinterfaces {uplink} tap*' {conf}");

@@ -9,6 +9,7 @@ use super::clients::{self, Process, Running};
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
+use crate::journal::RUN;
 use crate::name::IfName;
 use crate::sys::program::Program;
 use nix::sys::signal::Signal;
@@ -111,8 +112,8 @@ impl Client {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let script = "/run/kvm-bridge/script";
-        let words = self.words_on(bridge, Path::new("/run/kvm-bridge/pid"), Path::new(script));
+        let script = &format!("{RUN}/script");
+        let words = self.words_on(bridge, Path::new(&format!("{RUN}/pid")), Path::new(script));
         let wrap =
             format!("install -m 755 /dev/stdin {script} # {}, but for its first deconfig", self.script.display());
         let start = format!("{} {}", self.name.first().map_or("udhcpc", String::as_str), words.join(" "));

@@ -11,6 +11,10 @@ pub struct Packets(OwnedFd);
 /// For frames of a few hundred bytes; of longer ones the beginning is enough.
 pub const BUFFER: usize = 2048;
 
+/// So many frames are read in a row at the most: who sends them as fast as they are read is not to keep the reader from all
+/// else.
+pub const AT_ONCE: usize = 64;
+
 const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const LOAD_HALF_AT_X: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_IND) as u16;
@@ -43,7 +47,18 @@ const FILTER: [(u16, u8, u8, u32); 16] = [
 impl Packets {
     /// Opens the socket on an interface. It hears nothing before it has its filter.
     pub fn open(index: u32) -> io::Result<Self> {
-        let mut filter = FILTER.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+        Self::open_with(index, FILTER)
+    }
+
+    /// The same, of DHCP alone: what else a guest sends, and how much, wakes nobody up.
+    pub fn open_for_dhcp(index: u32) -> io::Result<Self> {
+        let mut filter = FILTER;
+        (filter[1].1, filter[2].1) = (13, 12);
+        Self::open_with(index, filter)
+    }
+
+    fn open_with(index: u32, filter: [(u16, u8, u8, u32); FILTER.len()]) -> io::Result<Self> {
+        let mut filter = filter.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
         let program = libc::sock_fprog { len: FILTER.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
         // SAFETY: all zeroes is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

@@ -13,7 +13,7 @@ use crate::mac::Mac;
 use crate::net::apply;
 use crate::net::rtnl::Netlink;
 use crate::step::Tap;
-use crate::sys::packet::{BUFFER, Packets};
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::{files, tap};
 use rand::TryRng;
 use std::collections::VecDeque;
@@ -122,6 +122,9 @@ impl AsFd for Way {
     }
 }
 
+/// Somebody may answer under as many names as they like.
+const MOST_OFFERS: usize = 16;
+
 /// One who asks, on the way.
 struct Asking {
     asker: Asker,
@@ -163,7 +166,8 @@ impl Asking {
     /// Hears what has come, and asks if it is time.
     fn go_on(&mut self) -> std::io::Result<()> {
         let mut buffer = [0; BUFFER];
-        while let Some(bytes) = self.asker.way.receive(&mut buffer)? {
+        for _ in 0..AT_ONCE {
+            let Some(bytes) = self.asker.way.receive(&mut buffer)? else { break };
             self.hear(&bytes);
         }
         while self.moments.front().is_some_and(|moment| *moment <= Instant::now()) {
@@ -182,7 +186,9 @@ impl Asking {
         {
             let mac = Mac(mac.try_into().unwrap_or_default());
             let (server, prefix, router) = (message.server, message.prefix, message.router);
-            if self.offers.iter().all(|known| (known.server, known.mac) != (server, mac)) {
+            if self.offers.len() < MOST_OFFERS
+                && self.offers.iter().all(|known| (known.server, known.mac) != (server, mac))
+            {
                 self.offers.push(Offer { server, mac, address, prefix, router });
             }
         }
