@@ -7,7 +7,8 @@ use crate::name::IfName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -122,10 +123,13 @@ pub fn running() -> Vec<Running> {
 }
 
 fn client(pid: i32) -> Option<Running> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // Of each process on the host: one read, of as much as tells.
+    let mut line = [0; 4096];
+    let length = File::open(format!("/proc/{pid}/cmdline")).and_then(|mut file| file.read(&mut line)).ok()?;
+    let line = &line[..length];
     let first = line.split(|byte| matches!(byte, 0 | b' ')).next().unwrap_or_default();
     let is_busybox = first.rsplit(|byte| *byte == b'/').next() == Some(b"busybox");
-    let line = String::from_utf8_lossy(&line).into_owned();
+    let line = String::from_utf8_lossy(line).into_owned();
     let words: Vec<String> = line.split('\0').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     // Some write another title over it: "dhcpcd: [manager]".
     let title = words.get(usize::from(is_busybox))?.split(' ').next()?;
