@@ -143,6 +143,8 @@ fn tap(fd: RawFd, link: &str) -> Value {
 fn write(record: &Value, suffix: &str) {
     let Some(mut path) = env::var_os("FAKE_QEMU_RECORD") else { return };
     path.push(suffix);
+    // A device would be replaced.
+    assert!(fs::metadata(&path).map_or(true, |there| there.is_file()), "{path:?} is no file");
     let mut unfinished = path.clone();
     unfinished.push(".new");
     fs::write(&unfinished, record.to_string()).expect("write the record");
