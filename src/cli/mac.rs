@@ -29,12 +29,16 @@ Exit status: 0, or 125 where there is no such VM, or a file of one is damaged.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List VMs and their MAC addresses
+    #[command(after_help = "Examples:\n  kvm-bridge mac list\n  kvm-bridge mac list --json")]
     List {
         /// Print JSON: an array of {vm, slots}, a slot being the addresses of its network cards
         #[arg(long)]
         json: bool,
     },
     /// Give a VM an address to keep
+    #[command(
+        after_help = "Examples:\n  kvm-bridge mac set alice 52:54:00:12:34:57\n  kvm-bridge mac set alice 52:54:00:12:34:58 --nic 1"
+    )]
     Set {
         /// The VM: its name, or as 'kvm-bridge mac list' calls it
         vm: String,
@@ -51,6 +55,9 @@ enum Command {
         json: bool,
     },
     /// Print VMs and their addresses as JSON for 'kvm-bridge mac import'
+    #[command(
+        after_help = "Examples:\n  kvm-bridge mac export alice > alice.json\n  kvm-bridge mac export | ssh other kvm-bridge mac import"
+    )]
     Export {
         /// The VMs, as 'kvm-bridge mac list' calls them; all if none is named
         vm: Vec<String>,
@@ -59,6 +66,7 @@ enum Command {
         json: bool,
     },
     /// Take over what 'kvm-bridge mac export' printed, all of it or nothing
+    #[command(after_help = "Example:\n  kvm-bridge mac import alice.json")]
     Import {
         /// The file; standard input if it is left out, or -
         file: Option<PathBuf>,
@@ -67,6 +75,7 @@ enum Command {
         json: bool,
     },
     /// Forget a VM; its next start makes new addresses
+    #[command(after_help = "Example:\n  kvm-bridge mac forget alice")]
     Forget {
         /// The VM, as 'kvm-bridge mac list' calls it
         vm: String,
