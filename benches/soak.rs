@@ -1,8 +1,9 @@
 //! A thousand starts and ends in a row, and a thousand guests at once, mixed with kills: `make soak`.
 //!
 //! Guests, their shims in the midst of their work, and reapers are killed at moments of a fixed sequence. At the end the
-//! host has to be as it was: links, addresses, routes, processes, run-time files; and each guest may have had two
-//! descriptors of ours. ROUNDS=N says how many (1000).
+//! host has to be as it was: links, addresses, routes, processes, run-time files; each guest may have had two descriptors
+//! of ours, and a reaper no more behind a thousand guests than behind one. ROUNDS=N says how many (1000). LEAVE=tap or
+//! LEAVE=journal leaves such a thing behind, to see that it is found.
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::expect_used, clippy::panic)]
 
 /// The laboratory of the tests.
@@ -13,8 +14,8 @@ mod tests {
 
 #[path = "bench/host.rs"]
 mod host;
-#[path = "bench/report.rs"]
-mod report;
+#[path = "bench/page.rs"]
+mod page;
 #[path = "bench/timing.rs"]
 mod timing;
 
@@ -95,7 +96,7 @@ fn main() {
     );
     println!("\n{table}");
     let folder = std::env::var_os("OUT").map_or_else(|| target.join("bench"), PathBuf::from);
-    report::put(&folder, "soak", &table).expect("write the table");
+    page::put(&folder, "soak", &table).expect("write the table");
 }
 
 /// Waits until the host is as it was; a thousand TAPs take their time to go. Of two links that both have a fe80::/64, the one
@@ -121,8 +122,8 @@ fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
         let command = |name: u64| host.shim(&format!("--bridge {bridge} -name soak{name}"));
         let name = chance.below(50);
         if chance.one_in(4) {
-            // In the midst of its work, or a little later.
-            let mut command = command(name);
+            // In the midst of its work, or a little later; every second one starts for the first time.
+            let mut command = command(if chance.one_in(2) { name } else { 1000 + round as u64 });
             let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut child = child.expect("start the shim");
             sleep(Duration::from_micros(chance.below(6000)));
@@ -151,13 +152,24 @@ fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
     }
     // Where the last reaper was killed, nobody is left who knows.
     host.run(host.command(&host.kvm_bridge, "recover"));
+    match std::env::var("LEAVE").as_deref() {
+        Ok("tap") => host.lab.ip("tuntap add dev left0 mode tap"),
+        Ok("journal") => {
+            fs::create_dir_all(host.lab.run_dir()).expect("make the folder of journals");
+            fs::write(host.lab.run_dir().join("left0.json"), "{}").expect("write a journal");
+        }
+        _ => {}
+    }
 }
 
 fn at_once(host: &Host, many: usize, chance: &mut Chance, told: &mut Told) -> usize {
     let start_one =
         |number: usize| start(host.shim(&format!("--bridge soak2,uplink=none -name many{number}"))).without_output();
-    let mut guests: Vec<Ready> = (0..many).map(start_one).collect();
+    let mut guests = vec![start_one(0)];
+    let behind_one = descriptors_of_reaper(host);
+    guests.extend((1..many).map(start_one));
     let ports = host.lab.ports("soak2").len();
+    assert_eq!(descriptors_of_reaper(host), behind_one, "descriptors of a reaper, behind all and behind one");
     kill_reapers(host, told);
     // A third of them is killed, in no order, and comes back.
     for _ in 0..many / 3 {
@@ -167,6 +179,8 @@ fn at_once(host: &Host, many: usize, chance: &mut Chance, told: &mut Told) -> us
     while guests.len() < many {
         guests.push(start_one(guests.len()));
     }
+    // It is another one than before, which was killed.
+    assert_eq!(descriptors_of_reaper(host), behind_one, "descriptors of a reaper, behind all and behind one");
     told.starts += many + many / 3;
     let again = host.lab.ports("soak2").len();
     assert_eq!((ports, again), (many, many), "ports of the bridge");
@@ -188,6 +202,14 @@ fn descriptors_of(guest: &Ready) -> Vec<PathBuf> {
     let own: Vec<PathBuf> = open_files("self").into_iter().map(|(_, file)| file).collect();
     let of_guest = open_files(&guest.pid().to_string()).into_iter();
     of_guest.filter(|(number, file)| *number > 2 && !own.contains(file)).map(|(_, file)| file).collect()
+}
+
+/// The bridge's one reaper, once it has begun to watch.
+fn descriptors_of_reaper(host: &Host) -> usize {
+    sleep(Duration::from_secs(1));
+    let reapers = host.lab.reapers();
+    assert_eq!(reapers.len(), 1, "one reaper: {reapers:?}");
+    open_files(&reapers[0].pid.to_string()).len()
 }
 
 fn own_descriptors() -> usize {

@@ -132,10 +132,12 @@ impl Times {
         Self(times)
     }
 
-    /// The value below which this part of them is.
+    /// The value below which this part of them is; between two of them in proportion.
     pub fn quantile(&self, part: f64) -> f64 {
-        let at = (self.0.len().saturating_sub(1) as f64 * part).round() as usize;
-        self.0.get(at).copied().unwrap_or(f64::NAN)
+        let at = self.0.len().saturating_sub(1) as f64 * part;
+        let value = |at: f64| self.0.get(at as usize).copied().unwrap_or(f64::NAN);
+        let (low, high) = (value(at.floor()), value(at.ceil()));
+        low + (high - low) * at.fract()
     }
 
     pub fn median(&self) -> f64 {
