@@ -118,13 +118,16 @@ fn becomes_as_before(host: &Host, patience: Duration) {
 }
 
 fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
+    let mut first = Vec::new();
     for round in 0..rounds {
         let bridge = BRIDGES[chance.below(3) as usize];
         let command = |name: u64| host.shim(&format!("--bridge {bridge} -name soak{name}"));
         let name = chance.below(50);
         if chance.one_in(4) {
             // In the midst of its work, or a little later; every second one starts for the first time.
-            let mut command = command(if chance.one_in(2) { name } else { 1000 + round as u64 });
+            let is_first = chance.one_in(2);
+            first.extend(is_first.then_some(1000 + round));
+            let mut command = command(if is_first { 1000 + round as u64 } else { name });
             let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut child = child.expect("start the shim");
             sleep(Duration::from_micros(chance.below(6000)));
@@ -150,6 +153,11 @@ fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
             // Time for reapers to come, and for some bridges to go.
             sleep(Duration::from_millis(chance.below(4000)));
         }
+    }
+    // The next start ends what a killed one has begun.
+    for name in first {
+        start(host.shim(&format!("--bridge br0 -name soak{name}"))).end();
+        told.starts += 1;
     }
     // Where the last reaper was killed, nobody is left who knows.
     host.run(host.command(&host.kvm_bridge, "recover"));
