@@ -97,11 +97,13 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Has the ways take turns, each time another one first. One turn before the others is not counted.
+/// Has the ways take turns, each time another one first, and in both directions, so that none comes always after the same
+/// other one. One turn before the others is not counted.
 pub fn take_turns(ways: &mut [Way], runs: usize) {
     for run in 0..=runs {
         for turn in 0..ways.len() {
             let at = (turn + run) % ways.len();
+            let at = if run / ways.len() % 2 == 0 { at } else { ways.len() - 1 - at };
             let way = &mut ways[at];
             let ready = start((way.command)());
             let took = ready.took;
