@@ -59,7 +59,7 @@ fn of_join_of(host: &Host, report: &mut Report, words: &str, when: &str) {
 }
 
 /// Who stays while a guest runs, and what that costs.
-pub fn of_reaper(host: &Host, report: &mut Report, seconds: u64) {
+pub fn of_reaper(host: &Host, report: &mut Report, seconds: u64, target: &Path) {
     let ours = |guest: &Ready| {
         let others = host.lab.processes().into_iter().filter(|one| one.pid != guest.pid() as i32);
         others.map(|one| one.pid).collect::<Vec<i32>>()
@@ -68,7 +68,9 @@ pub fn of_reaper(host: &Host, report: &mut Report, seconds: u64) {
     report.count("processes of ours beside a guest on a bridge that was there", ours(&guest).len(), "0");
     guest.end();
     // One of whose guest's addresses it is to tell: nobody asks for one, so that it goes on listening.
-    let guest = start(host.shim("--bridge made1,uplink=none,announce=on -name bench"));
+    // The program is a file on a disk, as where it is installed: of one in memory the kernel maps more at once.
+    let installed = target.join("release/qemu-kvm");
+    let guest = start(host.command(&installed, "--bridge made1,uplink=none,announce=on -name bench"));
     sleep(Duration::from_secs(3));
     let reapers = ours(&guest);
     report.count("processes of ours behind a bridge that we made", reapers.len(), "1");

@@ -80,7 +80,7 @@ fn main() {
         picture = scale::scale(&host, &mut report, ports);
     }
     if is_wanted("reaper") {
-        counts::of_reaper(&host, &mut report, 60);
+        counts::of_reaper(&host, &mut report, 60, &target);
     }
     if is_wanted("sizes") {
         counts::of_programs(&target, &mut report);
