@@ -3,8 +3,10 @@
 # make check      runs all tests
 # make check-managers  runs the tests with network managers alone
 # make bench-managers  measures what a host feels when its interface is taken from its network manager; RUNS=5
-# make bench      measures everything beside other ways, as root; RUNS=40; bench-docs puts the figures into docs/
-# make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left
+# make bench      measures everything beside other ways, as root; RUNS=40 PORTS=1000 BENCH=join,many (some rows alone);
+#                 bench-docs puts all figures into docs/
+# make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
+#                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again

@@ -6,6 +6,7 @@
  *     floor exec PROGRAM                    nothing but exec
  *     floor join BRIDGE PROGRAM             a TAP on a bridge that is there
  *     floor make BRIDGE UPLINK PROGRAM      the bridge, the uplink and the TAP
+ *     floor ask HELPER BRIDGE PROGRAM       the TAP from a helper, as QEMU's `-netdev bridge` calls it
  *
  * PROGRAM gets `-netdev tap,id=n,fd=3`, as QEMU would. Under any other words this program is what is executed in QEMU's
  * place: it says that it is there with one byte on its standard output, and stays until its standard input ends.
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char message[4096];
@@ -61,12 +63,46 @@ static void join(const char *name, int index, int bridge, int flags) {
     end(header);
 }
 
+/* A TAP's descriptor from a helper, which ends before it is used. */
+static int ask(const char *helper, const char *bridge) {
+    int pair[2], status, device = -1;
+    char byte, fd[16], br[IFNAMSIZ + 8], space[CMSG_SPACE(sizeof device)];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair)) return -1;
+    pid_t child = fork();
+    if (!child) {
+        close(pair[0]);
+        snprintf(fd, sizeof fd, "--fd=%d", pair[1]);
+        snprintf(br, sizeof br, "--br=%s", bridge);
+        execl(helper, helper, "--use-vnet", fd, br, (char *)0);
+        _exit(1);
+    }
+    close(pair[1]);
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
+    ssize_t got = recvmsg(pair[0], &message, 0);
+    struct cmsghdr *control = CMSG_FIRSTHDR(&message);
+    if (got == 1 && control && control->cmsg_type == SCM_RIGHTS) memcpy(&device, CMSG_DATA(control), sizeof device);
+    close(pair[0]);
+    return waitpid(child, &status, 0) == child && !status ? device : -1;
+}
+
+static int become(const char *program, int device) {
+    char netdev[32];
+    snprintf(netdev, sizeof netdev, "tap,id=n,fd=%d", device);
+    execl(program, program, "-netdev", netdev, (char *)0);
+    return fail(program);
+}
+
 int main(int count, char **words) {
     char tap[IFNAMSIZ];
     int bridge = 0, made = 0x3fff0000;
     if (count == 3 && !strcmp(words[1], "exec")) {
         execl(words[2], words[2], (char *)0);
         return fail(words[2]);
+    }
+    if (count == 5 && !strcmp(words[1], "ask")) {
+        int given = ask(words[2], words[3]);
+        return given < 0 ? fail(words[2]) : become(words[4], given);
     }
     int joins = count == 4 && !strcmp(words[1], "join"), makes = count == 5 && !strcmp(words[1], "make");
     if (!joins && !makes) {
@@ -110,9 +146,5 @@ int main(int count, char **words) {
         errno = -error->error;
         return fail("the kernel");
     }
-    char netdev[32];
-    const char *program = words[count - 1];
-    snprintf(netdev, sizeof netdev, "tap,id=n,fd=%d", device);
-    execl(program, program, "-netdev", netdev, (char *)0);
-    return fail(program);
+    return become(words[count - 1], device);
 }

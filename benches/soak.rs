@@ -1,8 +1,9 @@
 //! A thousand starts and ends in a row, and a thousand guests at once, mixed with kills: `make soak`.
 //!
 //! Guests, their shims in the midst of their work, and reapers are killed at moments of a fixed sequence. At the end the
-//! host has to be as it was: links, addresses, routes, processes, run-time files; and each guest may have had two
-//! descriptors of ours. ROUNDS=N says how many (1000).
+//! host has to be as it was: links, addresses, routes, processes, run-time files; each guest may have had two descriptors
+//! of ours, and a reaper no more behind a thousand guests than behind one. ROUNDS=N says how many (1000). LEAVE=tap or
+//! LEAVE=journal leaves such a thing behind, to see that it is found.
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::expect_used, clippy::panic)]
 
 /// The laboratory of the tests.
@@ -13,8 +14,8 @@ mod tests {
 
 #[path = "bench/host.rs"]
 mod host;
-#[path = "bench/report.rs"]
-mod report;
+#[path = "bench/page.rs"]
+mod page;
 #[path = "bench/timing.rs"]
 mod timing;
 
@@ -63,15 +64,16 @@ fn main() {
     let mut chance = Chance(8);
     let mut told = Told::default();
 
+    let patience = Duration::from_secs(20 + rounds as u64 / 10);
     let begun = Instant::now();
     in_a_row(&host, rounds, &mut chance, &mut told);
-    becomes_as_before(&host);
+    becomes_as_before(&host, patience);
     let row = begun.elapsed();
     println!("{rounds} in a row: nothing left after {:.0} s", row.as_secs_f64());
 
     let begun = Instant::now();
     let most_at_once = at_once(&host, rounds.min(1000), &mut chance, &mut told);
-    becomes_as_before(&host);
+    becomes_as_before(&host, patience);
     let many = begun.elapsed();
     println!("{most_at_once} at once: nothing left after {:.0} s", many.as_secs_f64());
 
@@ -95,12 +97,12 @@ fn main() {
     );
     println!("\n{table}");
     let folder = std::env::var_os("OUT").map_or_else(|| target.join("bench"), PathBuf::from);
-    report::put(&folder, "soak", &table).expect("write the table");
+    page::put(&folder, "soak", &table).expect("write the table");
 }
 
 /// Waits until the host is as it was; a thousand TAPs take their time to go. Of two links that both have a fe80::/64, the one
 /// that was away and came back has it after the other: the same routes in another order are the same routes.
-fn becomes_as_before(host: &Host) {
+fn becomes_as_before(host: &Host, patience: Duration) {
     let begun = Instant::now();
     loop {
         let network = host.lab.network_difference().unwrap_or_default();
@@ -110,19 +112,22 @@ fn becomes_as_before(host: &Host) {
             return;
         }
         let what = format!("{processes:?}, run-time files: {has_files}\n{network}");
-        assert!(begun.elapsed() < Duration::from_secs(120), "the host is not as it was: {what}");
+        assert!(begun.elapsed() < patience, "the host is not as it was: {what}");
         sleep(Duration::from_millis(200));
     }
 }
 
 fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
+    let mut first = Vec::new();
     for round in 0..rounds {
         let bridge = BRIDGES[chance.below(3) as usize];
         let command = |name: u64| host.shim(&format!("--bridge {bridge} -name soak{name}"));
         let name = chance.below(50);
         if chance.one_in(4) {
-            // In the midst of its work, or a little later.
-            let mut command = command(name);
+            // In the midst of its work, or a little later; every second one starts for the first time.
+            let is_first = chance.one_in(2);
+            first.extend(is_first.then_some(1000 + round));
+            let mut command = command(if is_first { 1000 + round as u64 } else { name });
             let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             let mut child = child.expect("start the shim");
             sleep(Duration::from_micros(chance.below(6000)));
@@ -149,15 +154,31 @@ fn in_a_row(host: &Host, rounds: usize, chance: &mut Chance, told: &mut Told) {
             sleep(Duration::from_millis(chance.below(4000)));
         }
     }
+    // The next start ends what a killed one has begun.
+    for name in first {
+        start(host.shim(&format!("--bridge br0 -name soak{name}"))).end();
+        told.starts += 1;
+    }
     // Where the last reaper was killed, nobody is left who knows.
     host.run(host.command(&host.kvm_bridge, "recover"));
+    match std::env::var("LEAVE").as_deref() {
+        Ok("tap") => host.lab.ip("tuntap add dev left0 mode tap"),
+        Ok("journal") => {
+            fs::create_dir_all(host.lab.run_dir()).expect("make the folder of journals");
+            fs::write(host.lab.run_dir().join("left0.json"), "{}").expect("write a journal");
+        }
+        _ => {}
+    }
 }
 
 fn at_once(host: &Host, many: usize, chance: &mut Chance, told: &mut Told) -> usize {
     let start_one =
         |number: usize| start(host.shim(&format!("--bridge soak2,uplink=none -name many{number}"))).without_output();
-    let mut guests: Vec<Ready> = (0..many).map(start_one).collect();
+    let mut guests = vec![start_one(0)];
+    let behind_one = descriptors_of_reaper(host);
+    guests.extend((1..many).map(start_one));
     let ports = host.lab.ports("soak2").len();
+    assert_eq!(descriptors_of_reaper(host), behind_one, "descriptors of a reaper, behind all and behind one");
     kill_reapers(host, told);
     // A third of them is killed, in no order, and comes back.
     for _ in 0..many / 3 {
@@ -167,6 +188,8 @@ fn at_once(host: &Host, many: usize, chance: &mut Chance, told: &mut Told) -> us
     while guests.len() < many {
         guests.push(start_one(guests.len()));
     }
+    // It is another one than before, which was killed.
+    assert_eq!(descriptors_of_reaper(host), behind_one, "descriptors of a reaper, behind all and behind one");
     told.starts += many + many / 3;
     let again = host.lab.ports("soak2").len();
     assert_eq!((ports, again), (many, many), "ports of the bridge");
@@ -188,6 +211,14 @@ fn descriptors_of(guest: &Ready) -> Vec<PathBuf> {
     let own: Vec<PathBuf> = open_files("self").into_iter().map(|(_, file)| file).collect();
     let of_guest = open_files(&guest.pid().to_string()).into_iter();
     of_guest.filter(|(number, file)| *number > 2 && !own.contains(file)).map(|(_, file)| file).collect()
+}
+
+/// The bridge's one reaper, once it has begun to watch.
+fn descriptors_of_reaper(host: &Host) -> usize {
+    sleep(Duration::from_secs(1));
+    let reapers = host.lab.reapers();
+    assert_eq!(reapers.len(), 1, "one reaper: {reapers:?}");
+    open_files(&reapers[0].pid.to_string()).len()
 }
 
 fn own_descriptors() -> usize {

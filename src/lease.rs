@@ -198,7 +198,8 @@ impl Store {
         File::open(self.file(vm, &slot.to_string())).is_ok_and(|file| file.try_lock().is_err())
     }
 
-    /// Makes the addresses that a slot lacks; for who holds the lock.
+    /// Makes the addresses that a slot lacks; for who holds the lock. What they are is written before they are claimed, so
+    /// that of a claim that a kill leaves in no slot the VM's next start knows.
     fn add(
         &self,
         vm: &VmKey,
@@ -207,54 +208,66 @@ impl Store {
         given: &[Option<Mac>],
         mut is_in_use: impl FnMut(Mac) -> bool,
     ) -> Result<Vec<Mac>> {
+        self.forget_unfinished(vm, known.as_ref());
         let mut record = known.unwrap_or(Record::new(vm));
         if let Some(last) = given.len().checked_sub(1) {
             record.place(slot, last);
         }
         let own = &mut record.slots[slot];
-        let mut made = Vec::new();
-        let mut fill = || {
-            let mut macs = Vec::new();
-            for (own, given) in own.iter_mut().zip(given) {
-                let mac = match given.or(*own) {
-                    Some(mac) => mac,
-                    None => {
-                        let mac = self.make(vm, &mut is_in_use)?;
-                        made.push(mac);
-                        *own.insert(mac)
-                    }
-                };
-                macs.push(mac);
-            }
-            Ok(macs)
+        let (mut macs, mut made) = (Vec::new(), Vec::new());
+        for (own, given) in own.iter_mut().zip(given) {
+            let mac = match given.or(*own) {
+                Some(mac) => mac,
+                None => {
+                    let mac = self.make(&mut |mac| made.contains(&mac) || is_in_use(mac))?;
+                    made.push(mac);
+                    *own.insert(mac)
+                }
+            };
+            macs.push(mac);
+        }
+        let (path, new) = (self.file(vm, "json"), self.file(vm, "new"));
+        let text = serde_json::to_vec_pretty(&record).map_err(io::Error::from);
+        text.and_then(|text| files::create_folder_of(&new).and_then(|()| files::prepare(&new, &text, true)))
+            .map_err(|error| self.without(&new, &error))?;
+        let mut claimed = Vec::new();
+        let mut claim = |mac: &Mac| {
+            let claim = self.claim(*mac);
+            let mut file = files::create_folder_of(&claim).and_then(|()| files::create(&claim));
+            claimed.extend(file.is_ok().then_some(*mac));
+            let written = file.as_mut().map_err(|error| unusable(&claim, error));
+            written?.write_all(vm.text.as_bytes()).map_err(|error| unusable(&claim, &error))
         };
-        let macs = fill().and_then(|macs| self.write(vm, &record, true).map(|()| macs));
-        if macs.is_err() {
-            for mac in made {
+        let done = made.iter().try_for_each(&mut claim);
+        let done = done.and_then(|()| fs::rename(&new, &path).map_err(|error| unusable(&path, &error)));
+        if done.is_err() {
+            for mac in claimed {
                 let _ = fs::remove_file(self.claim(mac));
             }
+            let _ = fs::remove_file(&new);
         }
-        macs
+        done.map(|()| macs)
     }
 
-    /// An address that nobody has, claimed for the VM.
-    fn make(&self, vm: &VmKey, is_in_use: &mut impl FnMut(Mac) -> bool) -> Result<Mac> {
+    /// An address that nobody has.
+    fn make(&self, is_in_use: &mut impl FnMut(Mac) -> bool) -> Result<Mac> {
         loop {
             let mac = Mac::generate()?;
-            if is_in_use(mac) {
-                continue;
+            if !is_in_use(mac) && !self.claim(mac).exists() {
+                return Ok(mac);
             }
-            let path = self.claim(mac);
-            match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
-                Ok(mut file) => match file.write_all(vm.text.as_bytes()) {
-                    Ok(()) => return Ok(mac),
-                    Err(error) => {
-                        let _ = fs::remove_file(&path);
-                        return Err(unusable(&path, &error));
-                    }
-                },
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(unusable(&path, &error)),
+        }
+    }
+
+    /// Forgets the claims that a kill has left between their record's writing and its taking effect.
+    fn forget_unfinished(&self, vm: &VmKey, known: Option<&Record>) {
+        let Ok(Some(unfinished)) = read_record(&self.file(vm, "new")) else { return };
+        let is_kept = |mac: &Mac| known.is_some_and(|known| known.slots.iter().any(|macs| macs.contains(&Some(*mac))));
+        for mac in unfinished.slots.iter().flatten().flatten().filter(|mac| !is_kept(mac)) {
+            let claim = self.claim(*mac);
+            // Whoever was killed may not have written its name yet.
+            if fs::read_to_string(&claim).is_ok_and(|owner| owner.is_empty() || owner == vm.text) {
+                let _ = fs::remove_file(claim);
             }
         }
     }
@@ -282,10 +295,13 @@ impl Store {
         let written = text.and_then(|text| {
             files::create_folder_of(&path).and_then(|()| files::replace(&path, &new, &text, is_to_last))
         });
-        written.map_err(|error| {
-            let _ = fs::remove_file(&new);
-            unusable(&path, &error)
-        })
+        written.map_err(|error| self.without(&new, &error))
+    }
+
+    /// The error of a file that could not be written, of which nothing stays.
+    fn without(&self, new: &Path, error: &io::Error) -> Error {
+        let _ = fs::remove_file(new);
+        unusable(&new.with_extension("json"), error)
     }
 }
 
@@ -360,6 +376,23 @@ mod tests {
         drop((first, second));
         let again = [store.take(&key("a"), &[None, None], |_| false), store.take(&key("a"), &[None], |_| false)];
         assert_eq!(again.map(|lease| lease.unwrap().macs), macs);
+    }
+
+    #[test]
+    fn the_next_start_forgets_what_a_kill_left_unfinished() {
+        let (_folder, store) = store();
+        let (a, kept) = (key("a"), store.take(&key("a"), &[None], |_| false).unwrap().macs[0]);
+        // Killed before the record took effect: one claim has its name, one has none yet, one is another VM's.
+        let other = store.take(&key("b"), &[None], |_| false).unwrap().macs[0];
+        let left: [Mac; 2] = ["92:00:00:00:00:01".parse().unwrap(), "92:00:00:00:00:02".parse().unwrap()];
+        fs::write(store.claim(left[0]), &a.text).unwrap();
+        fs::write(store.claim(left[1]), "").unwrap();
+        let slots = vec![vec![Some(kept), Some(left[0]), Some(left[1]), Some(other)]];
+        let unfinished = Record { version: VERSION, vm: a.text.clone(), slots };
+        fs::write(store.file(&a, "new"), serde_json::to_vec(&unfinished).unwrap()).unwrap();
+        assert_eq!(store.take(&a, &[None, None], |_| false).unwrap().macs[0], kept);
+        assert_eq!(fs::read_dir(store.folder.join("macs")).unwrap().count(), 3);
+        assert!(store.claim(kept).exists() && store.claim(other).exists() && !store.file(&a, "new").exists());
     }
 
     #[test]

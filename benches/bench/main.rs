@@ -2,7 +2,7 @@
 //!
 //! In network namespaces of its own. The ways of one work take turns, so that what else goes on meets all of them. The
 //! table goes to standard output, and with the figures and the plot into the folder OUT. RUNS=N says how often (40), PORTS=N
-//! how many guests one bridge gets (1000), BENCH=row,row which rows.
+//! how many guests one bridge gets (1000), BENCH=row,row which rows; some rows alone never go to docs/.
 #![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic)]
 
 /// The laboratory of the tests.
@@ -11,8 +11,10 @@ mod tests {
     pub mod support;
 }
 
+mod asked;
 mod counts;
 mod host;
+mod page;
 mod plot;
 mod report;
 mod rows;
@@ -26,12 +28,18 @@ use report::Report;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What BENCH can name.
+const ROWS: [&str; 11] = ["pass", "join", "make", "qemu", "user", "helper", "dhcp", "many", "scale", "reaper", "sizes"];
+
 fn main() {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let number =
         |name: &str, default: usize| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let (runs, ports) = (number("RUNS", 40), number("PORTS", 1000));
+    let (runs, ports) = (number("RUNS", 40).max(1), number("PORTS", 1000).max(1));
     let wanted = std::env::var("BENCH").unwrap_or_default();
+    for row in wanted.split(',').filter(|row| !row.is_empty()) {
+        assert!(ROWS.contains(&row), "BENCH={row}: there is no such row; there are {}", ROWS.join(", "));
+    }
     let is_wanted = |row: &str| wanted.is_empty() || wanted.split(',').any(|name| name == row);
     // Each guest of a full bridge has a pipe to us.
     let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;
@@ -41,7 +49,7 @@ fn main() {
     let _ = Command::new("renice").args(["-n", "-20", "-p", &std::process::id().to_string()]).output();
 
     let Some(host) = Host::new(&target) else { return };
-    let machine = machine(runs);
+    let machine = machine();
     println!("{machine}");
     let mut report = Report::default();
     let mut picture = String::new();
@@ -72,17 +80,19 @@ fn main() {
         picture = scale::scale(&host, &mut report, ports);
     }
     if is_wanted("reaper") {
-        counts::of_reaper(&host, &mut report, 60);
+        counts::of_reaper(&host, &mut report, 60, &target);
     }
     if is_wanted("sizes") {
         counts::of_programs(&target, &mut report);
     }
-    let folder = std::env::var_os("OUT").map_or_else(|| target.join("bench"), PathBuf::from);
+    // A part is not to stand where all of it was.
+    let out = std::env::var_os("OUT").filter(|_| wanted.is_empty());
+    let folder = out.map_or_else(|| target.join("bench"), PathBuf::from);
     report.write(&folder, &machine, &picture).expect("write the figures");
 }
 
 /// What the figures are of.
-fn machine(runs: usize) -> String {
+fn machine() -> String {
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor = text("/proc/cpuinfo");
     let field = |name: &str| {
@@ -97,7 +107,7 @@ fn machine(runs: usize) -> String {
     let version = String::from_utf8_lossy(&version).into_owned();
     let version = version.split_whitespace().nth(3).unwrap_or("?");
     format!(
-        "A {kind} with {cores} processors ({}), Linux {kernel}, QEMU {version}; {runs} runs of each way, in turns.",
+        "A {kind} with {cores} processors ({}), Linux {kernel}, QEMU {version}; the ways of one work in turns.",
         field("model name")
     )
 }

@@ -27,7 +27,9 @@ impl Report {
     pub fn compare(&mut self, work: &str, ours: (&str, &Times), other: (&str, &Times)) {
         let ratio = ours.1.median() / other.1.median();
         println!("{work}: {} {}, {} {}: {ratio:.2}", ours.0, ours.1, other.0, other.1);
-        self.times.push(format!("| {work}, {} | {} | {ratio:.2} | {} | {} |", ours.0, other.0, ours.1, other.1));
+        let runs = if ours.1.len() == other.1.len() { ours.1.len().to_string() } else { "?".to_owned() };
+        self.times
+            .push(format!("| {work}, {} | {} | {ratio:.2} | {} | {} | {runs} |", ours.0, other.0, ours.1, other.1));
     }
 
     /// What something costs beyond what is needed anyway.
@@ -39,10 +41,11 @@ impl Report {
             let theirs = other.times.median() - base_time;
             println!("{work}: {} {own:.2}, {} {theirs:.2}: {:.2}", ours.name, other.name, own / theirs);
             self.times.push(format!(
-                "| {work}, {} | {} | {:.2} | {own:.2} | {theirs:.2} |",
+                "| {work}, {} | {} | {:.2} | {own:.2} | {theirs:.2} | {} |",
                 ours.name,
                 other.name,
-                own / theirs
+                own / theirs,
+                ours.times.len()
             ));
         }
     }
@@ -50,7 +53,7 @@ impl Report {
     /// A way that there is not.
     pub fn missing(&mut self, work: &str, ours: &str, other: &str, why: &str) {
         println!("{work}, {ours}, {other}: {why}");
-        self.times.push(format!("| {work}, {ours} | {other} | | {why} | |"));
+        self.times.push(format!("| {work}, {ours} | {other} | | {why} | | |"));
     }
 
     pub fn figure(&mut self, work: &str, way: &str, times: &Times) {
@@ -66,7 +69,8 @@ impl Report {
         let value = value.to_string();
         println!("{what}: {value} ({bound})");
         self.counts.push(format!("| {what} | {value} | {bound} |"));
-        self.set("counts", what, json!(value));
+        // A number where it is one.
+        self.set("counts", what, value.parse::<u64>().map_or_else(|_| json!(value), |number| json!(number)));
     }
 
     pub fn set(&mut self, work: &str, way: &str, value: Value) {
@@ -77,10 +81,11 @@ impl Report {
     fn table(&self, machine: &str) -> String {
         format!(
             "{machine} Times in ms until what is executed is there: median (quartiles).\n\n\
-             | work | beside | ours / theirs | ours | theirs |\n|---|---|---|---|---|\n{}\n\n\
-             | | measured | bound |\n|---|---|---|\n{}\n",
+             | work | beside | ours / theirs | ours | theirs | runs of each |\n|---|---|---|---|---|---|\n{}\n\n\
+             | | measured | bound |\n|---|---|---|\n{}\n\n{}",
             self.times.join("\n"),
-            self.counts.join("\n")
+            self.counts.join("\n"),
+            super::asked::table(&self.figures)
         )
     }
 
@@ -89,23 +94,8 @@ impl Report {
         let table = self.table(machine);
         println!("\n{table}");
         self.set("machine", "is", json!(machine));
-        put(folder, "bench", &table)?;
+        super::page::put(folder, "bench", &table)?;
         std::fs::write(folder.join("performance.json"), format!("{:#}\n", Value::Object(self.figures)))?;
-        std::fs::write(folder.join("ports.svg"), plot)
+        if plot.is_empty() { Ok(()) } else { std::fs::write(folder.join("ports.svg"), plot) }
     }
-}
-
-/// Puts a table into the folder's page, where it has the place for what `make NAME` prints.
-pub fn put(folder: &Path, name: &str, table: &str) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let path = folder.join("performance.md");
-    let marks = [format!("<!-- make {name} -->\n"), format!("<!-- end of make {name} -->\n")];
-    let mut page = std::fs::read_to_string(&path).unwrap_or_default();
-    if !page.contains(&marks[0]) {
-        page += &marks.concat();
-    }
-    let (Some((head, _)), Some((_, tail))) = (page.split_once(&marks[0]), page.split_once(&marks[1])) else {
-        return Err(std::io::Error::other(format!("{}: the place for make {name} has no end", path.display())));
-    };
-    std::fs::write(&path, [head, &marks[0], table, &marks[1], tail].concat())
 }

@@ -97,11 +97,13 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Has the ways take turns, each time another one first. One turn before the others is not counted.
+/// Has the ways take turns, each time another one first, and in both directions, so that none comes always after the same
+/// other one. One turn before the others is not counted.
 pub fn take_turns(ways: &mut [Way], runs: usize) {
     for run in 0..=runs {
         for turn in 0..ways.len() {
             let at = (turn + run) % ways.len();
+            let at = if (run / ways.len()).is_multiple_of(2) { at } else { ways.len() - 1 - at };
             let way = &mut ways[at];
             let ready = start((way.command)());
             let took = ready.took;
@@ -132,10 +134,12 @@ impl Times {
         Self(times)
     }
 
-    /// The value below which this part of them is.
+    /// The value below which this part of them is; between two of them in proportion.
     pub fn quantile(&self, part: f64) -> f64 {
-        let at = (self.0.len().saturating_sub(1) as f64 * part).round() as usize;
-        self.0.get(at).copied().unwrap_or(f64::NAN)
+        let at = self.0.len().saturating_sub(1) as f64 * part;
+        let value = |at: f64| self.0.get(at as usize).copied().unwrap_or(f64::NAN);
+        let (low, high) = (value(at.floor()), value(at.ceil()));
+        low + (high - low) * at.fract()
     }
 
     pub fn median(&self) -> f64 {

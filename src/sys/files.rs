@@ -28,6 +28,12 @@ pub fn create_folder_of(file: &Path) -> io::Result<()> {
 
 /// Writes a file whole: under the name `new` first, which then becomes `path`.
 pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Result<()> {
+    prepare(new, text, is_to_last)?;
+    fs::rename(new, path)
+}
+
+/// Writes what is going to take another file's place.
+pub fn prepare(new: &Path, text: &[u8], is_to_last: bool) -> io::Result<()> {
     // What a kill left there.
     match fs::remove_file(new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -38,7 +44,7 @@ pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Re
     if is_to_last {
         file.sync_all()?;
     }
-    fs::rename(new, path)
+    Ok(())
 }
 
 /// Makes a file that nobody has made, with this text; it never has more than this mode.
