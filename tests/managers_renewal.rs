@@ -34,4 +34,5 @@ fn a_server_that_refuses_is_asked_for_another_address() {
     host.is_content();
     host.is_on_as("eth0", &address);
     host.ends_here();
+    host.becomes_as_before();
 }

@@ -4,12 +4,13 @@
 //! the bridge's name. Its processes rewrite their command lines, so that nothing is learnt from these.
 #![forbid(unsafe_code)]
 
-use super::clients::Process;
+use super::clients::{self, Process};
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::name::IfName;
 use crate::sys::program::Program;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ impl Client {
         let asked = Program::new(&self.program).words(self.words_to_end(interface)).run();
         if !process.ends_within(Duration::from_secs(2)) {
             // What it left to do would be undone anyway; its helpers end with it.
-            process.signal(nix::sys::signal::Signal::SIGKILL);
+            process.signal(Signal::SIGKILL);
         }
         match process.ends_within(Duration::from_secs(5)) {
             true => Ok(()),
@@ -163,9 +164,15 @@ impl Client {
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
+        // Whoever started it may have been killed before it had written its pid file: it has its command line still.
+        let conf = place.files.of_client("conf").display().to_string();
+        end_all(|words| words.contains(&conf));
         if let Some(process) = self.on_bridge(place) {
             self.end(&process, place.bridge.as_str())?;
         }
+        // "dhcpcd: [BPF ARP] br0 10.0.0.2" would outlive the others.
+        let bridge = place.bridge.as_str();
+        end_all(|words| words.iter().any(|title| title.split(' ').skip(1).any(|word| word == bridge)));
         Ok(())
     }
 
@@ -177,6 +184,8 @@ impl Client {
         if bridges.exists() {
             move_lease(place.bridge.as_str(), self.interface.as_str())?;
         }
+        // It may be about to end, told so by one of us that was killed since.
+        self.end(&self.process, self.interface.as_str())?;
         let runs = Process::of_file(&self.pid_file).is_some();
         if !runs && place.uplink.as_ref() == Some(&self.interface) {
             let interface = self.is_alone.then_some(self.interface.as_str());
@@ -186,6 +195,16 @@ impl Client {
         remove(&place.files.of_client("conf"))?;
         remove(&bridges)?;
         Ok(())
+    }
+}
+
+/// Kills those of its processes whose command lines, or the titles in their place, are such.
+fn end_all(is_one: impl Fn(&[String]) -> bool) {
+    for client in clients::running() {
+        if client.name.starts_with("dhcpcd") && is_one(&client.words) {
+            client.process.signal(Signal::SIGKILL);
+            client.process.ends_within(Duration::from_secs(5));
+        }
     }
 }
 
