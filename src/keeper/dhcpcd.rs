@@ -127,7 +127,10 @@ impl Client {
             process.signal(Signal::SIGKILL);
         }
         match process.ends_within(Duration::from_secs(5)) {
-            true => Ok(()),
+            true => {
+                end_helpers(interface);
+                Ok(())
+            }
             false => Err(asked.err().unwrap_or_else(|| Error::new("it does not end", "See its log."))),
         }
     }
@@ -164,15 +167,14 @@ impl Client {
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
-        // Whoever started it may have been killed before it had written its pid file: it has its command line still.
+        // Whoever started it may have been killed before it had written its pid file: then it has its command line still.
         let conf = place.files.of_client("conf").display().to_string();
-        end_all(|words| words.contains(&conf));
-        if let Some(process) = self.on_bridge(place) {
+        let process = self.on_bridge(place);
+        let session = process.as_ref().and_then(Process::session);
+        if let Some(process) = process {
             self.end(&process, place.bridge.as_str())?;
         }
-        // "dhcpcd: [BPF ARP] br0 10.0.0.2" would outlive the others.
-        let bridge = place.bridge.as_str();
-        end_all(|words| words.iter().any(|title| title.split(' ').skip(1).any(|word| word == bridge)));
+        end_all(session, |words| words.contains(&conf));
         Ok(())
     }
 
@@ -198,12 +200,34 @@ impl Client {
     }
 }
 
-/// Kills those of its processes whose command lines, or the titles in their place, are such.
-fn end_all(is_one: impl Fn(&[String]) -> bool) {
-    for client in clients::running() {
-        if client.name.starts_with("dhcpcd") && is_one(&client.words) {
+/// Kills those of its processes whose command lines, or the titles in their place, are such; and the helpers of these, and
+/// of this session.
+fn end_all(session: Option<i32>, is_one: impl Fn(&[String]) -> bool) {
+    let mut sessions: Vec<i32> = session.into_iter().collect();
+    // One may be on its way from another.
+    for _ in 0..100 {
+        let all = clients::running().into_iter().filter(|client| client.name.starts_with("dhcpcd"));
+        let all: Vec<_> = all.map(|client| (client.process.session(), client)).collect();
+        sessions.extend(all.iter().filter(|(_, client)| is_one(&client.words)).filter_map(|(session, _)| *session));
+        let mut these = all.iter().filter(|(session, _)| session.is_some_and(|session| sessions.contains(&session)));
+        let mut is_over = true;
+        for (_, client) in &mut these {
             client.process.signal(Signal::SIGKILL);
-            client.process.ends_within(Duration::from_secs(5));
+            client.process.ends_within(Duration::from_millis(100));
+            is_over = false;
+        }
+        if is_over {
+            break;
+        }
+    }
+}
+
+/// Kills those of its helpers that outlive it: "dhcpcd: [BPF ARP] eth0 10.0.0.2" may.
+fn end_helpers(interface: &str) {
+    for client in clients::running().iter().filter(|client| client.name.starts_with("dhcpcd")) {
+        let mut words = client.words.iter().flat_map(|title| title.split(' ')).skip(1);
+        if words.next() == Some("[BPF") && words.any(|word| word == interface) {
+            client.process.signal(Signal::SIGKILL);
         }
     }
 }
