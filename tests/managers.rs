@@ -103,7 +103,9 @@ fn a_kill_is_recovered_from(manager: Manager, stride: usize) {
         host.kvm_bridge("recover").run().succeeds();
         is_as_before(&host, &format!("call {at}"));
         at += stride;
-        if number("KILLS_RENEW").is_some() { host.waits_for_renewals(1, 75); }
+        if number("KILLS_RENEW").is_some() {
+            host.waits_for_renewals(1, 75);
+        }
         eprintln!("call {at}");
         if number("KILLS_TO").is_some_and(|last| at > last) {
             return;
@@ -125,7 +127,11 @@ const CALLS: &str = "sendto,write,openat,rename,unlink,flock,fchmodat,vfork,clon
 #[track_caller]
 fn is_as_before(host: &Managed, what: &str) {
     if patiently(Duration::from_secs(20), || host.no_longer_runs().is_empty().then_some(())).is_none() {
-        panic!("20 s after the kill at {what} the manager lacks {:?}", host.no_longer_runs());
+        panic!(
+            "20 s after the kill at {what} the manager lacks {:?} of {:?}",
+            host.no_longer_runs(),
+            host.all_processes()
+        );
     }
     host.is_content();
     if patiently(Duration::from_secs(20), || host.is_as_before().then_some(())).is_none() {
