@@ -200,6 +200,10 @@ fn wait_and_renew(
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let due = renewal.as_ref().map(|renewal| renewal.idle());
         let answer = renewal.as_ref().and_then(|renewal| renewal.as_fd());
+        if renewal.is_some() && answer.is_none() {
+            // Until the lease is to be renewed again.
+            memory::let_go();
+        }
         let is_news = wait(news, announcers, answer, [left, due].into_iter().flatten().min())?;
         if is_news || left.is_some_and(|left| left.is_zero()) {
             return Ok(());

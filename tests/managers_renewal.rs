@@ -34,4 +34,24 @@ fn a_server_that_refuses_is_asked_for_another_address() {
     host.is_content();
     host.is_on_as("eth0", &address);
     host.ends_here();
+    host.becomes_as_before();
+}
+
+#[test]
+fn a_server_that_is_gone_keeps_nothing_from_going_back() {
+    let Some(host) = Managed::new(Manager::NetworkManager, Mode::Dhcp) else { return };
+    let guest = host.shim("--bridge br0").boot();
+    host.waits_for_renewals(1, 20);
+    host.lan.close();
+    guest.terminate();
+    host.waits_until_gone("br0");
+    wait_for("the reaper's end", 40, || host.reapers().is_empty().then_some(()));
+    // The lease is not over.
+    host.is_on("eth0");
+    assert!(host.lan.reaches(&host.address));
+    // NetworkManager goes on asking, and is heard in the end.
+    assert!(host.lan.serve_short_leases());
+    host.waits_for_renewals(2, 75);
+    host.becomes_as_before();
+    host.is_on("eth0");
 }

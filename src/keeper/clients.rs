@@ -64,6 +64,11 @@ impl Process {
         }
     }
 
+    /// Its session (setsid(2)), which the helpers of a daemon share; `None` for one that has none here.
+    pub fn session(&self) -> Option<i32> {
+        fields(self.pid)?.get(3)?.parse().ok().filter(|session| *session > 0)
+    }
+
     /// Waits for its end, for a time. Whether it has ended.
     pub fn ends_within(&self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
@@ -100,9 +105,14 @@ impl Process {
 
 /// When a process was started; `None` for one that does not run, or only waits for its parent to notice.
 fn started(pid: i32) -> Option<u64> {
+    let fields = fields(pid)?;
+    if fields.first().is_some_and(|state| state == "Z") { None } else { fields.get(19)?.parse().ok() }
+}
+
+/// What proc(5) tells of a process in `stat`, from its state on.
+fn fields(pid: i32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
-    if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
+    Some(stat.get(stat.rfind(')')? + 1..)?.split_whitespace().map(str::to_owned).collect())
 }
 
 /// A DHCP client that runs.

@@ -142,6 +142,10 @@ impl Client {
         // Renamed, or down for ifupdown: then it is for whoever did that.
         let is_there =
             place.uplink.as_ref() == Some(&self.interface) && (!self.is_of_ifupdown || is_of_ifupdown(&self.interface));
+        if is_there {
+            // One of us may have been killed before it saw its end: it would be taken for one that goes on.
+            self.silence()?;
+        }
         let runs = clients::running().iter().any(|client| {
             client.name == "dhclient" && client.words.last().map(String::as_str) == Some(self.interface.as_str())
         });

@@ -4,13 +4,14 @@
 //! the bridge's name. Its processes rewrite their command lines, so that nothing is learnt from these.
 #![forbid(unsafe_code)]
 
-use super::clients::Process;
+use super::clients::{self, Process};
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::RUN;
 use crate::name::IfName;
 use crate::sys::program::Program;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,10 +125,13 @@ impl Client {
         let asked = Program::new(&self.program).words(self.words_to_end(interface)).run();
         if !process.ends_within(Duration::from_secs(2)) {
             // What it left to do would be undone anyway; its helpers end with it.
-            process.signal(nix::sys::signal::Signal::SIGKILL);
+            process.signal(Signal::SIGKILL);
         }
         match process.ends_within(Duration::from_secs(5)) {
-            true => Ok(()),
+            true => {
+                end_helpers(interface);
+                Ok(())
+            }
             false => Err(asked.err().unwrap_or_else(|| Error::new("it does not end", "See its log."))),
         }
     }
@@ -164,9 +168,14 @@ impl Client {
     }
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
-        if let Some(process) = self.on_bridge(place) {
+        // Whoever started it may have been killed before it had written its pid file: then it has its command line still.
+        let conf = place.files.of_client("conf").display().to_string();
+        let process = self.on_bridge(place);
+        let session = process.as_ref().and_then(Process::session);
+        if let Some(process) = process {
             self.end(&process, place.bridge.as_str())?;
         }
+        end_all(session, |words| words.contains(&conf));
         Ok(())
     }
 
@@ -178,6 +187,8 @@ impl Client {
         if bridges.exists() {
             move_lease(place.bridge.as_str(), self.interface.as_str())?;
         }
+        // It may be about to end, told so by one of us that was killed since.
+        self.end(&self.process, self.interface.as_str())?;
         let runs = Process::of_file(&self.pid_file).is_some();
         if !runs && place.uplink.as_ref() == Some(&self.interface) {
             let interface = self.is_alone.then_some(self.interface.as_str());
@@ -187,6 +198,38 @@ impl Client {
         remove(&place.files.of_client("conf"))?;
         remove(&bridges)?;
         Ok(())
+    }
+}
+
+/// Kills those of its processes whose command lines, or the titles in their place, are such; and the helpers of these, and
+/// of this session.
+fn end_all(session: Option<i32>, is_one: impl Fn(&[String]) -> bool) {
+    let mut sessions: Vec<i32> = session.into_iter().collect();
+    // One may be on its way from another.
+    for _ in 0..100 {
+        let all = clients::running().into_iter().filter(|client| client.name.starts_with("dhcpcd"));
+        let all: Vec<_> = all.map(|client| (client.process.session(), client)).collect();
+        sessions.extend(all.iter().filter(|(_, client)| is_one(&client.words)).filter_map(|(session, _)| *session));
+        let mut these = all.iter().filter(|(session, _)| session.is_some_and(|session| sessions.contains(&session)));
+        let mut is_over = true;
+        for (_, client) in &mut these {
+            client.process.signal(Signal::SIGKILL);
+            client.process.ends_within(Duration::from_millis(100));
+            is_over = false;
+        }
+        if is_over {
+            break;
+        }
+    }
+}
+
+/// Kills those of its helpers that outlive it: "dhcpcd: [BPF ARP] eth0 10.0.0.2" may.
+fn end_helpers(interface: &str) {
+    for client in clients::running().iter().filter(|client| client.name.starts_with("dhcpcd")) {
+        let mut words = client.words.iter().flat_map(|title| title.split(' ')).skip(1);
+        if words.next() == Some("[BPF") && words.any(|word| word == interface) {
+            client.process.signal(Signal::SIGKILL);
+        }
     }
 }
 

@@ -14,11 +14,15 @@ use crate::net::rtnl::Netlink;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long it may take to bring a connection up again, with its DHCP.
 const ACTIVATION: Duration = Duration::from_secs(10);
+
+/// Where it notes its leases, one file for each connection and interface.
+const LEASES: &str = "/var/lib/NetworkManager";
 
 /// A device of NetworkManager's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,22 +151,41 @@ impl Device {
     pub(super) fn wake(&self, place: &Place, netlink: &mut Netlink) -> Result<()> {
         let _ = clear(netlink, place.index);
         remove(&Self::file(place.bridge))?;
+        self.forget_other_lease(place.called)?;
         if !runs() {
             return self.wake_sleeping(place.index);
         }
         // Also where the file is gone: a kill may have come between the two.
         nmcli(["general", "reload", "conf"])?;
         let Some(uplink) = &place.uplink else { return Ok(()) };
-        hold(place.index, || {
+        let woken = hold(place.index, || {
             // Where it could not be told it has not let go.
             if !is_managed(uplink) {
                 nmcli(["-w", "10", "device", "set", uplink.as_str(), "managed", "yes"])?;
             }
             if !has_come_up(uplink) {
-                nmcli(["-w", "20", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
+                nmcli(["-w", "15", "connection", "up", "uuid", &self.connection, "ifname", uplink.as_str()])?;
             }
             Ok(())
-        })
+        });
+        match woken {
+            // No DHCP server answers. It goes on asking by itself; what it had is there as long as it may.
+            Err(_) if matches!(state(uplink).0, Some(40..100)) => Ok(()),
+            woken => woken,
+        }
+    }
+
+    /// Where another address was given on the bridge it would ask for its former one first, and be refused, or not be
+    /// answered at all for a time. Without its note of that it asks for any, and gets the one that its identity has.
+    fn forget_other_lease(&self, uplink: &IfName) -> Result<()> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        for client in ["internal", "dhclient"] {
+            let note = PathBuf::from(format!("{LEASES}/{client}-{}-{uplink}.lease", self.connection));
+            if fs::read_to_string(&note).is_ok_and(|text| !names(&text, lease.address)) {
+                remove(&note)?;
+            }
+        }
+        Ok(())
     }
 
     /// When it starts again it reads what we told it.
@@ -177,9 +200,21 @@ impl Device {
     }
 }
 
+/// Whether a text has this address in it.
+fn names(text: &str, address: Ipv4Addr) -> bool {
+    text.split(|sign: char| !sign.is_ascii_digit() && sign != '.').any(|word| word.parse() == Ok(address))
+}
+
 fn is_managed(uplink: &IfName) -> bool {
     let said = nmcli(["-t", "-f", "GENERAL.NM-MANAGED", "device", "show", uplink.as_str()]);
     said.is_ok_and(|said| said.trim() == "GENERAL.NM-MANAGED:yes")
+}
+
+/// Its state for a device, as a number, and whether it only looks on.
+fn state(uplink: &IfName) -> (Option<u32>, bool) {
+    let said = nmcli(["-t", "-e", "no", "-f", "GENERAL.STATE", "device", "show", uplink.as_str()]).unwrap_or_default();
+    let state = said.trim().strip_prefix("GENERAL.STATE:").and_then(|state| state.split(' ').next()?.parse().ok());
+    (state, Shown::of(&said).is_external)
 }
 
 /// Waits until one of its connections is active on a device by itself; false if none is going to be, or if it only looks
@@ -187,12 +222,10 @@ fn is_managed(uplink: &IfName) -> bool {
 fn has_come_up(uplink: &IfName) -> bool {
     let end = Instant::now() + ACTIVATION;
     loop {
-        let said =
-            nmcli(["-t", "-e", "no", "-f", "GENERAL.STATE", "device", "show", uplink.as_str()]).unwrap_or_default();
-        let state = said.trim().strip_prefix("GENERAL.STATE:").and_then(|state| state.split(' ').next());
-        // NMDeviceState: 30 is "disconnected", 100 "activated", more is on its way down.
-        match state.and_then(|state| state.parse().ok()) {
-            Some(100) => return !Shown::of(&said).is_external,
+        // NMDeviceState: 30 is "disconnected", 40 to 90 "connecting", 100 "activated", more is on its way down.
+        let (state, is_external) = state(uplink);
+        match state {
+            Some(100) => return !is_external,
             Some(0..=30 | 101..) | None if Instant::now() + ACTIVATION.mul_f32(0.8) > end => return false,
             _ if Instant::now() > end => return false,
             _ => std::thread::sleep(Duration::from_millis(50)),
@@ -203,6 +236,14 @@ fn has_come_up(uplink: &IfName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_found_in_a_note_of_a_lease() {
+        let address = Ipv4Addr::new(10, 77, 0, 20);
+        assert!(names("# private\nADDRESS=10.77.0.20\n", address));
+        assert!(names("lease {\n  fixed-address 10.77.0.20;\n}\n", address));
+        assert!(!names("ADDRESS=10.77.0.200\n", address));
+    }
 
     #[test]
     fn a_lease_is_told_whole_or_not_at_all() {

@@ -255,7 +255,7 @@ impl Renewal {
         let before = departures.len();
         let requests = departures.into_iter().chain(new.arrivals()).collect();
         self.lease = Lease { address, server, seconds, ..self.lease.clone() };
-        self.has_lease(Times::new(seconds, None, None));
+        self.has_lease(Times::new(seconds, message.renew, message.rebind));
         self.part = new;
         match netlink.change(requests).and_then(|answers| all_done(answers.into_iter().skip(before))) {
             Ok(()) => None,

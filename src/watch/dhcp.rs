@@ -37,6 +37,10 @@ pub struct Message {
     pub router: Option<Ipv4Addr>,
     /// For how long the address is given, in seconds.
     pub lease: Option<u32>,
+    /// After how many seconds it is to be asked for again.
+    pub renew: Option<u32>,
+    /// And after how many of any server.
+    pub rebind: Option<u32>,
 }
 
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
@@ -73,6 +77,8 @@ impl Message {
             server: number(54).and_then(ip),
             router: number(3).and_then(ip),
             lease: number(51).map(u32::from_be_bytes),
+            renew: number(58).map(u32::from_be_bytes),
+            rebind: number(59).map(u32::from_be_bytes),
         })
     }
 }

@@ -78,7 +78,12 @@ impl Lan {
 
     /// In place of that server one that knows of no lease, and has 10.77.0.200 to .250.
     pub fn serve_others(&self) {
-        self.close();
+        // What it has logged it also sends, other than by `close`.
+        if let Some(mut server) = self.server.borrow_mut().take() {
+            let pid = nix::unistd::Pid::from_raw(server.id() as i32);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("end the server");
+            server.wait().expect("wait for its end");
+        }
         let _ = fs::remove_file(self.dir.join("dnsmasq.leases"));
         assert!(self.serve("10.77.0.200,10.77.0.250,120", SHORT));
     }

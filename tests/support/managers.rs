@@ -308,7 +308,7 @@ impl Managed {
 impl Drop for Managed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the manager's log:\n{}", self.log());
+            eprintln!("the manager's log:\n{}\nthe server's:\n{}", self.log(), self.lab.lan.dhcp_log());
         }
     }
 }

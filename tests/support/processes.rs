@@ -13,8 +13,10 @@ pub struct Process {
 }
 
 impl Process {
+    /// Kills it; its locks are free when this returns.
     pub fn kill(&self) {
         let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        super::wait::patiently(std::time::Duration::from_secs(2), || (!is_alive(self.pid)).then_some(()));
     }
 
     pub fn stat(&self) -> Stat {
