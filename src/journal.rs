@@ -24,8 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`.
-const VERSION: u32 = 3;
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`, 4
+/// `spare`.
+const VERSION: u32 = 4;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -122,6 +123,11 @@ impl Journal {
             Step::Tell { keeper, .. } => Some(keeper),
             _ => None,
         })
+    }
+
+    /// Whether anybody is told anything.
+    pub fn tells(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Tell { .. } | Step::Spare { .. }))
     }
 
     /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.

@@ -180,21 +180,16 @@ impl Network {
         self.file.file_name().is_some_and(|name| name.to_string_lossy().contains("-netplan-"))
     }
 
-    fn path(bridge: &IfName, what: &str) -> PathBuf {
-        Path::new(FILES).join(format!("00-kvm-bridge-{bridge}{what}.network"))
-    }
-
     /// The files, and what is in them.
     fn files(&self, bridge: &IfName, takes_part: bool) -> [(PathBuf, String); 3] {
-        let unmanaged = |name: &str| format!("[Match]\nName={name}\n\n[Link]\nUnmanaged=yes\n");
         let of_bridge = match takes_part {
             true => self.settings_on(bridge),
             false => unmanaged(bridge.as_str()),
         };
         [
-            (Self::path(bridge, ""), of_bridge),
-            (Self::path(bridge, "-tap"), unmanaged("tap*")),
-            (Self::path(bridge, "-uplink"), unmanaged(self.interface.as_str())),
+            (path(bridge, ""), of_bridge),
+            (path(bridge, "-tap"), unmanaged("tap*")),
+            (path(bridge, "-uplink"), unmanaged(self.interface.as_str())),
         ]
     }
 
@@ -209,9 +204,7 @@ impl Network {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let write =
-            |(path, text): (PathBuf, String)| format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display());
-        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(write);
+        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(in_shell);
         let reload = || "networkctl reload".to_owned();
         [vec![of_bridge, of_taps, reload()], vec![of_uplink, reload()]]
     }
@@ -261,6 +254,21 @@ fn wait_until_configured(index: u32, netlink: &mut Netlink) {
             let _ = netlink.change(layer3.announcing());
         }
     }
+}
+
+/// Before the user's own files: the first that matches counts.
+const OURS: &str = "00-kvm-bridge-";
+
+fn path(bridge: &IfName, what: &str) -> PathBuf {
+    Path::new(FILES).join(format!("{OURS}{bridge}{what}.network"))
+}
+
+fn unmanaged(names: &str) -> String {
+    format!("[Match]\nName={names}\n\n[Link]\nUnmanaged=yes\n")
+}
+
+fn in_shell((path, text): (PathBuf, String)) -> String {
+    format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display())
 }
 
 /// Has it read the files that are not there yet. One that is written again would have it configure all anew.

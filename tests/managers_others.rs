@@ -1,0 +1,92 @@
+//! Bridges of whose uplink a manager is told nothing: it leaves them and their TAPs alone all the same.
+
+use crate::support::managers::{Managed, Manager, Mode};
+use crate::support::wait_for;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+/// What networkd says of a link: "unmanaged", "configured" ...
+fn set_up_of(link: &str) -> String {
+    let said = Command::new("networkctl").args(["--no-legend", "--no-pager", "list", link]).output();
+    let said = String::from_utf8_lossy(&said.expect("run networkctl").stdout).into_owned();
+    said.split_whitespace().last().unwrap_or_default().to_owned()
+}
+
+fn files_of_networkd() -> Vec<String> {
+    let files = fs::read_dir("/run/systemd/network").into_iter().flatten().flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[track_caller]
+fn are_left_alone(host: &Managed, bridge: &str, taps: &[&str]) {
+    std::thread::sleep(Duration::from_secs(1));
+    for link in taps.iter().chain([&bridge]) {
+        assert_eq!(set_up_of(link), "unmanaged", "{link}; the manager's log:\n{}", host.log());
+    }
+}
+
+#[test]
+fn networkd_leaves_isolated_bridges_alone() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    host.baseline();
+    let said = host.shim("--bridge-dry-run --bridge br7,uplink=none").run().succeeds().out;
+    assert!(said.contains("systemd-networkd would take br7 and its TAPs by /etc/systemd/network/20-wired"), "{said}");
+    host.is_untouched();
+    let guest = host.shim("--bridge br7,uplink=none").boot();
+    are_left_alone(&host, "br7", &["tap0"]);
+    assert_eq!(guest.err(), "", "there is nothing to be warned of");
+    // Another bridge, of whose uplink it is told, comes and goes.
+    let other = host.shim("--bridge br0 -name other").boot();
+    host.is_on("br0");
+    are_left_alone(&host, "br7", &["tap0", "tap1"]);
+    other.terminate();
+    host.waits_until_gone("br0");
+    wait_for("networkd to have eth0 again", 20, || (set_up_of("eth0") == "configured").then_some(()));
+    let second = host.shim("--bridge br7 -name second").boot();
+    host.restart();
+    are_left_alone(&host, "br7", &["tap0", "tap1"]);
+    second.terminate();
+    // Nobody is left to take it back but the next.
+    host.reaper_of("br7").kill();
+    guest.kill();
+    host.kvm_bridge("recover").run().succeeds();
+    host.waits_until_gone("br7");
+    assert_eq!(files_of_networkd(), [""; 0]);
+    host.becomes_as_before();
+}
+
+#[test]
+fn networkd_leaves_a_bridge_alone_whose_uplink_is_taken_by_force() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Static) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    host.sh("ip link add dummy9 type veth peer name dummy8; ip link set dummy9 up").run().succeeds();
+    let guest = host.shim("--bridge br7,uplink=dummy9,force=on").boot();
+    are_left_alone(&host, "br7", &["tap0"]);
+    guest.terminate();
+    host.waits_until_gone("br7");
+    assert_eq!(files_of_networkd(), [""; 0]);
+    host.is_on("eth0");
+    host.ends_here();
+}
+
+#[test]
+fn a_networkd_that_cannot_be_told_is_no_reason_not_to_start() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Static) else { return };
+    host.wait_at_most(Duration::from_secs(30));
+    host.baseline();
+    fs::create_dir_all("/run/systemd/network").expect("make a folder");
+    let program = "#!/bin/sh\n[ \"$1\" = --version ] && exec /usr/bin/networkctl \"$@\"\necho no >&2; exit 1\n";
+    host.sh("mount -t tmpfs none /usr/local/sbin").run().succeeds();
+    fs::write("/usr/local/sbin/networkctl", program).expect("write");
+    host.sh("chmod 755 /usr/local/sbin/networkctl").run().succeeds();
+    let guest = host.shim("--bridge br7,uplink=none").boot();
+    assert!(guest.err().contains("systemd-networkd takes TAPs too"), "{}", guest.err());
+    assert_eq!(files_of_networkd(), [""; 0]);
+    fs::remove_file("/usr/local/sbin/networkctl").expect("remove");
+    guest.terminate();
+    host.waits_until_gone("br7");
+    assert_eq!(files_of_networkd(), [""; 0]);
+    host.ends_here();
+}
