@@ -281,6 +281,21 @@ fn each(
     Ok(())
 }
 
+/// An interface's name as a pattern that is safe in the lists of managers' files: what divides or means something there is
+/// any byte.
+fn pattern(name: &IfName) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-+@".contains(byte);
+    name.as_str().bytes().map(|byte| if is_plain(&byte) { char::from(byte) } else { '?' }).collect()
+}
+
+/// A run-time file as a line for a shell, with the folder that it needs.
+fn in_shell(path: &Path, text: &str) -> String {
+    let words: Vec<_> = text.lines().map(shell_words::quote).collect();
+    let folder = path.parent().unwrap_or(Path::new("/")).display();
+    let path = path.to_string_lossy();
+    format!("mkdir -p {folder}; printf '%s\\n' {} >{}", words.join(" "), shell_words::quote(&path))
+}
+
 /// Writes a run-time file whole, and its folder where that is missing.
 fn write(path: &Path, text: &str) -> Result<()> {
     let mut new = path.as_os_str().to_owned();

@@ -45,7 +45,6 @@ fn networkd_leaves_isolated_bridges_alone() {
     host.waits_until_gone("br0");
     wait_for("networkd to have eth0 again", 20, || (set_up_of("eth0") == "configured").then_some(()));
     let second = host.shim("--bridge br7 -name second").boot();
-    host.restart();
     are_left_alone(&host, "br7", &["tap0", "tap1"]);
     second.terminate();
     // Nobody is left to take it back but the next.
@@ -63,11 +62,12 @@ fn networkd_leaves_a_bridge_alone_whose_uplink_is_taken_by_force() {
     host.wait_at_most(Duration::from_secs(20));
     host.sh("ip link add dummy9 type veth peer name dummy8; ip link set dummy9 up").run().succeeds();
     let guest = host.shim("--bridge br7,uplink=dummy9,force=on").boot();
+    host.restart();
     are_left_alone(&host, "br7", &["tap0"]);
     guest.terminate();
     host.waits_until_gone("br7");
-    assert_eq!(files_of_networkd(), [""; 0]);
-    host.is_on("eth0");
+    wait_for("its file to be gone", 5, || files_of_networkd().is_empty().then_some(()));
+    host.sh("ip link del dummy9").run().succeeds();
     host.ends_here();
 }
 
@@ -87,6 +87,5 @@ fn a_networkd_that_cannot_be_told_is_no_reason_not_to_start() {
     fs::remove_file("/usr/local/sbin/networkctl").expect("remove");
     guest.terminate();
     host.waits_until_gone("br7");
-    assert_eq!(files_of_networkd(), [""; 0]);
     host.ends_here();
 }

@@ -8,7 +8,7 @@
 pub mod taps;
 
 use super::hold::{clear, hold};
-use super::{Keeper, Place, clients, remove, write};
+use super::{Keeper, Place, clients, in_shell, pattern, remove, write};
 use crate::error::Result;
 use crate::host::Link;
 use crate::name::IfName;
@@ -184,18 +184,18 @@ impl Network {
     fn files(&self, bridge: &IfName, takes_part: bool) -> [(PathBuf, String); 3] {
         let of_bridge = match takes_part {
             true => self.settings_on(bridge),
-            false => unmanaged(bridge.as_str()),
+            false => unmanaged(&pattern(bridge)),
         };
         [
             (path(bridge, ""), of_bridge),
-            (path(bridge, "-tap"), unmanaged("tap*")),
-            (path(bridge, "-uplink"), unmanaged(self.interface.as_str())),
+            (path(bridge, ":tap"), unmanaged("tap*")),
+            (path(bridge, ":uplink"), unmanaged(&pattern(&self.interface))),
         ]
     }
 
     /// The settings for another interface, on which they find the addresses already.
     fn settings_on(&self, interface: &IfName) -> String {
-        let mut text = format!("[Match]\nName={interface}\n\n{}", self.settings);
+        let mut text = format!("[Match]\nName={}\n\n{}", pattern(interface), self.settings);
         text += "\n[Network]\nKeepConfiguration=dhcp\nIgnoreCarrierLoss=yes\n\n[DHCPv4]\nSendRelease=no\n";
         if let Some(identity) = self.identity {
             text += &format!("IAID={identity}\n\n[DHCPv6]\nIAID={identity}\n");
@@ -204,7 +204,7 @@ impl Network {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(in_shell);
+        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(|(path, text)| in_shell(&path, &text));
         let reload = || "networkctl reload".to_owned();
         [vec![of_bridge, of_taps, reload()], vec![of_uplink, reload()]]
     }
@@ -259,16 +259,13 @@ fn wait_until_configured(index: u32, netlink: &mut Netlink) {
 /// Before the user's own files: the first that matches counts.
 const OURS: &str = "00-kvm-bridge-";
 
+/// No name of an interface has a colon.
 fn path(bridge: &IfName, what: &str) -> PathBuf {
     Path::new(FILES).join(format!("{OURS}{bridge}{what}.network"))
 }
 
 fn unmanaged(names: &str) -> String {
     format!("[Match]\nName={names}\n\n[Link]\nUnmanaged=yes\n")
-}
-
-fn in_shell((path, text): (PathBuf, String)) -> String {
-    format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display())
 }
 
 /// Has it read the files that are not there yet. One that is written again would have it configure all anew.

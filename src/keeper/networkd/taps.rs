@@ -3,9 +3,9 @@
 //! TAP off a bridge that the file does not name.
 #![forbid(unsafe_code)]
 
-use super::{FILES, FOLDERS, OURS, bring_in, can_be_told, in_shell, path, reload, runs, unmanaged};
+use super::{FILES, FOLDERS, OURS, bring_in, can_be_told, path, reload, runs, unmanaged};
 use crate::error::Result;
-use crate::keeper::remove;
+use crate::keeper::{in_shell, pattern, remove};
 use crate::name::IfName;
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,11 +46,12 @@ pub fn spare_no_more(bridge: &IfName) -> Result<()> {
 
 /// The same as `spare`, as lines for a shell.
 pub fn commands(bridge: &IfName) -> Vec<String> {
-    vec![in_shell(spared(bridge)), "networkctl reload".to_owned()]
+    let (path, text) = spared(bridge);
+    vec![in_shell(&path, &text), "networkctl reload".to_owned()]
 }
 
 fn spared(bridge: &IfName) -> (PathBuf, String) {
-    (path(bridge, ""), unmanaged(&format!("{bridge} tap*")))
+    (path(bridge, ""), unmanaged(&format!("{} tap*", pattern(bridge))))
 }
 
 /// The file by which it would configure what looks so.
