@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::clients::Process;
+use super::networkd::taps::fits;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
@@ -217,8 +218,16 @@ fn configuration(text: &str, uplink: &IfName, bridge: &IfName, metric: Option<u3
                 is_named = true;
             }
             ["allowinterfaces", names @ ..] => {
-                let names = names.iter().map(|name| if *name == uplink.as_str() { bridge.as_str() } else { *name });
-                lines.push(format!("allowinterfaces {}", names.collect::<Vec<_>>().join(" ")));
+                let others = names.iter().filter(|name| **name != uplink.as_str()).copied();
+                // The uplink may have been allowed by a pattern, which the bridge does not fit.
+                let names: Vec<&str> = others.chain([bridge.as_str()]).collect();
+                lines.push(format!("allowinterfaces {}", names.join(" ")));
+            }
+            ["denyinterfaces", names @ ..] => {
+                let others: Vec<&str> = names.iter().copied().filter(|name| !fits(bridge.as_str(), name)).collect();
+                if !others.is_empty() {
+                    lines.push(format!("denyinterfaces {}", others.join(" ")));
+                }
             }
             _ => lines.push(line.to_owned()),
         }
@@ -240,9 +249,12 @@ mod tests {
         let [eth0, br0] = ["eth0", "br0"].map(|name| IfName::new(name).unwrap());
         let text =
             "hostname\nallowinterfaces eth0 eth1\ninterface eth0\nstatic ip_address=10.0.0.2/24\ninterface eth1\n";
-        let wanted = "denyinterfaces eth0 tap*\nhostname\nallowinterfaces br0 eth1\ninterface br0\nmetric 1002\n\
+        let wanted = "denyinterfaces eth0 tap*\nhostname\nallowinterfaces eth1 br0\ninterface br0\nmetric 1002\n\
                       static ip_address=10.0.0.2/24\ninterface eth1\n";
         assert_eq!(configuration(text, &eth0, &br0, Some(1002)), wanted);
+        let patterns = "allowinterfaces eth*\ndenyinterfaces veth* br*\ndenyinterfaces br0\n";
+        let wanted = "denyinterfaces eth0 tap*\nallowinterfaces eth* br0\ndenyinterfaces veth*\ninterface br0\n";
+        assert_eq!(configuration(patterns, &eth0, &br0, None), wanted);
         assert_eq!(configuration("", &eth0, &br0, None), "denyinterfaces eth0 tap*\ninterface br0\n");
     }
 }

@@ -134,7 +134,7 @@ fn decides(text: &str, looks: &Looks) -> Option<Decision> {
 }
 
 /// Whether a name is one of a list of globs (systemd.network(5)); an exclamation mark before the list turns it round.
-fn fits(name: &str, list: &str) -> bool {
+pub(in crate::keeper) fn fits(name: &str, list: &str) -> bool {
     let (list, is_wanted) = match list.strip_prefix('!') {
         Some(list) => (list, false),
         None => (list, true),
