@@ -89,3 +89,30 @@ fn a_networkd_that_cannot_be_told_is_no_reason_not_to_start() {
     host.waits_until_gone("br7");
     host.ends_here();
 }
+
+#[test]
+fn dhcpcd_with_two_uplinks_is_told_of_one() {
+    let Some(host) = Managed::new(Manager::Dhcpcd, Mode::Static) else { return };
+    host.wait_at_most(Duration::from_secs(40));
+    // Of two interfaces with addresses it does not tell what it did.
+    let second = "ip link add eth1 type veth peer name far1; ip link set eth1 up; ip link set far1 up; \
+                  printf 'denyinterfaces far1\\n' | cat - /etc/dhcpcd.conf >/etc/new; cat /etc/new >/etc/dhcpcd.conf; \
+                  printf 'interface eth1\\nstatic ip_address=10.99.0.1/24\\n' >>/etc/dhcpcd.conf; \
+                  dhcpcd -p -x; sleep 1; dhcpcd -b -q; sleep 3";
+    host.sh(second).run().succeeds();
+    let guest = host.shim("--bridge br0").boot();
+    let ended = host.shim("--bridge br1,uplink=eth1 -name other").run().exits_with(125);
+    assert!(ended.err.contains("it renews on br0 already"), "{}", ended.err);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(host.addresses("eth0"), [""; 0]);
+    assert_eq!(host.addresses("br0").len(), 2, "{:?}", host.addresses("br0"));
+    assert!(host.addresses("eth1").contains(&"10.99.0.1/24".to_owned()), "{:?}", host.addresses("eth1"));
+    guest.terminate();
+    host.waits_until_gone("br0");
+    wait_for("eth0 to have its address", 20, || {
+        host.addresses("eth0").contains(&"10.77.0.2/24".to_owned()).then_some(())
+    });
+    // Its helper for eth1 is none that was there at the beginning.
+    host.sh("dhcpcd -p -x; ip link del eth1; sleep 1").run().succeeds();
+    host.ends_here();
+}

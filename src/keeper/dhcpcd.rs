@@ -9,6 +9,7 @@ use super::networkd::taps::fits;
 use super::{Keeper, Place, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
+use crate::journal::Files;
 use crate::name::IfName;
 use crate::sys::program::Program;
 use serde::{Deserialize, Serialize};
@@ -57,10 +58,16 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     }
     // Just started, it does not tell yet what it is about to take over.
     let has_lease = link.layer3.has_leases() && lease_of(name.as_str()).exists();
+    if !is_alone && let Some(bridge) = renews_on(link) {
+        let why = format!("it renews on {bridge} already, and one process can be told of one bridge only");
+        let is_its = has_lease || link.layer3.has_routes_of_dhcp();
+        return is_its.then(|| Keeper::stranger("dhcpcd", why));
+    }
     match Program::new(&program).words(["-U", name.as_str()]).run() {
         Err(_) if is_alone => Some(Keeper::stranger("dhcpcd", "it does not tell what it has done to the interface")),
-        // It has nothing to do with it.
-        Err(_) if !has_lease => None,
+        // Of several interfaces with addresses it tells nothing at all (9.4.1); what it made of a static one shows by the
+        // routes, which no other here has made.
+        Err(_) if !has_lease && !link.layer3.has_routes_of_dhcp() => None,
         Ok(said) if !has_lease && !said.lines().any(|line| line.starts_with("ip_address=")) => {
             is_alone.then(|| Keeper::stranger("dhcpcd", "it has no address yet"))
         }
@@ -77,6 +84,13 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
             metric: link.layer3.default_metric(),
         })),
     }
+}
+
+/// The bridge of ours on which the dhcpcd for all interfaces renews, other than this link.
+fn renews_on(link: &Link) -> Option<IfName> {
+    let all = Files::all().unwrap_or_default().into_iter().filter(|files| *files.bridge() != link.name);
+    let mut told = all.filter(|files| files.of_client("conf").exists());
+    told.next().map(|files| files.bridge().clone())
 }
 
 fn lease_of(interface: &str) -> PathBuf {
