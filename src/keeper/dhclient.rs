@@ -82,7 +82,9 @@ impl Client {
     /// Its configuration (dhclient.conf(5)), where that has a part for this interface, which the bridge needs too.
     fn own_configuration(&self) -> Option<String> {
         let path = value_of("-cf", &self.words).unwrap_or(CONFIGURATION);
-        fs::read_to_string(path).ok().filter(|text| text.contains(&quoted(&self.interface)))
+        let name = quoted(&self.interface);
+        let is_named = |line: &str| !line.trim_start().starts_with('#') && line.contains(&name);
+        fs::read_to_string(path).ok().filter(|text| text.lines().any(is_named))
     }
 
     fn words_on(&self, bridge: &IfName) -> Vec<String> {

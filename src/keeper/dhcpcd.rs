@@ -6,7 +6,7 @@
 
 use super::clients::Process;
 use super::networkd::taps::fits;
-use super::{Keeper, Place, remove, write};
+use super::{Keeper, Place, in_shell, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::Files;
@@ -99,15 +99,17 @@ fn lease_of(interface: &str) -> PathBuf {
 
 impl Client {
     pub(super) fn commands(&self, bridge: &IfName, uplink: &IfName) -> [Vec<String>; 2] {
-        let conf = "/run/kvm-bridge/conf";
+        let conf = Path::new("/run/kvm-bridge/conf");
         let copy = format!("cp {} {}", lease_of(uplink.as_str()).display(), lease_of(bridge.as_str()).display());
-        let make = format!("sed 's/^interface {uplink}$/interface {bridge}/' {CONFIGURATION} >{conf}");
-        let deny = format!("sed -i '1i denyinterfaces {uplink} tap*' {conf}");
+        let text = fs::read_to_string(CONFIGURATION).unwrap_or_default();
+        let text = configuration(&text, uplink, bridge, self.metric);
+        let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        let said: Vec<&str> = text.lines().filter(is_said).collect();
         let program = self.program.display();
-        let start = format!("{program} {}", self.words(Path::new(conf), bridge).join(" "));
+        let start = format!("{program} {}", self.words(conf, bridge).join(" "));
         [
             vec![format!("{program} {}", self.words_to_end(self.interface.as_str()).join(" "))],
-            vec![copy, make, deny, start],
+            vec![copy, in_shell(conf, &said.join("\n")), start],
         ]
     }
 

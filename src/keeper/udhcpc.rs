@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::clients::{self, Process, Running};
-use super::{Keeper, Place, remove, write};
+use super::{Keeper, Place, in_shell, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::name::IfName;
@@ -147,12 +147,12 @@ impl Client {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let script = "/run/kvm-bridge/script";
-        let words = self.words_on(bridge, Path::new("/run/kvm-bridge/pid"), Path::new(script));
-        let wrap =
-            format!("install -m 755 /dev/stdin {script} # {}, but for its first deconfig", self.script.display());
+        let [pid_file, script, first] = ["pid", "script", "first"].map(|end| Path::new("/run/kvm-bridge").join(end));
+        let words = self.words_on(bridge, &pid_file, &script);
+        let wrap = in_shell(&script, &self.wrapper(&first));
+        let ready = format!("chmod 755 {}; touch {}", script.display(), first.display());
         let start = format!("{} {}", self.name.first().map_or("udhcpc", String::as_str), words.join(" "));
-        [vec![format!("kill -STOP {}", self.process.pid)], vec![wrap, start]]
+        [vec![format!("kill -STOP {}", self.process.pid)], vec![wrap, ready, start]]
     }
 
     pub(super) fn silence(&self) -> Result<()> {
@@ -163,19 +163,22 @@ impl Client {
         }
     }
 
+    /// Its script but for the first call, which would take the address away.
+    fn wrapper(&self, first: &Path) -> String {
+        format!(
+            "#!/bin/sh\n[ \"$1\" = deconfig ] && rm {} 2>/dev/null && exit\nexec {} \"$@\"\n",
+            quoted(first),
+            quoted(&self.script)
+        )
+    }
+
     pub(super) fn renew(&self, place: &Place) -> Result<()> {
         let [pid_file, script, first] = ["pid", "script", "first"].map(|end| place.files.of_client(end));
         if !on_bridge(place).is_empty() {
             return Ok(());
         }
-        // It begins with taking the address away.
-        let text = format!(
-            "#!/bin/sh\n[ \"$1\" = deconfig ] && rm {} 2>/dev/null && exit\nexec {} \"$@\"\n",
-            quoted(&first),
-            quoted(&self.script)
-        );
         write(&first, "")?;
-        write(&script, &text)?;
+        write(&script, &self.wrapper(&first))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&script, executable).map_err(|error| {
             Error::new(format!("cannot use {}: {error}", script.display()), "A usual /run is needed.")
