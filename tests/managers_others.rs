@@ -116,3 +116,78 @@ fn dhcpcd_with_two_uplinks_is_told_of_one() {
     host.sh("dhcpcd -p -x; ip link del eth1; sleep 1").run().succeeds();
     host.ends_here();
 }
+
+#[test]
+fn networkd_has_a_file_of_the_user_that_comes_early() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Static) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    fs::rename("/etc/systemd/network/20-wired.network", "/etc/systemd/network/00-all.network").expect("rename");
+    host.sh("networkctl reload").run().succeeds();
+    host.is_content();
+    host.is_on("eth0");
+    let guest = host.shim("--bridge br0").boot();
+    std::thread::sleep(Duration::from_secs(1));
+    host.is_on("br0");
+    assert_eq!(["eth0", "tap0"].map(set_up_of), ["unmanaged"; 2]);
+    guest.terminate();
+    host.waits_until_gone("br0");
+    wait_for("networkd to have eth0 again", 20, || (set_up_of("eth0") == "configured").then_some(()));
+    host.is_on("eth0");
+}
+
+#[test]
+fn dhclient_keeps_its_identity_on_the_bridge() {
+    let Some(mut host) = Managed::new(Manager::Ifupdown, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    let own = "printf 'interface \"eth0\" { send dhcp-client-identifier \"a host\"; }\\n' >/etc/dhcp/dhclient.conf; \
+               ifdown eth0; ifup eth0";
+    host.sh(own).run().succeeds();
+    let shown = host.addresses("eth0").into_iter().find(|address| address.starts_with("10.77.0."));
+    host.address = shown.expect("an address").trim_end_matches("/24").to_owned();
+    let guest = host.shim("--bridge br0").boot();
+    host.waits_for_renewals(2, 40);
+    host.is_on("br0");
+    assert!(host.all_processes().iter().any(|one| one.command.contains("-cf /run/dhclient-kvm-bridge-")));
+    guest.terminate();
+    host.waits_until_gone("br0");
+    wait_for("dhclient on eth0", 20, || {
+        host.all_processes().iter().any(|one| one.command.ends_with(" eth0")).then_some(())
+    });
+    host.waits_for_renewals(1, 40);
+    host.is_on("eth0");
+    host.ends_here();
+}
+
+fn hang(manager: Manager, program: &str, word: &str) {
+    let Some(host) = Managed::new(manager, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(170));
+    host.baseline();
+    let real = host.sh(&format!("command -v {program}")).run().out;
+    host.sh("mkdir -p /run/systemd/network; mount -t tmpfs none /usr/local/sbin").run().succeeds();
+    let text = format!("#!/bin/sh\ncase \"$*\" in *{word}*) exec sleep 60;; esac\nexec {} \"$@\"\n", real.trim());
+    fs::write(format!("/usr/local/sbin/{program}"), text).expect("write");
+    host.sh(&format!("chmod 755 /usr/local/sbin/{program}")).run().succeeds();
+    let start = std::time::Instant::now();
+    let started = host.shim("--bridge br0").start();
+    let pid = started.pid();
+    wait_for("its end", 150, || (!crate::support::processes::is_alive(pid)).then_some(()));
+    eprintln!("=== {manager:?} {word}: {:?}\n{}", start.elapsed(), started.err());
+    fs::remove_file(format!("/usr/local/sbin/{program}")).expect("remove");
+    let out = host.kvm_bridge("recover").run();
+    eprintln!("=== recover {} {}", out.out, out.err);
+    let out = Command::new("sh").args(["-c", "ip -br addr; ip route; networkctl --no-pager --no-legend; nmcli -t device; ls /run/systemd/network /run/NetworkManager/conf.d /run/kvm-bridge/*"]).output().unwrap();
+    eprintln!("=== after\n{}", String::from_utf8_lossy(&out.stdout));
+    panic!("look");
+}
+#[test]
+fn hang_nm_any() {
+    hang(Manager::NetworkManager, "nmcli", "device");
+}
+#[test]
+fn hang_nm_set() {
+    hang(Manager::NetworkManager, "nmcli", "managed");
+}
+#[test]
+fn hang_networkd() {
+    hang(Manager::Networkd, "networkctl", "reload");
+}

@@ -256,8 +256,8 @@ fn wait_until_configured(index: u32, netlink: &mut Netlink) {
     }
 }
 
-/// Before the user's own files: the first that matches counts.
-const OURS: &str = "00-kvm-bridge-";
+/// No file of the user's comes before these, as 00-eth0.network would before a letter: the first that matches counts.
+const OURS: &str = "+kvm-bridge-";
 
 /// No name of an interface has a colon.
 fn path(bridge: &IfName, what: &str) -> PathBuf {
