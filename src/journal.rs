@@ -406,6 +406,15 @@ mod tests {
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 
+    #[test]
+    fn journals_of_version_4_are_read_for_ever() {
+        let text = include_str!("../tests/fixtures/journal-4.json");
+        let back: Journal = serde_json::from_str(text).unwrap();
+        assert!(back.tells() && back.told().is_none());
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    }
+
     #[cfg(target_endian = "little")]
     #[test]
     fn journals_of_version_3_are_read_for_ever() {

@@ -7,7 +7,7 @@ use super::{FILES, FOLDERS, OURS, bring_in, can_be_told, path, reload, runs, unm
 use crate::error::Result;
 use crate::keeper::{in_shell, pattern, remove};
 use crate::name::IfName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,11 @@ pub fn mend(bridge: Option<&IfName>) -> String {
 
 /// The file by which a networkd that runs would configure a TAP of ours, if it would.
 pub fn taken_by() -> Option<PathBuf> {
-    taken(&Looks::tap(), |_| true).filter(|_| runs())
+    taken_as("tap0")
+}
+
+fn taken_as(name: &str) -> Option<PathBuf> {
+    taken(&Looks::tap_called(name), |_| true).filter(|_| runs())
 }
 
 /// The file by which a networkd that runs, and can be told, would take a bridge that is to be made, or a TAP on it. Our
@@ -81,8 +85,13 @@ struct Looks<'a> {
 }
 
 impl<'a> Looks<'a> {
+    /// As the kernel numbers them.
     fn tap() -> Self {
-        Self { name: "tap0", types: &["ether"], kind: "tun" }
+        Self::tap_called("tap0")
+    }
+
+    fn tap_called(name: &'a str) -> Self {
+        Self { name, types: &["ether"], kind: "tun" }
     }
 
     /// Its type is "ether" where udev has not told networkd more.
@@ -92,8 +101,9 @@ impl<'a> Looks<'a> {
 }
 
 /// What people should know before their guest is cut off without a word.
-pub fn word() -> Option<String> {
-    let file = taken_by()?;
+pub fn word<'a>(taps: impl IntoIterator<Item = Option<&'a IfName>>) -> Option<String> {
+    let names: BTreeSet<&str> = taps.into_iter().map(|name| name.map_or("tap0", IfName::as_str)).collect();
+    let file = names.into_iter().find_map(taken_as)?;
     Some(format!(
         "systemd-networkd takes TAPs too, by {}, and may take this guest's off its bridge\n  \
          'kvm-bridge doctor' shows how to keep it from that",
