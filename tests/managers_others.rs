@@ -180,3 +180,26 @@ fn a_networkd_that_hangs_is_waited_for_only_so_long() {
     assert_eq!(files_of_networkd(), [""; 0]);
     host.is_on("eth0");
 }
+
+/// Such a list in /etc takes the place of what a file in /run adds to it: NetworkManager looks on at bridge and TAPs then,
+/// and does no more.
+#[test]
+fn network_manager_has_a_list_of_the_users() {
+    let Some(host) = Managed::new(Manager::NetworkManager, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(30));
+    fs::create_dir_all("/etc/NetworkManager/conf.d").expect("make a folder");
+    let list = "[keyfile]\nunmanaged-devices=interface-name:docker0\n";
+    fs::write("/etc/NetworkManager/conf.d/99-own.conf", list).expect("write");
+    host.sh("nmcli general reload conf").run().succeeds();
+    let guest = host.shim("--bridge br0").boot();
+    host.waits_for_renewals(1, 20);
+    host.restart();
+    host.waits_for_renewals(1, 20);
+    host.is_on("br0");
+    assert_eq!(host.ports("br0"), ["eth0", "tap0"]);
+    guest.terminate();
+    host.waits_until_gone("br0");
+    wait_for("eth0 to be given back", 25, || host.reapers().is_empty().then_some(()));
+    host.is_content();
+    host.is_on("eth0");
+}
