@@ -63,7 +63,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
             // Of a bridge that is ours it was told, as far as it had its uplink.
-            made.news.extend(taps::word());
+            made.news.extend(taps::word(plan.taps.iter().map(|tap| tap.name.as_ref())));
             Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

@@ -4,6 +4,7 @@ use crate::argv::{self, Backend, Line, rewrite};
 use crate::config::Config;
 use crate::error::Result;
 use crate::host::Host;
+use crate::keeper::networkd::taps;
 use crate::launch::Qemu;
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
@@ -112,8 +113,21 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
 }
 
-/// What is to be said of who looks after a bridge's uplink.
+/// What is to be said of who is told something for a bridge.
 fn notes_of(plan: &BridgePlan, host: &Host) -> Vec<String> {
+    let spared = plan.steps.iter().find_map(|step| match step {
+        Step::Spare { by } => Some(by),
+        _ => None,
+    });
+    let spared = spared.map(|by| {
+        let by = by.display();
+        format!("systemd-networkd would take {} and its TAPs by {by}: it is told to leave them alone", plan.bridge)
+    });
+    of_uplink(plan, host).into_iter().chain(spared).collect()
+}
+
+/// And of who looks after its uplink.
+fn of_uplink(plan: &BridgePlan, host: &Host) -> Vec<String> {
     let taken = plan.steps.iter().find_map(|step| match step {
         Step::TakeUplink { uplink, .. } => Some(uplink),
         _ => None,
@@ -140,8 +154,10 @@ fn commands_of(plan: &BridgePlan) -> Vec<Vec<String>> {
     });
     let in_shell = |line: String| SHELL.iter().map(|word| (*word).to_owned()).chain([line]).collect();
     let [before, after] = told.unwrap_or_default().map(|lines| lines.into_iter().map(in_shell));
+    let is_spared = plan.steps.iter().any(|step| matches!(step, Step::Spare { .. }));
+    let spare = if is_spared { taps::commands(&plan.bridge) } else { Vec::new() };
     let steps = plan.steps.iter().flat_map(|step| step.commands());
-    before.chain(steps).chain(after).collect()
+    before.chain(spare.into_iter().map(in_shell)).chain(steps).chain(after).collect()
 }
 
 /// Whether the kernel itself would move the frames of a settled network card.

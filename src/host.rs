@@ -6,6 +6,7 @@ use crate::layer3::Layer3;
 use crate::mac::Mac;
 use crate::name::IfName;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The links that a request names, each under the name that it was looked up by.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct Host {
     pub default_uplinks: Vec<IfName>,
     /// All interfaces. Looked up where no uplink is in sight, for the error that is going to come.
     pub all: Vec<Link>,
+    /// For each bridge that is missing, the file by which systemd-networkd would take it or a TAP for its own.
+    pub takers: BTreeMap<IfName, PathBuf>,
     /// The settings (`SETTINGS`) that a new link begins with.
     pub default_settings: BTreeMap<String, String>,
 }

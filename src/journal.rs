@@ -24,8 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`.
-const VERSION: u32 = 3;
+/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`, 4
+/// `spare`.
+const VERSION: u32 = 4;
 
 /// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -122,6 +123,11 @@ impl Journal {
             Step::Tell { keeper, .. } => Some(keeper),
             _ => None,
         })
+    }
+
+    /// Whether anybody is told anything.
+    pub fn tells(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Tell { .. } | Step::Spare { .. }))
     }
 
     /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
@@ -397,6 +403,15 @@ mod tests {
         assert!(!back.moving);
         let mut same: serde_json::Value = serde_json::from_str(text).unwrap();
         same["moving"] = false.into();
+        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    }
+
+    #[test]
+    fn journals_of_version_4_are_read_for_ever() {
+        let text = include_str!("../tests/fixtures/journal-4.json");
+        let back: Journal = serde_json::from_str(text).unwrap();
+        assert!(back.tells() && back.told().is_none());
+        let same: serde_json::Value = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
     }
 

@@ -27,6 +27,7 @@ use crate::journal::{Files, Journal};
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
 use crate::step::Step;
+use networkd::taps;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -230,7 +231,16 @@ pub fn silence(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
     each(netlink, journal, |keeper, place, _| keeper.silence(place)).map_err(|error| {
         let for_good = format!("'kvm-bridge doctor {}' shows how it makes the bridge for good.", journal.bridge);
         Error::new(error.what(), format!("{} {for_good}", error.remedy()))
-    })
+    })?;
+    // Where it can't be told, the guest's start warns of what it does.
+    if is_to_be_spared(journal) && taps::spare(&journal.bridge).is_err() {
+        let _ = taps::spare_no_more(&journal.bridge);
+    }
+    Ok(())
+}
+
+fn is_to_be_spared(journal: &Journal) -> bool {
+    journal.steps.iter().any(|step| matches!(step, Step::Spare { .. }))
 }
 
 /// Has the lease renewed on the bridge: after the move.
@@ -245,7 +255,8 @@ pub fn release(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
 
 /// Lets it have the uplink again: after that, when the bridge has gone.
 pub fn wake(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    each(netlink, journal, |keeper, place, netlink| keeper.wake(place, netlink))
+    each(netlink, journal, |keeper, place, netlink| keeper.wake(place, netlink))?;
+    if is_to_be_spared(journal) { taps::spare_no_more(&journal.bridge) } else { Ok(()) }
 }
 
 fn each(
@@ -268,6 +279,21 @@ fn each(
         told.map_err(|error| error.of(format_args!("{}, which looks after {uplink}", keeper.name())))?;
     }
     Ok(())
+}
+
+/// An interface's name as a pattern that is safe in the lists of managers' files: what divides or means something there is
+/// any byte.
+fn pattern(name: &IfName) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-+@".contains(byte);
+    name.as_str().bytes().map(|byte| if is_plain(&byte) { char::from(byte) } else { '?' }).collect()
+}
+
+/// A run-time file as a line for a shell, with the folder that it needs.
+fn in_shell(path: &Path, text: &str) -> String {
+    let words: Vec<_> = text.lines().map(shell_words::quote).collect();
+    let folder = path.parent().unwrap_or(Path::new("/")).display();
+    let path = path.to_string_lossy();
+    format!("mkdir -p {folder}; printf '%s\\n' {} >{}", words.join(" "), shell_words::quote(&path))
 }
 
 /// Writes a run-time file whole, and its folder where that is missing.

@@ -148,6 +148,14 @@ impl Layer3 {
         self.all_routes().find(names_object).map(text::destination)
     }
 
+    /// Whether there are IPv4 routes that say of themselves that they are of a DHCP client.
+    pub fn has_routes_of_dhcp(&self) -> bool {
+        let is_of_dhcp = |route: &RouteMessage| {
+            route.header.address_family == AddressFamily::Inet && route.header.protocol == RouteProtocol::Dhcp
+        };
+        self.all_routes().any(is_of_dhcp)
+    }
+
     /// The metric of its first IPv4 default route, where it has one.
     pub fn default_metric(&self) -> Option<u32> {
         let is_default = |route: &&RouteMessage| {

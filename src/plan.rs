@@ -11,7 +11,7 @@ pub use uplinks::why_no_uplink;
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
-use crate::keeper::for_good;
+use crate::keeper::{Keeper, for_good};
 use crate::name::IfName;
 use crate::request::{Nic, Queues, Uplink, taken_twice};
 use crate::step::{Found, Step, Tap};
@@ -153,7 +153,8 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let Some(uplink) = uplink else {
         let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
         let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu: wish.mtu };
-        return Ok(vec![add, Step::SetUp { link: bridge.clone() }]);
+        let spare = host.takers.get(bridge).map(|by| Step::Spare { by: by.clone() });
+        return Ok(spare.into_iter().chain([add, Step::SetUp { link: bridge.clone() }]).collect());
     };
     let mac = uplink.mac.ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
@@ -172,7 +173,12 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
             layer3: uplink.layer3.clone(),
         },
     ]);
-    if let Some(keeper) = uplink.keeper.clone().filter(|keeper| keeper.is_to_be_told() && !wish.force) {
+    let told = uplink.keeper.clone().filter(|keeper| keeper.is_to_be_told() && !wish.force);
+    // One that is told of the uplink is told of these at the same time.
+    if let Some(by) = host.takers.get(bridge).filter(|_| !matches!(told, Some(Keeper::Networkd(_)))) {
+        steps.insert(0, Step::Spare { by: by.clone() });
+    }
+    if let Some(keeper) = told {
         let takes_part = !uplink.layer3.is_empty();
         steps.insert(0, Step::Tell { uplink: name.clone(), index: uplink.index, keeper, takes_part });
     }
@@ -396,7 +402,7 @@ mod tests {
                     let index = host.link(bridge).unwrap().index;
                     host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
                 }
-                Step::Configure { .. } | Step::Tell { .. } => {}
+                Step::Configure { .. } | Step::Tell { .. } | Step::Spare { .. } => {}
             }
         }
         host

@@ -6,6 +6,7 @@ use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// A change that lasts longer than the process that makes it, and so has to be undone by somebody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,12 @@ pub enum Step {
         keeper: Keeper,
         /// Whether the host has anything on it.
         takes_part: bool,
+    },
+    /// Tells systemd-networkd, where a file of its own would take them too, to leave the bridge and our TAPs alone: of an
+    /// uplink it is told nothing.
+    Spare {
+        /// That file.
+        by: PathBuf,
     },
     /// Gives a setting of an interface (`host::SETTINGS`) another value.
     Configure {
@@ -107,7 +114,7 @@ impl Step {
                 commands.extend(layer3.commands(from, to));
                 commands
             }
-            Self::Tell { .. } => Vec::new(),
+            Self::Tell { .. } | Self::Spare { .. } => Vec::new(),
             Self::Configure { link, setting, value, .. } => {
                 let (family, name) = setting.split_once('/').unwrap_or_default();
                 // A dot in a name would divide it.

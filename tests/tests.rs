@@ -31,6 +31,7 @@ mod macs;
 mod making;
 mod managers;
 mod managers_lasting;
+mod managers_others;
 mod managers_renewal;
 mod managers_undo;
 mod no_address;

@@ -97,7 +97,7 @@ fn a_networkd_that_is_too_old_is_left_alone() {
     let said = is_refused(&host, "br0", &[why, "Name=br0 Kind=bridge"]);
     assert!(said.contains("networkctl reload || systemctl restart systemd-networkd"), "{said}");
     fs::remove_file("/usr/local/sbin/networkctl").expect("remove a program");
-    assert!(!fs::exists("/run/systemd/network/00-kvm-bridge-br0.network").expect("look"));
+    assert!(!fs::exists("/run/systemd/network/+kvm-bridge-br0.network").expect("look"));
 }
 
 #[test]

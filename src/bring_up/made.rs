@@ -146,7 +146,7 @@ impl Made {
 
     /// Tells who looks after the uplink. Nothing is moved yet: if it can't be told it is as if nothing was.
     fn silence(&mut self, journal: &mut Journal, files: &Files) -> Result<()> {
-        if journal.told().is_none() {
+        if !journal.tells() {
             return Ok(());
         }
         if let Err(error) = keeper::silence(&mut self.netlink, journal) {

@@ -63,7 +63,9 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
     });
     // It would be told of TAPs too.
-    let of_taps = if matches!(told, Some(Keeper::Networkd(_))) { None } else { taps_taken(Some(&nic.bridge)) };
+    let is_told =
+        matches!(told, Some(Keeper::Networkd(_))) || steps.iter().any(|step| matches!(step, Step::Spare { .. }));
+    let of_taps = if is_told { None } else { taps_taken(Some(&nic.bridge)) };
     of_uplink.into_iter().chain(of_taps).collect()
 }
 

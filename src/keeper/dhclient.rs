@@ -17,6 +17,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Where it has its configuration when none is named.
+const CONFIGURATION: &str = "/etc/dhcp/dhclient.conf";
+
 /// A dhclient that looks after one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,12 +79,22 @@ fn file(bridge: &IfName, end: &str) -> PathBuf {
 }
 
 impl Client {
+    /// Its configuration (dhclient.conf(5)), where that has a part for this interface, which the bridge needs too.
+    fn own_configuration(&self) -> Option<String> {
+        let path = value_of("-cf", &self.words).unwrap_or(CONFIGURATION);
+        let name = quoted(&self.interface);
+        let is_named = |line: &str| !line.trim_start().starts_with('#') && line.contains(&name);
+        fs::read_to_string(path).ok().filter(|text| text.lines().any(is_named))
+    }
+
     fn words_on(&self, bridge: &IfName) -> Vec<String> {
+        let has_own = self.own_configuration().is_some();
         let mut words = Vec::new();
         let mut old = self.words.iter().skip(1);
         while let Some(word) = old.next() {
             match word.as_str() {
                 "-pf" | "-lf" => drop(old.next()),
+                "-cf" if has_own => drop(old.next()),
                 // In the foreground it would have to be waited for.
                 "-d" => {}
                 _ => words.push(word.clone()),
@@ -89,15 +102,27 @@ impl Client {
         }
         words.pop();
         let path = |end| file(bridge, end).display().to_string();
+        if has_own {
+            words.extend(["-cf".to_owned(), path("leases.conf")]);
+        }
         words.extend(["-pf".to_owned(), path("pid"), "-lf".to_owned(), path("leases"), bridge.to_string()]);
         words
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
         let leases = file(bridge, "leases");
-        let copy = format!("sed s/{}/{bridge}/ {} >{}", self.interface, self.leases.display(), leases.display());
+        let [from, to] = [&self.interface, bridge].map(quoted);
+        let renamed = |from_file: &str, to_file: &Path| {
+            format!("sed 's/interface {from}/interface {to}/' {from_file} >{}", to_file.display())
+        };
+        let mut after = vec![renamed(&self.leases.display().to_string(), &leases)];
+        if self.own_configuration().is_some() {
+            let path = value_of("-cf", &self.words).unwrap_or(CONFIGURATION);
+            after.push(renamed(path, &file(bridge, "leases.conf")));
+        }
         let start = format!("{} {}", self.program.display(), self.words_on(bridge).join(" "));
-        [vec![format!("kill -KILL {}", self.process.pid)], vec![copy, start]]
+        after.push(start);
+        [vec![format!("kill -KILL {}", self.process.pid)], after]
     }
 
     pub(super) fn silence(&self) -> Result<()> {
@@ -121,6 +146,9 @@ impl Client {
         }
         let leases = fs::read_to_string(&self.leases).map_err(|error| unreadable(&self.leases, &error))?;
         write(&file(place.bridge, "leases"), &renamed(&leases, &self.interface, place.bridge))?;
+        if let Some(text) = self.own_configuration() {
+            write(&file(place.bridge, "leases.conf"), &text.replace(&quoted(&self.interface), &quoted(place.bridge)))?;
+        }
         self.program(&self.words_on(place.bridge)).dying_with_us().start()
     }
 
@@ -158,6 +186,7 @@ impl Client {
             }
             self.program(self.words.get(1..).unwrap_or_default()).start()?;
         }
+        remove(&file(place.bridge, "leases.conf"))?;
         remove(&leases)?;
         remove(&pid)?;
         Ok(())
@@ -166,7 +195,12 @@ impl Client {
 
 /// A file of leases (dhclient.leases(5)) that is for another interface.
 fn renamed(leases: &str, from: &IfName, to: &IfName) -> String {
-    leases.replace(&format!("interface \"{from}\""), &format!("interface \"{to}\""))
+    leases.replace(&format!("interface {}", quoted(from)), &format!("interface {}", quoted(to)))
+}
+
+/// A name as dhclient writes it.
+fn quoted(name: &IfName) -> String {
+    format!("\"{name}\"")
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

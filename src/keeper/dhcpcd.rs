@@ -5,10 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::clients::{self, Process};
-use super::{Keeper, Place, remove, write};
+use super::networkd::taps::fits;
+use super::{Keeper, Place, in_shell, remove, write};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
-use crate::journal::RUN;
+use crate::journal::{Files, RUN};
 use crate::name::IfName;
 use crate::sys::program::Program;
 use nix::sys::signal::Signal;
@@ -58,10 +59,16 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     }
     // Just started, it does not tell yet what it is about to take over.
     let has_lease = link.layer3.has_leases() && lease_of(name.as_str()).exists();
+    if !is_alone && let Some(bridge) = renews_on(link) {
+        let why = format!("it renews on {bridge} already, and one process can be told of one bridge only");
+        let is_its = has_lease || link.layer3.has_routes_of_dhcp();
+        return is_its.then(|| Keeper::stranger("dhcpcd", why));
+    }
     match Program::new(&program).words(["-U", name.as_str()]).run() {
         Err(_) if is_alone => Some(Keeper::stranger("dhcpcd", "it does not tell what it has done to the interface")),
-        // It has nothing to do with it.
-        Err(_) if !has_lease => None,
+        // Of several interfaces with addresses it tells nothing at all (9.4.1); what it made of a static one shows by the
+        // routes, which no other here has made.
+        Err(_) if !has_lease && !link.layer3.has_routes_of_dhcp() => None,
         Ok(said) if !has_lease && !said.lines().any(|line| line.starts_with("ip_address=")) => {
             is_alone.then(|| Keeper::stranger("dhcpcd", "it has no address yet"))
         }
@@ -80,21 +87,30 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
     }
 }
 
+/// The bridge of ours on which the dhcpcd for all interfaces renews, other than this link.
+fn renews_on(link: &Link) -> Option<IfName> {
+    let all = Files::all().unwrap_or_default().into_iter().filter(|files| *files.bridge() != link.name);
+    let mut told = all.filter(|files| files.of_client("conf").exists());
+    told.next().map(|files| files.bridge().clone())
+}
+
 fn lease_of(interface: &str) -> PathBuf {
     Path::new(LEASES).join(format!("{interface}.lease"))
 }
 
 impl Client {
     pub(super) fn commands(&self, bridge: &IfName, uplink: &IfName) -> [Vec<String>; 2] {
-        let conf = &format!("{RUN}/conf");
+        let conf = &Path::new(RUN).join("conf");
         let copy = format!("cp {} {}", lease_of(uplink.as_str()).display(), lease_of(bridge.as_str()).display());
-        let make = format!("sed 's/^interface {uplink}$/interface {bridge}/' {CONFIGURATION} >{conf}");
-        let deny = format!("sed -i '1i denyinterfaces {uplink} tap*' {conf}");
+        let text = fs::read_to_string(CONFIGURATION).unwrap_or_default();
+        let text = configuration(&text, uplink, bridge, self.metric);
+        let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        let said: Vec<&str> = text.lines().filter(is_said).collect();
         let program = self.program.display();
-        let start = format!("{program} {}", self.words(Path::new(conf), bridge).join(" "));
+        let start = format!("{program} {}", self.words(conf, bridge).join(" "));
         [
             vec![format!("{program} {}", self.words_to_end(self.interface.as_str()).join(" "))],
-            vec![copy, make, deny, start],
+            vec![copy, in_shell(conf, &said.join("\n")), start],
         ]
     }
 
@@ -261,8 +277,16 @@ fn configuration(text: &str, uplink: &IfName, bridge: &IfName, metric: Option<u3
                 is_named = true;
             }
             ["allowinterfaces", names @ ..] => {
-                let names = names.iter().map(|name| if *name == uplink.as_str() { bridge.as_str() } else { *name });
-                lines.push(format!("allowinterfaces {}", names.collect::<Vec<_>>().join(" ")));
+                let others = names.iter().filter(|name| **name != uplink.as_str()).copied();
+                // The uplink may have been allowed by a pattern, which the bridge does not fit.
+                let names: Vec<&str> = others.chain([bridge.as_str()]).collect();
+                lines.push(format!("allowinterfaces {}", names.join(" ")));
+            }
+            ["denyinterfaces", names @ ..] => {
+                let others: Vec<&str> = names.iter().copied().filter(|name| !fits(bridge.as_str(), name)).collect();
+                if !others.is_empty() {
+                    lines.push(format!("denyinterfaces {}", others.join(" ")));
+                }
             }
             _ => lines.push(line.to_owned()),
         }
@@ -284,9 +308,12 @@ mod tests {
         let [eth0, br0] = ["eth0", "br0"].map(|name| IfName::new(name).unwrap());
         let text =
             "hostname\nallowinterfaces eth0 eth1\ninterface eth0\nstatic ip_address=10.0.0.2/24\ninterface eth1\n";
-        let wanted = "denyinterfaces eth0 tap*\nhostname\nallowinterfaces br0 eth1\ninterface br0\nmetric 1002\n\
+        let wanted = "denyinterfaces eth0 tap*\nhostname\nallowinterfaces eth1 br0\ninterface br0\nmetric 1002\n\
                       static ip_address=10.0.0.2/24\ninterface eth1\n";
         assert_eq!(configuration(text, &eth0, &br0, Some(1002)), wanted);
+        let patterns = "allowinterfaces eth*\ndenyinterfaces veth* br*\ndenyinterfaces br0\n";
+        let wanted = "denyinterfaces eth0 tap*\nallowinterfaces eth* br0\ndenyinterfaces veth*\ninterface br0\n";
+        assert_eq!(configuration(patterns, &eth0, &br0, None), wanted);
         assert_eq!(configuration("", &eth0, &br0, None), "denyinterfaces eth0 tap*\ninterface br0\n");
     }
 }

@@ -6,7 +6,7 @@
 
 use super::hold::{clear, hold};
 use super::renewal::Lease;
-use super::{Keeper, Place, remove, write};
+use super::{Keeper, Place, in_shell, pattern, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::name::IfName;
@@ -119,13 +119,12 @@ impl Device {
     }
 
     fn text(bridge: &IfName) -> String {
-        format!("[keyfile]\nunmanaged-devices+=interface-name:{bridge};interface-name:tap*\n")
+        format!("[keyfile]\nunmanaged-devices+=interface-name:{};interface-name:tap*\n", pattern(bridge))
     }
 
     pub(super) fn commands(&self, bridge: &IfName, uplink: &IfName) -> [Vec<String>; 2] {
-        let text = Self::text(bridge).replace('\n', "\\n");
         let before = vec![
-            format!("printf '{text}' >{}", Self::file(bridge).display()),
+            in_shell(&Self::file(bridge), &Self::text(bridge)),
             "nmcli general reload conf".to_owned(),
             format!("nmcli device set {uplink} managed no"),
         ];

@@ -8,7 +8,7 @@
 pub mod taps;
 
 use super::hold::{clear, hold};
-use super::{Keeper, Place, clients, remove, write};
+use super::{Keeper, Place, clients, in_shell, pattern, remove, write};
 use crate::error::Result;
 use crate::host::Link;
 use crate::name::IfName;
@@ -180,27 +180,22 @@ impl Network {
         self.file.file_name().is_some_and(|name| name.to_string_lossy().contains("-netplan-"))
     }
 
-    fn path(bridge: &IfName, what: &str) -> PathBuf {
-        Path::new(FILES).join(format!("00-kvm-bridge-{bridge}{what}.network"))
-    }
-
     /// The files, and what is in them.
     fn files(&self, bridge: &IfName, takes_part: bool) -> [(PathBuf, String); 3] {
-        let unmanaged = |name: &str| format!("[Match]\nName={name}\n\n[Link]\nUnmanaged=yes\n");
         let of_bridge = match takes_part {
             true => self.settings_on(bridge),
-            false => unmanaged(bridge.as_str()),
+            false => unmanaged(&pattern(bridge)),
         };
         [
-            (Self::path(bridge, ""), of_bridge),
-            (Self::path(bridge, "-tap"), unmanaged("tap*")),
-            (Self::path(bridge, "-uplink"), unmanaged(self.interface.as_str())),
+            (path(bridge, ""), of_bridge),
+            (path(bridge, ":tap"), unmanaged("tap*")),
+            (path(bridge, ":uplink"), unmanaged(&pattern(&self.interface))),
         ]
     }
 
     /// The settings for another interface, on which they find the addresses already.
     fn settings_on(&self, interface: &IfName) -> String {
-        let mut text = format!("[Match]\nName={interface}\n\n{}", self.settings);
+        let mut text = format!("[Match]\nName={}\n\n{}", pattern(interface), self.settings);
         text += "\n[Network]\nKeepConfiguration=dhcp\nIgnoreCarrierLoss=yes\n\n[DHCPv4]\nSendRelease=no\n";
         if let Some(identity) = self.identity {
             text += &format!("IAID={identity}\n\n[DHCPv6]\nIAID={identity}\n");
@@ -209,9 +204,7 @@ impl Network {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let write =
-            |(path, text): (PathBuf, String)| format!("printf '{}' >{}", text.replace('\n', "\\n"), path.display());
-        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(write);
+        let [of_bridge, of_taps, of_uplink] = self.files(bridge, true).map(|(path, text)| in_shell(&path, &text));
         let reload = || "networkctl reload".to_owned();
         [vec![of_bridge, of_taps, reload()], vec![of_uplink, reload()]]
     }
@@ -261,6 +254,18 @@ fn wait_until_configured(index: u32, netlink: &mut Netlink) {
             let _ = netlink.change(layer3.announcing());
         }
     }
+}
+
+/// No file of the user's comes before these, as 00-eth0.network would before a letter: the first that matches counts.
+const OURS: &str = "+kvm-bridge-";
+
+/// No name of an interface has a colon.
+fn path(bridge: &IfName, what: &str) -> PathBuf {
+    Path::new(FILES).join(format!("{OURS}{bridge}{what}.network"))
+}
+
+fn unmanaged(names: &str) -> String {
+    format!("[Match]\nName={names}\n\n[Link]\nUnmanaged=yes\n")
 }
 
 /// Has it read the files that are not there yet. One that is written again would have it configure all anew.

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::clients::{self, Process, Running};
-use super::{Keeper, Place, remove, write};
+use super::{Keeper, Place, in_shell, remove, write};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::journal::RUN;
@@ -75,32 +75,68 @@ struct Options {
 }
 
 impl Options {
-    /// Of udhcpc's usage: those that take a value.
-    const WITH_VALUE: [&str; 7] = ["-t", "-T", "-A", "-O", "-x", "-F", "-V"];
+    /// Of udhcpc's usage: those that take a value, and their long names; `-a` may have one in the same word.
+    const WITH_VALUE: &str = "tTAOxFVPisprcHh";
+    const LONG_WITH_VALUE: [&str; 11] = [
+        "--interface",
+        "--script",
+        "--pidfile",
+        "--request",
+        "--retries",
+        "--timeout",
+        "--tryagain",
+        "--request-option",
+        "--fqdn",
+        "--vendorclass",
+        "--client-port",
+    ];
 
     fn of(words: &[String]) -> Self {
         let mut options = Self::default();
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            match word.as_str() {
-                "-i" | "--interface" => options.interface = words.next().cloned(),
-                "-s" | "--script" => options.script = words.next().cloned(),
-                // Its own; and what would have it stay in the foreground, or end.
-                "-p" | "--pidfile" | "-r" | "--request" => drop(words.next()),
-                "-f" | "--foreground" | "-q" | "--quit" | "-n" | "--now" | "-b" | "--background" | "-R"
-                | "--release" => {}
-                option if option.starts_with("-i") && !option.starts_with("--") => {
-                    options.interface = Some(option[2..].to_owned());
+            if word.starts_with("--") {
+                let (name, value) = match word.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (word.as_str(), None),
+                };
+                let is_alone = value.is_none() && Self::LONG_WITH_VALUE.contains(&name);
+                let value = if is_alone { words.next().cloned() } else { value };
+                options.take(name.to_owned(), value);
+                continue;
+            }
+            let Some(mut letters) = word.strip_prefix('-') else {
+                options.others.push(word.clone());
+                continue;
+            };
+            // Several may stand in one word, the last with its value.
+            while let Some(letter) = letters.chars().next() {
+                letters = &letters[letter.len_utf8()..];
+                let rest = || (!letters.is_empty()).then(|| letters.to_owned());
+                if letter == 'a' {
+                    options.others.push(format!("-a{letters}"));
+                    break;
                 }
-                option => {
-                    options.others.push(option.to_owned());
-                    if Self::WITH_VALUE.contains(&option) {
-                        options.others.extend(words.next().cloned());
-                    }
+                if Self::WITH_VALUE.contains(letter) {
+                    let value = rest().or_else(|| words.next().cloned());
+                    options.take(format!("-{letter}"), value);
+                    break;
                 }
+                options.take(format!("-{letter}"), None);
             }
         }
         options
+    }
+
+    fn take(&mut self, name: String, value: Option<String>) {
+        match name.as_str() {
+            "-i" | "--interface" => self.interface = value,
+            "-s" | "--script" => self.script = value,
+            // Its own; and what would have it stay in the foreground, or end.
+            "-p" | "--pidfile" | "-r" | "--request" | "-f" | "--foreground" | "-q" | "--quit" | "-n" | "--now"
+            | "-b" | "--background" | "-R" | "--release" => {}
+            _ => self.others.extend([Some(name), value].into_iter().flatten()),
+        }
     }
 }
 
@@ -112,12 +148,12 @@ impl Client {
     }
 
     pub(super) fn commands(&self, bridge: &IfName) -> [Vec<String>; 2] {
-        let script = &format!("{RUN}/script");
-        let words = self.words_on(bridge, Path::new(&format!("{RUN}/pid")), Path::new(script));
-        let wrap =
-            format!("install -m 755 /dev/stdin {script} # {}, but for its first deconfig", self.script.display());
+        let [pid_file, script, first] = ["pid", "script", "first"].map(|end| Path::new(RUN).join(end));
+        let words = self.words_on(bridge, &pid_file, &script);
+        let wrap = in_shell(&script, &self.wrapper(&first));
+        let ready = format!("chmod 755 {}; touch {}", script.display(), first.display());
         let start = format!("{} {}", self.name.first().map_or("udhcpc", String::as_str), words.join(" "));
-        [vec![format!("kill -STOP {}", self.process.pid)], vec![wrap, start]]
+        [vec![format!("kill -STOP {}", self.process.pid)], vec![wrap, ready, start]]
     }
 
     pub(super) fn silence(&self) -> Result<()> {
@@ -128,19 +164,22 @@ impl Client {
         }
     }
 
+    /// Its script but for the first call, which would take the address away.
+    fn wrapper(&self, first: &Path) -> String {
+        format!(
+            "#!/bin/sh\n[ \"$1\" = deconfig ] && rm {} 2>/dev/null && exit\nexec {} \"$@\"\n",
+            quoted(first),
+            quoted(&self.script)
+        )
+    }
+
     pub(super) fn renew(&self, place: &Place) -> Result<()> {
         let [pid_file, script, first] = ["pid", "script", "first"].map(|end| place.files.of_client(end));
         if !on_bridge(place).is_empty() {
             return Ok(());
         }
-        // It begins with taking the address away.
-        let text = format!(
-            "#!/bin/sh\n[ \"$1\" = deconfig ] && rm {} 2>/dev/null && exit\nexec {} \"$@\"\n",
-            quoted(&first),
-            quoted(&self.script)
-        );
         write(&first, "")?;
-        write(&script, &text)?;
+        write(&script, &self.wrapper(&first))?;
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&script, executable).map_err(|error| {
             Error::new(format!("cannot use {}: {error}", script.display()), "A usual /run is needed.")
@@ -176,4 +215,25 @@ fn on_bridge(place: &Place) -> Vec<Process> {
 
 fn quoted(path: &Path) -> String {
     shell_words::quote(&path.to_string_lossy()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_told_apart_however_they_are_written() {
+        let of = |line: &str| Options::of(&line.split(' ').map(str::to_owned).collect::<Vec<String>>());
+        for line in [
+            "-i eth1 -s /x -p /run/p -b -t 5 -O 42 -S",
+            "-bieth1 -s/x -p/run/p -t5 -O42 -S",
+            "-nqRfi eth1 -t 5 --script=/x --pidfile /run/p -O 42 -Sr 10.0.0.7",
+        ] {
+            let options = of(line);
+            assert_eq!(options.interface.as_deref(), Some("eth1"), "{line}");
+            assert_eq!(options.script.as_deref(), Some("/x"), "{line}");
+            assert_eq!(options.others, ["-t", "5", "-O", "42", "-S"], "{line}");
+        }
+        assert_eq!(of("-a500 -x hostname:-i --retries=3").others, ["-a500", "-x", "hostname:-i", "--retries", "3"]);
+    }
 }

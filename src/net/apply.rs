@@ -127,7 +127,7 @@ fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
             requests.extend(layer3.moves(from, to));
             requests
         }
-        Step::Configure { .. } | Step::Tell { .. } => Vec::new(),
+        Step::Configure { .. } | Step::Tell { .. } | Step::Spare { .. } => Vec::new(),
     }
 }
 
@@ -195,6 +195,7 @@ fn said(step: &Step) -> String {
         Step::SetUp { link } => format!("cannot set {link} up"),
         Step::TakeUplink { uplink, .. } => format!("cannot make {uplink} a port"),
         Step::Tell { uplink, keeper, .. } => format!("cannot tell {} about {uplink}", keeper.name()),
+        Step::Spare { by } => format!("cannot keep systemd-networkd off it, which takes it by {}", by.display()),
         Step::Configure { link, setting, .. } => format!("cannot set {setting} of {link}"),
     }
 }

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::host::{Host, Kind, SETTINGS};
 use crate::keeper::keeper;
+use crate::keeper::networkd::taps;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::plan::{Wish, why_no_uplink, wishes};
@@ -33,6 +34,9 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<H
     for wish in wishes(nics, config) {
         if host.link(wish.bridge).is_none() {
             host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
+            if let Some(file) = taps::would_take(wish.bridge) {
+                host.takers.insert(wish.bridge.clone(), file);
+            }
             look_for_uplink(netlink, &wish, &mut host)?;
         }
     }

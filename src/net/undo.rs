@@ -84,7 +84,7 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
         faults.extend(delete(netlink, journal).err().map(|error| reason(&error)));
     }
     if faults.is_empty() {
-        if journal.told().is_some() {
+        if journal.tells() {
             // What comes to the uplink from here on is its keeper's.
             let _ = files.write(&returning.settled());
             keeper::wake(netlink, journal)?;
@@ -219,7 +219,7 @@ fn belongings(
 fn undo_requests(netlink: &mut Netlink, step: &Step, journal: &Journal, is_there: bool) -> io::Result<Vec<Request>> {
     Ok(match step {
         // A bridge goes as a whole, when all else is back.
-        Step::AddBridge { .. } | Step::Tell { .. } => Vec::new(),
+        Step::AddBridge { .. } | Step::Tell { .. } | Step::Spare { .. } => Vec::new(),
         Step::SetUp { link } | Step::Configure { link, .. } if *link == journal.bridge => Vec::new(),
         Step::SetUp { link } => match of_name(netlink, journal, link)? {
             Some((found, _)) if is_as_we_left_it(netlink, journal, &found, is_there)? => {
