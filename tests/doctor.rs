@@ -356,7 +356,7 @@ fn a_bridge_that_filters_vlans() {
         Command::new("ip").args(words.split_whitespace()).output().is_ok_and(|output| output.status.success())
     };
     if !set("vlan_filtering 1") {
-        return crate::support::skip("this kernel's bridges do not filter VLANs");
+        return crate::support::lacks("this kernel's bridges do not filter VLANs");
     }
     let ask = || examined(lab.kvm_bridge("doctor br0 --json --watch 0"));
     ask().has("vlan", "warning", &["a new port is in VLAN 1", "vlan_filtering 0"]).has("dhcp", "ok", &["10.77.0.1 ("]);
@@ -440,7 +440,7 @@ fn firewalls_that_drop_what_a_bridge_forwards() {
     }
     let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if !Path::new(switch).exists() {
-        return crate::support::skip("this kernel has no br_netfilter");
+        return crate::support::lacks("this kernel has no br_netfilter");
     }
     look(&lab, "").has("firewall", "ok", &[]);
     // As Docker sets it up.

@@ -141,7 +141,7 @@ fn a_network_without_server_and_a_firewall() {
         }
         shows("firewall", &doctor(&lab, "br0 --quick"));
     } else {
-        crate::support::skip("this kernel has no br_netfilter");
+        crate::support::lacks("this kernel has no br_netfilter");
     }
     lab.ends_here();
 }

@@ -28,9 +28,15 @@ pub use wait::wait_for;
 
 /// Says that a test did not run, past the test harness's capture of output; a failure where skipping is not allowed.
 pub fn skip(reason: &str) {
-    use std::io::Write;
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(std::env::var_os("KVM_BRIDGE_TEST_REQUIRE").is_none(), "{name} was skipped: {reason}");
+    lacks(reason);
+}
+
+/// Says that a test, or the rest of it, did not run for what the running kernel has not: nothing that could be installed.
+pub fn lacks(reason: &str) {
+    use std::io::Write;
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
 }
 
