@@ -210,7 +210,9 @@ fn man_pages_name_every_variable_and_file_of_the_sources() {
         assert!(all.contains(file), "no man page has {file}");
     }
     // What network managers are told: files of ours in folders of theirs, whose names go on with that of the bridge.
-    let is_told = |text: &&str| text.contains("kvm-bridge-{") && !text.contains(char::is_whitespace);
+    let is_told = |text: &&str| {
+        (text.contains("kvm-bridge-{") || text.ends_with("kvm-bridge-")) && !text.contains(char::is_whitespace)
+    };
     let mut told = 0;
     for file in texts(&sources).filter(is_told).filter_map(|text| text.split('{').next()) {
         assert!(all.contains(file), "no man page has {file}");

@@ -62,10 +62,15 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
         let saw = format!("{} looks after {uplink}, and {what}", keeper.named());
         Some(Check::ok("keeper", saw, WHY).lasting(for_good(keeper, &nic.bridge, link)))
     });
-    // It would be told of TAPs too.
-    let is_told =
-        matches!(told, Some(Keeper::Networkd(_))) || steps.iter().any(|step| matches!(step, Step::Spare { .. }));
-    let of_taps = if is_told { None } else { taps_taken(Some(&nic.bridge)) };
+    let of_taps = if matches!(told, Some(Keeper::Networkd(_))) {
+        // It would be told of TAPs too.
+        None
+    } else if steps.iter().any(|step| matches!(step, Step::Spare { .. })) {
+        let saw = format!("systemd-networkd would take {} and its TAPs, and is told to leave them alone", nic.bridge);
+        Some(Check::ok("keeper", saw, WHY))
+    } else {
+        taps_taken(Some(&nic.bridge))
+    };
     of_uplink.into_iter().chain(of_taps).collect()
 }
 
