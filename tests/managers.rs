@@ -124,6 +124,18 @@ fn a_kill_is_recovered_from(manager: Manager, stride: usize) {
 /// The system calls between which a kill finds something else.
 const CALLS: &str = "sendto,write,openat,rename,unlink,flock,fchmodat,vfork,clone,clone3,wait4,kill,ioctl,bind,close";
 
+/// networkd takes an address over as it finds it. Where a kill came while it was configuring the bridge, that can be without
+/// the metric of the route to its neighbours, until it configures the interface anew (docs/managers.md).
+fn lacks_only_a_metric(remains: &str) -> bool {
+    let without = |sign: char| {
+        let lines = remains.lines().filter_map(move |line| line.strip_prefix(sign));
+        let lines = lines.filter(|line| !line.contains(" addr_info ") || !line.contains(" metric: "));
+        lines.map(|line| line.replace("\"metric\":1024,", "")).collect::<Vec<String>>()
+    };
+    let is_of_the_network = |line: &str| line.is_empty() || line.starts_with(['-', '+']) || line.starts_with("ip -j ");
+    remains.lines().all(is_of_the_network) && without('-') == without('+')
+}
+
 #[track_caller]
 fn is_as_before(host: &Managed, what: &str) {
     if patiently(Duration::from_secs(20), || host.no_longer_runs().is_empty().then_some(())).is_none() {
@@ -134,7 +146,15 @@ fn is_as_before(host: &Managed, what: &str) {
         );
     }
     host.is_content();
-    if patiently(Duration::from_secs(20), || host.is_as_before().then_some(())).is_none() {
+    let comes = || patiently(Duration::from_secs(20), || host.is_as_before().then_some(())).is_some();
+    let lacks_a_metric = || host.is_networkds() && host.remains().is_some_and(|remains| lacks_only_a_metric(&remains));
+    let mended = || {
+        lacks_a_metric() && {
+            let asked = std::process::Command::new("networkctl").args(["reconfigure", "eth0"]).status();
+            asked.expect("run networkctl").success() && comes()
+        }
+    };
+    if !comes() && !mended() {
         panic!("20 s after the kill at {what}: {}", host.remains().unwrap_or_default());
     }
     host.is_on("eth0");

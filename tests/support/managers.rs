@@ -185,6 +185,10 @@ impl Managed {
         }
     }
 
+    pub fn is_networkds(&self) -> bool {
+        matches!(self.manager, Manager::Networkd | Manager::Netplan)
+    }
+
     fn is_daemon(&self) -> bool {
         matches!(self.manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan | Manager::Connman)
     }
