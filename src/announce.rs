@@ -7,6 +7,7 @@
 
 pub mod inbox;
 
+use crate::dhcp::message::{Kind, Message};
 use crate::error::Result;
 use crate::lease::VmKey;
 use crate::mac::Mac;
@@ -16,7 +17,6 @@ use crate::out;
 use crate::style;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::process;
-use crate::watch::dhcp::{Kind, Message};
 use crate::watch::frame::{self, Told};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;

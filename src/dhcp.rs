@@ -1,14 +1,13 @@
-//! What a client of DHCP says to keep a lease (RFC 2131, 4.4.5), or to have another one when that is over, and what is
-//! answered to the former.
+//! DHCP: what a client says to keep a lease (RFC 2131, 4.4.5), or to have another one when that is over, and what is
+//! answered to the former; and all messages, as who listens reads them ([`message`]).
 #![forbid(unsafe_code)]
 
+pub mod message;
+
 use crate::mac::Mac;
+use message::{head, options};
 use std::net::Ipv4Addr;
 
-/// The magic cookie before the options.
-const COOKIE: [u8; 4] = [99, 130, 83, 99];
-/// Where it stands: behind BOOTP's fixed fields.
-const FIXED: usize = 236;
 /// Options of RFC 2132.
 const HOST_NAME: u8 = 12;
 const WANTED: u8 = 50;
@@ -85,17 +84,12 @@ pub enum Answer {
 impl Request<'_> {
     /// As it is sent.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; FIXED];
-        // BOOTREQUEST over Ethernet, whose addresses have six bytes.
-        bytes[..3].copy_from_slice(&[1, 1, 6]);
-        bytes[4..8].copy_from_slice(&self.id.to_be_bytes());
+        let mut bytes = head(self.mac, self.id);
         match self.wish {
             Wish::Keep => bytes[12..16].copy_from_slice(&self.address.octets()),
             // Who has no address can only hear what is for all.
             Wish::Find | Wish::Take(_) => bytes[10] = 0x80,
         }
-        bytes[28..34].copy_from_slice(&self.mac.0);
-        bytes.extend(COOKIE);
         bytes.extend([MESSAGE_TYPE, 1, if self.wish == Wish::Find { DISCOVER } else { REQUEST }]);
         if let Wish::Take(server) = self.wish {
             for (option, ip) in [(WANTED, self.address), (SERVER, server)] {
@@ -119,13 +113,14 @@ impl Request<'_> {
     pub fn answer(&self, message: &[u8]) -> Option<Answer> {
         let is_reply = message.first() == Some(&2);
         let is_ours = message.get(4..8)? == self.id.to_be_bytes() && message.get(28..34)? == self.mac.0;
-        if !is_reply || !is_ours || message.get(FIXED..FIXED + 4)? != COOKIE {
+        if !is_reply || !is_ours {
             return None;
         }
-        let options = message.get(FIXED + 4..)?;
-        match *option(options, MESSAGE_TYPE)?.first()? {
+        let options = options(message)?;
+        let option = |wanted| options.clone().find(|(code, _)| *code == wanted).map(|(_, value)| value);
+        match *option(MESSAGE_TYPE)?.first()? {
             ACK if message.get(16..20)? == self.address.octets() => {
-                let seconds = |wanted| Some(u32::from_be_bytes(option(options, wanted)?.try_into().ok()?));
+                let seconds = |wanted| Some(u32::from_be_bytes(option(wanted)?.try_into().ok()?));
                 let whole = seconds(LEASE_TIME)?;
                 Some(Answer::Kept(Times::new(whole, seconds(RENEWAL_TIME), seconds(REBINDING_TIME))))
             }
@@ -135,26 +130,9 @@ impl Request<'_> {
     }
 }
 
-/// The value of an option.
-fn option(mut options: &[u8], wanted: u8) -> Option<&[u8]> {
-    loop {
-        match *options.first()? {
-            END => return None,
-            0 => options = options.get(1..)?,
-            kind => {
-                let length = usize::from(*options.get(1)?);
-                let value = options.get(2..2 + length)?;
-                if kind == wanted {
-                    return Some(value);
-                }
-                options = options.get(2 + length..)?;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::message::OPTIONS;
     use super::*;
     use proptest::prelude::*;
 
@@ -169,7 +147,7 @@ mod tests {
         let mut bytes = request().bytes();
         bytes[0] = 2;
         bytes.copy_within(12..16, 16);
-        bytes.truncate(FIXED + 4);
+        bytes.truncate(OPTIONS);
         bytes.extend([0, MESSAGE_TYPE, 1, kind, LEASE_TIME, 4, 0, 0, 0, 120, END]);
         bytes
     }
@@ -186,7 +164,7 @@ mod tests {
 
     #[test]
     fn another_address_is_asked_for_as_by_any_client() {
-        use crate::watch::dhcp::{Kind, Message};
+        use super::message::{Kind, Message};
         let find = Request { wish: Wish::Find, ..request() }.bytes();
         assert_eq!(Message::parse(&find).unwrap().kind, Kind::Discover);
         assert_eq!(find[12..16], [0; 4], "it has none");
@@ -201,7 +179,7 @@ mod tests {
             let _ = request().answer(&bytes);
             let whole = reply(ACK);
             let _ = request().answer(&whole[..cut.min(whole.len())]);
-            let mut mixed = whole[..FIXED + 4].to_vec();
+            let mut mixed = whole[..OPTIONS].to_vec();
             mixed.extend(bytes);
             let _ = request().answer(&mixed);
         }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::name::IfName;
+use crate::sys::process;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -43,8 +44,9 @@ impl Process {
 
 /// The processes of this network namespace that have TAPs open, or say so on their command lines.
 pub fn of_taps() -> Vec<Process> {
-    let own = namespace(Path::new("/proc/thread-self"));
-    let mut found: Vec<Process> = processes().filter(|(path, _)| namespace(path) == own).filter_map(read).collect();
+    let own = process::own_network();
+    let mut found: Vec<Process> =
+        process::all().filter(|(path, _)| process::network_of(path) == own).filter_map(read).collect();
     found.sort_by_key(|process| process.pid);
     found
 }
@@ -52,13 +54,13 @@ pub fn of_taps() -> Vec<Process> {
 /// The QEMUs of this network namespace, by the name of their program; and those of other users, of which a user can't tell
 /// where they are.
 pub fn qemus() -> Vec<Process> {
-    let own = namespace(Path::new("/proc/thread-self"));
-    let is_here = |path: &Path| namespace(path).is_none_or(|namespace| Some(namespace) == own);
+    let own = process::own_network();
+    let is_here = |path: &Path| process::network_of(path).is_none_or(|network| Some(network) == own);
     let is_qemu = |path: &Path| {
         let program = fs::read_to_string(path.join("comm")).unwrap_or_default();
         program.starts_with("qemu-") || program.trim_end() == "kvm"
     };
-    processes()
+    process::all()
         .filter(|(path, _)| is_qemu(path) && is_here(path))
         .filter_map(|(path, pid)| describe(&path, pid))
         .collect()
@@ -67,20 +69,11 @@ pub fn qemus() -> Vec<Process> {
 /// Whether a process runs in this network namespace whose command line begins with these words. Where another user's is, a
 /// user can't tell: it may be here.
 pub fn runs(words: &[&str]) -> bool {
-    let own = namespace(Path::new("/proc/thread-self"));
+    let own = process::own_network();
     let start: String = words.iter().map(|word| format!("{word}\0")).collect();
     let is_it = |path: &Path| fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(start.as_bytes()));
-    let is_here = |path: &Path| namespace(path).is_none_or(|namespace| Some(namespace) == own);
-    processes().any(|(path, _)| is_it(&path) && is_here(&path))
-}
-
-fn processes() -> impl Iterator<Item = (std::path::PathBuf, i32)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?)))
-}
-
-fn namespace(process: &Path) -> Option<(u64, u64)> {
-    fs::metadata(process.join("ns/net")).ok().map(|file| (file.dev(), file.ino()))
+    let is_here = |path: &Path| process::network_of(path).is_none_or(|network| Some(network) == own);
+    process::all().any(|(path, _)| is_it(&path) && is_here(&path))
 }
 
 fn read((path, pid): (std::path::PathBuf, i32)) -> Option<Process> {

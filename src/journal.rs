@@ -14,7 +14,7 @@ use crate::name::IfName;
 use crate::step::Step;
 use crate::sys::files;
 use crate::sys::lock::{self, Hold};
-use rand::TryRng;
+use crate::sys::random;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -61,8 +61,7 @@ pub struct Journal {
 impl Journal {
     /// A new journal for a bridge that is about to be made.
     pub fn new(bridge: IfName, keep: bool, steps: Vec<Step>) -> Result<Self> {
-        let mut random = [0; 8];
-        rand::rngs::SysRng.try_fill_bytes(&mut random).map_err(|error| {
+        let random: [u8; 8] = random::bytes().map_err(|error| {
             Error::new(format!("the kernel gives no random bytes: {error}"), "A usual /dev/urandom is needed.")
         })?;
         let [a, b, c, d, ..] = random;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::Error;
-use rand::TryRng;
+use crate::sys::random;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -16,8 +16,7 @@ impl Mac {
     /// A new locally administered unicast address: the low nibble of the first byte is 2, which is the quadrant that
     /// IEEE 802c leaves to the administrator (AAI), and the other 44 bits are the kernel's randomness.
     pub fn generate() -> Result<Self, Error> {
-        let mut bytes = [0; 6];
-        rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(|error| {
+        let mut bytes: [u8; 6] = random::bytes().map_err(|error| {
             Error::new(format!("the kernel gives no random bytes: {error}"), "Give the address yourself: mac=.")
         })?;
         bytes[0] = bytes[0] & 0xf0 | 0x02;

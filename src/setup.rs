@@ -7,9 +7,10 @@ use crate::error::{Error, Result, reason};
 use crate::helper::{self, Right};
 use crate::name::IfName;
 use crate::person::Person;
+use crate::shell::quote;
 use crate::sys::{files, lock};
 use kvm_bridge_helper::access;
-use kvm_bridge_helper::acl::{self, Verdict, quote};
+use kvm_bridge_helper::acl::{self, Verdict};
 use record::{Identity, Made, Record};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -87,7 +88,7 @@ impl Allow {
 impl fmt::Display for Allow {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_ref().map(|user| format!(":{user}")).unwrap_or_default();
-        write!(out, "{}", quote(&format!("{}{user}", self.bridge)))
+        write!(out, "{}", quote(format!("{}{user}", self.bridge)))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod packet;
 pub mod process;
 pub mod program;
+pub mod random;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;

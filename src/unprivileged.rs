@@ -18,10 +18,11 @@ use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::request::{Nic, Uplink};
+use crate::shell::quote;
 use crate::step::Tap;
 use crate::sys::{process, tap};
 use kvm_bridge_helper::access;
-use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict, quote};
+use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -182,7 +183,7 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
         (Ok((path, _)), Ok(_)) => Ok(Way::Helper(path, tap.bridge)),
         (Err(useless), Ok(_)) => Err(without_right(useless, "")),
         (Err(useless), Err(_)) if is_without_rule => {
-            Err(without_right(useless, &format!(" --allow {}", quote(&format!("{bridge}:{}", user())))))
+            Err(without_right(useless, &format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
         }
         // What denies, or is no rule, does so with every helper.
         (_, Err(failure)) => Err(Error::new(failure.what, failure.remedy)),
@@ -191,7 +192,7 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
 
 /// The way through a TAP that is there, which may be somebody else's.
 fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
-    let (bridge, user, shown) = (quote(tap.bridge.as_str()), quote(&user()), quote(name.as_str()));
+    let (bridge, user, shown) = (quote(tap.bridge.as_str()), quote(user()), quote(name.as_str()));
     let Some(found) = tap.found else {
         let remedy = format!(
             "Leave ifname= out, or have it made: sudo ip tuntap add dev {shown} mode tap user {user} && sudo ip link set dev \
@@ -223,7 +224,7 @@ fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
 }
 
 fn somebody_elses(tap: &Tap, name: &IfName) -> Error {
-    let (name, bridge, user) = (quote(name.as_str()), quote(tap.bridge.as_str()), quote(&user()));
+    let (name, bridge, user) = (quote(name.as_str()), quote(tap.bridge.as_str()), quote(user()));
     let remedy = format!(
         "Have it made yours: sudo ip tuntap del dev {name} mode tap && sudo ip tuntap add dev {name} mode tap user {user} && \
          sudo ip link set dev {name} master {bridge} up"

@@ -3,14 +3,13 @@
 //! What a DHCP server answers a guest is seen on the guest's own port only, with a packet socket, which needs CAP_NET_RAW.
 
 pub mod ask;
-pub mod dhcp;
 pub mod frame;
 pub mod probe;
 
+use crate::dhcp::message::{Kind, Message};
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
-use dhcp::{Kind, Message};
 use frame::Told;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
-use crate::net::observe::observe;
+use crate::net::observe::{named, observe};
 use crate::net::rtnl::Netlink;
 use crate::net::undo;
 use crate::request::Nic;
@@ -44,7 +44,7 @@ pub(super) fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Confi
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
     let mut unsettled = None;
     for _ in 0..100 {
-        let before = observe(netlink, nics, config)?;
+        let before = named(netlink, nics)?;
         let mut wanted = wanted_locks(&before, nics)?;
         wanted.extend(unsettled.take().map(|bridge| (bridge, Hold::Alone)));
         if wanted.is_empty() {

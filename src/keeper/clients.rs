@@ -4,12 +4,12 @@
 use super::{Keeper, connman, dhclient, dhcpcd, udhcpc};
 use crate::host::Link;
 use crate::name::IfName;
+use crate::sys::process;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,10 +41,9 @@ pub struct Process {
 impl Process {
     /// The process of this number, if it runs in this network namespace.
     pub fn here(pid: i32) -> Option<Self> {
-        let namespace = |process: &Path| fs::metadata(process.join("ns/net")).ok().map(|file| (file.dev(), file.ino()));
-        let own = namespace(Path::new("/proc/thread-self"))?;
+        let own = process::own_network()?;
         let started = started(pid)?;
-        (namespace(&PathBuf::from(format!("/proc/{pid}"))) == Some(own)).then_some(Self { pid, started })
+        (process::network_of(Path::new(&format!("/proc/{pid}"))) == Some(own)).then_some(Self { pid, started })
     }
 
     /// The one that a pid file names.
@@ -67,6 +66,12 @@ impl Process {
     /// Its session (setsid(2)), which the helpers of a daemon share; `None` for one that has none here.
     pub fn session(&self) -> Option<i32> {
         fields(self.pid)?.get(3)?.parse().ok().filter(|session| *session > 0)
+    }
+
+    /// Kills it. Whether it has ended within a few seconds.
+    pub fn kill(&self) -> bool {
+        self.signal(Signal::SIGKILL);
+        self.ends_within(Duration::from_secs(5))
     }
 
     /// Waits for its end, for a time. Whether it has ended.
@@ -128,8 +133,13 @@ pub struct Running {
 
 /// The clients that run in this network namespace.
 pub fn running() -> Vec<Running> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| client(entry.file_name().to_str()?.parse().ok()?)).collect()
+    process::all().filter_map(|(_, pid)| client(pid)).collect()
+}
+
+/// The processes of the clients of this name that have this word on their command lines.
+pub fn with_word(name: &str, word: &str) -> Vec<Process> {
+    let is_one = |client: &Running| client.name == name && client.words.iter().any(|other| other == word);
+    running().into_iter().filter(is_one).map(|client| client.process).collect()
 }
 
 fn client(pid: i32) -> Option<Running> {

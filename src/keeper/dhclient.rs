@@ -10,12 +10,10 @@ use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::name::IfName;
 use crate::sys::program::Program;
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where it has its configuration when none is named.
 const CONFIGURATION: &str = "/etc/dhcp/dhclient.conf";
@@ -126,8 +124,7 @@ impl Client {
     }
 
     pub(super) fn silence(&self) -> Result<()> {
-        self.process.signal(Signal::SIGKILL);
-        match self.process.ends_within(Duration::from_secs(5)) {
+        match self.process.kill() {
             true => Ok(()),
             false => Err(Error::new("it cannot be ended", "See what it waits for: ps -o pid,stat,wchan")),
         }
@@ -136,8 +133,7 @@ impl Client {
     /// The one that we started on the bridge: its command line names its own file.
     fn on_bridge(bridge: &IfName) -> Vec<Process> {
         let leases = file(bridge, "leases").display().to_string();
-        let is_ours = |client: &Running| client.name == "dhclient" && client.words.contains(&leases);
-        clients::running().into_iter().filter(is_ours).map(|client| client.process).collect()
+        clients::with_word("dhclient", &leases)
     }
 
     pub(super) fn renew(&self, place: &Place) -> Result<()> {
@@ -159,8 +155,7 @@ impl Client {
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
         for process in Self::on_bridge(place.bridge) {
-            process.signal(Signal::SIGKILL);
-            process.ends_within(Duration::from_secs(5));
+            process.kill();
         }
         Ok(())
     }

@@ -29,7 +29,9 @@ pub(super) fn hold<T, E>(index: u32, work: impl FnOnce() -> Result<T, E>) -> Res
         is_over.store(true, Ordering::Relaxed);
         if let Ok(Ok(Ok(mut held))) = keeping.map(|keeping| keeping.join()) {
             // Who failed does not give it back.
-            let _ = if done.is_ok() { Ok(()) } else { held.give_back() };
+            if done.is_err() {
+                let _ = held.give_back();
+            }
             let _ = clear(&mut held.netlink, index);
         }
         done

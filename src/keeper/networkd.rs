@@ -81,10 +81,8 @@ fn value_of(index: u32, key: &str) -> Option<String> {
 
 /// Whether it runs in this network namespace.
 fn runs() -> bool {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.any(|pid: i32| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    process::all().any(|(path, pid)| {
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
         // In which namespace another's process is, is for root to see.
         name.trim_end() == "systemd-network" && (clients::Process::here(pid).is_some() || !process::is_root())
     })
@@ -97,20 +95,24 @@ fn can_be_told() -> bool {
     said.split_whitespace().nth(1).and_then(|version| version.parse().ok()).is_some_and(|version: u32| version >= FIRST)
 }
 
+/// Its files with this ending, in this folder of each of its own, in their order: of two of one name the first folder's counts.
+fn files_of(folder: &str, ending: &str) -> impl Iterator<Item = PathBuf> {
+    let mut files = BTreeMap::new();
+    for from in FOLDERS.iter().rev() {
+        for entry in fs::read_dir(Path::new(from).join(folder)).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|end| end == ending) {
+                files.insert(entry.file_name(), entry.path());
+            }
+        }
+    }
+    files.into_values()
+}
+
 /// What a file and its drop-ins say of addresses; `None` where one can't be read.
 fn settings(file: &Path) -> Option<String> {
     let mut all = of_addresses(&fs::read_to_string(file).ok()?);
     let name = format!("{}.d", file.file_name()?.to_str()?);
-    // Of two of one name the first folder's counts.
-    let mut drop_ins = BTreeMap::new();
-    for folder in FOLDERS.iter().rev() {
-        for entry in fs::read_dir(Path::new(folder).join(&name)).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|end| end == "conf") {
-                drop_ins.insert(entry.file_name(), entry.path());
-            }
-        }
-    }
-    for path in drop_ins.values() {
+    for path in files_of(&name, "conf") {
         all += &of_addresses(&fs::read_to_string(path).ok()?);
     }
     Some(all)

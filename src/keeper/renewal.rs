@@ -5,6 +5,7 @@
 //! a lease lasts is the address's own lifetime, so that the kernel ends it if nobody renews it.
 #![forbid(unsafe_code)]
 
+use crate::dhcp::message::{Kind, Message};
 use crate::dhcp::{Answer, Request, Times, Wish};
 use crate::error::reason;
 use crate::layer3::{Given, Layer3};
@@ -12,10 +13,9 @@ use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
 use crate::sys::packet::{BUFFER, Packets};
-use crate::watch::dhcp::{Kind, Message};
+use crate::sys::random;
 use crate::watch::frame::{self, Told};
 use nix::sys::socket::{SetSockOpt, setsockopt, sockopt};
-use rand::TryRng;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -283,7 +283,7 @@ impl Renewal {
             self.part = netlink.layer3(self.index)?.part_of(self.lease.address);
         }
         let socket = client_socket(&self.bridge)?;
-        let id = random()?;
+        let id = u32::from_ne_bytes(random::bytes()?);
         let eighth = Duration::from_secs(self.lease.seconds.into()) / 8;
         let is_late = match self.rebind {
             Some(rebind) => Instant::now() >= rebind,
@@ -300,7 +300,7 @@ impl Renewal {
 
     fn ask_for_another(&self) -> io::Result<Asked> {
         let packets = Packets::open(self.index)?;
-        let id = random()?;
+        let id = u32::from_ne_bytes(random::bytes()?);
         let client = self.client();
         self.say(&self.request(id, Wish::Find, client.as_deref()))?;
         Ok(Asked { id, until: Instant::now() + PATIENCE, by: By::Packets(packets, false) })
@@ -326,12 +326,6 @@ impl Renewal {
 
 fn all_done(answers: impl IntoIterator<Item = io::Result<()>>) -> io::Result<()> {
     answers.into_iter().collect()
-}
-
-fn random() -> io::Result<u32> {
-    let mut random = [0; 4];
-    rand::rngs::SysRng.try_fill_bytes(&mut random).map_err(io::Error::other)?;
-    Ok(u32::from_ne_bytes(random))
 }
 
 /// The first message of a server to this client in this exchange among what has come.

@@ -6,6 +6,7 @@ use super::Keeper;
 use crate::host::Link;
 use crate::sys::process;
 use std::fs;
+use std::path::Path;
 
 const ETH_P_ALL: &str = "0003";
 const ETH_P_IP: &str = "0800";
@@ -33,10 +34,8 @@ pub(super) fn recognise(link: &Link) -> Option<Keeper> {
         // Who takes all frames may only be curious.
         takes_ip || is_bound || takes_all && udp.iter().any(|(_, inode)| has(inode))
     };
-    let pids = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| is_client(&sockets_of(*pid)))?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let (path, pid) = process::all().find(|(path, _)| is_client(&sockets_of(path)))?;
+    let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
     let why = "it has a DHCP client's socket there, and how it could be told to leave an interface alone is not known";
     Some(Keeper::stranger(format!("{} ({pid})", name.trim_end()), why))
 }
@@ -61,8 +60,8 @@ fn udp_sockets(table: &str) -> Vec<(String, u64)> {
     table.lines().skip(1).filter_map(socket).collect()
 }
 
-fn sockets_of(pid: i32) -> Vec<u64> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+fn sockets_of(process: &Path) -> Vec<u64> {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }

@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::journal::RUN;
 use crate::name::IfName;
+use crate::shell::quote;
 use crate::sys::program::Program;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Where distributions have the script that is run when none is named.
 const SCRIPTS: [&str; 2] = ["/etc/udhcpc/default.script", "/usr/share/udhcpc/default.script"];
@@ -168,8 +168,8 @@ impl Client {
     fn wrapper(&self, first: &Path) -> String {
         format!(
             "#!/bin/sh\n[ \"$1\" = deconfig ] && rm {} 2>/dev/null && exit\nexec {} \"$@\"\n",
-            quoted(first),
-            quoted(&self.script)
+            quote(first),
+            quote(&self.script)
         )
     }
 
@@ -191,8 +191,7 @@ impl Client {
 
     pub(super) fn release(&self, place: &Place) -> Result<()> {
         for process in on_bridge(place) {
-            process.signal(Signal::SIGKILL);
-            process.ends_within(Duration::from_secs(5));
+            process.kill();
         }
         for end in ["pid", "script", "first"] {
             remove(&place.files.of_client(end))?;
@@ -209,12 +208,7 @@ impl Client {
 /// The one that we started on the bridge: its command line names its own script.
 fn on_bridge(place: &Place) -> Vec<Process> {
     let script = place.files.of_client("script").display().to_string();
-    let is_ours = |client: &Running| client.name == "udhcpc" && client.words.contains(&script);
-    clients::running().into_iter().filter(is_ours).map(|client| client.process).collect()
-}
-
-fn quoted(path: &Path) -> String {
-    shell_words::quote(&path.to_string_lossy()).into_owned()
+    clients::with_word("udhcpc", &script)
 }
 
 #[cfg(test)]

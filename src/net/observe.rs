@@ -14,8 +14,23 @@ use crate::request::{Nic, Uplink};
 use crate::sys::{sysctl, tap};
 use std::path::Path;
 
-/// What the kernel has of the links that these network cards name.
+/// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
 pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
+    let mut host = named(netlink, nics)?;
+    for wish in wishes(nics, config) {
+        if host.link(wish.bridge).is_none() {
+            host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
+            if let Some(file) = taps::would_take(wish.bridge) {
+                host.takers.insert(wish.bridge.clone(), file);
+            }
+            look_for_uplink(netlink, &wish, &mut host)?;
+        }
+    }
+    Ok(host)
+}
+
+/// What the kernel has of the links that these network cards name; all that there is to know where their bridges are there.
+pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
     let mut host = Host::default();
     for nic in nics {
         look(netlink, &mut host, &nic.bridge)?;
@@ -29,15 +44,6 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<H
             {
                 link.holder = tap::holder(ifname);
             }
-        }
-    }
-    for wish in wishes(nics, config) {
-        if host.link(wish.bridge).is_none() {
-            host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
-            if let Some(file) = taps::would_take(wish.bridge) {
-                host.takers.insert(wish.bridge.clone(), file);
-            }
-            look_for_uplink(netlink, &wish, &mut host)?;
         }
     }
     Ok(host)

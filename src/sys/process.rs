@@ -4,10 +4,11 @@ use crate::error::{Error, Result, reason};
 use nix::unistd::{ForkResult, fork};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,22 @@ pub const INHERITED: RawFd = 3;
 
 /// The lowest number of a descriptor that QEMU gets from us: callers count theirs from 3.
 const FIRST_OF_OURS: RawFd = 100;
+
+/// All processes that are to be seen: the folder of each, and its number (proc(5)).
+pub fn all() -> impl Iterator<Item = (PathBuf, i32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.path(), entry.file_name().to_str()?.parse().ok()?)))
+}
+
+/// The network namespace of a process, by the file that it is; `None` where the caller may not know.
+pub fn network_of(process: &Path) -> Option<(u64, u64)> {
+    fs::metadata(process.join("ns/net")).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// That of the calling thread.
+pub fn own_network() -> Option<(u64, u64)> {
+    network_of(Path::new("/proc/thread-self"))
+}
 
 /// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
 pub fn is_kept_from(device: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! TAP interfaces, which the kernel makes through /dev/net/tun only (Documentation/networking/tuntap.rst).
 
+use super::process;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
 use std::fs::{File, OpenOptions};
@@ -86,25 +87,17 @@ fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io:
 /// taken.
 pub fn holder(name: &IfName) -> Option<String> {
     let wanted = format!("iff:\t{name}");
-    let namespace = |process: &std::path::Path| {
-        use std::os::unix::fs::MetadataExt;
-        process.join("ns/net").metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
-    };
-    let own = namespace("/proc/thread-self".as_ref());
-    let is_holder = |process: &std::path::Path| {
-        if namespace(process) != own {
+    let own = process::own_network();
+    let is_holder = |path: &std::path::Path| {
+        if process::network_of(path) != own {
             return false;
         }
-        let files = std::fs::read_dir(process.join("fdinfo")).ok().into_iter().flatten().flatten();
+        let files = std::fs::read_dir(path.join("fdinfo")).ok().into_iter().flatten().flatten();
         let mut infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
         infos.any(|info| info.lines().any(|line| line == wanted))
     };
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).find_map(|entry| {
-        let process = entry.path();
-        is_holder(&process).then(|| {
-            let program = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
-            format!("{} ({})", program.trim_end(), entry.file_name().to_string_lossy())
-        })
+    process::all().find(|(path, _)| is_holder(path)).map(|(path, pid)| {
+        let program = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+        format!("{} ({pid})", program.trim_end())
     })
 }

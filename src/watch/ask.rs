@@ -4,9 +4,9 @@
 //! On a bridge the question comes from a TAP that is plugged in for it. So it goes the way of a guest's frames, through the
 //! ports and the filters of the bridge, and reaches a server on the host itself.
 
-use super::dhcp::{Kind, discover};
 use super::frame::{self, Told};
 use super::wait;
+use crate::dhcp::message::{Kind, discover};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::mac::Mac;
@@ -14,8 +14,7 @@ use crate::net::apply;
 use crate::net::rtnl::Netlink;
 use crate::step::Tap;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
-use crate::sys::{files, tap};
-use rand::TryRng;
+use crate::sys::{files, random, tap};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -155,9 +154,7 @@ pub fn ask(askers: Vec<Asker>) -> Vec<Result<Vec<Offer>>> {
 
 impl Asking {
     fn new(asker: Asker) -> Self {
-        let mut random = [0; 4];
-        let _ = rand::rngs::SysRng.try_fill_bytes(&mut random);
-        let transaction = u32::from_ne_bytes(random);
+        let transaction = u32::from_ne_bytes(random::bytes().unwrap_or_default());
         let frame = discover(asker.client, transaction);
         let moments = [Duration::ZERO, AGAIN, PATIENCE].map(|time| asker.ready + time);
         Self { asker, frame, transaction, moments: moments.into(), offers: Vec::new() }

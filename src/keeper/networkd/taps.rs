@@ -3,11 +3,11 @@
 //! TAP off a bridge that the file does not name.
 #![forbid(unsafe_code)]
 
-use super::{FILES, FOLDERS, OURS, bring_in, can_be_told, path, reload, runs, unmanaged};
+use super::{FILES, OURS, bring_in, can_be_told, files_of, path, reload, runs, unmanaged};
 use crate::error::Result;
 use crate::keeper::{in_shell, pattern, remove};
 use crate::name::IfName;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,16 +64,7 @@ fn taken(looks: &Looks, counts: impl Fn(&Path) -> bool) -> Option<PathBuf> {
     if !Path::new("/run/systemd/netif/state").exists() {
         return None;
     }
-    // Of two of one name the first folder's counts.
-    let mut files = BTreeMap::new();
-    for folder in FOLDERS.iter().rev() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|end| end == "network") {
-                files.insert(entry.file_name(), entry.path());
-            }
-        }
-    }
-    let files = files.into_values().filter(|path| counts(path));
+    let files = files_of("", "network").filter(|path| counts(path));
     let mut decisions = files.filter_map(|path| Some((decides(&fs::read_to_string(&path).ok()?, looks)?, path)));
     decisions.next().filter(|(decision, _)| *decision == Decision::Takes).map(|(_, path)| path)
 }

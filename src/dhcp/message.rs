@@ -43,19 +43,18 @@ pub struct Message {
     pub rebind: Option<u32>,
 }
 
+/// The magic cookie, behind BOOTP's fixed fields.
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// Where options begin.
-const OPTIONS: usize = 240;
+pub(super) const OPTIONS: usize = 240;
 
 impl Message {
     /// Reads what a UDP datagram to port 67 or 68 carries.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        if bytes.get(236..OPTIONS)? != COOKIE {
-            return None;
-        }
+        let options = options(bytes)?;
         let four = |at: usize| bytes.get(at..at + 4).and_then(|four| <[u8; 4]>::try_from(four).ok());
         let ip = |four: [u8; 4]| Some(Ipv4Addr::from(four)).filter(|ip| !ip.is_unspecified());
-        let option = |wanted: u8| options(bytes).find(|(code, _)| *code == wanted).map(|(_, value)| value);
+        let option = |wanted: u8| options.clone().find(|(code, _)| *code == wanted).map(|(_, value)| value);
         let number = |wanted: u8| option(wanted).and_then(|value| value.get(..4)?.try_into().ok());
         let kind = match option(53)?.first()? {
             1 => Kind::Discover,
@@ -83,12 +82,13 @@ impl Message {
     }
 }
 
-/// The options, each a code and its value. Of one that is cut off nothing is told.
-fn options(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+/// The options of a message, each a code and its value; `None` for what is no such message. Of one that is cut off nothing
+/// is told.
+pub(super) fn options(bytes: &[u8]) -> Option<impl Iterator<Item = (u8, &[u8])> + Clone> {
     const PAD: u8 = 0;
     const END: u8 = 255;
-    let mut rest = bytes.get(OPTIONS..).unwrap_or_default();
-    std::iter::from_fn(move || {
+    let mut rest = bytes.get(OPTIONS..).filter(|_| bytes.get(236..OPTIONS) == Some(&COOKIE))?;
+    Some(std::iter::from_fn(move || {
         while let Some((&PAD, after)) = rest.split_first() {
             rest = after;
         }
@@ -100,17 +100,23 @@ fn options(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         let value = after.get(..length.into())?;
         rest = &after[length.into()..];
         Some((code, value))
-    })
+    }))
 }
 
-/// A frame with which a client asks for an address, to everybody: DHCPDISCOVER, as a guest's first one.
-pub fn discover(client: Mac, transaction: u32) -> Vec<u8> {
+/// What stands before the options of a client's message.
+pub(super) fn head(client: Mac, transaction: u32) -> Vec<u8> {
     let mut message = vec![0; OPTIONS];
     // A request over Ethernet, whose addresses have six bytes.
     message[..3].copy_from_slice(&[1, 1, 6]);
     message[4..8].copy_from_slice(&transaction.to_be_bytes());
     message[28..34].copy_from_slice(&client.0);
-    message[236..OPTIONS].copy_from_slice(&COOKIE);
+    message[236..].copy_from_slice(&COOKIE);
+    message
+}
+
+/// A frame with which a client asks for an address, to everybody: DHCPDISCOVER, as a guest's first one.
+pub fn discover(client: Mac, transaction: u32) -> Vec<u8> {
+    let mut message = head(client, transaction);
     // What it is; what it wants to know: mask, router, name servers, lease, server; the end.
     message.extend([53, 1, 1, 55, 5, 1, 3, 6, 51, 54, 255]);
     // BOOTP's length, below which some servers and relays do not answer.
