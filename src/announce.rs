@@ -7,7 +7,7 @@
 
 pub mod inbox;
 
-use crate::dhcp::message::{Kind, Message};
+use crate::dhcp::{Kind, Message};
 use crate::error::Result;
 use crate::lease::VmKey;
 use crate::mac::Mac;

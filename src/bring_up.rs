@@ -13,7 +13,6 @@ use crate::argv::Line;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inherited::{Inherited, open_vhosts, queues_of, take_lease};
-use crate::keeper::networkd::taps;
 use crate::lease::VmKey;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
@@ -62,8 +61,6 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
-            // Of a bridge that is ours it was told, as far as it had its uplink.
-            made.news.extend(taps::word(plan.taps.iter().map(|tap| tap.name.as_ref())));
             Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

@@ -7,7 +7,7 @@ pub mod save;
 
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
-use crate::request::{Uplink, is_model, is_mtu};
+use crate::request::{Attach, Uplink, is_model, is_mtu};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::io;
@@ -34,13 +34,15 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bridge {
-    /// Its port to the network.
+    /// Its way to the network.
     #[serde(default, deserialize_with = "uplink")]
     pub uplink: Option<Uplink>,
     /// Whether it stays when its last guest has gone.
     pub keep: Option<bool>,
-    /// Whether the uplink that is named is taken though somebody else looks after it.
-    pub force: Option<bool>,
+    /// How the uplink is attached.
+    pub attach: Option<Attach>,
+    /// Whether the bridge goes with the default route to another uplink.
+    pub follow: Option<bool>,
     /// Its MTU in bytes.
     #[serde(default, deserialize_with = "mtu")]
     pub mtu: Option<u32>,
@@ -121,7 +123,8 @@ impl Config {
 
     fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
         Self::parse_bytes(text).map_err(|why| {
-            let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, keep, force, mtu and taps.";
+            let remedy =
+                "Its keys are qemu and model, and in [bridge.NAME] uplink, attach, follow, keep, mtu and taps.";
             Error::new(format!("{}: {why}", path.display()), remedy)
         })
     }

@@ -12,7 +12,6 @@ mod firewall;
 mod guests;
 mod host;
 pub mod ikconfig;
-mod keeper;
 mod kernel;
 mod lzop;
 mod macs;
@@ -194,7 +193,6 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));
     checks.extend(uplink::checks(&mut patient));
-    checks.extend(keeper::checks(&mut patient));
     checks.extend(bridge::checks(&patient));
     checks.extend(macs::checks(&patient));
     checks.extend(firewall::checks(&patient));

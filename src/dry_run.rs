@@ -4,15 +4,15 @@ use crate::argv::{self, Backend, Line, rewrite};
 use crate::config::Config;
 use crate::error::Result;
 use crate::host::Host;
-use crate::keeper::networkd::taps;
 use crate::launch::Qemu;
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
 use crate::net::rtnl::Netlink;
-use crate::plan::{BridgePlan, plan};
+use crate::plan::{BridgePlan, Plan, plan};
 use crate::request::{Nic, Vhost};
+use crate::share::{PREFIX, Share};
 use crate::shell::quote;
 use crate::step::Step;
 use crate::sys::{process, tap};
@@ -21,16 +21,13 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write;
 
-/// What runs a line for a shell.
-const SHELL: [&str; 2] = ["sh", "-c"];
-
 /// What a launch would do.
 #[derive(Debug)]
 pub struct Launch {
     /// By which way, where there is something to be said of it: lines.
     pub notes: Vec<String>,
-    /// The commands that set the network up. What takes a shell, as files do that are written, begins with `sh -c`.
-    pub commands: Vec<Vec<String>>,
+    /// The commands that set the network up, each a line for a shell.
+    pub commands: Vec<String>,
     /// QEMU's own.
     pub qemu: Vec<OsString>,
     /// Whether a MAC in it is only an example: the first start makes another.
@@ -42,11 +39,7 @@ impl Launch {
     pub fn text(&self) -> String {
         let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
         for command in &self.commands {
-            let words: Vec<String> = command.iter().map(quote).collect();
-            let _ = match command.as_slice() {
-                [shell, option, line] if [shell.as_str(), option] == SHELL => writeln!(text, "{line}"),
-                _ => writeln!(text, "{}", words.join(" ")),
-            };
+            let _ = writeln!(text, "{command}");
         }
         if self.has_example {
             text += "# The MAC below is an example: the first start makes one and keeps it.\n";
@@ -101,10 +94,11 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         _ if process::is_root() => Vec::new(),
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
-    let notes = news.chain(by).chain(plan.bridges.iter().flat_map(|plan| notes_of(plan, &host))).collect();
-    let steps = plan.bridges.iter().flat_map(commands_of);
+    let notes = news.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
+    let steps = plan.bridges.iter().flat_map(|plan| &plan.steps).flat_map(Step::commands);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
-    let taps = taps.flat_map(|((tap, name), mac)| tap.commands(name, mac.of_tap(), &vm.alias()));
+    let taps =
+        taps.flat_map(|((tap, name), mac)| tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge)));
     let commands = steps.chain(taps).collect();
     let backends = plan.taps.iter().zip(names).zip(&line.nics);
     let backends =
@@ -113,51 +107,19 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
 }
 
-/// What is to be said of who is told something for a bridge.
-fn notes_of(plan: &BridgePlan, host: &Host) -> Vec<String> {
-    let spared = plan.steps.iter().find_map(|step| match step {
-        Step::Spare { by } => Some(by),
-        _ => None,
-    });
-    let spared = spared.map(|by| {
-        let by = by.display();
-        format!("systemd-networkd would take {} and its TAPs by {by}: it is told to leave them alone", plan.bridge)
-    });
-    of_uplink(plan, host).into_iter().chain(spared).collect()
+/// How the bridge of a plan gets its uplink, or the one that it joins has it.
+fn share_of<'a>(plan: &'a Plan, host: &'a Host, bridge: &IfName) -> Option<&'a Share> {
+    let its = plan.bridges.iter().filter(|plan| plan.bridge == *bridge);
+    its.flat_map(|plan| &plan.steps).find_map(Step::share).or_else(|| host.shared.get(bridge))
 }
 
-/// And of who looks after its uplink.
-fn of_uplink(plan: &BridgePlan, host: &Host) -> Vec<String> {
-    let taken = plan.steps.iter().find_map(|step| match step {
-        Step::TakeUplink { uplink, .. } => Some(uplink),
-        _ => None,
-    });
-    let Some((uplink, keeper)) = taken.and_then(|uplink| Some((uplink, host.link(uplink)?.keeper.as_ref()?))) else {
-        return Vec::new();
-    };
-    let name = keeper.name();
-    match plan.steps.iter().any(|step| matches!(step, Step::Tell { .. })) {
-        true => {
-            let told = format!("{uplink} is run by {name}, which is told");
-            std::iter::once(told).chain(keeper.note(&plan.bridge)).collect()
-        }
-        false if keeper.is_idle() => vec![format!("{uplink} is run by {name}, of which nothing runs now")],
-        false => vec![format!("{uplink} is run by {name}, which is not told")],
-    }
-}
-
-/// The commands for a bridge: who looks after the uplink is told before the move and after it.
-fn commands_of(plan: &BridgePlan) -> Vec<Vec<String>> {
-    let told = plan.steps.iter().find_map(|step| match step {
-        Step::Tell { uplink, keeper, .. } => Some(keeper.commands(&plan.bridge, uplink)),
-        _ => None,
-    });
-    let in_shell = |line: String| SHELL.iter().map(|word| (*word).to_owned()).chain([line]).collect();
-    let [before, after] = told.unwrap_or_default().map(|lines| lines.into_iter().map(in_shell));
-    let is_spared = plan.steps.iter().any(|step| matches!(step, Step::Spare { .. }));
-    let spare = if is_spared { taps::commands(&plan.bridge) } else { Vec::new() };
-    let steps = plan.steps.iter().flat_map(|step| step.commands());
-    before.chain(spare.into_iter().map(in_shell)).chain(steps).chain(after).collect()
+/// What is to be said of an uplink.
+fn note_of(plan: &BridgePlan, host: &Host) -> Option<String> {
+    let share = plan.steps.iter().find_map(Step::share)?;
+    let uplink = &share.uplink;
+    let manager = host.link(uplink).and_then(|link| link.uplink.manager.as_ref());
+    let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
+    Some(format!("{uplink}{by} is shared: the host keeps all that it has on it"))
 }
 
 /// Whether the kernel itself would move the frames of a settled network card.
@@ -169,7 +131,7 @@ fn has_vhost(nic: &Nic) -> bool {
     }
 }
 
-/// The names that the TAPs would have: the kernel takes the lowest `tapN` that is free, of those not `used` by then.
+/// The names that the TAPs would have: the kernel takes the lowest `kvbN` that is free, of those not `used` by then.
 fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
     used.extend(wanted.iter().flatten().cloned());
     let mut names = Vec::new();
@@ -179,7 +141,7 @@ fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Opti
             None => {
                 let mut number = 0;
                 loop {
-                    let name = IfName::new(&format!("tap{number}"))?;
+                    let name = IfName::new(&format!("{PREFIX}{number}"))?;
                     if !used.contains(&name) && netlink.link(&name).map_err(unreadable)?.is_none() {
                         used.insert(name.clone());
                         break name;

@@ -1,12 +1,13 @@
 //! What the kernel has now, as far as a plan needs it. Filled in by `net::observe`; pure data here.
 #![forbid(unsafe_code)]
 
-use crate::keeper::Keeper;
-use crate::layer3::Layer3;
 use crate::mac::Mac;
+use crate::manager::Manager;
 use crate::name::IfName;
+use crate::share::{Changes, MarkBy, Share};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::net::IpAddr;
 
 /// The links that a request names, each under the name that it was looked up by.
 #[derive(Debug, Clone, Default)]
@@ -19,10 +20,12 @@ pub struct Host {
     pub default_uplinks: Vec<IfName>,
     /// All interfaces. Looked up where no uplink is in sight, for the error that is going to come.
     pub all: Vec<Link>,
-    /// For each bridge that is missing, the file by which systemd-networkd would take it or a TAP for its own.
-    pub takers: BTreeMap<IfName, PathBuf>,
-    /// The settings (`SETTINGS`) that a new link begins with.
-    pub default_settings: BTreeMap<String, String>,
+    /// For each bridge of ours that shares an uplink, how; with the uplink's name now.
+    pub shared: BTreeMap<IfName, Share>,
+    /// Whether the kernel has IPv6.
+    pub has_ipv6: bool,
+    /// By what frames of a shared uplink can be marked. Looked up where an uplink is going to be shared.
+    pub mark: Option<MarkBy>,
 }
 
 impl Host {
@@ -31,33 +34,6 @@ impl Host {
         self.links.get(name)?.as_ref()
     }
 }
-
-/// The settings of an interface that decide on what it lets through and answers, as FAMILY/NAME: see
-/// Documentation/networking/ip-sysctl.rst. They follow from an uplink to its bridge.
-pub const SETTINGS: [&str; 22] = [
-    "ipv4/accept_local",
-    "ipv4/accept_redirects",
-    "ipv4/arp_announce",
-    "ipv4/arp_filter",
-    "ipv4/arp_ignore",
-    "ipv4/forwarding",
-    "ipv4/promote_secondaries",
-    "ipv4/proxy_arp",
-    "ipv4/route_localnet",
-    "ipv4/rp_filter",
-    "ipv4/send_redirects",
-    "ipv4/src_valid_mark",
-    "ipv6/disable_ipv6",
-    "ipv6/forwarding",
-    "ipv6/accept_ra",
-    "ipv6/accept_ra_defrtr",
-    "ipv6/accept_ra_pinfo",
-    "ipv6/accept_redirects",
-    "ipv6/autoconf",
-    "ipv6/hop_limit",
-    "ipv6/proxy_ndp",
-    "ipv6/use_tempaddr",
-];
 
 /// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,18 +58,82 @@ pub struct Link {
     pub lower: Option<u32>,
     /// Its ifalias; bytes that are not UTF-8 are replaced.
     pub alias: Option<String>,
-    /// What the host has on it. Looked up for an uplink only.
-    pub layer3: Layer3,
-    /// Its own settings, of `SETTINGS`. Looked up for an uplink only.
-    pub settings: BTreeMap<String, String>,
-    /// Who looks after its addresses. Looked up for an uplink only.
-    pub keeper: Option<Keeper>,
-    /// A macvlan or ipvlan on it, which has its frames before a bridge could. Looked up for an uplink only.
-    pub occupant: Option<IfName>,
-    /// Whether it is Wi-Fi. Looked up for an uplink only.
-    pub is_wifi: bool,
+    /// Whether its controller is a VRF, which routes and does not switch. Looked up for an uplink only.
+    pub is_in_vrf: bool,
+    /// Whether an admin set it promiscuous (IFF_PROMISC of `ip link`; a port of a bridge is so without this).
+    pub is_promiscuous: bool,
+    /// The host's addresses on it. Looked up for an uplink only.
+    pub addresses: Vec<Address>,
+    /// The IPv4 gateway of its default route. Looked up where an uplink is refused as a port only.
+    pub gateway: Option<IpAddr>,
+    /// What is known of it as an uplink. Looked up for an uplink only.
+    pub uplink: Uplink,
     /// Who has it open, as `NAME (PID)`. Looked up for a TAP that is asked for by name only.
     pub holder: Option<String>,
+}
+
+/// What only matters of an interface that a bridge is to have as its uplink.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Uplink {
+    /// Who manages it.
+    pub manager: Option<Manager>,
+    /// The links that are stacked on it, as VLANs and macvlans are.
+    pub upper: Vec<IfName>,
+    /// One of these that gets its frames before a bridge could (a macvlan, ipvlan): the kernel gives them to one only.
+    pub rx_handler: Option<IfName>,
+    /// Whether a program has a packet socket bound to it, as DHCP clients do; also where that could not be found out.
+    pub has_packet_sockets: bool,
+    /// Whether it is Wi-Fi.
+    pub is_wifi: bool,
+    /// Whether IPv6 is on.
+    pub has_ipv6: bool,
+    /// Why it can't be shared; else what sharing changes on it.
+    pub sharing: Option<Result<Changes, NotShareable>>,
+}
+
+/// Why an interface can't be shared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotShareable {
+    /// It has a qdisc for what comes in that leaves no room for one for what goes out.
+    IngressQdisc,
+    /// It is shared with another bridge, through this link.
+    IsShared(IfName),
+}
+
+/// An address of the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The length of its network's prefix.
+    pub prefix: u8,
+    /// Whether it has a lifetime (IFA_F_PERMANENT is not set), as of DHCP.
+    pub expires: bool,
+    /// Whether it is good on this link only, as the one that the kernel gives every interface (RT_SCOPE_LINK).
+    pub is_link_local: bool,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+impl Link {
+    /// Whether the host has an address on it that it was given.
+    pub fn has_addresses(&self) -> bool {
+        self.addresses.iter().any(|address| !address.is_link_local)
+    }
+
+    /// Whether somebody uses it: then it is shared and not made a port. What is not known counts as use.
+    pub fn is_used(&self) -> bool {
+        let Uplink { manager, upper, has_packet_sockets, .. } = &self.uplink;
+        self.has_addresses()
+            || manager.is_some()
+            || !upper.is_empty()
+            || *has_packet_sockets
+            || self.controller.is_some()
+    }
 }
 
 /// What a link is (IFLA_INFO_KIND).
@@ -129,11 +169,11 @@ impl Link {
             controller: None,
             lower: None,
             alias: None,
-            layer3: Layer3::default(),
-            settings: BTreeMap::new(),
-            keeper: None,
-            occupant: None,
-            is_wifi: false,
+            is_in_vrf: false,
+            is_promiscuous: false,
+            addresses: Vec::new(),
+            gateway: None,
+            uplink: Uplink::default(),
             holder: None,
         }
     }

@@ -6,11 +6,8 @@
 
 use crate::error::{Error, Result, reason};
 use crate::host::{Kind, Link};
-use crate::keeper::Keeper;
-use crate::keeper::renewal::Lease;
-use crate::layer3::{End, Layer3};
-use crate::mac::Mac;
 use crate::name::IfName;
+use crate::share::{Share, ends};
 use crate::step::Step;
 use crate::sys::files;
 use crate::sys::lock::{self, Hold};
@@ -24,11 +21,11 @@ use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written; earlier ones are read for ever. 2 has `layer3` and `configure`, 3 has `moving` and `tell`, 4
-/// `spare`.
-const VERSION: u32 = 4;
+/// The format that is written, and the only one that is read: 5 is the first of shared uplinks, and nothing before it was
+/// released.
+const VERSION: u32 = 5;
 
-/// Our bridges' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
+/// Our links' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
 
 /// One bridge of ours.
@@ -38,22 +35,16 @@ pub struct Journal {
     version: u32,
     /// The bridge's name.
     pub bridge: IfName,
-    /// The index that it is made with.
+    /// The index that it is made with; those of a veth pair come next.
     pub index: u32,
-    /// Random, and the end of the bridge's alias: two bridges of one name and index are told apart by it.
+    /// Random, and the end of the alias of all links of it: two of one name and index are told apart by it.
     token: String,
     /// Whether it stays when its last guest has gone.
     pub keep: bool,
-    /// Whether what the host has is on its way, to the bridge or back: then the journal alone has all of it. A bridge
-    /// whose journal says so, while nobody holds its lock, was left by a kill.
-    #[serde(default)]
-    pub moving: bool,
-    /// When it was written, in seconds since the machine was booted.
-    #[serde(default)]
-    since: u64,
+    /// Whether all of it was made. A bridge whose journal says no, while nobody holds its lock, was left by a kill.
+    pub is_finished: bool,
     /// The machine's life that it is of (random/boot_id of proc(5)).
-    #[serde(default)]
-    boot: Option<String>,
+    boot: String,
     /// What is done, in order; to be undone from the end.
     pub steps: Vec<Step>,
 }
@@ -65,25 +56,25 @@ impl Journal {
             Error::new(format!("the kernel gives no random bytes: {error}"), "A usual /dev/urandom is needed.")
         })?;
         let [a, b, c, d, ..] = random;
-        let index = u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX;
+        // Room for three, within an int.
+        let index = (u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX) & !3;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (since, boot) = (uptime(), boot_id());
-        Ok(Self { version: VERSION, bridge, index, token, keep, moving: true, since, boot, steps })
+        Ok(Self { version: VERSION, bridge, index, token, keep, is_finished: false, boot: boot_id()?, steps })
     }
 
-    /// The same journal when all has arrived on the bridge.
-    pub fn settled(&self) -> Self {
-        Self { moving: false, ..self.clone() }
+    /// The same journal of what is about to be removed.
+    pub fn unfinished(&self) -> Self {
+        Self { is_finished: false, ..self.clone() }
     }
 
-    /// The same journal on the way back, whose steps are going to have what the host has by now.
-    pub fn returning(&self) -> Self {
-        Self { version: VERSION, moving: true, since: uptime(), ..self.clone() }
+    /// The index of the host's end of the veth pair.
+    pub fn host_end(&self) -> u32 {
+        self.index + 1
     }
 
-    /// How long ago it was written, in seconds.
-    pub fn age(&self) -> u32 {
-        uptime().saturating_sub(self.since).try_into().unwrap_or(u32::MAX)
+    /// The index of the veth pair's other end, a port of the bridge.
+    pub fn port_end(&self) -> u32 {
+        self.index + 2
     }
 
     /// The bridge's alias: for people, and for `owns`.
@@ -101,98 +92,73 @@ impl Journal {
         link.kind == Kind::Bridge && has_its_index && (has_its_alias || has_its_mac)
     }
 
-    /// Whether this link is a port of that bridge.
-    pub fn is_port(&self, link: &Link) -> bool {
-        link.controller == Some(self.index)
+    /// Whether this link is an end of the veth pair that the journal speaks of.
+    pub fn owns_end(&self, link: &Link) -> bool {
+        let is_its = [self.host_end(), self.port_end()].contains(&link.index);
+        let has_its_alias = link.alias.as_deref().is_none_or(|alias| alias == self.alias());
+        is_its && self.index >= FIRST_INDEX && link.kind == Kind::Other("veth".to_owned()) && has_its_alias
+    }
+
+    /// Whether this link is the interface that was made a port, and not another that has its index now.
+    pub fn is_port_of(&self, link: &Link) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::AttachPort { index, mac, .. } => {
+                *index == link.index && (link.mac == Some(*mac) || link.controller == Some(self.index))
+            }
+            _ => false,
+        })
     }
 
     /// Whether it is of this life of the machine. /run does not outlive the machine, where it is as it should be.
-    pub fn is_current(&self) -> bool {
-        self.boot.as_ref().is_none_or(|boot| Some(boot) == boot_id().as_ref())
+    pub fn is_current(&self) -> Result<bool> {
+        Ok(self.boot == boot_id()?)
     }
 
-    /// Whether a process of ours has to stay behind the bridge: to take it away, or to renew a lease on it.
+    /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared.
     pub fn needs_reaper(&self) -> bool {
-        !self.keep || self.lease().is_some()
+        !self.keep || self.share().is_some()
     }
 
-    /// Who looks after the uplink and is told to leave it alone.
-    pub fn told(&self) -> Option<&Keeper> {
+    /// How its uplink is shared, if it is.
+    pub fn share(&self) -> Option<&Share> {
+        self.steps.iter().find_map(Step::share)
+    }
+
+    /// Takes in that the uplink is shared otherwise by now.
+    pub fn set_share(&mut self, new: Share) {
+        for step in &mut self.steps {
+            if let Step::ShareUplink { share, .. } = step {
+                *share = new.clone();
+            }
+        }
+    }
+
+    /// The interface that was made a port, and its index.
+    pub fn port(&self) -> Option<(&IfName, u32)> {
         self.steps.iter().find_map(|step| match step {
-            Step::Tell { keeper, .. } => Some(keeper),
+            Step::AttachPort { uplink, index, .. } => Some((uplink, *index)),
             _ => None,
         })
     }
 
-    /// Whether anybody is told anything.
-    pub fn tells(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Tell { .. } | Step::Spare { .. }))
+    /// The uplink's name when it was attached.
+    pub fn uplink(&self) -> Option<&IfName> {
+        self.steps.iter().find_map(Step::uplink)
     }
 
-    /// The lease on the bridge that is renewed by the reaper: that of a keeper which has no client for a bridge.
-    pub fn lease(&self) -> Option<&Lease> {
-        match self.told()? {
-            Keeper::NetworkManager(device) => device.lease.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// Takes in that the lease is another one by now. Whether it was news.
-    pub fn has_another_lease(&mut self, lease: &Lease) -> bool {
-        let known = self.steps.iter_mut().find_map(|step| match step {
-            Step::Tell { keeper: Keeper::NetworkManager(device), .. } => device.lease.as_mut(),
-            _ => None,
-        });
-        match known {
-            Some(known) if known.address != lease.address || known.server != lease.server => {
-                *known = lease.clone();
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// The interfaces that it took as ports.
-    pub fn taken(&self) -> impl Iterator<Item = Taken<'_>> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::TakeUplink { uplink, index, mac, layer3, .. } => {
-                Some(Taken { uplink, index: *index, mac: *mac, layer3 })
-            }
-            _ => None,
-        })
-    }
-
-    /// Whether it took the interface of this index.
-    pub fn took(&self, index: u32) -> bool {
-        self.taken().any(|taken| taken.index == index)
-    }
-
-    /// The bridge, as one end of a move.
-    pub fn end(&self) -> End<'_> {
-        End { index: self.index, name: &self.bridge }
+    /// Whether the port of this index leads to the uplink.
+    pub fn attached(&self, index: u32) -> bool {
+        self.port().is_some_and(|(_, port)| port == index) || self.share().is_some() && index == self.port_end()
     }
 }
 
-/// An interface that was taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Taken<'a> {
-    /// Its name then.
-    pub uplink: &'a IfName,
-    /// Its index.
-    pub index: u32,
-    /// Its address, if the journal knows it.
-    pub mac: Option<Mac>,
-    /// What the host had on it; while `moving`, what it is going to have on it.
-    pub layer3: &'a Layer3,
-}
-
-fn boot_id() -> Option<String> {
-    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_end().to_owned())
-}
-
-/// Seconds since the machine was booted, sleep included, as lifetimes of addresses count.
-fn uptime() -> u64 {
-    rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec.try_into().unwrap_or_default()
+/// Which life of the machine this is. One that can't be read is not another one.
+fn boot_id() -> Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(PATH).map_err(|error| {
+        Error::new(format!("cannot read {PATH}: {}", reason(&error)), "A mounted /proc is needed. Try again.")
+    })?;
+    Ok(id.trim_end().to_owned())
 }
 
 /// The files of one bridge in this network namespace.
@@ -252,11 +218,6 @@ impl Files {
         self.folder.join(format!("{}.{end}", self.bridge))
     }
 
-    /// A file of the DHCP client that renews on the bridge: "script", ...
-    pub fn of_client(&self, end: &str) -> PathBuf {
-        self.path(end)
-    }
-
     /// Where the bridge's reaper takes over the announcing for a guest.
     pub fn inbox(&self) -> PathBuf {
         self.path("inbox")
@@ -298,9 +259,9 @@ impl Files {
             let what = format!("cannot read the journal {}: {why}", path.display());
             let bridge = &self.bridge;
             let remedy = format!(
-                "{bridge} can be used as it is, but is not taken back by itself any more. Mend the file, or move it away \
-                 and take {bridge} back by hand: give what 'ip addr show dev {bridge}' and 'ip route show dev {bridge}' \
-                 tell to its uplink ('ip link show master {bridge}') before you delete it"
+                "{bridge} works, but is not removed by itself any more. Mend the file; or move it away and remove {bridge} \
+                 by hand: ip link del {bridge}; ip link del {}",
+                ends(bridge)[0]
             );
             Error::new(what, remedy)
         };
@@ -310,8 +271,8 @@ impl Files {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-        if !(1..=VERSION).contains(&version) {
-            return Err(broken(format!("its version {version} is not one of ours, 1 to {VERSION}")));
+        if version != VERSION {
+            return Err(broken(format!("its version is {version}, and this program reads {VERSION}")));
         }
         serde_json::from_slice(&text).map(Some).map_err(|error| broken(error.to_string()))
     }
@@ -336,7 +297,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "pid", "script", "first", "conf", "inbox", "reaper", "lock"] {
+        for end in ["json", "new", "error", "inbox", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         // The folders go with their last file, unless somebody is about to make one.
@@ -355,20 +316,25 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mac::Mac;
+    use crate::share::{Changes, MarkBy};
 
     fn journal() -> Journal {
         let [br0, eth0] = ["br0", "eth0"].map(|name| IfName::new(name).unwrap());
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let share = Share {
+            uplink: eth0,
+            index: 2,
+            mac,
+            mtu: 1400,
+            follow: false,
+            mark: MarkBy::Skbedit,
+            changes: Changes { adds_clsact: true, sets_promiscuous: true, clears_lro: false },
+        };
         let steps = vec![
-            Step::AddBridge { bridge: br0.clone(), mac: Mac([2, 0, 0, 0, 0, 1]), mtu: Some(1400) },
+            Step::AddBridge { bridge: br0.clone(), mac, mtu: Some(1400), no_ipv6: true, no_arp: true },
             Step::SetUp { link: br0.clone() },
-            Step::TakeUplink {
-                bridge: br0.clone(),
-                uplink: eth0.clone(),
-                index: 2,
-                mac: None,
-                layer3: Layer3::default(),
-            },
-            Step::SetUp { link: eth0 },
+            Step::ShareUplink { bridge: br0.clone(), share },
         ];
         Journal::new(br0, false, steps).unwrap()
     }
@@ -378,57 +344,20 @@ mod tests {
         let text = serde_json::to_string(&journal()).unwrap();
         let back: Journal = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
-        assert_eq!(back.taken().map(|taken| taken.index).collect::<Vec<_>>(), [2]);
+        assert_eq!(back.share().map(|share| share.index), Some(2));
     }
 
     #[test]
-    fn journals_of_version_1_are_read_for_ever() {
-        let back: Journal = serde_json::from_str(include_str!("../tests/fixtures/journal-1.json")).unwrap();
-        assert_eq!(back.bridge.as_str(), "br0");
-        assert_eq!(back.steps, journal().steps);
-    }
-
-    // The kernel's messages are in the byte order of the machine that wrote them.
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn journals_of_version_2_are_read_for_ever() {
-        let text = include_str!("../tests/fixtures/journal-2.json");
-        let back: Journal = serde_json::from_str(text).unwrap();
-        let Step::TakeUplink { uplink, mac, layer3, .. } = &back.steps[2] else { panic!("{back:?}") };
-        assert_eq!((uplink.as_str(), *mac), ("eth0", Some(Mac([2, 0, 0, 0, 0, 1]))));
-        assert_eq!(layer3.address_texts(), ["10.77.0.2/24", "fd77::2/64"]);
-        assert_eq!(layer3.default_gateways(10), [std::net::IpAddr::from([10, 77, 0, 1])]);
-        assert_eq!(layer3.neighbours.len(), 1);
-        assert!(!back.moving);
-        let mut same: serde_json::Value = serde_json::from_str(text).unwrap();
-        same["moving"] = false.into();
-        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
-    }
-
-    #[test]
-    fn journals_of_version_4_are_read_for_ever() {
-        let text = include_str!("../tests/fixtures/journal-4.json");
-        let back: Journal = serde_json::from_str(text).unwrap();
-        assert!(back.tells() && back.told().is_none());
-        let same: serde_json::Value = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn journals_of_version_3_are_read_for_ever() {
-        let text = include_str!("../tests/fixtures/journal-3.json");
-        let back: Journal = serde_json::from_str(text).unwrap();
-        let keepers = back.steps.iter().filter_map(|step| match step {
-            Step::Tell { keeper, .. } => Some(keeper.name()),
-            _ => None,
-        });
-        let wanted = ["NetworkManager", "systemd-networkd", "ifupdown with dhclient", "dhcpcd", "udhcpc"];
-        assert_eq!(keepers.collect::<Vec<_>>(), wanted);
-        assert_eq!(back.lease().map(|lease| lease.seconds), Some(3600));
-        assert!(back.moving);
-        let same: serde_json::Value = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_value(&back).unwrap(), same, "it is written as it was read");
+    fn its_links_are_known_by_index_and_alias() {
+        let journal = journal();
+        assert!(journal.port_end() <= i32::MAX as u32 && journal.index >= FIRST_INDEX);
+        let [host_end, _] = ends(&journal.bridge);
+        let bare = Link { kind: Kind::Other("veth".to_owned()), ..Link::bare(journal.host_end(), host_end) };
+        assert!(journal.owns_end(&bare), "it may be killed before it has its alias");
+        assert!(journal.owns_end(&Link { alias: Some(journal.alias()), ..bare.clone() }));
+        assert!(!journal.owns_end(&Link { alias: Some("kvm-bridge 00".to_owned()), ..bare.clone() }));
+        assert!(!journal.owns_end(&Link { index: 7, ..bare.clone() }));
+        assert!(!journal.owns_end(&Link { kind: Kind::Card, ..bare }));
     }
 
     #[test]

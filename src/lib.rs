@@ -17,19 +17,16 @@
 //! A user who is not root joins bridges that are there, and has TAPs from a [`helper`] ([`unprivileged`]): the package
 //! `kvm-bridge-helper`, the only privileged program, which [`setup`] installs.
 //!
-//! An uplink with addresses brings what the host has on it ([`layer3`]) to the bridge: [`net::apply`] makes the bridge and
-//! moves it in one send, which no kill can split, and takes it back from what is on the bridge by then.
-//!
-//! Whoever looks after an uplink, a network manager or DHCP client, is told first, and its lease is renewed on the bridge
-//! ([`keeper`]); what is told is in the journal before.
+//! An uplink that the host uses is shared ([`mod@share`] says how, [`net::share`] does it): the host keeps all that it has on
+//! it, and no manager of its network has to be told. [`manager`] only looks who that is, for people.
 //!
 //! [`complete`] answers the shells' completions, for our own words and for QEMU's.
 //! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
 //! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
 //! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
 //!
-//! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`layer3`], [`plan`],
-//! [`step`], [`name`], [`dhcp`].
+//! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`plan`],
+//! [`step`], [`mod@share`], [`name`], [`dhcp`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
 pub mod announce;
@@ -48,12 +45,11 @@ pub mod holders;
 pub mod host;
 pub mod inherited;
 pub mod journal;
-pub mod keeper;
 pub mod kvm;
 pub mod launch;
-pub mod layer3;
 pub mod lease;
 pub mod mac;
+pub mod manager;
 pub mod name;
 pub mod net;
 pub mod optstr;
@@ -65,6 +61,7 @@ pub mod qemu_line;
 pub mod reaper;
 pub mod request;
 pub mod setup;
+pub mod share;
 pub mod shell;
 pub mod shim;
 pub mod step;

@@ -47,6 +47,12 @@ impl IfName {
     }
 }
 
+impl AsRef<std::ffi::OsStr> for IfName {
+    fn as_ref(&self) -> &std::ffi::OsStr {
+        self.0.as_ref()
+    }
+}
+
 impl fmt::Display for IfName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)

@@ -10,10 +10,11 @@ pub use uplinks::why_no_uplink;
 
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
-use crate::host::{Host, Kind, Link};
-use crate::keeper::{Keeper, for_good};
+use crate::host::{Host, Kind, Link, NotShareable};
+use crate::manager::permanent;
 use crate::name::IfName;
-use crate::request::{Nic, Queues, Uplink, taken_twice};
+use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
+use crate::share::{MarkBy, Share};
 use crate::step::{Found, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
@@ -62,12 +63,7 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
 
 /// Two bridges may have found the same uplink.
 fn check_disjoint(bridge: &IfName, steps: &[Step], plan: &Plan) -> Result<()> {
-    let uplink = |steps: &[Step]| {
-        steps.iter().find_map(|step| match step {
-            Step::TakeUplink { uplink, .. } => Some(uplink.clone()),
-            _ => None,
-        })
-    };
+    let uplink = |steps: &[Step]| steps.iter().find_map(|step| step.uplink().cloned());
     let Some(wanted) = uplink(steps) else { return Ok(()) };
     match plan.bridges.iter().find(|other| uplink(&other.steps).as_ref() == Some(&wanted)) {
         Some(other) => Err(taken_twice(&wanted, &other.bridge).of(format_args!("--bridge {bridge}"))),
@@ -83,7 +79,9 @@ pub struct Wish<'a> {
     pub uplink: Uplink,
     keep: Option<bool>,
     mtu: Option<u32>,
-    force: bool,
+    /// How the uplink is to be attached, where that is said.
+    pub attach: Option<Attach>,
+    follow: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
@@ -100,19 +98,19 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             uplink: its().find_map(|nic| nic.uplink.clone()),
             keep: its().find_map(|nic| nic.keep),
             mtu: its().find_map(|nic| nic.mtu),
+            attach: its().find_map(|nic| nic.attach),
+            follow: its().find_map(|nic| nic.follow),
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
         let uplink = said.uplink.clone().or(configured.uplink.clone()).unwrap_or(Uplink::Auto);
-        // Forced is what is named in the same place; never what nobody has named.
-        let force = its().any(|nic| nic.force) && said.uplink.is_some()
-            || configured.force == Some(true) && configured.uplink.as_ref() == Some(&uplink);
         wishes.push(Wish {
             bridge: &nic.bridge,
-            force: force && matches!(uplink, Uplink::Link(_)),
             uplink,
             keep: said.keep.or(configured.keep),
             mtu: said.mtu.or(configured.mtu),
+            attach: said.attach.or(configured.attach),
+            follow: said.follow.or(configured.follow).unwrap_or_default(),
             said,
         });
     }
@@ -128,11 +126,9 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
     }
     if let Some(Uplink::Link(uplink)) = &wish.said.uplink {
         let is_port = host.link(uplink).is_some_and(|port| port.controller == Some(link.index));
-        if !is_port {
-            let what = format!("{name} is there, and {uplink} is none of its ports");
-            let remedy =
-                format!("Leave uplink= out to join it as it is, or run: ip link set dev {uplink} master {name}");
-            return Err(Error::new(what, remedy));
+        if !is_port && host.shared.get(name).map(|share| &share.uplink) != Some(uplink) {
+            let what = format!("{name} is there, and {uplink} is not its uplink");
+            return Err(Error::new(what, "Leave uplink= out to join it as it is, or give --bridge another name."));
         }
     }
     if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -144,76 +140,101 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
 
 fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let bridge = wish.bridge;
-    let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let uplink = match &wish.uplink {
         Uplink::Isolated => None,
         Uplink::Auto => Some(choose_uplink(wish, host)?),
         Uplink::Link(name) => Some(named_uplink(name, wish, host)?),
     };
-    let Some(uplink) = uplink else {
-        let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
-        let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu: wish.mtu };
-        let spare = host.takers.get(bridge).map(|by| Step::Spare { by: by.clone() });
-        return Ok(spare.into_iter().chain([add, Step::SetUp { link: bridge.clone() }]).collect());
-    };
-    let mac = uplink.mac.ok_or_else(unpinned)?;
+    let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
+    let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
-    let mtu = wish.mtu.or(Some(uplink.mtu).filter(|mtu| *mtu != 1500));
+    let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
+    let attach = uplink.map(|uplink| how_to_attach(uplink, wish)).transpose()?;
+    let no_arp = attach == Some(Attach::Share);
+    let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, no_ipv6: host.has_ipv6 && attach.is_some(), no_arp };
+    let up = Step::SetUp { link: bridge.clone() };
+    let (Some(uplink), Some(attach)) = (uplink, attach) else { return Ok(vec![add, up]) };
+    Ok(match attach {
+        Attach::Share => vec![add, up, Step::ShareUplink { bridge: bridge.clone(), share: share(uplink, wish, host)? }],
+        Attach::Port => {
+            let step = Step::AttachPort {
+                bridge: bridge.clone(),
+                uplink: uplink.name.clone(),
+                index: uplink.index,
+                mac: uplink.mac.ok_or_else(unpinned)?,
+                had_ipv6: uplink.uplink.has_ipv6,
+            };
+            let set_up = (!uplink.is_up).then(|| Step::SetUp { link: uplink.name.clone() });
+            [add, up, step].into_iter().chain(set_up).collect()
+        }
+    })
+}
+
+/// An interface that anybody uses is shared; one that nobody does becomes a port. A port carries nothing of the host's.
+fn how_to_attach(uplink: &Link, wish: &Wish) -> Result<Attach> {
     let name = &uplink.name;
-    // Before a frame can come in by it, the bridge has the settings that say what is done with it.
-    let mut steps = vec![Step::AddBridge { bridge: bridge.clone(), mac, mtu }];
-    steps.extend(settings(bridge, uplink, host));
-    steps.extend([
-        Step::SetUp { link: bridge.clone() },
-        Step::TakeUplink {
-            bridge: bridge.clone(),
-            uplink: name.clone(),
-            index: uplink.index,
-            mac: uplink.mac,
-            layer3: uplink.layer3.clone(),
+    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be a port: {why}"), remedy));
+    match wish.attach {
+        Some(Attach::Port) if uplink.has_addresses() => {
+            let addresses: Vec<String> = uplink.addresses.iter().map(ToString::to_string).collect();
+            let remedy = format!(
+                "Leave attach=port out, and it is shared. Or set up a permanent bridge, and it is joined:{}",
+                permanent::setup(uplink.uplink.manager.as_ref(), wish.bridge, uplink)
+            );
+            refuse(format!("the host has {} on it, which a port would cut off", addresses.join(", ")), remedy)
+        }
+        Some(Attach::Port) => match &uplink.uplink.rx_handler {
+            Some(upper) => refuse(
+                format!("{upper} is stacked on it and gets its frames, which the kernel gives to one only"),
+                format!("Leave attach=port out, and it is shared, or delete {upper}: ip link del {upper}"),
+            ),
+            None if uplink.controller.is_some() => {
+                refuse("it is a port of another link".into(), "Leave attach=port out, and it is shared.".into())
+            }
+            None => Ok(Attach::Port),
         },
-    ]);
-    let told = uplink.keeper.clone().filter(|keeper| keeper.is_to_be_told() && !wish.force);
-    // One that is told of the uplink is told of these at the same time.
-    if let Some(by) = host.takers.get(bridge).filter(|_| !matches!(told, Some(Keeper::Networkd(_)))) {
-        steps.insert(0, Step::Spare { by: by.clone() });
+        Some(Attach::Share) => Ok(Attach::Share),
+        None if uplink.is_used() => Ok(Attach::Share),
+        None => Ok(Attach::Port),
     }
-    if let Some(keeper) = told {
-        let takes_part = !uplink.layer3.is_empty();
-        steps.insert(0, Step::Tell { uplink: name.clone(), index: uplink.index, keeper, takes_part });
-    }
-    if !uplink.is_up {
-        steps.push(Step::SetUp { link: name.clone() });
-    }
-    // Else IPv6 would give a port addresses again.
-    if uplink.settings.get(NO_IPV6).is_some_and(|value| value == "0") {
-        steps.push(configure(name, NO_IPV6, "1", "0"));
-    }
-    Ok(steps)
 }
 
-fn configure(link: &IfName, setting: &str, value: &str, was: &str) -> Step {
-    let [setting, value, was] = [setting, value, was].map(str::to_owned);
-    Step::Configure { link: link.clone(), setting, value, was }
-}
-
-/// The settings of the uplink follow to the bridge. By an uplink without addresses the host is not on the network, and
-/// router advertisements do not bring it there.
-fn settings(bridge: &IfName, uplink: &Link, host: &Host) -> Vec<Step> {
-    let takes_part = !uplink.layer3.is_empty();
-    let wanted = |setting: &String, value: &String| match setting.as_str() {
-        ACCEPT_RA if !takes_part => "0".to_owned(),
-        _ => value.clone(),
+fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
+    let name = &uplink.name;
+    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
+    let changes = match &uplink.uplink.sharing {
+        Some(Ok(changes)) => *changes,
+        Some(Err(NotShareable::IngressQdisc)) => {
+            return refuse(
+                "its ingress qdisc leaves no room for filters on what goes out".into(),
+                format!(
+                    "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
+                     ingress; tc qdisc add dev {name} clsact"
+                ),
+            );
+        }
+        Some(Err(NotShareable::IsShared(through))) => {
+            let bridge = through.as_str().strip_prefix("kvbh-").map_or_else(|| through.to_string(), str::to_owned);
+            return refuse(
+                format!("it is shared through {through} already"),
+                format!("To join that bridge: --bridge {bridge}"),
+            );
+        }
+        None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
     };
-    let steps = (uplink.settings.iter())
-        .filter_map(|(setting, value)| Some((setting, wanted(setting, value), host.default_settings.get(setting)?)))
-        .filter(|(_, value, default)| value != *default)
-        .map(|(setting, value, default)| configure(bridge, setting, &value, default));
-    steps.collect()
+    let Some(mac) = uplink.mac else {
+        return refuse("it has no address".into(), "Give uplink= another interface.".into());
+    };
+    Ok(Share {
+        uplink: name.clone(),
+        index: uplink.index,
+        mac,
+        mtu: uplink.mtu,
+        follow: wish.follow && wish.uplink == Uplink::Auto,
+        mark: host.mark.unwrap_or(MarkBy::Skbedit),
+        changes,
+    })
 }
-
-const NO_IPV6: &str = "ipv6/disable_ipv6";
-const ACCEPT_RA: &str = "ipv6/accept_ra";
 
 fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Link> {
     match host.link(name) {
@@ -248,27 +269,12 @@ fn choose_uplink<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
     }
 }
 
-/// Whether an interface can become a port, without anybody losing anything.
+/// Whether an interface can be an uplink.
 fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link> {
     let name = &link.name;
     let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
     if let Some((why, remedy)) = why_not(link, host) {
         return refuse(&why, remedy);
-    }
-    if let Some(route) = link.layer3.fixed_route() {
-        let why = format!("its route to {route} is by a next hop of its own, which cannot be moved");
-        return refuse(&why, "Give the route its gateway in place of nhid, or take another interface.".to_owned());
-    }
-    if let Some(keeper) = link.keeper.as_ref().filter(|_| !wish.force)
-        && let Some(why) = keeper.why_not()
-    {
-        let remedy = format!(
-            "It would put the addresses back. To take {name} all the same: --bridge {},uplink={name},force=on. Or make the \
-             bridge for good, and it is joined:{}",
-            wish.bridge,
-            for_good::for_good(keeper, wish.bridge, link)
-        );
-        return refuse(&format!("{} looks after it, and {why}", keeper.name()), remedy);
     }
     if let Some(mtu) = wish.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
@@ -280,13 +286,7 @@ fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link
 /// All interfaces: those that can be the uplink first, then why the others can't.
 fn candidates(wish: &Wish, host: &Host) -> String {
     const MOST: usize = 8;
-    let reason_of = |link: &Link| {
-        let kept = || {
-            let keeper = link.keeper.as_ref()?;
-            keeper.why_not().map(|why| format!("{} looks after it, and {why}", keeper.name()))
-        };
-        why_not(link, host).map(|(why, _)| why).or_else(kept)
-    };
+    let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
         host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
     let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
@@ -357,7 +357,9 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{Address, Uplink as Seen};
     use crate::mac::Mac;
+    use crate::share::Changes;
     use proptest::prelude::*;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -385,24 +387,26 @@ mod tests {
         let mut host = host.clone();
         for step in plan.bridges.iter().flat_map(|bridge| &bridge.steps) {
             match step {
-                Step::AddBridge { bridge, mac, mtu } => {
+                Step::AddBridge { bridge, mac, mtu, .. } => {
                     let index = 1000 + host.links.len() as u32;
                     let new =
                         Link { kind: Kind::Bridge, is_up: false, mac: Some(*mac), ..card(index, bridge.as_str()) };
                     // Without one of its own it takes that of its ports, here the first.
                     let ports = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
-                        Step::TakeUplink { uplink, bridge: of, .. } if of == bridge => host.link(uplink),
+                        Step::AttachPort { uplink, bridge: of, .. } if of == bridge => host.link(uplink),
                         _ => None,
                     });
                     let mtu = mtu.or(ports.map(|port| port.mtu)).unwrap_or(1500);
                     host.links.insert(bridge.clone(), Some(Link { mtu, ..new }));
                 }
                 Step::SetUp { link } => host.links.get_mut(link).unwrap().as_mut().unwrap().is_up = true,
-                Step::TakeUplink { bridge, uplink, .. } => {
+                Step::AttachPort { bridge, uplink, .. } => {
                     let index = host.link(bridge).unwrap().index;
                     host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
                 }
-                Step::Configure { .. } | Step::Tell { .. } | Step::Spare { .. } => {}
+                Step::ShareUplink { bridge, share } => {
+                    host.shared.insert(bridge.clone(), share.clone());
+                }
             }
         }
         host
@@ -443,14 +447,54 @@ mod tests {
     fn what_would_cost_the_host_its_network_is_refused() {
         let refused =
             |link: Link| plan(&[nic("br0,uplink=eth0")], &Config::default(), &host([link])).unwrap_err().to_string();
-        let kept =
-            Link { keeper: Some(crate::keeper::Keeper::stranger("connmand", "nobody knows it")), ..card(2, "eth0") };
-        assert!(refused(kept).contains("connmand looks after it"));
-        assert!(refused(Link { controller: Some(5), ..card(2, "eth0") }).contains("another link"));
-        assert!(refused(Link { is_wifi: true, ..card(2, "eth0") }).contains("Wi-Fi"));
+        assert!(
+            refused(Link { uplink: Seen { is_wifi: true, ..Seen::default() }, ..card(2, "eth0") }).contains("Wi-Fi")
+        );
         assert!(refused(Link { is_ethernet: false, ..card(2, "eth0") }).contains("no Ethernet"));
         assert!(refused(Link { kind: Kind::Bridge, ..card(2, "eth0") }).contains("a bridge itself"));
         assert!(refused(card(2, "eth1")).contains("no interface eth0"));
+    }
+
+    fn address(text: &str, is_link_local: bool) -> Address {
+        Address { ip: text.parse().unwrap(), prefix: 24, expires: false, is_link_local }
+    }
+
+    /// The last step for the bridge.
+    fn attached(value: &str, uplink: Link) -> Result<Step> {
+        let sharing = uplink.uplink.sharing.clone().or(Some(Ok(Changes::default())));
+        let uplink = Link { uplink: Seen { sharing, ..uplink.uplink.clone() }, ..uplink };
+        let plan = plan(&[nic(value)], &Config::default(), &host([uplink]))?;
+        Ok(plan.bridges[0].steps.last().unwrap().clone())
+    }
+
+    #[test]
+    fn what_anybody_uses_is_shared_and_what_nobody_uses_becomes_a_port() {
+        let is_shared = |value: &str, uplink: Link| attached(value, uplink).unwrap().share().is_some();
+        let used = |uplink: Seen| Link { uplink, ..card(2, "eth0") };
+        let with = |address| Link { addresses: vec![address], ..card(2, "eth0") };
+        let own = "br0,uplink=eth0";
+        assert!(!is_shared(own, card(2, "eth0")));
+        assert!(!is_shared(own, with(address("fe80::1", true))), "the kernel gives every interface one");
+        assert!(is_shared(own, with(address("192.0.2.1", false))));
+        assert!(is_shared(own, used(Seen { manager: Some(crate::manager::Manager::Connman), ..Seen::default() })));
+        assert!(is_shared(own, used(Seen { upper: vec![name("eth0.5")], ..Seen::default() })));
+        assert!(is_shared(own, used(Seen { has_packet_sockets: true, ..Seen::default() })));
+        assert!(is_shared("br0,uplink=eth0,attach=share", card(2, "eth0")));
+        assert!(!is_shared("br0,uplink=eth0,attach=port", used(Seen { has_packet_sockets: true, ..Seen::default() })));
+        let refused =
+            attached("br0,uplink=eth0,attach=port", with(address("192.0.2.1", false))).unwrap_err().to_string();
+        assert!(refused.contains("the host has 192.0.2.1/24 on it") && refused.contains("type bridge"), "{refused}");
+    }
+
+    #[test]
+    fn what_leaves_no_room_is_not_shared() {
+        let with = |why| Link {
+            uplink: Seen { sharing: Some(Err(why)), has_packet_sockets: true, ..Seen::default() },
+            ..card(2, "eth0")
+        };
+        let refused = |why| attached("br0,uplink=eth0", with(why)).unwrap_err().to_string();
+        assert!(refused(NotShareable::IngressQdisc).contains("tc qdisc add dev eth0 clsact"));
+        assert!(refused(NotShareable::IsShared(name("kvbh-br7"))).contains("--bridge br7"));
     }
 
     #[test]

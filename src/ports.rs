@@ -13,7 +13,9 @@ use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
+use crate::net::share::{self, Counts};
 use crate::qemu_line::QemuLine;
+use crate::share::{Filter, Share};
 use crate::watch::probe;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub struct Bridge {
     pub complaint: Option<String>,
     /// The host's addresses on it.
     pub addresses: Vec<String>,
+    /// The uplink that it shares, if it does.
+    pub shared: Option<SharedUplink>,
     /// Its forwarding database.
     pub fdb: Vec<FdbEntry>,
     /// Its ports: the uplink first.
@@ -38,9 +42,54 @@ pub struct Bridge {
 impl Bridge {
     /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
     pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
-        let (Some(host), Some(guest)) = (self.detail.link.mac, port.mac) else { return Vec::new() };
-        probe::questions(host, &self.addresses, guest, &port.last_known)
+        let (mac, addresses) = match &self.shared {
+            Some(shared) => (Some(shared.share.mac), &shared.addresses),
+            None => (self.detail.link.mac, &self.addresses),
+        };
+        let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
+        probe::questions(host, addresses, guest, &port.last_known)
     }
+}
+
+/// An uplink that a bridge of ours shares.
+#[derive(Debug, Clone)]
+pub struct SharedUplink {
+    /// How.
+    pub share: Share,
+    /// The interface; `None` while it is not there.
+    pub detail: Option<Detail>,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// What our filters have carried.
+    pub counts: Counts,
+    /// Our filters that are not there.
+    pub missing: Vec<Filter>,
+    /// Whether others have filters there too.
+    pub has_foreign_filters: bool,
+}
+
+impl SharedUplink {
+    /// Its name now, or the last that it had.
+    pub fn name(&self) -> &IfName {
+        self.detail.as_ref().map_or(&self.share.uplink, |detail| &detail.link.name)
+    }
+
+    fn look(netlink: &mut Netlink, journal: &Journal, details: &[Detail]) -> std::io::Result<Option<Self>> {
+        let Some(share) = journal.share() else { return Ok(None) };
+        let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
+        Ok(Some(Self {
+            addresses: addresses(netlink, share.index)?,
+            counts: share::counts(netlink, journal, share)?,
+            missing: share::missing(netlink, journal, share)?,
+            has_foreign_filters: share::has_foreign(netlink, journal, share)?,
+            share: share.clone(),
+            detail,
+        }))
+    }
+}
+
+fn addresses(netlink: &mut Netlink, index: u32) -> std::io::Result<Vec<String>> {
+    Ok(netlink.addresses(index)?.iter().map(ToString::to_string).collect())
 }
 
 /// What a port is for.
@@ -129,7 +178,12 @@ fn look_at(
     let journal = files.as_ref().and_then(|files| files.read().ok().flatten());
     let journal = journal.filter(|journal| journal.owns(&detail.link));
     let fdb = netlink.fdb(index).map_err(unreadable)?;
-    let neighbours = netlink.neighbours(index).map_err(unreadable)?;
+    let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
+    let shared = shared.transpose().map_err(unreadable)?.flatten();
+    let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
+    if let Some(shared) = &shared {
+        neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
+    }
     let seen = Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, processes, records };
     let ports = details.iter().filter(|port| port.link.controller == Some(index));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
@@ -140,7 +194,8 @@ fn look_at(
     Ok(Bridge {
         detail: detail.clone(),
         complaint: files.and_then(|files| files.complaint()),
-        addresses: netlink.layer3(index).map_err(unreadable)?.address_texts(),
+        addresses: addresses(netlink, index).map_err(unreadable)?,
+        shared,
         journal,
         fdb,
         ports,
@@ -195,7 +250,7 @@ impl Seen<'_> {
 
     fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
         let link = &detail.link;
-        let is_ours = |journal: &Journal| journal.took(link.index);
+        let is_ours = |journal: &Journal| journal.attached(link.index);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
         let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
         match self.journal {

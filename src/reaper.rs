@@ -5,18 +5,19 @@
 //! tells of a change among the links, and looks at the bridge's ports: they are the reference count. When none is left
 //! but the uplink it waits a short time, so that a guest that starts again finds everything in place, looks once more
 //! under the lock, and undoes the journal.
+//!
+//! Meanwhile it keeps a shared uplink shared: it follows what becomes of the interface, and the bridge's forwarding database,
+//! which says whom the host reaches through the bridge.
 
 use crate::announce::Announcer;
 use crate::announce::inbox::Inbox;
 use crate::error::{Error, Result, reason};
 use crate::journal::{Files, Journal};
-use crate::keeper;
-use crate::keeper::renewal::Renewal;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
-use crate::net::undo;
+use crate::net::{share, undo};
 use crate::sys::lock::Hold;
 use crate::sys::memory;
 use crate::sys::process::{self, Stderr};
@@ -117,8 +118,8 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
+    let mut addresses: Option<Netlink> = None;
     let mut idle_since: Option<Instant> = None;
-    let mut renewal: Option<Renewal> = None;
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
@@ -127,13 +128,8 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             drop(own.take());
             return Ok(());
         };
-        if let Some(renewal) = &renewal
-            && journal.has_another_lease(renewal.lease())
-        {
-            files.write(&journal)?;
-        }
         // Who was at it holds the lock while it lives.
-        if journal.moving && undo::settle(&mut netlink, files, &journal)? {
+        if !journal.is_finished && undo::settle(&mut netlink, files, &mut journal)? {
             files.remove();
             drop(own.take());
             return Ok(());
@@ -142,16 +138,22 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             drop(own.take());
             return Ok(());
         }
-        let guests = guests(&mut netlink, &journal).map_err(deaf)?;
-        if guests.is_some() {
-            // Who made it may have been killed before this.
-            keeper::renew(&mut netlink, &journal)?;
-            renewal = renewal.or_else(|| renewal_of(&mut netlink, &journal));
+        if let Some(share) = journal.share()
+            && addresses.is_none()
+        {
+            let mut events = Netlink::open().map_err(deaf)?;
+            events.subscribe_to_bridge_neighbours().map_err(deaf)?;
+            if share.follow {
+                news.subscribe_to_routes().map_err(deaf)?;
+            }
+            addresses = Some(events);
         }
-        match guests {
-            Some(_) if journal.keep => idle_since = None,
-            Some(guests) if guests > 0 => idle_since = None,
-            Some(_) if idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
+        match guests(&mut netlink, &journal).map_err(deaf)? {
+            Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
+            Some(guests) if journal.keep || guests > 0 => {
+                idle_since = None;
+                share::keep(&mut netlink, files, &mut journal)?;
+            }
             // Its time is over, or somebody else deleted it, or it was never made.
             _ => {
                 restore(&mut netlink, files, &journal)?;
@@ -160,53 +162,22 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             }
         }
         drop(lock);
-        let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
-        if idle.is_none() {
-            // For hours, perhaps.
-            memory::let_go();
-        }
         announcers.begin(&mut netlink, bridge, journal.index);
-        wait_and_renew(&news, announcers, idle, renewal.as_mut(), &mut netlink, files)?;
-    }
-}
-
-/// The renewal of the lease on the bridge, where that is for the reaper.
-fn renewal_of(netlink: &mut Netlink, journal: &Journal) -> Option<Renewal> {
-    let link = netlink.link_at(journal.index).ok()??;
-    let mac = link.mac?;
-    journal.lease().map(|lease| Renewal::new(lease, &journal.bridge, journal.index, mac))
-}
-
-/// Sleeps until there is news of links, for `idle` at the most; announces and renews meanwhile, which is no reason to look
-/// at the bridge again.
-fn wait_and_renew(
-    news: &Netlink,
-    announcers: &mut Announcers,
-    idle: Option<Duration>,
-    mut renewal: Option<&mut Renewal>,
-    netlink: &mut Netlink,
-    files: &Files,
-) -> Result<()> {
-    let end = idle.map(|idle| Instant::now() + idle);
-    let address = renewal.as_ref().map(|renewal| renewal.lease().address);
-    loop {
-        if let Some(trouble) = renewal.as_mut().and_then(|renewal| renewal.go_on(netlink)) {
-            files.complain(&Error::new(trouble, "See whether the DHCP server runs, and what it logs."));
-        }
-        if renewal.as_ref().map(|renewal| renewal.lease().address) != address {
-            // Another reaper would go on with it.
-            return Ok(());
-        }
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let due = renewal.as_ref().map(|renewal| renewal.idle());
-        let answer = renewal.as_ref().and_then(|renewal| renewal.as_fd());
-        if renewal.is_some() && answer.is_none() {
-            // Until the lease is to be renewed again.
-            memory::let_go();
-        }
-        let is_news = wait(news, announcers, answer, [left, due].into_iter().flatten().min())?;
-        if is_news || left.is_some_and(|left| left.is_zero()) {
-            return Ok(());
+        let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
+        let end = idle.map(|idle| Instant::now() + idle);
+        loop {
+            if let Some(addresses) = &mut addresses {
+                addresses.drain().map_err(deaf)?;
+                share::keep_entries(&mut netlink, &journal).map_err(deaf)?;
+            }
+            if idle.is_none() {
+                // For hours, perhaps.
+                memory::let_go();
+            }
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            if wait(&news, announcers, addresses.as_ref().map(Netlink::as_fd), left)? != Woken::ByAddresses {
+                break;
+            }
         }
     }
 }
@@ -234,18 +205,18 @@ pub enum Found {
 /// Does at once what a reaper would have done in time.
 pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
     let _lock = files.lock(Hold::Alone)?;
-    let Some(journal) = files.read()? else {
+    let Some(mut journal) = files.read()? else {
         files.remove();
         return Ok(Found::Nothing);
     };
-    if journal.moving && undo::settle(netlink, files, &journal)? {
+    if !journal.is_finished && undo::settle(netlink, files, &mut journal)? {
         files.remove();
         return Ok(Found::Undone);
     }
     let guests = guests(netlink, &journal).map_err(unreadable)?;
-    if guests.is_some() {
-        // Who made it may have been killed before this.
-        keeper::renew(netlink, &journal)?;
+    if guests.is_some_and(|guests| journal.keep || guests > 0) {
+        share::keep(netlink, files, &mut journal)?;
+        share::keep_entries(netlink, &journal).map_err(unreadable)?;
     }
     match guests {
         // Its ports may be TAPs of users that nobody uses.
@@ -271,9 +242,22 @@ fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<us
     Ok(Some(undo::users(netlink, journal)?.len()))
 }
 
-/// Sleeps until there is news, for `time` at the most; `false` if the time is over, or there was only something to be
-/// announced or an answer in `also`.
-fn wait(news: &Netlink, announcers: &mut Announcers, also: Option<BorrowedFd>, time: Option<Duration>) -> Result<bool> {
+/// By what the reaper was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// Links or routes have changed, or the time is over.
+    ByLinks,
+    /// The bridge's forwarding database has; or there was something to be announced, which was.
+    ByAddresses,
+}
+
+/// Sleeps until there is news, for `time` at the most.
+fn wait(
+    news: &Netlink,
+    announcers: &mut Announcers,
+    addresses: Option<BorrowedFd>,
+    time: Option<Duration>,
+) -> Result<Woken> {
     let timeout = match time {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
@@ -281,19 +265,18 @@ fn wait(news: &Netlink, announcers: &mut Announcers, also: Option<BorrowedFd>, t
     };
     let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
     let inbox = announcers.inbox.iter().map(|inbox| PollFd::new(inbox.as_fd(), PollFlags::POLLIN));
-    let also = also.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let addresses = addresses.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let mut files: Vec<PollFd> = std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN))
         .chain(listening)
         .chain(inbox)
-        .chain(also)
+        .chain(addresses)
         .collect();
     match poll(&mut files, timeout) {
-        Ok(0) => Ok(false),
-        Err(Errno::EINTR) => Ok(true),
+        Ok(0) | Err(Errno::EINTR) => Ok(Woken::ByLinks),
         Ok(_) => {
             let is_news = files[0].any().unwrap_or(true);
             announcers.hear();
-            Ok(is_news)
+            Ok(if is_news { Woken::ByLinks } else { Woken::ByAddresses })
         }
         Err(error) => {
             Err(Error::new(format!("cannot wait: {}", error.desc()), "The next guest on this bridge tries again."))

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::optstr;
+use serde::Deserialize;
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -16,10 +17,20 @@ use std::str::FromStr;
 pub enum Uplink {
     /// Nowhere: the guests and the host reach each other only.
     Isolated,
-    /// The interface of the default route becomes a port.
+    /// The interface of the default route.
     Auto,
-    /// This interface of the host becomes a port.
+    /// This interface of the host.
     Link(IfName),
+}
+
+/// `attach=`: how an uplink is attached to its bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// It is shared: the host keeps all that it has on it.
+    Share,
+    /// It becomes a port, and carries nothing of the host's.
+    Port,
 }
 
 /// `queues=`: how many at once carry a card's frames.
@@ -67,19 +78,21 @@ pub struct Nic {
     pub keep: Option<bool>,
     /// `mtu=`: of a bridge that is made, in bytes.
     pub mtu: Option<u32>,
-    /// `force=`: to take an uplink that somebody else looks after.
-    pub force: bool,
+    /// `attach=`: how the uplink is attached.
+    pub attach: Option<Attach>,
+    /// `follow=`: whether the bridge goes with the default route to another uplink.
+    pub follow: Option<bool>,
     /// `announce=`: to tell the address that the guest gets.
     pub announce: bool,
 }
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 12] = [
+pub const KEYS: [(&str, &str, &str); 13] = [
     (
         "uplink",
         "IFACE|auto|none",
-        "if the bridge is missing: its port to the network (default: auto, the default route's)",
+        "if the bridge is missing: its way to the network (default: auto, the default route's interface)",
     ),
     ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
     ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
@@ -90,7 +103,12 @@ pub const KEYS: [(&str, &str, &str); 12] = [
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
-    ("force", "on|off", "on: take the uplink though a network manager or DHCP client looks after it"),
+    ("attach", "share|port", "how the uplink is attached (default: share; port if nobody uses the interface)"),
+    (
+        "follow",
+        "on|off",
+        "on: with uplink=auto, the bridge follows the default route to another interface (default: off)",
+    ),
     ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
 ];
 
@@ -123,7 +141,8 @@ impl Nic {
             vm: None,
             keep: None,
             mtu: None,
-            force: false,
+            attach: None,
+            follow: None,
             announce: false,
         };
         let mut seen = HashSet::new();
@@ -180,7 +199,8 @@ impl Nic {
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
-            "force" => self.force = switch(value).ok_or_else(wrong)?,
+            "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
+            "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
             "mtu" => match value.parse() {
                 Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),
                 _ => return Err(Error::new(format!("mtu={value} is no MTU"), "Give a number from 68 to 65535.")),
@@ -197,6 +217,14 @@ fn queues(value: &str) -> Result<Queues> {
         // MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
         Ok(number @ 1..=256) => Ok(Queues::Number(number)),
         _ => Err(Error::new(format!("queues={value} is no number of queues"), "Give a number from 1 to 256, or auto.")),
+    }
+}
+
+fn attach(value: &str) -> Option<Attach> {
+    match value {
+        "share" => Some(Attach::Share),
+        "port" => Some(Attach::Port),
+        _ => None,
     }
 }
 
@@ -271,7 +299,7 @@ pub fn check_together(nics: &[Nic]) -> Result<()> {
 /// The error of two bridges that want the same uplink.
 pub fn taken_twice(uplink: &IfName, other: &IfName) -> Error {
     let what = format!("{uplink} is already to be the uplink of {other}");
-    Error::new(what, "An interface is a port of one bridge only: give another, or uplink=none.")
+    Error::new(what, "An interface is the uplink of one bridge only: give another, or uplink=none.")
 }
 
 fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
@@ -286,6 +314,8 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
             ("uplink", differ(&one.uplink, &other.uplink)),
             ("keep", differ(&one.keep, &other.keep)),
             ("mtu", differ(&one.mtu, &other.mtu)),
+            ("attach", differ(&one.attach, &other.attach)),
+            ("follow", differ(&one.follow, &other.follow)),
         ] {
             if differs {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));

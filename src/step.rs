@@ -1,12 +1,11 @@
-//! One change of the host's network: as data to be kept in the journal, and as the command that a person would type.
+//! One change of the host's network: as data to be kept in the journal, and as the commands that a person would type.
 #![forbid(unsafe_code)]
 
-use crate::keeper::Keeper;
-use crate::layer3::{End, Layer3};
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::share::{self, MarkBy, Share};
+use crate::shell::quote;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 
 /// A change that lasts longer than the process that makes it, and so has to be undone by somebody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,14 +19,18 @@ pub enum Step {
         mac: Mac,
         /// Its MTU in bytes, where it is not the kernel's 1500.
         mtu: Option<u32>,
+        /// Without IPv6 of the host's: no router advertisement from the uplink's network gives it an address.
+        no_ipv6: bool,
+        /// Without ARP: on a shared uplink the host answers for its addresses there, and not here too.
+        no_arp: bool,
     },
     /// Sets a link up.
     SetUp {
         /// Which one.
         link: IfName,
     },
-    /// Makes an interface of the host a port of the bridge, and moves what the host has on it there.
-    TakeUplink {
+    /// Makes an interface that nobody uses a port of the bridge.
+    AttachPort {
         /// The bridge.
         bridge: IfName,
         /// The interface.
@@ -35,39 +38,16 @@ pub enum Step {
         /// Its index when this was planned.
         index: u32,
         /// Its address.
-        #[serde(default)]
-        mac: Option<Mac>,
-        /// What the host had on it when it was taken.
-        #[serde(default)]
-        layer3: Layer3,
+        mac: Mac,
+        /// Whether it has IPv6, which a port must not have of its own.
+        had_ipv6: bool,
     },
-    /// Tells who looks after an uplink to leave it alone, and has its lease renewed on the bridge.
-    Tell {
-        /// The uplink.
-        uplink: IfName,
-        /// Its index when this was planned.
-        index: u32,
-        /// Who looks after it.
-        keeper: Keeper,
-        /// Whether the host has anything on it.
-        takes_part: bool,
-    },
-    /// Tells systemd-networkd, where a file of its own would take them too, to leave the bridge and our TAPs alone: of an
-    /// uplink it is told nothing.
-    Spare {
-        /// That file.
-        by: PathBuf,
-    },
-    /// Gives a setting of an interface (`host::SETTINGS`) another value.
-    Configure {
-        /// The interface.
-        link: IfName,
-        /// The setting, as `ipv6/accept_ra`.
-        setting: String,
-        /// Its value from now on.
-        value: String,
-        /// The one before.
-        was: String,
+    /// Shares an interface that the host uses.
+    ShareUplink {
+        /// The bridge.
+        bridge: IfName,
+        /// How.
+        share: Share,
     },
 }
 
@@ -98,55 +78,111 @@ pub struct Found {
 }
 
 impl Step {
-    /// The `ip` commands that do the same.
-    pub fn commands(&self) -> Vec<Vec<String>> {
+    /// The uplink that it attaches.
+    pub fn uplink(&self) -> Option<&IfName> {
         match self {
-            Self::AddBridge { bridge, mac, mtu } => {
-                let add = format!("ip link add name {bridge} address {mac} type bridge stp_state 0 forward_delay 0");
-                // In the creating request it would last until the first port only.
-                let mtu = mtu.map(|mtu| format!("ip link set dev {bridge} mtu {mtu}"));
-                [Some(add), mtu].into_iter().flatten().map(|command| split(&command)).collect()
-            }
-            Self::SetUp { link } => vec![split(&format!("ip link set dev {link} up"))],
-            Self::TakeUplink { bridge, uplink, index, layer3, .. } => {
-                let (from, to) = (End { index: *index, name: uplink }, End { index: 0, name: bridge });
-                let mut commands = vec![split(&format!("ip link set dev {uplink} master {bridge}"))];
-                commands.extend(layer3.commands(from, to));
-                commands
-            }
-            Self::Tell { .. } | Self::Spare { .. } => Vec::new(),
-            Self::Configure { link, setting, value, .. } => {
-                let (family, name) = setting.split_once('/').unwrap_or_default();
-                // A dot in a name would divide it.
-                let link = link.as_str().replace('.', "/");
-                vec![split(&format!("sysctl -qw net.{family}.conf.{link}.{name}={value}"))]
-            }
+            Self::AttachPort { uplink, .. } | Self::ShareUplink { share: Share { uplink, .. }, .. } => Some(uplink),
+            Self::AddBridge { .. } | Self::SetUp { .. } => None,
         }
     }
+
+    /// How it shares an uplink, if it does.
+    pub fn share(&self) -> Option<&Share> {
+        match self {
+            Self::ShareUplink { share, .. } => Some(share),
+            _ => None,
+        }
+    }
+
+    /// The commands that do the same: `ip`, `sysctl`, `tc`, and `nft` where frames can't be marked otherwise; each a line for a
+    /// shell.
+    pub fn commands(&self) -> Vec<String> {
+        match self {
+            Self::AddBridge { bridge, mac, mtu, no_ipv6: is_without_ipv6, no_arp } => {
+                let mut commands = vec![format!(
+                    "ip link add name {} address {mac} type bridge stp_state 0 forward_delay 0",
+                    quote(bridge)
+                )];
+                // In the creating request it would last until the first port only.
+                commands.extend(mtu.map(|mtu| format!("ip link set dev {} mtu {mtu}", quote(bridge))));
+                commands.extend(is_without_ipv6.then(|| no_ipv6(bridge)));
+                commands.extend(no_arp.then(|| format!("ip link set dev {} arp off", quote(bridge))));
+                commands
+            }
+            Self::SetUp { link } => vec![format!("ip link set dev {} up", quote(link))],
+            Self::AttachPort { bridge, uplink, had_ipv6, .. } => {
+                let mut commands: Vec<String> = had_ipv6.then(|| no_ipv6(uplink)).into_iter().collect();
+                commands.push(format!("ip link set dev {} master {}", quote(uplink), quote(bridge)));
+                commands
+            }
+            Self::ShareUplink { bridge, share } => commands_to_share(bridge, share),
+        }
+    }
+}
+
+fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
+    let [host_end, port] = share::ends(bridge);
+    let uplink = quote(&share.uplink);
+    let (host, end) = (quote(&host_end), quote(&port));
+    let mut commands = vec![
+        format!(
+            "ip link add name {host} address {} mtu {} type veth peer name {end} mtu {}",
+            share.mac, share.mtu, share.mtu
+        ),
+        no_ipv6(&host_end),
+        no_ipv6(&port),
+        format!("ip link set dev {host} arp off up"),
+        format!("ip link set dev {end} master {} up", quote(bridge)),
+    ];
+    if share.mark == MarkBy::Nftables {
+        commands.push(format!("nft {}", quote(share::ruleset(bridge))));
+    }
+    if share.changes.clears_lro {
+        commands.push(format!("ethtool -K {uplink} lro off"));
+    }
+    if share.changes.sets_promiscuous {
+        commands.push(format!("ip link set dev {uplink} promisc on"));
+    }
+    commands.push(format!("tc qdisc add dev {host} clsact"));
+    if share.changes.adds_clsact {
+        commands.push(format!("tc qdisc add dev {uplink} clsact"));
+    }
+    commands
+        .extend(share::filters(share.mac, share.mark).iter().map(|filter| filter.command(&share.uplink, &host_end)));
+    commands
+}
+
+/// The command that switches IPv6 off on a link.
+fn no_ipv6(link: &IfName) -> String {
+    // A dot in a name would divide it.
+    format!("sysctl -qw {}", quote(format!("net.ipv6.conf.{}.disable_ipv6=1", link.as_str().replace('.', "/"))))
 }
 
 impl Tap {
-    /// The `ip` commands that do the same, for a TAP called `name`.
-    pub fn commands(&self, name: &IfName, mac: Mac, alias: &str) -> Vec<Vec<String>> {
+    /// The `ip` commands that do the same, for a TAP called `name`; with the `tc` command by which the host reaches the guest
+    /// of this address, where the bridge shares an uplink.
+    pub fn commands(&self, name: &IfName, mac: Mac, alias: &str, share: Option<&Share>) -> Vec<String> {
+        let dev = quote(name);
         match self.found {
             Some(found) if found.is_up => return Vec::new(),
-            Some(_) => return vec![split(&format!("ip link set dev {name} up"))],
+            Some(_) => return vec![format!("ip link set dev {dev} up")],
             None => {}
         }
-        let mut dress = split(&format!("ip link set dev {name} address {mac} mtu {} addrgenmode none", self.mtu));
-        dress.extend(["alias".to_owned(), alias.to_owned()]);
-        vec![
-            split(&format!(
-                "ip tuntap add dev {name} mode tap vnet_hdr{}",
-                if self.queues > 1 { " multi_queue" } else { "" }
-            )),
-            dress,
-            split(&format!("ip link set dev {name} master {} up", self.bridge)),
-        ]
+        let queues = if self.queues > 1 { " multi_queue" } else { "" };
+        let mut commands = vec![
+            format!("ip tuntap add dev {dev} mode tap vnet_hdr{queues}"),
+            format!(
+                "ip link set dev {dev} address {} mtu {} addrgenmode none alias {}",
+                mac.of_tap(),
+                self.mtu,
+                quote(alias)
+            ),
+            format!("ip link set dev {dev} master {} up", quote(&self.bridge)),
+        ];
+        if let Some(share) = share {
+            let [host_end, _] = share::ends(&self.bridge);
+            commands.push(share::entry(mac).command(&share.uplink, &host_end));
+        }
+        commands
     }
-}
-
-/// Interface names have no blanks, so that a command of names and numbers can be written as one string.
-fn split(command: &str) -> Vec<String> {
-    command.split(' ').map(str::to_owned).collect()
 }

@@ -3,7 +3,9 @@
 
 pub use kvm_bridge_helper::entry;
 
+pub mod ethtool;
 pub mod files;
+pub mod filter;
 pub mod lock;
 pub mod memory;
 pub mod packet;

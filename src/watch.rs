@@ -6,7 +6,7 @@ pub mod ask;
 pub mod frame;
 pub mod probe;
 
-use crate::dhcp::message::{Kind, Message};
+use crate::dhcp::{Kind, Message};
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};

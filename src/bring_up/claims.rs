@@ -71,11 +71,11 @@ pub(super) fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Confi
                 claim.journal = journal.filter(|journal| link.is_some_and(|link| journal.owns(link)));
             }
             // Nobody is at it while we have the lock: a kill has left it half done.
-            let is_unsettled = |claim: &Claim| claim.journal.as_ref().is_some_and(|journal| journal.moving);
-            let Some((bridge, claim)) = claims.iter().find(|(_, claim)| is_unsettled(claim)) else {
+            let is_unsettled = |claim: &Claim| claim.journal.as_ref().is_some_and(|journal| !journal.is_finished);
+            let Some((bridge, claim)) = claims.iter_mut().find(|(_, claim)| is_unsettled(claim)) else {
                 return Ok((host, claims));
             };
-            match (&claim.journal, claim.hold) {
+            match (&mut claim.journal, claim.hold) {
                 (Some(journal), Hold::Alone) => {
                     let settled = undo::settle(netlink, &claim.files, journal);
                     if settled.map_err(|error| error.of(format_args!("--bridge {bridge}")))? {

@@ -10,7 +10,6 @@ use crate::net::rtnl::Netlink;
 use crate::net::{apply, undo};
 use crate::out;
 use crate::ports;
-use crate::step::Step;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
 use std::collections::BTreeMap;
@@ -22,7 +21,7 @@ pub struct Down {
     pub is_taken_back: bool,
     /// Whether the bridge is there still: it is somebody else's.
     pub is_there: bool,
-    /// The interface that has its addresses and routes back.
+    /// Its uplink, which is free again.
     pub uplink: Option<IfName>,
     /// The TAPs of users that were deleted.
     pub taps: Vec<IfName>,
@@ -72,10 +71,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         undo::undo(&mut netlink, &files, journal)?;
         files.remove();
         done.is_taken_back = true;
-        done.uplink = journal.steps.iter().find_map(|step| match step {
-            Step::TakeUplink { uplink, .. } => Some(uplink.clone()),
-            _ => None,
-        });
+        done.uplink = journal.uplink().cloned();
     }
     done.is_there = link.is_some() && !done.is_taken_back;
     Ok(done)
@@ -90,7 +86,7 @@ fn free(
     is_forced: bool,
     done: &mut Down,
 ) -> Result<()> {
-    let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.took(port.index));
+    let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.attached(port.index));
     let (lasting, others): (Vec<Link>, Vec<Link>) =
         ports.into_iter().filter(|port| !is_uplink(port)).partition(|port| is_lasting(port, &bridge.name));
     // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.

@@ -5,12 +5,10 @@ use crate::announce::{Announcer, inbox};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::journal::{Files, Journal};
-use crate::keeper;
 use crate::lease::{Lease, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::{apply, gateway, rtnl::Netlink, undo::undo};
+use crate::net::{apply, rtnl::Netlink, share, undo::undo};
 use crate::plan::{BridgePlan, Plan};
 use crate::reaper;
 use crate::step::{Step, Tap};
@@ -18,28 +16,13 @@ use crate::sys::lock::Hold;
 use crate::sys::tap;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-
-/// How long a gateway may take to show that it is there.
-const BEFORE: Duration = Duration::from_secs(1);
-/// And to show that it still is.
-const AFTER: Duration = Duration::from_secs(4);
 
 /// What is to be said of a bridge that was made, if it is more than was asked for by name.
 fn news(journal: &Journal) -> Option<String> {
-    let (uplink, layer3) = journal.steps.iter().find_map(|step| match step {
-        Step::TakeUplink { uplink, layer3, .. } => Some((uplink, layer3)),
-        _ => None,
-    })?;
-    let bridge = &journal.bridge;
+    let (share, bridge) = (journal.share()?, &journal.bridge);
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
-    let told = journal.told().map(|keeper| format!("; {} leaves {uplink} alone meanwhile", keeper.name()));
-    let told = told.unwrap_or_default();
-    (!layer3.is_empty()).then(|| {
-        format!("made {bridge} with the uplink {uplink}, and moved {uplink}'s addresses and routes to it{until}{told}")
-    })
+    Some(format!("made {bridge} on the shared uplink {}{until}", share.uplink))
 }
 
 /// What was made so far.
@@ -71,7 +54,10 @@ impl Made {
         let mut taps = Vec::new();
         for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
-            let opened = self.tap(tap, devices, *mac, vm, index);
+            let made = self.ours.iter().map(|(journal, _)| journal).find(|journal| journal.bridge == tap.bridge);
+            let joined = || claims.get(&tap.bridge).and_then(|claim| claim.journal.as_ref());
+            let journal = made.or_else(joined).cloned();
+            let opened = self.tap(tap, devices, *mac, vm, index, journal.as_ref());
             taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
         }
         Ok(taps)
@@ -115,18 +101,10 @@ impl Made {
         if journal.needs_reaper() {
             self.ensure_reaper(&plan.bridge, files)?;
         }
-        let answered = self.gateways(&journal)?;
-        self.look_again(&mut journal)?;
         files.write(&journal)?;
-        self.silence(&mut journal, files)?;
-        let made = apply::make(&mut self.netlink, &journal)
-            .and_then(|()| self.check_nothing_left(&journal))
-            .and_then(|()| keeper::renew(&mut self.netlink, &journal));
-        let made = made.and_then(|()| {
-            // From here on the bridge has all of it, and what comes.
-            journal.moving = false;
-            files.write(&journal)?;
-            self.check_gateways(&journal, &answered)
+        let made = apply::make(&mut self.netlink, &journal).and_then(|()| {
+            journal.is_finished = true;
+            files.write(&journal)
         });
         let Err(error) = made else {
             self.news.extend(news(&journal));
@@ -144,25 +122,6 @@ impl Made {
         }
     }
 
-    /// Tells who looks after the uplink. Nothing is moved yet: if it can't be told it is as if nothing was.
-    fn silence(&mut self, journal: &mut Journal, files: &Files) -> Result<()> {
-        if !journal.tells() {
-            return Ok(());
-        }
-        if let Err(error) = keeper::silence(&mut self.netlink, journal) {
-            return match keeper::wake(&mut self.netlink, journal) {
-                Ok(()) => {
-                    files.remove();
-                    Err(error)
-                }
-                Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
-            };
-        }
-        // It may have changed something as its last word.
-        self.look_again(journal)?;
-        files.write(journal)
-    }
-
     /// A reaper that is started announces, too.
     fn ensure_reaper(&mut self, bridge: &IfName, files: &Files) -> Result<()> {
         let cards = self.announced.iter().filter(|(on, _)| on == bridge).map(|(_, mac)| *mac);
@@ -170,59 +129,6 @@ impl Made {
             self.announced.retain(|(on, _)| on != bridge);
         }
         Ok(())
-    }
-
-    /// What the host has on the uplinks may have changed while gateways were waited for, and with the bridges before this
-    /// one: what it has now is moved.
-    fn look_again(&mut self, journal: &mut Journal) -> Result<()> {
-        for step in &mut journal.steps {
-            if let Step::TakeUplink { index, layer3, .. } = step
-                && !layer3.is_empty()
-            {
-                *layer3 = self.netlink.layer3(*index).map_err(unreadable)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_nothing_left(&mut self, journal: &Journal) -> Result<()> {
-        let left = apply::left_behind(&mut self.netlink, journal).map_err(unreadable)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        let what = format!("{} came to the uplink while it was taken", left.join(" and "));
-        Err(Error::new(what, "Something else changes the network at the same time. Try again."))
-    }
-
-    /// The default gateways on the uplink that answer.
-    fn gateways(&mut self, journal: &Journal) -> Result<Vec<IpAddr>> {
-        let mut answered = Vec::new();
-        for step in &journal.steps {
-            if let Step::TakeUplink { index, layer3, .. } = step {
-                let gateways = layer3.default_gateways(*index);
-                if !gateways.is_empty() {
-                    let found = gateway::answering(&mut self.netlink, &gateways, *index, false, BEFORE);
-                    answered.extend(found.map_err(unreadable)?);
-                }
-            }
-        }
-        Ok(answered)
-    }
-
-    /// A gateway that answered has to answer still.
-    fn check_gateways(&mut self, journal: &Journal, answered: &[IpAddr]) -> Result<()> {
-        if answered.is_empty() {
-            return Ok(());
-        }
-        let found = gateway::answering(&mut self.netlink, answered, journal.index, true, AFTER).map_err(unreadable)?;
-        if found.len() == answered.len() {
-            return Ok(());
-        }
-        let silent = answered.iter().filter(|gateway| !found.contains(gateway));
-        let silent: Vec<String> = silent.map(IpAddr::to_string).collect();
-        let what = format!("the gateway {} answered before and does not by the bridge", silent.join(" and "));
-        let remedy = "See whether the switch lets only one MAC in (port security), or take another uplink.";
-        Err(Error::new(what, remedy))
     }
 
     /// A journal of a bridge that is gone is what a kill of us, or a hand, left; of what it speaks of, what is still ours
@@ -244,7 +150,15 @@ impl Made {
     }
 
     /// Opens a TAP, by one device for each queue, and makes it a port.
-    fn tap(&mut self, tap: &Tap, devices: Vec<File>, mac: Mac, vm: &VmKey, bridge: u32) -> Result<Vec<OwnedFd>> {
+    fn tap(
+        &mut self,
+        tap: &Tap,
+        devices: Vec<File>,
+        mac: Mac,
+        vm: &VmKey,
+        bridge: u32,
+        journal: Option<&Journal>,
+    ) -> Result<Vec<OwnedFd>> {
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
         let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
@@ -252,7 +166,13 @@ impl Made {
             apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
         })?;
         match tap.found {
-            None => apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge)?,
+            None => {
+                let entry = journal.and_then(|journal| {
+                    let index = nix::net::if_::if_nametoindex(name.as_str()).ok()?;
+                    share::entry(journal, mac, index)
+                });
+                apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge, entry)?
+            }
             Some(found) if !found.is_up => {
                 apply::set_up(&mut self.netlink, found.index, true)
                     .map_err(|error| apply::failed(&tap.bridge, &format!("cannot set {name} up"), &error))?;

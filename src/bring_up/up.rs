@@ -1,6 +1,6 @@
 //! `kvm-bridge up`: a bridge that stays, and TAPs on it that belong to users.
 //!
-//! The bridge is made as for a guest: the same plan, the same journal, the same taking of the uplink. A TAP needs no
+//! The bridge is made as for a guest: the same plan, the same journal. A TAP needs no
 //! journal: it becomes persistent as the last thing that is done to it, and its alias says who made it for which bridge.
 
 use super::claims::observe_locked;
@@ -17,7 +17,7 @@ use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::reaper;
 use crate::request::{Nic, Uplink};
-use crate::step::{Step, Tap};
+use crate::step::Tap;
 use crate::sys::{process, tap, tap_owner};
 use nix::unistd::{Uid, User};
 
@@ -82,7 +82,7 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let nics = std::slice::from_ref(nic);
     let (host, claims) = observe_locked(&mut netlink, nics, config)?;
     let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
-    if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(uplink_of)) {
+    if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(Journal::uplink)) {
         let what = format!("up {bridge}: {bridge} is there, and has the uplink {uplink}");
         let remedy = format!("To make it anew: kvm-bridge down {bridge} && kvm-bridge up {bridge} --uplink none");
         return Err(Error::new(what, remedy));
@@ -123,7 +123,7 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
         _ => Became::Found,
     };
     let ours = after.filter(|_| became != Became::Found);
-    let uplink = ours.as_ref().and_then(uplink_of);
+    let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
     Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
 }
 
@@ -136,13 +136,6 @@ fn keep_address(netlink: &mut Netlink, found: Option<&Link>) -> std::io::Result<
     }
     apply::pin(netlink, bridge.index, mac)?;
     Ok(Some(format!("{} has no port, and keeps its address {mac}: else it would have that of its TAP", bridge.name)))
-}
-
-fn uplink_of(journal: &Journal) -> Option<IfName> {
-    journal.steps.iter().find_map(|step| match step {
-        Step::TakeUplink { uplink, .. } => Some(uplink.clone()),
-        _ => None,
-    })
 }
 
 /// The TAPs that the configuration has for a bridge.
@@ -230,7 +223,7 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
     })?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
-    apply::plug(netlink, &wanted, name, Mac::generate()?.of_tap(), &alias(bridge), index)
+    apply::plug(netlink, &wanted, name, Mac::generate()?.of_tap(), &alias(bridge), index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
     tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)

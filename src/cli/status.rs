@@ -4,12 +4,12 @@ mod uplinks;
 
 use super::json;
 use crate::error::{Error, Result};
-use crate::journal::Journal;
-use crate::keeper::Keeper;
+use crate::manager::{self, Manager};
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
+use crate::net::share::Counts;
 use crate::out;
-use crate::ports::{self, Bridge, Port, Role};
+use crate::ports::{self, Bridge, Port, Role, SharedUplink};
 use crate::shell::quote;
 use crate::style::{self, Style, Tone};
 use clap::Args;
@@ -51,17 +51,18 @@ impl Status {
                 ));
             }
         }
-        let keepers = (bridges.iter())
+        let managers = (bridges.iter())
             .map(|bridge| match &bridge.journal {
-                Some(_) => Ok(None),
-                None => uplinks::keeper_of(&mut netlink, bridge.detail.link.clone()),
+                Some(_) => None,
+                None => manager::of(&bridge.detail.link),
             })
-            .collect::<Result<Vec<Option<Keeper>>>>()?;
-        let bridges: Vec<(&Bridge, Option<&Keeper>)> = bridges.iter().zip(keepers.iter().map(Option::as_ref)).collect();
+            .collect::<Vec<Option<Manager>>>();
+        let bridges: Vec<(&Bridge, Option<&Manager>)> =
+            bridges.iter().zip(managers.iter().map(Option::as_ref)).collect();
         // What leads to the network is none of one bridge's business.
         let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
         if self.json {
-            let bridges: Vec<_> = bridges.iter().map(|(bridge, keeper)| to_json(bridge, *keeper)).collect();
+            let bridges: Vec<_> = bridges.iter().map(|(bridge, manager)| to_json(bridge, *manager)).collect();
             let uplinks: Vec<_> = uplinks.iter().map(Uplink::to_json).collect();
             return Ok(json(&json!({ "bridges": bridges, "uplinks": uplinks })));
         }
@@ -70,7 +71,7 @@ impl Status {
             out::say("kvm-bridge", "the processes of other users' guests are seen by root only");
         }
         let style = Style::of_stdout();
-        let mut texts: Vec<String> = bridges.iter().map(|(bridge, keeper)| tree(bridge, *keeper, style)).collect();
+        let mut texts: Vec<String> = bridges.iter().map(|(bridge, manager)| tree(bridge, *manager, style)).collect();
         if texts.is_empty() {
             texts.push("There is no bridge.\n".to_owned());
         }
@@ -79,14 +80,14 @@ impl Status {
     }
 }
 
-fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
+fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     let link = &bridge.detail.link;
     let mut facts = vec![match &bridge.journal {
         Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
         Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
         None => "found".to_owned(),
     }];
-    facts.extend(keeper.map(|keeper| format!("{} looks after it", keeper.name())));
+    facts.extend(manager.map(|manager| format!("managed by {manager}")));
     if !link.is_up {
         facts.push(style.paint(Tone::Bad, "down"));
     }
@@ -103,8 +104,6 @@ fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push("no uplink".to_owned());
     }
-    let told = bridge.journal.as_ref().and_then(Journal::told);
-    facts.extend(told.map(|keeper| format!("{} leaves its uplink alone", keeper.name())));
     let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
     let width = bridge
         .ports
@@ -116,7 +115,11 @@ fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
     for (at, port) in bridge.ports.iter().enumerate() {
         let branch = style.branch(at + 1 == bridge.ports.len() && complaints.is_empty());
         let name = format!("{:<width$}", out::one_line(port.detail.link.name.as_str()));
-        let _ = writeln!(text, "{branch}{}  {}", style.paint(Tone::Title, name), line(port, style));
+        let facts = match (&bridge.shared, port.role) {
+            (Some(shared), Role::Uplink) => line_of_shared(shared, style),
+            _ => line(port, style),
+        };
+        let _ = writeln!(text, "{branch}{}  {facts}", style.paint(Tone::Title, name));
     }
     for (at, complaint) in complaints.iter().enumerate() {
         let _ = writeln!(
@@ -127,6 +130,31 @@ fn tree(bridge: &Bridge, keeper: Option<&Keeper>, style: Style) -> String {
         );
     }
     text
+}
+
+/// What is said of the port that leads to a shared uplink.
+fn line_of_shared(shared: &SharedUplink, style: Style) -> String {
+    let mut facts = vec![format!("shared uplink {}", style.paint(Tone::Title, out::one_line(shared.name().as_str())))];
+    match &shared.detail {
+        None => facts.push(style.paint(Tone::Bad, "is not there")),
+        Some(detail) if !detail.link.is_up => facts.push(style.paint(Tone::Bad, "down")),
+        Some(detail) if !detail.has_carrier => facts.push(style.paint(Tone::Bad, "no carrier")),
+        Some(_) if !shared.missing.is_empty() => facts
+            .push(style.paint(Tone::Bad, format!("{} filters are missing: kvm-bridge recover", shared.missing.len()))),
+        Some(_) => facts.push("carrier".to_owned()),
+    }
+    let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
+    let Counts { from_network, from_host, from_bridge } = shared.counts;
+    facts.push(style.paint(
+        Tone::Quiet,
+        format!(
+            "from the network {}, from the host {}, from guests {}",
+            frames(from_network),
+            frames(from_host),
+            frames(from_bridge)
+        ),
+    ));
+    facts.join(", ")
 }
 
 fn line(port: &Port, style: Style) -> String {
@@ -178,17 +206,18 @@ fn line(port: &Port, style: Style) -> String {
     facts.join(", ")
 }
 
-fn to_json(bridge: &Bridge, keeper: Option<&Keeper>) -> serde_json::Value {
+fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
     let detail = &bridge.detail;
     let settings = detail.bridge.unwrap_or_default();
     let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
     let ports: Vec<_> = bridge.ports.iter().map(port_to_json).collect();
+    let shared = bridge.shared.as_ref();
     json!({
         "name": detail.link.name.as_str(),
         "index": detail.link.index,
         "made_by_us": bridge.journal.is_some(),
         "kept": bridge.journal.as_ref().map(|journal| journal.keep),
-        "keeper": keeper.map(Keeper::name),
+        "manager": manager.map(ToString::to_string),
         "error": bridge.complaint,
         "up": detail.link.is_up,
         "mac": detail.link.mac,
@@ -197,10 +226,35 @@ fn to_json(bridge: &Bridge, keeper: Option<&Keeper>) -> serde_json::Value {
         "stp": settings.stp,
         "forward_delay": f64::from(settings.forward_delay) / 100.0,
         "vlan_filtering": settings.vlan_filtering,
-        "uplink": uplink.map(|port| port.detail.link.name.as_str()),
-        "uplink_carrier": uplink.map(|port| port.detail.has_carrier),
-        "uplink_keeper": bridge.journal.as_ref().and_then(Journal::told).map(Keeper::name),
+        "uplink": match shared {
+            Some(shared) => Some(shared.name().as_str()),
+            None => uplink.map(|port| port.detail.link.name.as_str()),
+        },
+        "uplink_carrier": match shared {
+            Some(shared) => Some(shared.detail.as_ref().is_some_and(|detail| detail.has_carrier)),
+            None => uplink.map(|port| port.detail.has_carrier),
+        },
+        "uplink_attached": match (shared, uplink) {
+            (Some(_), _) => Some("shared"),
+            (None, Some(_)) => Some("port"),
+            (None, None) => None,
+        },
+        "shared": shared.map(shared_to_json),
         "ports": ports,
+    })
+}
+
+fn shared_to_json(shared: &SharedUplink) -> serde_json::Value {
+    let Counts { from_network, from_host, from_bridge } = shared.counts;
+    json!({
+        "present": shared.detail.is_some(),
+        "missing_filters": shared.missing.len(),
+        "from_network_packets": from_network.0,
+        "from_network_bytes": from_network.1,
+        "from_host_packets": from_host.0,
+        "from_host_bytes": from_host.1,
+        "from_guests_packets": from_bridge.0,
+        "from_guests_bytes": from_bridge.1,
     })
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub(super) struct Bring {
     /// The bridge
     bridge: String,
-    /// Its port to the network, if it is missing: an interface, auto (the default route's) or none
+    /// Its way to the network, if it is missing: an interface, auto (the default route's) or none
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
     /// The MTU in bytes of a bridge that is made
@@ -31,9 +31,12 @@ pub(super) struct Bring {
     /// Whose the TAP is: one user for all TAPs, or one for each, in order
     #[arg(long = "user", value_name = "USER", requires = "taps")]
     users: Vec<String>,
-    /// Take the uplink though a network manager or DHCP client looks after it
+    /// How the uplink is attached: share (the host keeps all that it has on it) or port
+    #[arg(long, value_name = "HOW")]
+    attach: Option<String>,
+    /// With the default route's interface: follow the default route to another one
     #[arg(long)]
-    force: bool,
+    follow: bool,
     /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
     #[arg(long)]
     save: bool,
@@ -68,7 +71,7 @@ impl Bring {
             out::say("kvm-bridge", news);
         }
         let saved = match file {
-            Some(file) => save(file, &bridge, &done, self.force)?,
+            Some(file) => self.save(file, &bridge, &done)?,
             None => None,
         };
         Ok(match self.json {
@@ -79,11 +82,6 @@ impl Bring {
 
     /// The same as what a guest would ask for.
     fn nic(&self) -> Result<Nic> {
-        let is_named = self.uplink.as_deref().is_some_and(|uplink| uplink != "auto" && uplink != "none");
-        if self.force && !is_named {
-            let what = format!("up {}: --force takes an uplink that is named, and none is", self.bridge);
-            return Err(Error::new(what, format!("Name it: kvm-bridge up {} --uplink IF --force", self.bridge)));
-        }
         let mut value = format!("{},keep=on", self.bridge);
         if let Some(uplink) = &self.uplink {
             let _ = write!(value, ",uplink={}", uplink.replace(',', ",,"));
@@ -91,10 +89,34 @@ impl Bring {
         if let Some(mtu) = self.mtu {
             let _ = write!(value, ",mtu={mtu}");
         }
-        if self.force {
-            value += ",force=on";
+        if let Some(attach) = &self.attach {
+            let _ = write!(value, ",attach={}", attach.replace(',', ",,"));
+        }
+        if self.follow {
+            value += ",follow=on";
         }
         Nic::parse(value.as_bytes())
+    }
+
+    /// Keeps it for the next time.
+    fn save(&self, file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
+        let is_ours = done.bridge != Became::Found;
+        let uplink = match &done.uplink {
+            Some(_) if self.follow => "auto".to_owned(),
+            Some(uplink) => uplink.to_string(),
+            None => "none".to_owned(),
+        };
+        let saved = Saved {
+            uplink: is_ours.then_some(uplink),
+            attach: self.attach.clone().filter(|_| is_ours),
+            follow: self.follow && is_ours,
+            mtu: done.mtu.filter(|_| is_ours),
+            taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
+        };
+        if !is_ours && saved.taps.is_empty() {
+            return Ok(None);
+        }
+        file.save(bridge, &saved).map(Some)
     }
 
     fn taps(&self, configured: Vec<LastingTap>) -> Result<Vec<LastingTap>> {
@@ -134,7 +156,7 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
         let is_more = keys.ends_with(',');
         for key in keys.trim_end_matches(['.', ',']).split(',') {
             let _ = match key.split_once('=') {
-                Some(("force", _)) => write!(ours, " --force"),
+                Some(("follow", _)) => write!(ours, " --follow"),
                 Some(("keep", _)) => continue,
                 Some((key, value)) => write!(ours, " --{key} {value}"),
                 None => write!(ours, ",{key}"),
@@ -146,21 +168,8 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
     let ours = ours.strip_prefix("kvm-bridge ").map(str::to_owned).unwrap_or(ours);
     ours.replace("Leave uplink= out", "Leave --uplink out")
         .replace("Leave mtu= out", "Leave --mtu out")
+        .replace("Leave attach=port out", "Leave --attach port out")
         .replace("Give --bridge another", "Give another")
-}
-
-fn save(file: File, bridge: &IfName, done: &Up, force: bool) -> Result<Option<PathBuf>> {
-    let is_ours = done.bridge != Became::Found;
-    let saved = Saved {
-        uplink: is_ours.then(|| done.uplink.as_ref().map_or("none".to_owned(), IfName::to_string)),
-        force: force && is_ours,
-        mtu: done.mtu.filter(|_| is_ours),
-        taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
-    };
-    if !is_ours && saved.taps.is_empty() {
-        return Ok(None);
-    }
-    file.save(bridge, &saved).map(Some)
 }
 
 fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
@@ -208,8 +217,8 @@ mod tests {
     fn the_planners_words_become_ours() {
         let say = |text: &str| in_our_words(text, &IfName::new("br0").unwrap());
         assert_eq!(
-            say("all the same: --bridge br0,uplink=eth0,force=on"),
-            "all the same: kvm-bridge up br0 --uplink eth0 --force"
+            say("all the same: --bridge br0,uplink=eth0,attach=share"),
+            "all the same: kvm-bridge up br0 --uplink eth0 --attach share"
         );
         assert_eq!(
             say("To make it: --bridge br0,uplink=eth1, or --bridge br0,uplink=none for guests"),

@@ -16,8 +16,10 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 pub struct Saved {
     /// Its uplink, or `none`; nothing of a bridge that somebody else makes.
     pub uplink: Option<String>,
-    /// Whether the uplink is taken though somebody else looks after it; said once, it is for the next time too.
-    pub force: bool,
+    /// How the uplink is attached, if that was said; said once, it is for the next time too.
+    pub attach: Option<String>,
+    /// Whether the bridge follows the default route.
+    pub follow: bool,
     /// Its MTU, if it was asked for.
     pub mtu: Option<u32>,
     /// Its TAPs and their users.
@@ -101,8 +103,11 @@ fn change(document: &mut DocumentMut, bridge: &IfName, saved: &Saved) -> bool {
         set(own, "uplink", value(uplink));
         set(own, "keep", value(true));
     }
-    if saved.force {
-        set(own, "force", value(true));
+    if let Some(attach) = &saved.attach {
+        set(own, "attach", value(attach));
+    }
+    if saved.follow {
+        set(own, "follow", value(true));
     }
     if let Some(mtu) = saved.mtu {
         set(own, "mtu", value(i64::from(mtu)));
@@ -157,7 +162,7 @@ mod tests {
 
     fn saved(taps: &[(&str, &str)]) -> Saved {
         let taps = taps.iter().map(|(tap, user)| (IfName::new(tap).unwrap(), (*user).to_owned())).collect();
-        Saved { uplink: Some("eth1".to_owned()), mtu: None, force: false, taps }
+        Saved { uplink: Some("eth1".to_owned()), mtu: None, attach: None, follow: false, taps }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::host::Link;
 use crate::net::observe::observe;
 use crate::out::{self, ProgressLine};
 use crate::plan::plan;
-use crate::ports::{Bridge, Role};
+use crate::ports::{Bridge, Role, SharedUplink};
 use crate::shell::quote;
 use crate::step::Step;
 use crate::sys::process;
@@ -46,7 +46,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     }
     for nic in patient.missing.clone() {
         let Some(uplink) = future_uplink(patient, &nic) else { continue };
-        match Asker::on_interface(uplink.index) {
+        match Asker::on_interface(uplink.index, None) {
             Ok(asker) => {
                 asked.push((nic.bridge.to_string(), uplink.name.to_string(), true));
                 askers.push(asker);
@@ -59,10 +59,33 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
         let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
         line.show(format_args!("asking for DHCP servers on {}", out::one_line(&bridges.join(", "))));
     }
-    let answers = ask::ask(askers).into_iter().zip(asked);
+    let answers: Vec<_> = ask::ask(askers).into_iter().zip(asked).collect();
+    for (answers, (bridge, on, has_uplink)) in answers {
+        let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
+        let shared = patient.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
+        let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent);
+        let check = shared.and_then(of_one_mac).unwrap_or_else(|| judge(answers, has_uplink, &on));
+        checks.push(check.of(bridge));
+    }
     line.clear();
-    checks.extend(answers.map(|(answers, (bridge, on, has_uplink))| judge(answers, has_uplink, &on).of(bridge)));
     checks
+}
+
+/// A server that answers the host's own address, and nobody else's, is behind a switch that lets in one address for each of
+/// its ports.
+fn of_one_mac(shared: &SharedUplink) -> Option<Check> {
+    let asker = Asker::on_interface(shared.share.index, Some(shared.share.mac)).ok()?;
+    let offers = ask::ask(vec![asker]).pop()?.ok()?;
+    let offer = offers.first()?;
+    let uplink = shared.name();
+    let saw = format!(
+        "on {uplink}, {} a DHCPDISCOVER of the host's own MAC address, and nobody one of another",
+        offer.server.map_or("a server answers".to_owned(), |server| format!("{server} answers"))
+    );
+    const WHY: &str = "The switch lets in one MAC address for each port (port security), as most Wi-Fi access points and the \
+                       virtual switches of VMware and clouds do.";
+    let mend = "Allow more MAC addresses, or promiscuous mode and forged transmits, on the switch's port; or --bridge BRIDGE,uplink=none.";
+    Some(Check::failure("dhcp", saw, WHY, mend))
 }
 
 /// After which time a new port of the bridge forwards; or why nobody asks there.
@@ -99,11 +122,9 @@ fn future_uplink(patient: &mut Patient, nic: &crate::request::Nic) -> Option<Lin
     let nics = std::slice::from_ref(nic);
     let host = observe(&mut patient.netlink, nics, &patient.config).ok()?;
     let plan = plan(nics, &patient.config, &host).ok()?;
-    let taken = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
-        Step::TakeUplink { uplink, .. } => host.link(uplink).cloned(),
-        _ => None,
-    });
-    taken.filter(|uplink| uplink.is_up)
+    let uplink = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(Step::uplink);
+    let uplink = uplink.and_then(|uplink| host.link(uplink)).cloned();
+    uplink.filter(|uplink| uplink.is_up)
 }
 
 fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Check {

@@ -1,11 +1,10 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
 use super::{Check, Patient, Verdict};
-use crate::journal::Journal;
-use crate::keeper::keeper;
+use crate::manager::permanent;
 use crate::net::observe::observe;
 use crate::plan::plan;
-use crate::ports::{Bridge, Port, Role};
+use crate::ports::{Bridge, Port, Role, SharedUplink};
 use crate::request::Nic;
 use crate::shell::quote;
 use crate::step::Step;
@@ -37,6 +36,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
             format!("ip link set dev {} up", quote(name.as_str())),
         ));
     }
+    if let Some(shared) = &bridge.shared {
+        checks.push(of_shared(shared));
+        return checks;
+    }
     // On somebody else's bridge a port that is no TAP may be the way out as well.
     let mut uplinks = bridge.ports.iter().filter(|port| port.role == Role::Uplink).peekable();
     if uplinks.peek().is_none() {
@@ -54,35 +57,60 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     let counts = |port: &&Port| !port.is_tap() && (is_asked || port.role == Role::Uplink);
     for port in bridge.ports.iter().filter(counts) {
         let link = &port.detail.link;
-        let told = bridge.journal.as_ref().and_then(Journal::told);
-        let keeper = keeper(link).filter(|keeper| {
-            bridge.journal.is_some() && port.role == Role::Uplink && told.is_none() && !keeper.is_idle()
-        });
-        checks.push(match (link.is_up, port.detail.has_carrier, keeper) {
-            (false, ..) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
+        checks.push(match (link.is_up, port.detail.has_carrier) {
+            (false, _) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
                 .mended_by(format!("ip link set dev {} up", quote(link.name.as_str()))),
-            (_, false, _) => Check::new(
-                "uplink",
-                bad(port),
-                format!("{} has no carrier: nobody is at the other end of its cable", link.name),
-                WHY,
-            )
-            .mended_by(see_cable(link.name.as_str())),
-            (_, _, Some(keeper)) => Check::warning(
-                "uplink",
-                format!("{} is a port, and {} looks after it still", link.name, keeper.name()),
-                "At its next renewal it puts addresses on the port again, or takes the port off the bridge.",
-                format!("kvm-bridge down {}   # and have {} make the bridge", quote(name.as_str()), keeper.name()),
-            ),
-            _ if port.role != Role::Uplink => continue,
-            _ => {
-                let told = told.map(|keeper| format!("; {} leaves it alone meanwhile", keeper.name()));
-                let saw = format!("{} is up and has a carrier{}", link.name, told.unwrap_or_default());
-                Check::ok("uplink", saw, WHY)
+            (_, false) => {
+                Check::new("uplink", bad(port), format!("{} has no carrier: check its cable", link.name), WHY)
+                    .mended_by(see_cable(link.name.as_str()))
             }
+            _ if port.role != Role::Uplink => continue,
+            _ => Check::ok("uplink", format!("{} is up and has a carrier", link.name), WHY),
         });
     }
     checks
+}
+
+fn of_shared(shared: &SharedUplink) -> Check {
+    const FILTERS: &str = "Filters of traffic control copy frames between the shared uplink and the bridge.";
+    const MEND: &str = "kvm-bridge recover";
+    let name = shared.name();
+    let Some(detail) = &shared.detail else {
+        let saw = format!("{name} is not there; when it comes back, it is shared again");
+        return Check::failure("uplink", saw, WHY, "ip link");
+    };
+    if !shared.missing.is_empty() {
+        let saw = format!("{} of the filters by which {name} is shared are missing", shared.missing.len());
+        return Check::failure("uplink", saw, FILTERS, MEND);
+    }
+    if !detail.link.is_promiscuous {
+        let saw = format!("{name} is not promiscuous any more");
+        const WHY: &str = "A network card that is not promiscuous drops what is for the guests' MAC addresses.";
+        return Check::failure("uplink", saw, WHY, format!("ip link set dev {} promisc on", quote(name.as_str())));
+    }
+    match (detail.link.is_up, detail.has_carrier) {
+        (false, _) => {
+            let up = format!("ip link set dev {} up", quote(name.as_str()));
+            return Check::failure("uplink", format!("{name} is down"), WHY, up);
+        }
+        (_, false) => {
+            let saw = format!("{name} has no carrier: check its cable");
+            return Check::failure("uplink", saw, WHY, see_cable(name.as_str()));
+        }
+        _ => {}
+    }
+    if shared.has_foreign_filters && shared.counts.from_network.0 == 0 && detail.stats.rx_packets > 0 {
+        let saw = format!(
+            "no frame that came in by {name} has reached the filters of kvm-bridge, and others have filters there"
+        );
+        const WHY: &str = "A filter with a lower pref that ends classification keeps frames from those behind it.";
+        let mend = format!(
+            "tc -s filter show dev {} ingress   # one with 'action order 1: ... pass' or 'direct-action' ends it",
+            quote(name.as_str())
+        );
+        return Check::warning("uplink", saw, WHY, mend);
+    }
+    Check::ok("uplink", format!("{name} is shared, up and has a carrier"), WHY)
 }
 
 /// No command plugs a cable in; this one tells as soon as somebody has.
@@ -94,33 +122,37 @@ fn see_cable(name: &str) -> String {
 fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
     const NEW: &str = "The bridge is not there: a guest's start would make it, with this uplink.";
     let nics = std::slice::from_ref(nic);
-    let planned =
-        observe(&mut patient.netlink, nics, &patient.config).and_then(|host| plan(nics, &patient.config, &host));
-    let plan = match planned {
-        Ok(plan) => plan,
+    let planned = observe(&mut patient.netlink, nics, &patient.config)
+        .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
+    let (plan, host) = match planned {
+        Ok(planned) => planned,
         Err(error) => {
             // A bridge that nobody asked for need not be possible.
             let verdict = if patient.question.is_about_some() { Verdict::Failure } else { Verdict::Warning };
             return vec![Check::of_error("uplink", verdict, &error, NEW)];
         }
     };
-    let taken = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
-        Step::TakeUplink { uplink, index, .. } => Some((uplink, *index)),
-        _ => None,
-    });
-    let Some((uplink, index)) = taken else {
+    let steps = || plan.bridges.iter().flat_map(|bridge| &bridge.steps);
+    let Some(link) = steps().find_map(Step::uplink).and_then(|uplink| host.link(uplink)) else {
         return vec![Check::ok("uplink", format!("{} would be made without one", nic.bridge), NEW)];
     };
+    let uplink = &link.name;
+    let how = if steps().any(|step| step.share().is_some()) { "be shared" } else { "become a port" };
     let details = patient.netlink.details().unwrap_or_default();
-    let found = details.into_iter().find(|detail| detail.link.index == index);
+    let found = details.into_iter().find(|detail| detail.link.index == link.index);
     vec![match found {
         Some(detail) if detail.link.is_up && !detail.has_carrier => {
-            let saw = format!("{uplink} would be taken, and has no carrier: nobody is at the other end of its cable");
+            let saw = format!("{uplink} would {how}, and has no carrier: check its cable");
             Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()))
         }
         _ => {
-            let saw = format!("{uplink} can be taken, with all that the host has on it");
-            Check::ok("uplink", saw, NEW)
+            let manager = link.uplink.manager.as_ref();
+            let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
+            let check = Check::ok("uplink", format!("{uplink}{by} would {how}"), NEW);
+            match manager {
+                Some(_) => check.lasting(permanent::setup(manager, &nic.bridge, link)),
+                None => check,
+            }
         }
     }]
 }

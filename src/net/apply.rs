@@ -1,11 +1,12 @@
 //! Carries steps out.
 
 use super::rtnl::{Netlink, Request};
+use super::share;
 use crate::error::{Error, Result, reason};
 use crate::journal::Journal;
-use crate::layer3::{End, Layer3, onlink};
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::share::ends;
 use crate::step::{Step, Tap};
 use crate::sys::sysctl;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -16,76 +17,127 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 use std::io;
 
-/// Makes the bridge of a journal. It is made and given its settings first; then what the host has on the uplink goes over
-/// in one send, so that a kill finds either none of it done or all. What it is then is read back.
+/// The setting that keeps IPv6 off a link.
+const NO_IPV6: &str = "ipv6/disable_ipv6";
+
+/// A request, with what it is to do, for an error, and what the kernel needs for it.
+pub(super) struct Change {
+    request: Request,
+    what: String,
+    /// The module and the option of the kernel's configuration.
+    needs: Option<(&'static str, &'static str)>,
+}
+
+impl Change {
+    pub(super) fn new(request: Request, what: String) -> Self {
+        Self { request, what, needs: None }
+    }
+
+    pub(super) fn needing(mut self, module: &'static str, option: &'static str) -> Self {
+        self.needs = Some((module, option));
+        self
+    }
+
+    /// Makes changes in one send. The first that fails is the error; those behind it may be done.
+    pub(super) fn all(netlink: &mut Netlink, bridge: &IfName, changes: Vec<Self>) -> Result<()> {
+        let (requests, about): (Vec<Request>, Vec<_>) =
+            changes.into_iter().map(|change| (change.request, (change.what, change.needs))).unzip();
+        let answers = netlink
+            .change(requests)
+            .map_err(|error| failed(bridge, "the kernel was asked to make it and did not answer", &error))?;
+        for (answer, (what, needs)) in answers.into_iter().zip(about) {
+            let Err(error) = answer else { continue };
+            return Err(match (needs, error.raw_os_error()) {
+                (Some((module, option)), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)) => {
+                    let remedy = format!(
+                        "The kernel needs {module} to share an uplink ({option}): load that, or give uplink= an interface \
+                         that nobody uses, or uplink=none."
+                    );
+                    Error::new(format!("{what}: {}", reason(&error)), remedy)
+                }
+                _ => failed(bridge, &what, &error),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Makes the bridge of a journal: first the links, then what keeps IPv6 off them, then all else in one send, of which the
+/// uplink is the last.
 ///
 /// After an error anything may be done: undo it.
 pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    let is_setting = |step: &Step| matches!(step, Step::Configure { .. });
-    for steps in journal.steps.chunk_by(|one, next| !is_setting(one) && !is_setting(next)) {
-        match steps {
-            [step @ Step::Configure { link, setting, value, .. }] => {
-                sysctl::write(link, setting, value).map_err(|error| failed(&journal.bridge, &said(step), &error))?
+    Change::all(netlink, &journal.bridge, journal.steps.iter().filter_map(|step| create(step, journal)).collect())?;
+    for step in &journal.steps {
+        for link in without_ipv6(step) {
+            match sysctl::write(link.as_str(), NO_IPV6, "1") {
+                // A kernel that was booted without IPv6.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                done => {
+                    done.map_err(|error| failed(&journal.bridge, &format!("cannot keep IPv6 off {link}"), &error))?
+                }
             }
-            _ => send(netlink, journal, steps)?,
+        }
+        if let Some(share) = step.share() {
+            share::start_marking(&journal.bridge, share)?;
+            share::clear_lro(&journal.bridge, share)?;
         }
     }
-    read_back(netlink, journal)
+    Change::all(netlink, &journal.bridge, journal.steps.iter().flat_map(|step| attach(step, journal)).collect())
 }
 
-fn send(netlink: &mut Netlink, journal: &Journal, steps: &[Step]) -> Result<()> {
-    let requests: Vec<(Request, &Step)> = steps
-        .iter()
-        .flat_map(|step| requests_of(step, journal).into_iter().map(move |request| (request, step)))
-        .collect();
-    let (requests, steps): (Vec<Request>, Vec<&Step>) = requests.into_iter().unzip();
-    let answers = carry_out(netlink, requests)
-        .map_err(|error| failed(&journal.bridge, "the kernel was asked to make it and did not answer", &error))?;
-    match answers.into_iter().zip(steps).find_map(|(answer, step)| Some((answer.err()?, step))) {
-        Some((error, step)) => Err(failed(&journal.bridge, &said(step), &error)),
-        None => Ok(()),
-    }
-}
-
-fn read_back(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    let unsure = |error: io::Error| failed(&journal.bridge, "cannot read back what was made", &error);
-    for taken in journal.taken() {
-        let is_port = netlink.link_at(taken.index).map_err(unsure)?.is_some_and(|link| journal.is_port(&link));
-        let missing = match taken.layer3.is_empty() {
-            true => Vec::new(),
-            false => taken.layer3.missing_in(&netlink.layer3(journal.index).map_err(unsure)?),
-        };
-        if !is_port || !missing.is_empty() {
-            let what = format!("{} did not become a port with all that it has: {}", taken.uplink, missing.join(", "));
-            return Err(Error::new(what, "Something else changes the network at the same time: ip monitor"));
+/// The change that makes a link.
+fn create(step: &Step, journal: &Journal) -> Option<Change> {
+    match step {
+        Step::AddBridge { bridge, mac, no_arp, .. } => {
+            let add = LinkBridge::new(bridge.as_str())
+                .index(journal.index)
+                .address(mac.0.to_vec())
+                .arp(!no_arp)
+                .stp_state(BridgeStpState::Disabled)
+                .forward_delay(0)
+                .build();
+            let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+            Some(Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE"))
         }
+        Step::ShareUplink { share, .. } => Some(share::create_ends(journal, share)),
+        Step::SetUp { .. } | Step::AttachPort { .. } => None,
     }
-    Ok(())
 }
 
-/// Makes changes in one send, as `Netlink::change`. A route whose gateway the kernel does not find any more, since the
-/// route to it has gone, is asked for a second time as it is accepted then.
-pub(super) fn carry_out(netlink: &mut Netlink, requests: Vec<Request>) -> io::Result<Vec<io::Result<()>>> {
-    let second = |(message, flags, fine): &Request| match message {
-        Message::NewRoute(route) => Some((Message::NewRoute(onlink(route)?), *flags, *fine)),
-        _ => None,
-    };
-    let seconds: Vec<Option<Request>> = requests.iter().map(second).collect();
-    let mut answers = netlink.change(requests)?;
-    let is_unreachable = |answer: &io::Result<()>| {
-        let errno = answer.as_ref().err().and_then(io::Error::raw_os_error);
-        matches!(errno, Some(libc::ENETUNREACH | libc::EHOSTUNREACH))
-    };
-    let (places, again): (Vec<usize>, Vec<Request>) = seconds
-        .into_iter()
-        .enumerate()
-        .filter(|(at, _)| is_unreachable(&answers[*at]))
-        .filter_map(|(at, request)| Some((at, request?)))
-        .unzip();
-    for (at, answer) in places.into_iter().zip(netlink.change(again)?) {
-        answers[at] = answer;
+/// The links that a step keeps IPv6 off.
+fn without_ipv6(step: &Step) -> Vec<IfName> {
+    match step {
+        Step::AddBridge { bridge, no_ipv6: true, .. } => vec![bridge.clone()],
+        Step::AttachPort { uplink, had_ipv6: true, .. } => vec![uplink.clone()],
+        Step::ShareUplink { bridge, .. } => ends(bridge).into(),
+        _ => Vec::new(),
     }
-    Ok(answers)
+}
+
+/// What is left to do when the links are there.
+fn attach(step: &Step, journal: &Journal) -> Vec<Change> {
+    match step {
+        Step::AddBridge { bridge, mtu, .. } => {
+            // The kernel drops an alias and forgets an MTU that come with the creating request.
+            let mut dress = LinkUnspec::new_with_index(journal.index).alias(journal.alias());
+            if let Some(mtu) = mtu {
+                dress = dress.mtu(*mtu);
+            }
+            vec![Change::new(set(dress.build()), format!("cannot give {bridge} its alias and MTU"))]
+        }
+        Step::SetUp { link } => {
+            let index =
+                if *link == journal.bridge { Some(journal.index) } else { journal.port().map(|(_, index)| index) };
+            let up = index.map(|index| set(LinkUnspec::new_with_index(index).up().build()));
+            up.map(|up| Change::new(up, format!("cannot set {link} up"))).into_iter().collect()
+        }
+        Step::AttachPort { uplink, index, .. } => {
+            let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
+            vec![Change::new(join, format!("cannot make {uplink} a port"))]
+        }
+        Step::ShareUplink { share, .. } => share::attach(journal, share),
+    }
 }
 
 /// Sets a bridge up that was there and down.
@@ -100,49 +152,17 @@ pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
     only(netlink.change(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])?)
 }
 
-fn requests_of(step: &Step, journal: &Journal) -> Vec<Request> {
-    let bridge = journal.index;
-    match step {
-        Step::AddBridge { bridge: name, mac, mtu } => {
-            let add = LinkBridge::new(name.as_str())
-                .index(bridge)
-                .address(mac.0.to_vec())
-                .stp_state(BridgeStpState::Disabled)
-                .forward_delay(0)
-                .build();
-            // The kernel drops an alias and forgets an MTU that come with the creating request.
-            let mut dress = LinkUnspec::new_with_index(bridge).alias(journal.alias());
-            if let Some(mtu) = mtu {
-                dress = dress.mtu(*mtu);
-            }
-            vec![(Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[]), set(dress.build())]
-        }
-        Step::SetUp { link } if *link == journal.bridge => {
-            vec![set(LinkUnspec::new_with_index(bridge).up().build())]
-        }
-        Step::SetUp { link } => vec![set(by_name(link).up().build())],
-        Step::TakeUplink { uplink, index, layer3, .. } => {
-            let (from, to) = (End { index: *index, name: uplink }, End { index: bridge, name: &journal.bridge });
-            let mut requests = vec![set(LinkUnspec::new_with_index(*index).controller(bridge).build())];
-            requests.extend(layer3.moves(from, to));
-            requests
-        }
-        Step::Configure { .. } | Step::Tell { .. } | Step::Spare { .. } => Vec::new(),
-    }
-}
-
-/// What came to an uplink while it was taken, and so stayed on it.
-pub fn left_behind(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<String>> {
-    let mut left = Vec::new();
-    for taken in journal.taken() {
-        left.extend(netlink.layer3(taken.index)?.missing_in(&Layer3::default()));
-    }
-    Ok(left)
-}
-
-/// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, and makes it a
-/// port that is up: one send.
-pub fn plug(netlink: &mut Netlink, tap: &Tap, name: &IfName, mac: Mac, alias: &str, bridge: u32) -> Result<()> {
+/// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, makes it a port
+/// that is up, and carries out what goes with that (`more`): one send.
+pub fn plug(
+    netlink: &mut Netlink,
+    tap: &Tap,
+    name: &IfName,
+    mac: Mac,
+    alias: &str,
+    bridge: u32,
+    more: Option<Request>,
+) -> Result<()> {
     let dress = |no_ipv6: bool| {
         let link = by_name(name).address(mac.0.to_vec()).mtu(tap.mtu).alias(alias);
         match no_ipv6 {
@@ -152,9 +172,10 @@ pub fn plug(netlink: &mut Netlink, tap: &Tap, name: &IfName, mac: Mac, alias: &s
             false => link,
         }
     };
-    let join = || set(by_name(name).controller(bridge).up().build());
+    let join = set(by_name(name).controller(bridge).up().build());
     let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
-    let mut answers = netlink.change(vec![set(dress(true).build()), join()]).map_err(failed)?;
+    let requests = [set(dress(true).build()), join].into_iter().chain(more).collect();
+    let mut answers = netlink.change(requests).map_err(failed)?;
     // A kernel without IPv6 has no address to be kept off.
     if let Err(error) = &answers[0]
         && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
@@ -186,18 +207,6 @@ fn by_name(name: &IfName) -> LinkMessageBuilder<LinkUnspec> {
 
 fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {
     answers.into_iter().next().unwrap_or(Ok(()))
-}
-
-/// What a step was about to do, for an error.
-fn said(step: &Step) -> String {
-    match step {
-        Step::AddBridge { bridge, .. } => format!("cannot make {bridge}"),
-        Step::SetUp { link } => format!("cannot set {link} up"),
-        Step::TakeUplink { uplink, .. } => format!("cannot make {uplink} a port"),
-        Step::Tell { uplink, keeper, .. } => format!("cannot tell {} about {uplink}", keeper.name()),
-        Step::Spare { by } => format!("cannot keep systemd-networkd off it, which takes it by {}", by.display()),
-        Step::Configure { link, setting, .. } => format!("cannot set {setting} of {link}"),
-    }
 }
 
 /// A refusal of the kernel, with what to do about it.

@@ -4,29 +4,43 @@
 use super::rtnl::Netlink;
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
-use crate::host::{Host, Kind, SETTINGS};
-use crate::keeper::keeper;
-use crate::keeper::networkd::taps;
+use crate::host::{self, Host, Kind, Link};
+use crate::journal::{Files, Journal};
 use crate::mac::Mac;
+use crate::manager;
 use crate::name::IfName;
+use crate::net::share;
 use crate::plan::{Wish, why_no_uplink, wishes};
-use crate::request::{Nic, Uplink};
-use crate::sys::{sysctl, tap};
+use crate::request::{Attach, Nic, Uplink};
+use crate::share::Share;
+use crate::sys::{packet, sysctl, tap};
 use std::path::Path;
 
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
 pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
     let mut host = named(netlink, nics)?;
+    host.has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for wish in wishes(nics, config) {
         if host.link(wish.bridge).is_none() {
             host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
-            if let Some(file) = taps::would_take(wish.bridge) {
-                host.takers.insert(wish.bridge.clone(), file);
-            }
             look_for_uplink(netlink, &wish, &mut host)?;
+        } else if let Some(share) = shared_by(netlink, wish.bridge)? {
+            host.shared.insert(wish.bridge.clone(), share);
         }
     }
     Ok(host)
+}
+
+/// How a bridge of ours shares an uplink, with the uplink's name now.
+fn shared_by(netlink: &mut Netlink, bridge: &IfName) -> Result<Option<Share>> {
+    let Some(files) = Files::of_journal(bridge)? else { return Ok(None) };
+    // A journal that can't be read is an error for who would change the bridge.
+    let journal = files.read().ok().flatten();
+    let Some(mut share) = journal.as_ref().and_then(Journal::share).cloned() else { return Ok(None) };
+    if let Some(link) = netlink.link_at(share.index).map_err(unreadable)? {
+        share.uplink = link.name;
+    }
+    Ok(Some(share))
 }
 
 /// What the kernel has of the links that these network cards name; all that there is to know where their bridges are there.
@@ -64,7 +78,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
         Uplink::Isolated => return Ok(()),
         Uplink::Link(uplink) => {
             look(netlink, host, uplink)?;
-            is_in_sight = look_closely(netlink, host, uplink)?;
+            is_in_sight = look_closely(netlink, host, uplink, wish.attach)?;
         }
         Uplink::Auto => {
             for index in netlink.default_interfaces().map_err(unreadable)? {
@@ -73,46 +87,55 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
                 {
                     let name = link.name.clone();
                     host.links.insert(name.clone(), Some(link));
-                    is_in_sight |= look_closely(netlink, host, &name)?;
+                    is_in_sight |= look_closely(netlink, host, &name, wish.attach)?;
                     host.default_uplinks.push(name);
                 }
             }
         }
     }
-    let begins_with = |setting: &&str| Some(((*setting).to_owned(), sysctl::read("default", setting)?));
-    host.default_settings = SETTINGS.iter().filter_map(begins_with).collect();
-    if !is_in_sight && host.all.is_empty() {
+    if is_in_sight {
+        host.mark = share::mark(netlink).ok();
+    } else if host.all.is_empty() {
         host.all = netlink.links().map_err(unreadable)?;
-        let on_others: Vec<(u32, IfName)> = (host.all.iter())
-            .filter(|link| takes_frames(&link.kind))
-            .filter_map(|link| Some((link.lower?, link.name.clone())))
-            .collect();
         for link in &mut host.all {
-            link.occupant = on_others.iter().find(|(lower, _)| *lower == link.index).map(|(_, name)| name.clone());
-            link.is_wifi = is_wifi(&link.name);
-            if link.is_ethernet && why_no_uplink(link).is_none() {
-                link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
-                link.keeper = keeper(link);
-            }
+            link.uplink.is_wifi = is_wifi(&link.name);
         }
     }
     Ok(())
 }
 
-/// Finds out what becoming a port would mean for an interface. Whether it could be one.
-fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<bool> {
+/// Finds out what becoming an uplink would mean for an interface. Whether it could be one.
+fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName, attach: Option<Attach>) -> Result<bool> {
     let Some(Some(link)) = host.links.get_mut(name) else { return Ok(false) };
-    link.layer3 = netlink.layer3(link.index).map_err(unreadable)?;
-    let has = |setting: &&str| Some(((*setting).to_owned(), sysctl::read(name.as_str(), setting)?));
-    link.settings = SETTINGS.iter().filter_map(has).collect();
-    link.is_wifi = is_wifi(name);
-    let on_it = netlink.stacked_on(link.index).map_err(unreadable)?;
-    link.occupant = on_it.into_iter().find(|other| takes_frames(&other.kind)).map(|other| other.name);
-    link.keeper = keeper(link);
+    link.addresses = netlink.addresses(link.index).map_err(unreadable)?;
+    if attach == Some(Attach::Port) && link.has_addresses() {
+        link.gateway = netlink.gateway(link.index).map_err(unreadable)?;
+    }
+    if let Some(controller) = link.controller {
+        let controller = netlink.link_at(controller).map_err(unreadable)?;
+        link.is_in_vrf = controller.is_some_and(|link| link.kind == Kind::Other("vrf".to_owned()));
+    }
+    let upper = netlink.stacked_on(link.index).map_err(unreadable)?;
+    link.uplink = host::Uplink {
+        manager: manager::of(link),
+        rx_handler: upper.iter().find(|upper| takes_frames(&upper.kind)).map(|upper| upper.name.clone()),
+        // A veth's other end is not stacked on it.
+        upper: upper.into_iter().filter(|upper| !is_peer(link, upper)).map(|upper| upper.name).collect(),
+        has_packet_sockets: packet::are_bound_to(link.index).unwrap_or(true),
+        is_wifi: is_wifi(name),
+        has_ipv6: sysctl::read(name.as_str(), "ipv6/disable_ipv6").as_deref() == Some("0"),
+        sharing: Some(share::sharing(netlink, link).map_err(unreadable)?),
+    };
     Ok(why_no_uplink(link).is_none())
 }
 
-/// Whether what stands on an interface has a handler of its own for all frames there, of which the kernel has one: a VLAN
+/// Whether two links are the ends of one veth pair.
+fn is_peer(link: &Link, other: &Link) -> bool {
+    let is_veth = |link: &Link| link.kind == Kind::Other("veth".to_owned());
+    is_veth(link) && is_veth(other) && link.lower == Some(other.index)
+}
+
+/// Whether what is stacked on an interface has a handler of its own for all frames there, of which the kernel has one: a VLAN
 /// has none.
 fn takes_frames(kind: &Kind) -> bool {
     const KINDS: [&str; 5] = ["macvlan", "macvlan passthru", "macvtap", "ipvlan", "ipvtap"];
@@ -121,7 +144,7 @@ fn takes_frames(kind: &Kind) -> bool {
 
 /// A wireless interface has its radio linked in sysfs. A sysfs of another namespace only costs a better message: the
 /// kernel itself refuses to make such an interface a port.
-fn is_wifi(name: &IfName) -> bool {
+pub(super) fn is_wifi(name: &IfName) -> bool {
     let folder = Path::new("/sys/class/net").join(name.as_str());
     folder.join("phy80211").exists() || folder.join("wireless").exists()
 }

@@ -9,9 +9,11 @@
 
 mod detail;
 mod read;
+pub mod tc;
 
 pub use detail::{BridgeDetail, Detail, FdbEntry, Neighbour, Stats};
 
+use crate::sys::filter;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -55,16 +57,18 @@ impl Netlink {
         self.socket.add_membership(1)
     }
 
-    /// Also hears what changes about neighbours.
-    pub fn subscribe_to_neighbours(&mut self) -> io::Result<()> {
+    /// Also hears what changes in the forwarding databases of bridges; the kernel keeps back what changes about the host's own
+    /// neighbours, which on a busy host is much.
+    pub fn subscribe_to_bridge_neighbours(&mut self) -> io::Result<()> {
+        filter::bridges_alone(self.as_fd())?;
         // RTNLGRP_NEIGH.
         self.socket.add_membership(3)
     }
 
-    /// Also hears what changes about addresses and routes.
-    pub fn subscribe_to_layer3(&mut self) -> io::Result<()> {
-        // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE.
-        [5, 7, 9, 11].into_iter().try_for_each(|group| self.socket.add_membership(group))
+    /// Also hears what changes about routes.
+    pub fn subscribe_to_routes(&mut self) -> io::Result<()> {
+        // RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE.
+        [7, 11].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }
 
     /// The descriptor, readable when there is news; for `poll`.

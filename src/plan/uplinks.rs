@@ -9,7 +9,7 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
     let other = || "Give another interface, or uplink=none for a bridge without one.".to_owned();
     let below = || "Give the interface that it stands on, or uplink=none for a bridge without one.".to_owned();
     match &link.kind {
-        _ if link.controller.is_some() => Some((
+        _ if link.controller.is_some() && !link.is_in_vrf => Some((
             "it is a port of another link already".into(),
             format!("To free it: ip link set dev {name} nomaster"),
         )),
@@ -19,12 +19,7 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
             let (why, is_on_another) = why_not_of_kind(kind)?;
             Some((why.to_owned(), if is_on_another { below() } else { other() }))
         }
-        _ if link.occupant.is_some() => {
-            let occupant = link.occupant.as_ref().map(ToString::to_string).unwrap_or_default();
-            let why = format!("{occupant} stands on it and takes its frames, which the kernel gives to one only");
-            Some((why, format!("Put {occupant} on the bridge in its place, or delete it: ip link del {occupant}")))
-        }
-        _ if link.is_wifi => Some((
+        _ if link.uplink.is_wifi => Some((
             "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
                 .into(),
             "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
@@ -57,7 +52,7 @@ fn why_not_of_kind(kind: &str) -> Option<(&'static str, bool)> {
 /// Why this one can't be, with the names of the links around it, where all were looked up.
 pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, String)> {
     let controller = link.controller.and_then(|index| host.all.iter().find(|other| other.index == index));
-    let Some(controller) = controller else { return why_no_uplink(link) };
+    let Some(controller) = controller.filter(|_| !link.is_in_vrf) else { return why_no_uplink(link) };
     let (name, of) = (&link.name, &controller.name);
     let free = format!("To free it: ip link set dev {name} nomaster");
     Some(match &controller.kind {
@@ -74,6 +69,7 @@ pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Uplink;
     use crate::name::IfName;
 
     fn card(index: u32, name: &str) -> Link {
@@ -102,7 +98,8 @@ mod tests {
             assert!(what.contains(why), "{cannot}: {what}");
             assert!(remedy.contains("uplink=none"), "{cannot}: {remedy}");
         }
-        let (what, remedy) = why_no_uplink(&Link { is_wifi: true, ..card(2, "wlan0") }).unwrap();
+        let (what, remedy) =
+            why_no_uplink(&Link { uplink: Uplink { is_wifi: true, ..Uplink::default() }, ..card(2, "wlan0") }).unwrap();
         assert!(what.contains("802.11 frames have three addresses") && remedy.contains("-nic user"), "{what} {remedy}");
     }
 

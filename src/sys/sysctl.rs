@@ -1,7 +1,6 @@
 //! Settings of interfaces (Documentation/networking/ip-sysctl.rst), in the network namespace of the calling thread.
 #![forbid(unsafe_code)]
 
-use crate::name::IfName;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,8 +10,8 @@ pub fn read(link: &str, setting: &str) -> Option<String> {
 }
 
 /// Changes a setting of an interface.
-pub fn write(link: &IfName, setting: &str, value: &str) -> io::Result<()> {
-    std::fs::write(path(link.as_str(), setting).ok_or(io::ErrorKind::NotFound)?, value)
+pub fn write(link: &str, setting: &str, value: &str) -> io::Result<()> {
+    std::fs::write(path(link, setting).ok_or(io::ErrorKind::NotFound)?, value)
 }
 
 /// Where `ipv6/accept_ra` of an interface is.

@@ -70,7 +70,7 @@ fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io:
     }
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let wanted = name.map_or("tap%d", IfName::as_str);
+    let wanted = name.map_or("kvb%d", IfName::as_str);
     // An IfName is shorter than ifr_name, so that its final NUL stays.
     for (to, from) in request.ifr_name.iter_mut().zip(wanted.bytes()) {
         *to = from as libc::c_char;

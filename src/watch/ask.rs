@@ -6,7 +6,7 @@
 
 use super::frame::{self, Told};
 use super::wait;
-use crate::dhcp::message::{Kind, discover};
+use crate::dhcp::{Kind, discover};
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::mac::Mac;
@@ -59,17 +59,18 @@ impl Asker {
         let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
         let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
         let highest = Mac([0xfe, 0xff, 0xff, a, b, c]);
-        apply::plug(netlink, &wanted, &name, highest, "kvm-bridge doctor", bridge.index)?;
+        apply::plug(netlink, &wanted, &name, highest, "kvm-bridge doctor", bridge.index, None)?;
         let tap = File::from(tap);
         files::do_not_block(&tap).map_err(|error| cannot(&error))?;
         Ok(Self { way: Way::Tap(tap), client, ready: Instant::now() + delay })
     }
 
     /// One on an interface that is no port yet.
-    pub fn on_interface(index: u32) -> Result<Self> {
+    pub fn on_interface(index: u32, client: Option<Mac>) -> Result<Self> {
         let packets = Packets::open(index).map_err(|error| cannot(&error))?;
         packets.hear_all(index).map_err(|error| cannot(&error))?;
-        Ok(Self { way: Way::Interface(packets), client: Mac::generate()?, ready: Instant::now() })
+        let client = client.map_or_else(Mac::generate, Ok)?;
+        Ok(Self { way: Way::Interface(packets), client, ready: Instant::now() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What one frame tells of who has which address. Frames are anybody's: nothing in them is believed but for showing it.
 #![forbid(unsafe_code)]
 
-use crate::dhcp::message::Message;
+use crate::dhcp::Message;
 use crate::mac::Mac;
 use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -58,7 +58,7 @@ pub fn read(frame: &[u8]) -> Option<Told> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dhcp::message::{Kind, discover};
+    use crate::dhcp::{Kind, discover};
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 

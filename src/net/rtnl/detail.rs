@@ -1,7 +1,7 @@
 //! What only people ask about: a port's counters, a bridge's settings, its forwarding database, the host's neighbours.
 //! All of them are dumps, and none is ever on the launch path.
 
-use super::read::{attribute, parse_link, text, whole};
+use super::read::{attribute, ip_of, parse_link, text, whole};
 use super::{HEADER, Netlink, u16_at, u32_at};
 use crate::host::Link;
 use crate::mac::Mac;
@@ -158,11 +158,6 @@ impl Netlink {
 /// NDA_LLADDR.
 fn address_of(attributes: &[u8]) -> Option<Mac> {
     attribute(attributes, 2)?.try_into().ok().map(Mac)
-}
-
-fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn parse(body: &[u8]) -> Option<Detail> {

@@ -1,22 +1,20 @@
 //! What can be asked of the kernel.
 //!
 //! Answers are read attribute by attribute, only what is asked for: a kernel whose other attributes the crate can't
-//! parse is no reason to fail, and a launch does not pay for statistics. What is going to be moved is read whole, by the
-//! crate.
+//! parse is no reason to fail, and a launch does not pay for statistics.
 
 use super::{HEADER, Netlink, u16_at, u32_at};
-use crate::host::{Kind, Link};
-use crate::layer3::Layer3;
+use crate::host::{Address, Kind, Link};
 use crate::mac::Mac;
 use crate::name::IfName;
-use rtnetlink::packet_core::{DecodeError, NLM_F_DUMP, NlaBuffer, NlasIterator, Parseable};
+use rtnetlink::packet_core::{NLM_F_DUMP, NlaBuffer, NlasIterator};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::IpAddr;
 
 impl Netlink {
     /// The link of this name; one request, no dump.
@@ -71,55 +69,19 @@ impl Netlink {
         })
     }
 
-    /// What the host has on a link above Ethernet. What is there and can't be read is an error: it would be lost.
-    pub fn layer3(&mut self, index: u32) -> io::Result<Layer3> {
-        whole(|| self.layer3_now(index))
-    }
-
-    fn layer3_now(&mut self, index: u32) -> io::Result<Layer3> {
-        const RTA_OIF: u16 = 4;
-        const RTA_MULTIPATH: u16 = 9;
-        let mut found = Layer3::default();
-        // IPv4 tells routes to the same place in their order: the numbers of those here, by place, and of those that
-        // others follow.
-        let (mut here, mut followed) = (HashMap::<Vec<u8>, Vec<usize>>::new(), HashSet::new());
-        let mut failure = Ok(());
-        self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
-            if u32_at(answer.body, 4) == Some(index) {
-                keep(AddressMessage::parse(answer.body), &mut failure, |address| found.add_address(address, index));
-            }
-        })?;
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            self.dump_routes(family, |body| {
-                let attributes = body.get(12..).unwrap_or_default();
-                let oif = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
-                let place = || (family == AddressFamily::Inet).then(|| place(body));
-                let number = found.routes.len();
-                let mut is_here = false;
-                if oif == Some(index) || attribute(attributes, RTA_MULTIPATH).is_some() {
-                    keep(RouteMessage::parse(body), &mut failure, |route| is_here = found.add_route(route, index));
-                }
-                match place() {
-                    Some(place) if is_here => here.entry(place).or_default().push(number),
-                    Some(place) => followed.extend(here.get(&place).into_iter().flatten()),
-                    None => {}
+    /// The host's addresses on a link. One that is there and can't be read is an error.
+    pub fn addresses(&mut self, index: u32) -> io::Result<Vec<Address>> {
+        whole(|| {
+            let (mut found, mut is_read) = (Vec::new(), true);
+            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+                if u32_at(answer.body, 4) == Some(index) {
+                    let address = parse_address(answer.body);
+                    is_read &= address.is_some();
+                    found.extend(address);
                 }
             })?;
-            for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
-                let mut message = NeighbourMessage::default();
-                message.header.family = family;
-                message.header.flags = flags;
-                message.attributes.push(NeighbourAttribute::IfIndex(index));
-                self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, |answer| {
-                    if u32_at(answer.body, 4) == Some(index) {
-                        let message = NeighbourMessage::parse(answer.body);
-                        keep(message, &mut failure, |neighbour| found.add_neighbour(neighbour, index));
-                    }
-                })?;
-            }
-        }
-        found.complete(&followed);
-        failure.map(|()| found)
+            if is_read { Ok(found) } else { Err(io::Error::other("an address that can't be read")) }
+        })
     }
 
     fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(&[u8])) -> io::Result<()> {
@@ -159,15 +121,21 @@ impl Netlink {
         Ok(interfaces)
     }
 
-    /// What the kernel knows of a neighbour.
-    pub fn neighbour(&mut self, message: NeighbourMessage) -> io::Result<Option<NeighbourMessage>> {
-        let mut found = None;
-        match self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |answer| {
-            found = NeighbourMessage::parse(answer.body).ok();
-        }) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            done => done.map(|()| found),
-        }
+    /// The gateway of the IPv4 default route by this link.
+    pub fn gateway(&mut self, index: u32) -> io::Result<Option<IpAddr>> {
+        const RTA_OIF: u16 = 4;
+        const RTA_GATEWAY: u16 = 5;
+        whole(|| {
+            let mut found = None;
+            self.dump_routes(AddressFamily::Inet, |body| {
+                let attributes = body.get(12..).unwrap_or_default();
+                let oif = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
+                if body.get(1) == Some(&0) && oif == Some(index) && found.is_none() {
+                    found = attribute(attributes, RTA_GATEWAY).and_then(ip_of);
+                }
+            })?;
+            Ok(found)
+        })
     }
 
     /// Whether the bridge's forwarding database knows this address.
@@ -182,18 +150,6 @@ impl Netlink {
             done => done.map(|()| found),
         }
     }
-}
-
-/// What tells IPv4 routes to the same place from others, as bytes: prefix and TOS (struct rtmsg), table, destination and
-/// metric.
-fn place(body: &[u8]) -> Vec<u8> {
-    const RTA_DST: u16 = 1;
-    const RTA_PRIORITY: u16 = 6;
-    const RTA_TABLE: u16 = 15;
-    let attributes = body.get(12..).unwrap_or_default();
-    let values = [RTA_TABLE, RTA_DST, RTA_PRIORITY].map(|kind| attribute(attributes, kind).unwrap_or(&[0; 4]));
-    let header = [body.get(1), body.get(3)].map(|byte| byte.copied().unwrap_or_default());
-    [header.as_slice(), values[0], values[1], values[2]].concat()
 }
 
 /// Text up to the final NUL.
@@ -223,6 +179,7 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
     let mut link = Link {
         is_ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
         is_up: flags & libc::IFF_UP as u32 != 0,
+        is_promiscuous: flags & libc::IFF_PROMISC as u32 != 0,
         ..Link::bare(u32_at(body, 4)?, IfName::seen(String::new()))
     };
     let mut is_lower_elsewhere = false;
@@ -289,13 +246,25 @@ pub(super) fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> 
     ask()
 }
 
-/// Keeps a message that could be read; notes the first that could not.
-fn keep<M>(message: Result<M, DecodeError>, failure: &mut io::Result<()>, take: impl FnOnce(M)) {
-    match message {
-        Ok(message) => take(message),
-        Err(error) if failure.is_ok() => *failure = Err(io::Error::other(error.to_string())),
-        Err(_) => {}
-    }
+/// An IP address.
+pub(super) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+/// A struct ifaddrmsg and its attributes (linux/if_addr.h).
+fn parse_address(body: &[u8]) -> Option<Address> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_FLAGS: u16 = 8;
+    const IFA_F_PERMANENT: u32 = 0x80;
+    const RT_SCOPE_LINK: u8 = 253;
+    let attributes = body.get(8..)?;
+    // Of a point-to-point link IFA_ADDRESS is the other end's.
+    let ip = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS)).and_then(ip_of)?;
+    let flags = attribute(attributes, IFA_FLAGS).and_then(|flags| u32_at(flags, 0)).unwrap_or(u32::from(body[2]));
+    let is_link_local = body[3] == RT_SCOPE_LINK && ip.is_ipv6();
+    Some(Address { ip, prefix: body[1], expires: flags & IFA_F_PERMANENT == 0, is_link_local })
 }
 
 #[cfg(test)]

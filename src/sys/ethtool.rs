@@ -1,0 +1,55 @@
+//! Large receive offload of a network card (ethtool's old ioctl, linux/ethtool.h): the one setting that the kernel switches
+//! off on a port of a bridge, and that netlink of the routing family does not know.
+
+use crate::name::IfName;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETH_FLAG_LRO: u32 = 1 << 15;
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
+/// struct ethtool_value.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+/// Whether it is on. A link whose driver knows nothing of it has none.
+pub fn has_lro(link: &IfName) -> io::Result<bool> {
+    match ask(link, Value { command: ETHTOOL_GFLAGS, data: 0 }) {
+        Ok(flags) => Ok(flags & ETH_FLAG_LRO != 0),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENODEV)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Switches it on or off.
+pub fn set_lro(link: &IfName, on: bool) -> io::Result<()> {
+    let flags = ask(link, Value { command: ETHTOOL_GFLAGS, data: 0 })?;
+    let data = if on { flags | ETH_FLAG_LRO } else { flags & !ETH_FLAG_LRO };
+    ask(link, Value { command: ETHTOOL_SFLAGS, data }).map(|_| ())
+}
+
+fn ask(link: &IfName, mut value: Value) -> io::Result<u32> {
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(link.as_str().bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: a new descriptor of ours; the kernel reads the request and writes one ethtool_value.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(socket);
+        if libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(value.data)
+}
