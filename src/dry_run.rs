@@ -8,7 +8,7 @@ use crate::launch::Qemu;
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::net::observe::{observe, unreadable};
+use crate::net::observe::{observe, shared_by, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::plan::{BridgePlan, Plan, plan};
 use crate::request::{Nic, Vhost};
@@ -71,6 +71,10 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
     };
+    let mut host = host;
+    for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
+        host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
+    }
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, &given)?;

@@ -167,6 +167,17 @@ impl Nic {
         if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
             return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
         }
+        let is_auto = matches!(nic.uplink, None | Some(Uplink::Auto));
+        if nic.follow == Some(true) && !is_auto {
+            let remedy = "Leave uplink= out, or follow=.";
+            return Err(Error::new("follow=on is for uplink=auto: it follows the default route", remedy));
+        }
+        if nic.attach.is_some() && nic.uplink == Some(Uplink::Isolated) {
+            return Err(Error::new(
+                "attach= is of an uplink, and there is to be none",
+                "Leave uplink=none out, or attach=.",
+            ));
+        }
         Ok(nic)
     }
 

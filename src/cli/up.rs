@@ -32,7 +32,7 @@ pub(super) struct Bring {
     #[arg(long = "user", value_name = "USER", requires = "taps")]
     users: Vec<String>,
     /// How the uplink is attached: share (the host keeps all that it has on it) or port
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", value_parser = ["share", "port"])]
     attach: Option<String>,
     /// With the default route's interface: follow the default route to another one
     #[arg(long)]

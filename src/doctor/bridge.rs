@@ -166,7 +166,8 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
                 // It is there, and not asked about.
                 None if patient.there.contains(name) => continue,
                 Some(bridge)
-                    if bridge.journal.is_some() && (journal.keep || holders::runs(&[reaper::NAME, name.as_str()])) =>
+                    if bridge.journal.is_some()
+                        && (!journal.needs_reaper() || holders::runs(&[reaper::NAME, name.as_str()])) =>
                 {
                     let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
                     Check::ok("journal", format!("{name} is ours, and {until}"), WHY)

@@ -24,15 +24,15 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<H
         if host.link(wish.bridge).is_none() {
             host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
             look_for_uplink(netlink, &wish, &mut host)?;
-        } else if let Some(share) = shared_by(netlink, wish.bridge)? {
-            host.shared.insert(wish.bridge.clone(), share);
+        } else if nics.iter().any(|nic| nic.bridge == *wish.bridge && nic.uplink.is_some()) {
+            host.shared.extend(shared_by(netlink, wish.bridge)?.map(|share| (wish.bridge.clone(), share)));
         }
     }
     Ok(host)
 }
 
 /// How a bridge of ours shares an uplink, with the uplink's name now.
-fn shared_by(netlink: &mut Netlink, bridge: &IfName) -> Result<Option<Share>> {
+pub fn shared_by(netlink: &mut Netlink, bridge: &IfName) -> Result<Option<Share>> {
     let Some(files) = Files::of_journal(bridge)? else { return Ok(None) };
     // A journal that can't be read is an error for who would change the bridge.
     let journal = files.read().ok().flatten();
