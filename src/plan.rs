@@ -14,7 +14,7 @@ use crate::host::{Host, Kind, Link, NotShareable};
 use crate::manager::permanent;
 use crate::name::IfName;
 use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
-use crate::share::{MarkBy, Share};
+use crate::share::{MarkBy, Share, ends};
 use crate::step::{Found, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
@@ -222,6 +222,11 @@ fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         }
         None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
     };
+    let [host_end, _] = ends(wish.bridge);
+    if host.link(&host_end).is_some() {
+        let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
+        return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
+    }
     let Some(mac) = uplink.mac else {
         return refuse("it has no address".into(), "Give uplink= another interface.".into());
     };

@@ -120,13 +120,22 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut addresses: Option<Netlink> = None;
     let mut idle_since: Option<Instant> = None;
+    let mut last: Option<Journal> = None;
     loop {
         news.drain().map_err(deaf)?;
         let lock = files.lock(Hold::Alone)?;
-        let Some(mut journal) = files.read()? else {
-            files.remove();
-            drop(own.take());
-            return Ok(());
+        let mut journal = match (files.read()?, last.take()) {
+            (Some(journal), _) => journal,
+            // Somebody deleted it under the bridge's feet: what it said is known here.
+            (None, Some(last)) if is_there(&mut netlink, &last).map_err(deaf)? => {
+                files.write(&last)?;
+                last
+            }
+            (None, _) => {
+                files.remove();
+                drop(own.take());
+                return Ok(());
+            }
         };
         // Who was at it holds the lock while it lives.
         if !journal.is_finished && undo::settle(&mut netlink, files, &mut journal)? {
@@ -162,6 +171,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             }
         }
         drop(lock);
+        last = Some(journal.clone());
         announcers.begin(&mut netlink, bridge, journal.index);
         let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
         let end = idle.map(|idle| Instant::now() + idle);
@@ -236,10 +246,15 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
 
 /// How many links need the bridge, whosever they are; `None` where our bridge is gone.
 fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<usize>> {
-    if !netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)) {
+    if !is_there(netlink, journal)? {
         return Ok(None);
     }
     Ok(Some(undo::users(netlink, journal)?.len()))
+}
+
+/// Whether our bridge is there.
+fn is_there(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<bool> {
+    Ok(netlink.link_at(journal.index)?.is_some_and(|link| journal.owns(&link)))
 }
 
 /// By what the reaper was woken.

@@ -12,7 +12,7 @@ use crate::name::IfName;
 use crate::net::share;
 use crate::plan::{Wish, why_no_uplink, wishes};
 use crate::request::{Attach, Nic, Uplink};
-use crate::share::Share;
+use crate::share::{Share, ends};
 use crate::sys::{packet, sysctl, tap};
 use std::path::Path;
 
@@ -94,6 +94,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
         }
     }
     if is_in_sight {
+        look(netlink, host, &ends(wish.bridge)[0])?;
         host.mark = share::mark(netlink).ok();
     } else if host.all.is_empty() {
         host.all = netlink.links().map_err(unreadable)?;

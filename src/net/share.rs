@@ -94,15 +94,16 @@ pub(super) fn attach(journal: &Journal, share: &Share) -> Vec<Change> {
         Change::new(set(host.build()), format!("cannot set {host_end} up")),
         Change::new(set(end.build()), format!("cannot make {port} a port")),
     ];
-    changes.extend(attach_uplink(journal, share));
+    changes.extend(attach_uplink(journal, share, &[]));
     changes
 }
 
-fn attach_uplink(journal: &Journal, share: &Share) -> Vec<Change> {
+/// `fine` are the errnos that mean that a clsact qdisc is there already.
+fn attach_uplink(journal: &Journal, share: &Share, fine: &'static [i32]) -> Vec<Change> {
     let [host_end, _] = share::ends(&journal.bridge);
     let uplink = &share.uplink;
     let clsact = |index: u32, name: &IfName| {
-        let change = Change::new(tc::add_clsact(index), format!("cannot give {name} a clsact qdisc"));
+        let change = Change::new(tc::add_clsact(index, fine), format!("cannot give {name} a clsact qdisc"));
         change.needing("sch_ingress", "CONFIG_NET_SCH_INGRESS")
     };
     let mut changes = vec![clsact(journal.host_end(), &host_end)];
@@ -162,7 +163,7 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) ->
             let bpf = all.iter().filter(is_ours).filter(|found| !found.program.is_empty());
             requests.extend(bpf.map(|found| tc::delete_filter(share.index, hook, found, "bpf")));
         }
-        if egress.iter().any(|found| is_of_table(found)) {
+        if egress.iter().any(is_of_table) {
             requests.push(tc::delete_place(share.index, Hook::Egress, PREF + 1));
         }
         if share.changes.sets_promiscuous && link.is_promiscuous {
@@ -173,6 +174,11 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) ->
             requests.push(tc::delete_clsact(share.index));
         }
         netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
+        for hook in [Hook::Ingress, Hook::Egress] {
+            if netlink.filters(share.index, hook)?.iter().any(|found| is_ours(&found)) {
+                return Err(io::Error::other("filters of ours stayed on the uplink"));
+            }
+        }
         if share.changes.clears_lro {
             ethtool::set_lro(&link.name, true)?;
         }
@@ -282,7 +288,8 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
             Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()),
             Change::new(set(address), "cannot give the uplink's address on".to_owned()),
         ];
-        changes.extend(attach_uplink(journal, &new));
+        // Where others have filters on ours it has stayed.
+        changes.extend(attach_uplink(journal, &new, &[libc::EEXIST]));
         Change::all(netlink, &journal.bridge, changes)?;
     } else if new.changes.sets_promiscuous {
         let promiscuous = LinkUnspec::new_with_index(new.index).promiscuous(true).build();

@@ -114,9 +114,9 @@ const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_PIPE: i32 = 3;
 const TC_ACT_STOLEN: i32 = 4;
 
-/// The request that gives a link a clsact qdisc.
-pub fn add_clsact(index: u32) -> Request {
-    (Message::NewQueueDiscipline(clsact(index)), NLM_F_CREATE | NLM_F_EXCL, &[])
+/// The request that gives a link a clsact qdisc; `fine` are the errnos that mean that it has one.
+pub fn add_clsact(index: u32, fine: &'static [i32]) -> Request {
+    (Message::NewQueueDiscipline(clsact(index)), NLM_F_CREATE | NLM_F_EXCL, fine)
 }
 
 /// The request that takes it away, with all filters.
