@@ -318,6 +318,7 @@ mod tests {
     use super::*;
     use crate::mac::Mac;
     use crate::share::{Changes, MarkBy};
+    use crate::step::Ipv6;
 
     fn journal() -> Journal {
         let [br0, eth0] = ["br0", "eth0"].map(|name| IfName::new(name).unwrap());
@@ -332,7 +333,7 @@ mod tests {
             changes: Changes { adds_clsact: true, sets_promiscuous: true, clears_lro: false },
         };
         let steps = vec![
-            Step::AddBridge { bridge: br0.clone(), mac, mtu: Some(1400), no_ipv6: true, no_arp: true },
+            Step::AddBridge { bridge: br0.clone(), mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true },
             Step::SetUp { link: br0.clone() },
             Step::ShareUplink { bridge: br0.clone(), share },
         ];

@@ -15,7 +15,7 @@ use crate::manager::permanent;
 use crate::name::IfName;
 use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
 use crate::share::{MarkBy, Share, ends};
-use crate::step::{Found, Step, Tap};
+use crate::step::{Found, Ipv6, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
 
@@ -151,7 +151,12 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
     let attach = uplink.map(|uplink| how_to_attach(uplink, wish)).transpose()?;
     let no_arp = attach == Some(Attach::Share);
-    let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, no_ipv6: host.has_ipv6 && attach.is_some(), no_arp };
+    let ipv6 = match attach.filter(|_| host.has_ipv6) {
+        None => Ipv6::Usual,
+        Some(Attach::Port) => Ipv6::NoRouters,
+        Some(Attach::Share) => Ipv6::Off,
+    };
+    let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, ipv6, no_arp };
     let up = Step::SetUp { link: bridge.clone() };
     let (Some(uplink), Some(attach)) = (uplink, attach) else { return Ok(vec![add, up]) };
     Ok(match attach {

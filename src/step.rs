@@ -19,8 +19,8 @@ pub enum Step {
         mac: Mac,
         /// Its MTU in bytes, where it is not the kernel's 1500.
         mtu: Option<u32>,
-        /// Without IPv6 of the host's: no router advertisement from the uplink's network gives it an address.
-        no_ipv6: bool,
+        /// What the host has of IPv6 on it.
+        ipv6: Ipv6,
         /// Without ARP: on a shared uplink the host answers for its addresses there, and not here too.
         no_arp: bool,
     },
@@ -49,6 +49,18 @@ pub enum Step {
         /// How.
         share: Share,
     },
+}
+
+/// What the host has of IPv6 on a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ipv6 {
+    /// What every new link has.
+    Usual,
+    /// No address or route from router advertisements: by an uplink that it does not use it does not join the network.
+    NoRouters,
+    /// Nothing: it has it on the shared uplink.
+    Off,
 }
 
 /// A TAP and its way onto a bridge. It goes with the process that holds it: nothing to undo.
@@ -98,14 +110,18 @@ impl Step {
     /// shell.
     pub fn commands(&self) -> Vec<String> {
         match self {
-            Self::AddBridge { bridge, mac, mtu, no_ipv6: is_without_ipv6, no_arp } => {
+            Self::AddBridge { bridge, mac, mtu, ipv6, no_arp } => {
                 let mut commands = vec![format!(
                     "ip link add name {} address {mac} type bridge stp_state 0 forward_delay 0",
                     quote(bridge)
                 )];
                 // In the creating request it would last until the first port only.
                 commands.extend(mtu.map(|mtu| format!("ip link set dev {} mtu {mtu}", quote(bridge))));
-                commands.extend(is_without_ipv6.then(|| no_ipv6(bridge)));
+                commands.extend(match ipv6 {
+                    Ipv6::Usual => None,
+                    Ipv6::NoRouters => Some(set_ipv6(bridge, "accept_ra", 0)),
+                    Ipv6::Off => Some(no_ipv6(bridge)),
+                });
                 commands.extend(no_arp.then(|| format!("ip link set dev {} arp off", quote(bridge))));
                 commands
             }
@@ -154,8 +170,12 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
 
 /// The command that switches IPv6 off on a link.
 fn no_ipv6(link: &IfName) -> String {
+    set_ipv6(link, "disable_ipv6", 1)
+}
+
+fn set_ipv6(link: &IfName, setting: &str, value: u32) -> String {
     // A dot in a name would divide it.
-    format!("sysctl -qw {}", quote(format!("net.ipv6.conf.{}.disable_ipv6=1", link.as_str().replace('.', "/"))))
+    format!("sysctl -qw {}", quote(format!("net.ipv6.conf.{}.{setting}={value}", link.as_str().replace('.', "/"))))
 }
 
 impl Tap {

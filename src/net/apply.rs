@@ -7,7 +7,7 @@ use crate::journal::Journal;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::share::ends;
-use crate::step::{Step, Tap};
+use crate::step::{Ipv6, Step, Tap};
 use crate::sys::sysctl;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
@@ -62,19 +62,19 @@ impl Change {
     }
 }
 
-/// Makes the bridge of a journal: first the links, then what keeps IPv6 off them, then all else in one send, of which the
+/// Makes the bridge of a journal: first the links, then their IPv6, then all else in one send, of which the
 /// uplink is the last.
 ///
 /// After an error anything may be done: undo it.
 pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
     Change::all(netlink, &journal.bridge, journal.steps.iter().filter_map(|step| create(step, journal)).collect())?;
     for step in &journal.steps {
-        for link in without_ipv6(step) {
-            match sysctl::write(link.as_str(), NO_IPV6, "1") {
+        for (link, setting, value) in ipv6_of(step) {
+            match sysctl::write(link.as_str(), setting, value) {
                 // A kernel that was booted without IPv6.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 done => {
-                    done.map_err(|error| failed(&journal.bridge, &format!("cannot keep IPv6 off {link}"), &error))?
+                    done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
                 }
             }
         }
@@ -105,12 +105,13 @@ fn create(step: &Step, journal: &Journal) -> Option<Change> {
     }
 }
 
-/// The links that a step keeps IPv6 off.
-fn without_ipv6(step: &Step) -> Vec<IfName> {
+/// The links of whose IPv6 a step sets something, with the setting and its value.
+fn ipv6_of(step: &Step) -> Vec<(IfName, &'static str, &'static str)> {
     match step {
-        Step::AddBridge { bridge, no_ipv6: true, .. } => vec![bridge.clone()],
-        Step::AttachPort { uplink, had_ipv6: true, .. } => vec![uplink.clone()],
-        Step::ShareUplink { bridge, .. } => ends(bridge).into(),
+        Step::AddBridge { bridge, ipv6: Ipv6::NoRouters, .. } => vec![(bridge.clone(), "ipv6/accept_ra", "0")],
+        Step::AddBridge { bridge, ipv6: Ipv6::Off, .. } => vec![(bridge.clone(), NO_IPV6, "1")],
+        Step::AttachPort { uplink, had_ipv6: true, .. } => vec![(uplink.clone(), NO_IPV6, "1")],
+        Step::ShareUplink { bridge, .. } => ends(bridge).map(|end| (end, NO_IPV6, "1")).into(),
         _ => Vec::new(),
     }
 }
