@@ -121,7 +121,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     let mut renewal: Option<Renewal> = None;
     loop {
         news.drain().map_err(deaf)?;
-        let lock = files.lock(Hold::Alone)?;
+        let lock = files.lock_for_ever()?;
         let Some(mut journal) = files.read()? else {
             files.remove();
             drop(own.take());
