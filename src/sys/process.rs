@@ -74,12 +74,13 @@ pub fn inherit(file: &impl AsFd) -> Result<()> {
 /// Moves a descriptor out of the way of those that the caller may name, though they are not open: it would be taken for
 /// one of them. Where there is no room above, it stays.
 pub fn move_up(file: OwnedFd) -> OwnedFd {
+    above(&file, FIRST_OF_OURS).unwrap_or(file)
+}
+
+/// A copy of a descriptor, which has this number or a higher one and is closed by exec.
+fn above(file: &impl AsFd, first: RawFd) -> nix::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, fcntl};
-    match fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_OF_OURS)) {
-        // SAFETY: the kernel has just made it, and nobody else knows of it.
-        Ok(moved) => unsafe { OwnedFd::from_raw_fd(moved) },
-        Err(_) => file,
-    }
+    fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(first)).map(super::files::own)
 }
 
 /// Holds the places of standard files that the caller has closed, so that none of ours gets one of their numbers: an
@@ -145,11 +146,14 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
     };
     let null = open_null()?;
     let words: Vec<CString> = words.iter().map(|word| (*word).to_owned()).collect();
-    let (news, child_news) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    let (news, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    // It has to outlive what takes the place of `INHERITED`.
+    let child_news = above(&low, INHERITED + 1).map_err(cannot)?;
+    drop(low);
     // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
     match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
-            let error = match become_detached(&words, file, stderr, &null, &child_news) {
+            let error = match become_detached(&words, file, stderr, &null) {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -173,15 +177,7 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
 }
 
 /// The child's part: forks once more and executes. Returns only when something failed.
-fn become_detached(
-    words: &[CString],
-    file: BorrowedFd,
-    stderr: Stderr,
-    null: &File,
-    news: &OwnedFd,
-) -> nix::Result<Infallible> {
-    /// Where the pipe that tells of failure is, until exec closes it.
-    const NEWS: RawFd = INHERITED + 1;
+fn become_detached(words: &[CString], file: BorrowedFd, stderr: Stderr, null: &File) -> nix::Result<Infallible> {
     nix::unistd::setsid()?;
     // SAFETY: as in `leave_behind`; the second child is no session leader and so can never have a terminal.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
@@ -189,20 +185,30 @@ fn become_detached(
         unsafe { libc::_exit(0) }
     }
     nix::unistd::chdir(c"/")?;
-    // SAFETY: plain system calls on descriptors of ours. All three are moved above their final places first, so that none
-    // overwrites another; everything above is then closed.
+    // Both are moved above their final places first, so that neither overwrites the other; exec closes all the rest.
+    let (file, null) = (above(&file, INHERITED + 1)?, above(null, INHERITED + 1)?);
+    // SAFETY: plain system calls on descriptors of ours.
     unsafe {
-        let above = |fd: RawFd| nix::Error::result(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, NEWS + 1));
-        let (file, null, news) = (above(file.as_raw_fd())?, above(null.as_raw_fd())?, above(news.as_raw_fd())?);
         for standard in 0..if stderr == Stderr::Null { 3 } else { 2 } {
-            nix::Error::result(libc::dup2(null, standard))?;
+            nix::Error::result(libc::dup2(null.as_raw_fd(), standard))?;
         }
-        nix::Error::result(libc::dup2(file, INHERITED))?;
-        nix::Error::result(libc::dup3(news, NEWS, libc::O_CLOEXEC))?;
-        libc::syscall(libc::SYS_close_range, NEWS + 1, libc::c_uint::MAX, 0);
+        nix::Error::result(libc::dup2(file.as_raw_fd(), INHERITED))?;
     }
+    close_by_exec(INHERITED + 1);
     hear_all_signals()?;
     nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+}
+
+/// Has exec close every descriptor from this one on. Not before: a failure of exec can still be told.
+pub fn close_by_exec(first: RawFd) {
+    // SAFETY: plain system calls on numbers; a kernel before 5.11 does not know the flag.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            for fd in first..4096 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
 }
 
 /// Every signal does what it does by default, and none is blocked: for a program that is about to be executed.

@@ -107,24 +107,12 @@ impl Program {
             nix::unistd::setsid()?;
             // What the reaper ignores a daemon must hear.
             super::process::hear_all_signals()?;
-            keep_to_itself();
+            super::process::close_by_exec(3);
             Ok(())
         };
         // SAFETY: system calls only: no memory is asked for, no lock taken.
         unsafe { self.command.pre_exec(prepare) };
         self.command.spawn().map_err(cannot)
-    }
-}
-
-/// Closes by exec, so that its failure can still be told, what is open beside the standard files.
-fn keep_to_itself() {
-    // SAFETY: plain system calls on numbers; a kernel before 5.11 does not know the flag.
-    unsafe {
-        if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
-            for fd in 3..4096 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
     }
 }
 
