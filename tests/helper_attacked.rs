@@ -339,7 +339,7 @@ fn no_limit_that_is_set_while_it_runs_widens_what_is_granted() {
             wait_for("it to go on", 10, || (schedstat(stopped.pid) != before).then_some(()));
             if wait_until_stopped(&lab, &mut running, &[]).is_some() {
                 limits(false, stopped.pid).succeeds();
-                let _ = kill(Pid::from_raw(stopped.pid), Signal::SIGCONT);
+                goes_on(&mut running, stopped.pid);
             }
         }
         let ended = running.end();
@@ -556,6 +556,14 @@ fn struck<'lab>(lab: &'lab Lab, helper: &Helper, blows: &[String]) -> (OwnedFd, 
     (ours, lab.program(&helper.path).words(WORDS).through(&strace).stdin(theirs).start())
 }
 
+/// Has a helper that was stopped, or is about to be, go on to its end.
+fn goes_on(running: &mut Running, pid: i32) {
+    wait_for("it to end", 30, || {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        (!running.is_running()).then_some(())
+    });
+}
+
 /// Between two looks nothing has moved: a tracer stops a process at each call for a moment.
 fn stopped_for_good(pid: i32) -> bool {
     let before = schedstat(pid);
@@ -566,6 +574,67 @@ fn stopped_for_good(pid: i32) -> bool {
 /// How much a process has run; empty when it is gone.
 fn schedstat(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default()
+}
+
+#[test]
+fn stopped_at_any_system_call_it_holds_no_port_that_is_not_counted() {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    let calls = calls_of(&lab, &helper, true);
+    lab.allow("");
+    lab.allow_more("allow br0 max 1\n");
+    let before = lab.ports("br0").len();
+    for (call, nth) in calls {
+        let (first, mut running) = struck(&lab, &helper, &[format!("{call}:signal=STOP:when={nth}")]);
+        let stopped = wait_until_stopped(&lab, &mut running, &[]);
+        let ports = lab.ports("br0").len() - before;
+        // Others of hers come while it is stopped, and it goes on.
+        let mut second = lab.call(&helper, WORDS);
+        let held = lab.ports("br0").len() - before;
+        assert!(held <= 1, "{call} {nth}: {held} ports");
+        assert!(ports == 0 || second.received.descriptors.is_empty(), "{call} {nth}");
+        // It keeps nobody else waiting.
+        lab.call_by(lab.as_user(BOB, &helper.path).words(WORDS)).gives_a_tap();
+        if let Some(stopped) = stopped {
+            goes_on(&mut running, stopped.pid);
+        }
+        let ended = running.end();
+        let mut taps = receive(&first).descriptors;
+        taps.append(&mut second.received.descriptors);
+        assert_eq!(taps.len(), 1, "{call} {nth}: {}{}", ended.err, second.ended.err);
+        drop(taps);
+        wait_for("the TAP to go", 5, || (lab.ports("br0").len() == before).then_some(()));
+    }
+}
+
+#[test]
+fn however_many_are_stopped_they_fill_no_bridge() {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    let calls = calls_of(&lab, &helper, true);
+    lab.allow("");
+    lab.allow_more("allow br0 max 1\n");
+    let before = lab.ports("br0").len();
+    let mut held = Vec::new();
+    let mut pids = Vec::new();
+    // From where it may join on, and all that are stopped stay so.
+    let from = calls.iter().position(|(call, _)| call == "ioctl").expect("an ioctl");
+    for (call, nth) in &calls[from..] {
+        let (ours, mut running) = struck(&lab, &helper, &[format!("{call}:signal=STOP:when={nth}")]);
+        pids.extend(wait_until_stopped(&lab, &mut running, &pids).map(|process| process.pid));
+        held.push((running, ours));
+    }
+    let ports = lab.ports("br0").len() - before;
+    for pid in pids {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    drop(held);
+    assert!(ports <= 1, "{ports} ports with max 1");
+    lab.becomes_as_before();
 }
 
 #[test]
