@@ -9,8 +9,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
@@ -218,38 +216,6 @@ pub fn hear_all_signals() -> nix::Result<()> {
         let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
-}
-
-/// The exit status of a program and what it printed; `None` if it can't be run or takes longer than `limit`.
-pub fn output_of(command: &mut Command, limit: Duration) -> Option<(i32, String)> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let end = Instant::now() + limit;
-    let (mut reader, writer) = std::io::pipe().ok()?;
-    let mut child = command.stdout(writer.try_clone().ok()?).stderr(writer).spawn().ok()?;
-    // Its copies of the pipe's end go, so that ours sees when the child's have gone.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut said = Vec::new();
-    loop {
-        let left = end.saturating_duration_since(Instant::now()).as_millis();
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut chunk = [0; 4096];
-        let read = match poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], left) {
-            Ok(1..) => reader.read(&mut chunk),
-            Err(nix::Error::EINTR) => continue,
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        };
-        match read {
-            Ok(0) | Err(_) => break,
-            Ok(length) => said.extend_from_slice(&chunk[..length]),
-        }
-    }
-    // Not there to be waited for, where the caller ignores SIGCHLD; then what it said has to do.
-    let status = child.wait().map_or(Some(0), |status| status.code())?;
-    Some((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass; and a reader that has
