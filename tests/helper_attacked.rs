@@ -416,6 +416,124 @@ fn rules_that_others_can_write_are_not_gone_by() {
     }
 }
 
+/// An ACL as `setfacl -m u:alice:rw` makes it; false where the file system has none.
+fn alice_may_write_by_an_acl(path: &str) -> bool {
+    // linux/posix_acl_xattr.h: a version, and for each entry its tag, its rights, and whose it is.
+    let entries =
+        [(0x01u16, 7u16, u32::MAX), (0x02, 7, 1000), (0x04, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)];
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        acl.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+        acl.extend(id.to_le_bytes());
+    }
+    let path = std::ffi::CString::new(path).expect("a path");
+    let name = c"system.posix_acl_access";
+    // SAFETY: two strings that end with a NUL, and so many bytes.
+    #[allow(unsafe_code)]
+    let set = unsafe { nix::libc::setxattr(path.as_ptr(), name.as_ptr(), acl.as_ptr().cast(), acl.len(), 0) };
+    if set != 0 {
+        crate::support::skip("this file system has no ACLs");
+    }
+    set == 0
+}
+
+#[test]
+fn rules_that_an_acl_lets_others_write_are_not_gone_by() {
+    let Some((lab, helper)) = lab() else { return };
+    let rules = "/etc/qemu/bridge.conf";
+    if !alice_may_write_by_an_acl(rules) {
+        return;
+    }
+    let written = lab.as_user(ALICE, "/bin/sh").words("-c").arg(format!("echo 'allow all' >>{rules}")).run();
+    assert!(written.status.success(), "{}", written.err);
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("ACL") && said.contains(&format!("sudo setfacl -b {rules}")), "{said}");
+    // As the mask has it nobody else can write.
+    fs::set_permissions(rules, fs::Permissions::from_mode(0o644)).expect("set the mode");
+    lab.call(&helper, WORDS).gives_a_tap();
+    // A group of root's that may write, and no ACL.
+    lab.allow("allow br0\n");
+    fs::remove_file(rules).and_then(|()| fs::write(rules, "allow br0\n")).expect("write the rules anew");
+    fs::set_permissions(rules, fs::Permissions::from_mode(0o664)).expect("set the mode");
+    lab.call(&helper, WORDS).gives_a_tap();
+    assert!(alice_may_write_by_an_acl("/etc/qemu"));
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("is in /etc/qemu, which has an ACL"), "{said}");
+}
+
+#[test]
+fn rules_in_a_folder_that_others_can_write_are_not_gone_by() {
+    let Some((lab, helper)) = lab() else { return };
+    let (folder, rules) = ("/etc/qemu", "/etc/qemu/bridge.conf");
+    let becomes = |mode: u32, owner: u32, group: u32| {
+        std::os::unix::fs::chown(folder, Some(owner), Some(group)).expect("give it away");
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("set the mode");
+    };
+    for (mode, owner, group) in [(0o777, 0, 0), (0o775, 0, 104), (0o755, 1000, 1000), (0o1777, 1000, 0)] {
+        becomes(mode, owner, group);
+        let said = lab.call(&helper, WORDS).refusal();
+        assert!(said.contains("is in /etc/qemu, which can be written"), "{mode:o}: {said}");
+        // A rule that denies may have been taken away.
+        fs::rename(rules, "/etc/kept").expect("take it away");
+        lab.allow_more("allow br0\n");
+        let said = lab.call(&helper, WORDS).refusal();
+        assert!(said.contains("is in /etc/qemu"), "{mode:o}: {said}");
+        fs::rename("/etc/kept", rules).expect("put it back");
+        fs::remove_file("/etc/kvm-bridge/bridge.conf").expect("remove");
+    }
+    for mode in [0o1777, 0o755] {
+        becomes(mode, 0, 0);
+        lab.call(&helper, WORDS).gives_a_tap();
+    }
+    // Root's own file, which alice can replace by another.
+    fs::remove_file(rules).expect("remove");
+    fs::write("/run/alice/rules", "allow br0\n").expect("write the rules");
+    std::os::unix::fs::symlink("/run/alice/rules", rules).expect("link");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("is in /run/alice, which can be written"), "{said}");
+}
+
+#[test]
+fn in_a_user_namespace_of_the_callers_own_the_reason_is_that() {
+    let Some((lab, helper)) = lab() else { return };
+    let call = |unshare: &str| {
+        let through = format!("setpriv {ALICE} unshare {unshare}");
+        lab.call_by(lab.program(&helper.path).words(WORDS).through(&through))
+    };
+    let able = lab.program("/bin/true").through(&format!("setpriv {ALICE} unshare --user --map-root-user --net")).run();
+    if !able.status.success() {
+        return crate::support::skip("users cannot make user namespaces here");
+    }
+    // With the host's network, as its root and as alice.
+    for users in ["--map-root-user", "--map-current-user"] {
+        let said = call(&format!("--user {users}")).refusal();
+        assert!(said.contains("another user namespace"), "{said}");
+        // With a network of its own.
+        let said = call(&format!("--user {users} --net")).refusal();
+        assert!(said.contains("in this user namespace") && said.contains("outside of this user namespace"), "{said}");
+        assert!(!said.contains("chown") && !said.contains("install"), "{said}");
+    }
+}
+
+#[test]
+fn in_a_container_the_remedy_is_one_for_it() {
+    let Some((lab, helper)) = lab() else { return };
+    let call = |through: &str| lab.call_by(lab.program(&helper.path).words(WORDS).through(through)).refusal();
+    fs::write("/run/.containerenv", "").expect("the mark of a container");
+    // One that was a container's image, and one that is a container.
+    let said = call("setpriv --bounding-set=-net_admin");
+    assert!(said.contains("no program here may have CAP_NET_ADMIN") && said.contains("systemd"), "{said}");
+    let said = call("unshare --uts setpriv --bounding-set=-net_admin");
+    assert!(said.contains("--cap-add NET_ADMIN --device /dev/net/tun"), "{said}");
+    fs::remove_file("/dev/net/tun").expect("remove the device");
+    let said = call("unshare --uts");
+    assert!(said.contains("--device /dev/net/tun") && !said.contains("modprobe"), "{said}");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("modprobe tun"), "{said}");
+    let said = lab.call(&helper, "--br=br0 --fd=7").refusal();
+    assert!(said.contains("--fd=7: no such descriptor is open"), "{said}");
+}
+
 #[test]
 fn rules_that_are_no_plain_file_are_refused_at_once() {
     let Some((lab, helper)) = lab() else { return };

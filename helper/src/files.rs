@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 use crate::acl::{self, Fault, Names};
+use crate::container;
+use crate::sys;
 use nix::fcntl::OFlag;
-use std::fs::OpenOptions;
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,7 +13,8 @@ use std::path::Path;
 /// Rules that are longer were not written by a person.
 const MAX_SIZE: u64 = 1024 * 1024;
 
-/// Reads a file of rules. It has to be root's own: whoever else can write it can allow themselves everything.
+/// Reads a file of rules. It has to be root's own, and so has every folder on the way to it: whoever else can write it can
+/// allow themselves everything, and whoever can write such a folder can put another file there or take one away.
 ///
 /// What is no plain file is opened without waiting for anybody, and not read.
 pub fn rules(path: &Path) -> acl::File {
@@ -22,7 +25,7 @@ pub fn rules(path: &Path) -> acl::File {
             // Nothing else means that there is none, or that it is for others: EMFILE is the caller's own limit, by
             // which no rule is passed over.
             return match error.raw_os_error() {
-                Some(nix::libc::ENOENT) => acl::File::Missing,
+                Some(nix::libc::ENOENT) => fault_of_way(path).map_or(acl::File::Missing, acl::File::Unfit),
                 Some(nix::libc::EACCES) => acl::File::Unreadable,
                 _ => acl::File::Unfit(cannot_be_read(&error)),
             };
@@ -35,10 +38,7 @@ pub fn rules(path: &Path) -> acl::File {
     if !metadata.is_file() {
         return acl::File::Unfit("is no plain file".into());
     }
-    let group_may_write = metadata.mode() & 0o020 != 0 && metadata.gid() != 0;
-    if metadata.uid() != 0 || group_may_write || metadata.mode() & 0o002 != 0 {
-        let path = acl::quote(&acl::show(path.as_os_str().as_encoded_bytes()));
-        let why = format!("can be written by others than root (sudo chown root {path}; sudo chmod go-w {path})");
+    if let Some(why) = fault_of(path, &metadata).or_else(|| fault_of_way(path)) {
         return acl::File::Unfit(why);
     }
     let mut text = Vec::new();
@@ -47,6 +47,42 @@ pub fn rules(path: &Path) -> acl::File {
         Ok(_) => acl::File::Text(text),
         Err(error) => acl::File::Unfit(cannot_be_read(&error)),
     }
+}
+
+/// Who else than root can write this, as the end of a sentence that begins with it; `None` if nobody can.
+fn fault_of(path: &Path, metadata: &Metadata) -> Option<String> {
+    let shown = acl::quote(&acl::show(path.as_os_str().as_encoded_bytes()));
+    if metadata.uid() != 0 && container::is_user_namespace() {
+        return Some("does not belong to the root of this user namespace".to_owned());
+    }
+    let group_may_write = metadata.mode() & 0o020 != 0;
+    if metadata.uid() != 0 || (group_may_write && metadata.gid() != 0) || metadata.mode() & 0o002 != 0 {
+        return Some(format!("can be written by others than root (sudo chown root {shown}; sudo chmod go-w {shown})"));
+    }
+    // Where there is an access control list, the mode of the group is the most that anybody in it may do.
+    match group_may_write.then(|| sys::has_acl(path)) {
+        None | Some(Ok(false)) => None,
+        Some(Ok(true)) => Some(format!("has an ACL by which others than root may write it (sudo setfacl -b {shown})")),
+        Some(Err(error)) => Some(format!("may have an ACL, which {}", cannot_be_read(&error))),
+    }
+}
+
+/// The same of the folders that lead to a file, as its path is written and as symbolic links have it.
+fn fault_of_way(path: &Path) -> Option<String> {
+    let real = match fs::canonicalize(path) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => return Some(cannot_be_read(&error)),
+        real => real.unwrap_or_default(),
+    };
+    path.ancestors().skip(1).chain(real.ancestors().skip(1)).find_map(|folder| {
+        let why = match fs::metadata(folder) {
+            // In a folder like /tmp nobody can remove or rename what is root's.
+            Ok(metadata) if metadata.uid() == 0 && metadata.mode() & 0o1000 != 0 => None,
+            Ok(metadata) => fault_of(folder, &metadata),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => None,
+            Err(error) => Some(cannot_be_read(&error)),
+        };
+        why.map(|why| format!("is in {}, which {why}", acl::show(folder.as_os_str().as_encoded_bytes())))
+    })
 }
 
 fn cannot_be_read(error: &io::Error) -> String {
@@ -64,8 +100,7 @@ pub struct Accounts {
 impl Accounts {
     /// Reads both files. That one can't be read is known when a name is looked for in it.
     pub fn read() -> Self {
-        let text =
-            |path: &str| std::fs::read(path).map_err(|error| Fault(format!("{path} {}", cannot_be_read(&error))));
+        let text = |path: &str| fs::read(path).map_err(|error| Fault(format!("{path} {}", cannot_be_read(&error))));
         Self { users: text("/etc/passwd"), groups: text("/etc/group") }
     }
 

@@ -12,9 +12,10 @@
 //!    within reach, never more by any exec, nobody's to trace, no environment, `/` as its folder. Only then does it read
 //!    anything.
 //! 2. It reads its command line ([`options`]), closes all descriptors but the standard ones and the socket.
-//! 3. It reads the rules, as the caller, whose rights on those files are the admin's means to give rules to groups.
-//! 4. It takes CAP_NET_ADMIN into effect, makes the TAP, attaches it and looks whether that is so ([`network`]), and gives
-//!    the capability up for good.
+//! 3. It looks whether the network namespace is that of its own user namespace, and reads the rules, as the caller, whose
+//!    rights on those files are the admin's means to give rules to groups.
+//! 4. It takes CAP_NET_ADMIN into effect, makes the TAP, marks it, counts those of the same user, attaches it and looks
+//!    whether that is so ([`network`]), and gives the capability up for good.
 //! 5. It sends the descriptor.
 //!
 //! Nothing has to be undone when it is killed: the TAP is not persistent, and goes with the last descriptor. There is no
@@ -34,6 +35,7 @@
 
 pub mod access;
 pub mod acl;
+mod container;
 pub mod entry;
 pub mod failure;
 pub mod files;

@@ -3,11 +3,14 @@
 
 use crate::NAME;
 use crate::acl::{Place, quote, show};
+use crate::container;
 use crate::failure::{Failure, reason};
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
 use crate::sys;
-use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
+use nix::libc::{
+    EACCES, EAFNOSUPPORT, EBUSY, EINVAL, EMFILE, ENFILE, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, EXFULL,
+};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -35,7 +38,6 @@ pub struct Task<'a> {
 /// Makes a TAP that is up and a port of the bridge, and gives the right to do so up. The TAP is there as long as the
 /// file that is returned is open somewhere.
 pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
-    check_namespace()?;
     let cannot = |what: &str| {
         let what = format!("{}: cannot {what}", show(task.bridge));
         move |error: io::Error| Failure::new(format!("{what}: {}", reason(&error)), remedy(&error))
@@ -108,9 +110,11 @@ fn find_bridge(socket: &mut Socket, name: &[u8], cannot: impl FnOnce(io::Error) 
 
 fn open_device() -> Result<File, Failure> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::PermissionDenied => format!("Ask your admin for: sudo chmod 666 {DEVICE}"),
-            io::ErrorKind::NotFound => "Ask your admin for: sudo modprobe tun".to_owned(),
+        let remedy = match error.raw_os_error() {
+            // EPERM is a container's, whose devices are limited.
+            Some(ENOENT | ENODEV | ENXIO | EPERM) if container::is_container() => container::REMEDY.to_owned(),
+            Some(ENOENT | ENODEV | ENXIO) => "Ask your admin for: sudo modprobe tun".to_owned(),
+            Some(EACCES) => format!("Ask your admin for: sudo chmod 666 {DEVICE}"),
             _ => remedy(&error),
         };
         Failure::new(format!("cannot open {DEVICE}: {}", reason(&error)), remedy)
@@ -119,20 +123,25 @@ fn open_device() -> Result<File, Failure> {
 
 /// Refuses to work in a network namespace that belongs to another user namespace than this process is in: there the
 /// capability is one over somebody else's network (CVE-2017-5985).
-fn check_namespace() -> Result<(), Failure> {
+pub fn check_namespace() -> Result<(), Failure> {
     let identity = |file: io::Result<File>| {
         let metadata = file?.metadata()?;
         Ok::<_, io::Error>((metadata.dev(), metadata.ino()))
     };
-    let open = |path: &str| identity(File::open(path));
+    let own = identity(File::open("/proc/self/ns/user"));
     let owner = File::open("/proc/self/ns/net").and_then(|namespace| identity(sys::owner_of_namespace(&namespace)));
-    match (owner, open("/proc/self/ns/user")) {
-        (Ok(owner), Ok(own)) if owner == own => Ok(()),
-        (Ok(_), Ok(_)) => Err(Failure::new(
+    let is_own = own.and_then(|own| match owner {
+        // It belongs to one outside of this one (ioctl_nsfs(2)).
+        Err(error) if error.raw_os_error() == Some(EPERM) => Ok(false),
+        owner => Ok(owner? == own),
+    });
+    match is_own {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(
             "this network namespace belongs to another user namespace",
-            "Run QEMU in the namespaces of the host, or all of it in that user namespace.",
+            "Run QEMU outside of this user namespace, or give it a network of its own: unshare --net",
         )),
-        (Err(error), _) | (_, Err(error)) => Err(Failure::new(
+        Err(error) => Err(Failure::new(
             format!("cannot see whose network namespace this is: {}", reason(&error)),
             "/proc has to be mounted here.",
         )),
@@ -203,10 +212,10 @@ fn standing(links: &[Link], own: u32, bridge: u32, uid: u32, max: u32) -> Option
 }
 
 fn remedy(error: &io::Error) -> String {
-    use nix::libc::{EBUSY, EINVAL, EMFILE, ENFILE, EPERM, EXFULL};
     let text = match error.raw_os_error() {
         Some(EXFULL) => "A bridge has at most 1023 ports: end guests, or use another bridge.",
         Some(EMFILE | ENFILE) => "Raise the limit on open files: ulimit -n",
+        Some(EPERM) if container::is_container() => container::REMEDY,
         Some(EPERM) => "Ask your admin for: sudo kvm-bridge install",
         Some(EBUSY | EINVAL | EOPNOTSUPP) => "See what the bridge is: ip -d link",
         _ => "See the kernel's log: dmesg",

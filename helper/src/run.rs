@@ -3,6 +3,7 @@
 
 use crate::NAME;
 use crate::access;
+use crate::container;
 use crate::failure::{Failure, reason};
 use crate::network::{self, Task};
 use crate::options::Options;
@@ -37,7 +38,9 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let options = Options::parse(words.into_iter().skip(1)).map_err(|why| Failure::new(why, ""))?;
     close_strays(options.fd)?;
     let socket = socket(options.fd)?;
-    let max = access::check(&options.bridge, &caller)?;
+    // Before the rules: in a user namespace of the caller's own these are nobody's, which is not what is wrong.
+    network::check_namespace()?;
+    let max = access::check(&options.bridge, &caller).map_err(in_its_namespace)?;
     let reserve = reserve.ok_or_else(|| without_right(is_confined))?;
     let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
     let tap = network::attach(&task, reserve)?;
@@ -79,18 +82,45 @@ fn socket(number: RawFd) -> Result<BorrowedFd<'static>, Failure> {
     }
 }
 
+/// A refusal by the rules, which in a user namespace of the caller's own the host's admin did not write for it.
+fn in_its_namespace(failure: Failure) -> Failure {
+    match container::is_user_namespace() && !container::is_container() {
+        true => Failure::new(format!("{}, in this user namespace", failure.what), OUTSIDE),
+        false => failure,
+    }
+}
+
+const OUTSIDE: &str = "Run QEMU outside of this user namespace: the host's rules are for the host's network.";
+
 fn without_right(is_confined: bool) -> Failure {
-    match is_confined {
-        true => Failure::new(
+    if is_confined {
+        return Failure::new(
             "the program that called has given up all ways to more rights (no_new_privs)",
             "Run QEMU outside of that sandbox, or with NoNewPrivileges=no in its systemd unit.",
-        ),
-        false => Failure::new(
-            "this program lacks the right to change the network: its file capability cap_net_admin is lost, or its file \
-             system is mounted nosuid, or a debugger is attached",
-            "Ask your admin for: sudo kvm-bridge install",
-        ),
+        );
     }
+    let is_container = container::is_container();
+    let lacks = "this program lacks the right to change the network";
+    if sys::is_net_admin_out_of_reach() {
+        let remedy = if is_container { container::REMEDY } else { "See CapabilityBoundingSet= of the systemd unit." };
+        return Failure::new(format!("{lacks}: no program here may have CAP_NET_ADMIN"), remedy);
+    }
+    if container::is_user_namespace() && !is_container {
+        return Failure::new(
+            format!("{lacks}: in a user namespace the capability of its file does not count"),
+            OUTSIDE,
+        );
+    }
+    Failure::new(
+        format!(
+            "{lacks}: its file capability cap_net_admin is lost, or its file system is mounted nosuid, or a debugger is \
+             attached"
+        ),
+        match is_container {
+            true => "As root of the container: kvm-bridge install",
+            false => "Ask your admin for: sudo kvm-bridge install",
+        },
+    )
 }
 
 /// One byte, and with it the descriptor.
@@ -103,7 +133,7 @@ fn hand_over(socket: BorrowedFd, tap: &File) -> Result<(), Failure> {
             Err(nix::Error::EINTR) => {}
             Ok(_) => return Err(Failure::new("the TAP was not sent", "Please report this.")),
             Err(error) => {
-                let what = format!("cannot send the TAP: {}", error.desc());
+                let what = format!("cannot send the TAP: {}", reason(&error.into()));
                 return Err(Failure::new(what, "The program that called has to read from its socket."));
             }
         }

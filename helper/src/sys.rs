@@ -2,9 +2,12 @@
 #![allow(unsafe_code)]
 
 use nix::libc;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// A set of capabilities in this program is empty or this (linux/capability.h: bit 12).
 pub(crate) const NET_ADMIN: u32 = 1 << 12;
@@ -64,6 +67,25 @@ pub(crate) fn set_capabilities(sets: Capabilities) -> io::Result<()> {
 pub(crate) fn clear_ambient() -> io::Result<()> {
     // SAFETY: numbers only.
     check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0) }.into())
+}
+
+/// Whether any program here can be given CAP_NET_ADMIN (the bounding set, capabilities(7)); for messages only.
+pub(crate) fn is_net_admin_out_of_reach() -> bool {
+    // SAFETY: numbers only.
+    (unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(NET_ADMIN.trailing_zeros()), 0, 0, 0) }) == 0
+}
+
+/// Whether a file has an access control list (acl(5)) beyond its mode.
+pub(crate) fn has_acl(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let name = c"system.posix_acl_access";
+    // SAFETY: two strings that end with a NUL, and no buffer: only the size is asked for.
+    match check(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), std::ptr::null_mut(), 0) } as libc::c_long) {
+        Ok(()) => Ok(true),
+        // There is none, or the file system has none at all.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the environment away.
