@@ -220,6 +220,17 @@ impl Files {
         }
     }
 
+    /// Takes away what a kill left in the folder of this network namespace, if that is nobody's.
+    pub fn tidy() -> Result<()> {
+        if any() {
+            let folder = folder()?;
+            if folder.exists() {
+                tidy(&folder);
+            }
+        }
+        Ok(())
+    }
+
     /// The bridge's name.
     pub fn bridge(&self) -> &IfName {
         &self.bridge

@@ -14,7 +14,7 @@ use crate::host::{Host, Kind, Link, NotShareable};
 use crate::manager::permanent;
 use crate::name::IfName;
 use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
-use crate::share::{MarkBy, Share, ends};
+use crate::share::{Share, ends};
 use crate::step::{Found, Ipv6, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
@@ -232,6 +232,12 @@ fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
         return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
     }
+    let Some(mark) = host.mark else {
+        return refuse(
+            "the kernel has no action skbedit (CONFIG_NET_ACT_SKBEDIT), and there is no nft in its place".into(),
+            "Load the module act_skbedit, or install the package nftables.".into(),
+        );
+    };
     let Some(mac) = uplink.mac else {
         return refuse("it has no address".into(), "Give uplink= another interface.".into());
     };
@@ -241,7 +247,7 @@ fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         mac,
         mtu: uplink.mtu,
         follow: wish.follow && wish.uplink == Uplink::Auto,
-        mark: host.mark.unwrap_or(MarkBy::Skbedit),
+        mark,
         changes,
     })
 }
@@ -369,7 +375,7 @@ mod tests {
     use super::*;
     use crate::host::{Address, Uplink as Seen};
     use crate::mac::Mac;
-    use crate::share::Changes;
+    use crate::share::{Changes, MarkBy};
     use proptest::prelude::*;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -385,7 +391,7 @@ mod tests {
     fn host(links: impl IntoIterator<Item = Link>) -> Host {
         let links = links.into_iter().map(|link| (link.name.clone(), Some(link))).collect();
         let fresh_macs = ["br0", "br1"].map(|bridge| (name(bridge), MAC)).into();
-        Host { links, fresh_macs, ..Host::default() }
+        Host { links, fresh_macs, mark: Some(MarkBy::Skbedit), ..Host::default() }
     }
 
     fn nic(value: &str) -> Nic {

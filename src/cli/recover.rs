@@ -53,6 +53,7 @@ impl Recover {
             all.push(json!({ "bridge": bridge.as_str(), "found": found, "guests": guests }));
             text += &said;
         }
+        Files::tidy()?;
         if self.json {
             text = json(&json!({ "bridges": all }));
         } else if text.is_empty() && faults.is_empty() {

@@ -95,7 +95,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
     }
     if is_in_sight {
         look(netlink, host, &ends(wish.bridge)[0])?;
-        host.mark = share::mark(netlink).ok();
+        host.mark = share::mark(netlink).map_err(unreadable)?;
     } else if host.all.is_empty() {
         host.all = netlink.links().map_err(unreadable)?;
         for link in &mut host.all {

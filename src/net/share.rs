@@ -12,7 +12,7 @@ use crate::name::IfName;
 use crate::plan::why_no_uplink;
 use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, PREF, Share};
 use crate::sys::ethtool;
-use crate::sys::program::Program;
+use crate::sys::program::{self, Program};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
@@ -41,17 +41,20 @@ pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Re
     }))
 }
 
-/// By what frames can be marked: by the kernel's own action, where it is loaded or can be.
-pub fn mark(netlink: &mut Netlink) -> io::Result<MarkBy> {
+/// By what frames can be marked: by the kernel's own action, where it is loaded or can be; `None` where by nothing.
+pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
     if netlink.has_action("skbedit")? {
-        return Ok(MarkBy::Skbedit);
+        return Ok(Some(MarkBy::Skbedit));
     }
     let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     let has_module = |list: &str| {
         let list = std::fs::read_to_string(format!("/lib/modules/{release}/{list}"));
         list.is_ok_and(|list| list.contains("/act_skbedit.ko"))
     };
-    Ok(if has_module("modules.dep") || has_module("modules.builtin") { MarkBy::Skbedit } else { MarkBy::Nftables })
+    if has_module("modules.dep") || has_module("modules.builtin") {
+        return Ok(Some(MarkBy::Skbedit));
+    }
+    Ok(program::is_installed("nft").then_some(MarkBy::Nftables))
 }
 
 impl Journal {
@@ -170,7 +173,8 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) ->
             requests.push(set(LinkUnspec::new_with_index(share.index).promiscuous(false).build()));
         }
         let is_foreign = |found: &Found| !is_ours(&found) && !is_of_table(found);
-        if share.changes.adds_clsact && !ingress.iter().chain(&egress).any(is_foreign) {
+        let is_free = !ingress.iter().chain(&egress).any(is_foreign);
+        if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
             requests.push(tc::delete_clsact(share.index));
         }
         netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
@@ -288,10 +292,10 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
             start_marking(&journal.bridge, &new)?;
         }
         let address = LinkUnspec::new_with_index(journal.host_end()).address(mac.0.to_vec()).build();
-        let mut changes = vec![
-            Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()),
-            Change::new(set(address), "cannot give the uplink's address on".to_owned()),
-        ];
+        let mut changes = vec![Change::new(set(address), "cannot give the uplink's address on".to_owned())];
+        if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
+            changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
+        }
         // Where others have filters on ours it has stayed.
         changes.extend(attach_uplink(journal, &new, &[libc::EEXIST]));
         Change::all(netlink, &journal.bridge, changes)?;

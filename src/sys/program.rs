@@ -150,6 +150,11 @@ fn find(name: &Path) -> Option<PathBuf> {
     paths.into_iter().find(|path| path.is_file() && files::are_roots_alone(path))
 }
 
+/// Whether there is such a program in the usual folders.
+pub fn is_installed(name: &str) -> bool {
+    find(Path::new(name)).is_some()
+}
+
 /// A program that is going to run: with a known small environment, in the root folder, without a descriptor of ours or of
 /// our caller's.
 pub struct Program {

@@ -121,7 +121,7 @@ pub fn add_clsact(index: u32, fine: &'static [i32]) -> Request {
 
 /// The request that takes it away, with all filters.
 pub fn delete_clsact(index: u32) -> Request {
-    (Message::DelQueueDiscipline(clsact(index)), 0, &[libc::ENODEV, libc::EINVAL, libc::ENOENT])
+    (Message::DelQueueDiscipline(clsact(index)), 0, &[libc::ENODEV])
 }
 
 fn clsact(index: u32) -> TcMessage {
