@@ -530,9 +530,9 @@ fn addresses_that_two_cards_have() {
     let first = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name alice").boot();
     look(&lab, "").has("mac", "ok", &["1 guest, and no address twice"]);
     let second = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name bob").boot();
-    look(&lab, "").has("mac", "failure", &["02:00:00:00:00:01", "tap0 (alice)", "tap1 (bob)"]);
+    look(&lab, "").has("mac", "failure", &["02:00:00:00:00:01", "kvb0 (alice)", "kvb1 (bob)"]);
     second.kill();
-    lab.waits_until_gone("tap1");
+    lab.waits_until_gone("kvb1");
     look(&lab, "").has("mac", "ok", &[]);
     // Somebody on the LAN has it too, and speaks.
     lab.lan.run("ip link set dev lan0 down");
@@ -725,29 +725,29 @@ fn how_far_a_guest_got() {
         guest
     };
     let guest = start("hold");
-    watch(&lab).has("guest", "failure", &["carol (tap0)", "no frame at all", "kvm-bridge doctor br0 --"]);
+    watch(&lab).has("guest", "failure", &["carol (kvb0)", "no frame at all", "kvm-bridge doctor br0 --"]);
     guest.kill();
-    lab.waits_until_gone("tap0");
+    lab.waits_until_gone("kvb0");
 
     let guest = start(&format!("send:{},hold", frames::is_free("fe80::99")));
     watch(&lab).has("guest", "warning", &["none of DHCP in 3 s", "ip=dhcp"]);
     guest.kill();
-    lab.waits_until_gone("tap0");
+    lab.waits_until_gone("kvb0");
 
     let guest = start(&format!("send:{},hold", frames::dhcp(1, &[])));
     watch(&lab).has("guest", "failure", &["DISCOVER without OFFER"]);
     lab.lan.serve_dhcp();
     watch(&lab).has("guest", "failure", &["OFFER without REQUEST", "ethtool -K br0 tx off"]);
     guest.kill();
-    lab.waits_until_gone("tap0");
+    lab.waits_until_gone("kvb0");
 
     // An address of another network is refused by this server.
     let guest = start(&format!("send:{},hold", frames::dhcp(3, &[50, 4, 10, 99, 0, 7])));
     watch(&lab).has("guest", "failure", &["refused the address (NAK)"]);
     lab.lan.close();
-    watch(&lab).has("guest", "failure", &["REQUEST without ACK in 3 s", "tcpdump -eni tap0"]);
+    watch(&lab).has("guest", "failure", &["REQUEST without ACK in 3 s", "tcpdump -eni kvb0"]);
     guest.kill();
-    lab.waits_until_gone("tap0");
+    lab.waits_until_gone("kvb0");
 
     lab.lan.serve_dhcp();
     let guest = start(&format!("send:{},hold", frames::dhcp(3, &[50, 4, 10, 77, 0, 150])));
@@ -771,7 +771,7 @@ fn a_silent_guest_is_asked_for_its_address() {
     examined(lab.kvm_bridge("doctor br0 --json --watch 60")).has(
         "guest",
         "ok",
-        &["alice (tap0)", "it has 10.77.0.199"],
+        &["alice (kvb0)", "it has 10.77.0.199"],
     );
     assert!(start.elapsed().as_secs() < 50, "it does not wait for what it knows");
     assert_eq!(lab.kvm_bridge("ip alice --wait 60").run().succeeds().out, "10.77.0.199\n");
@@ -786,8 +786,8 @@ fn a_real_guest_that_gets_its_address() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("addr add 10.77.0.2/24 dev br0");
     let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
-    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
-    examined(lab.kvm_bridge("doctor --json --watch 50")).has("guest", "ok", &["alice (tap0)", "ACK: it got 10.77.0.1"]);
+    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"kvb0".to_owned()).then_some(()));
+    examined(lab.kvm_bridge("doctor --json --watch 50")).has("guest", "ok", &["alice (kvb0)", "ACK: it got 10.77.0.1"]);
     let address = lab.lan.lease_of(&mac_of(&guest), 10);
     run("ping", &format!("-c 1 -w 10 {address}"));
     look(&lab, "").has("guest", "ok", &[&format!("it has {address}")]);
@@ -807,7 +807,7 @@ pub(crate) fn without_driver<'a>(lab: &'a Lab, name: &str) -> Option<crate::supp
     fs::write(folder.join("bzImage.config"), "CONFIG_E1000=m\n# CONFIG_IP_PNP is not set\n").expect("write a file");
     let guest = real(lab.shim(&format!("--bridge br0 -m 256 -name {name}"))).words("-kernel");
     let guest = guest.arg(folder.join("bzImage")).words("-append").arg("ip=dhcp console=ttyS0 quiet").start();
-    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"kvb0".to_owned()).then_some(()));
     Some(guest)
 }
 
@@ -816,7 +816,7 @@ fn a_real_guest_whose_command_line_is_the_reason() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let Some(guest) = without_driver(&lab, "dave") else { return };
     let found = examined(lab.kvm_bridge("doctor --json --watch 8"));
-    found.has("guest", "failure", &["dave (tap0)", "no frame at all"]);
+    found.has("guest", "failure", &["dave (kvb0)", "no frame at all"]);
     found.has("kernel-driver", "failure", &["CONFIG_E1000=m", "no initrd", "scripts/config -e E1000"]);
     found.has("kernel-dhcp", "failure", &["lacks CONFIG_IP_PNP_DHCP"]);
     drop(guest);

@@ -1,11 +1,12 @@
 //! What is at the other end of the cable: a host with an address, and a DHCP server on demand.
 
+use super::namespaces::within;
 use super::wait_for;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::{JoinHandle, spawn};
+use std::thread::JoinHandle;
 
 /// Leases that are to be renewed every few seconds.
 const SHORT: &[&str] = &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"];
@@ -35,11 +36,7 @@ impl Lan {
 
     /// A thread in the LAN, as a program there would be.
     pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        let lan = File::open("/run/netns/lan").expect("open the LAN's namespace");
-        spawn(move || {
-            nix::sched::setns(lan, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the LAN");
-            work()
-        })
+        within("lan", work)
     }
 
     pub fn command(&self, words: &str) -> Command {
