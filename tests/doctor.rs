@@ -14,11 +14,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// What a run found.
-struct Found(Vec<Value>);
+pub(crate) struct Found(Vec<Value>);
 
 impl Found {
     /// The checks of a name, the worst first.
-    fn of(&self, name: &str) -> Vec<&Value> {
+    pub(crate) fn of(&self, name: &str) -> Vec<&Value> {
         let order =
             |check: &&Value| ["failure", "warning", "ok"].iter().position(|verdict| check["verdict"] == *verdict);
         let mut checks: Vec<&Value> = self.0.iter().filter(|check| check["name"] == name).collect();
@@ -28,7 +28,7 @@ impl Found {
 
     /// The worst of a name have to be this, and one of them to speak of these.
     #[track_caller]
-    fn has(&self, name: &str, verdict: &str, words: &[&str]) -> &Self {
+    pub(crate) fn has(&self, name: &str, verdict: &str, words: &[&str]) -> &Self {
         let mut checks = self.of(name);
         let worst =
             checks.first().unwrap_or_else(|| panic!("there is no check {name}: {:#?}", self.0))["verdict"].clone();
@@ -67,7 +67,7 @@ fn can_be_pasted(mend: &str) {
 
 /// Looks, without asking and watching.
 #[track_caller]
-fn look(lab: &Lab, words: &str) -> Found {
+pub(crate) fn look(lab: &Lab, words: &str) -> Found {
     examined(lab.kvm_bridge(&format!("doctor --quick --json {words}")))
 }
 

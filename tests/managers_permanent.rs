@@ -1,5 +1,5 @@
-//! The lasting set-ups of docs/managers.md, carried out with the managers that they are for: the commands are the page's,
-//! as `kvm-bridge doctor` prints them for this host, and afterwards `--bridge br0` just joins.
+//! The permanent set-ups of docs/managers.md, carried out with the managers that they are for: the commands are the page's,
+//! as they are printed for this host where `attach=port` is refused, and afterwards `--bridge br0` just joins.
 
 use crate::docs::blocks;
 use crate::shipped::path;
@@ -52,7 +52,7 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
     let (heading, number, (manager, mode)) = place;
     let Some(host) = Managed::new(manager, mode) else { return };
     host.wait_at_most(Duration::from_secs(20));
-    let said = names_the_keeper(&host);
+    let said = names_the_manager(&host);
     let commands = as_printed(&said, &on_the_page(heading, number, &host));
     if manager == Manager::Udhcpc {
         host.sh("kill $(cat /run/udhcpc.eth0.pid)").run().succeeds();
@@ -71,56 +71,47 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
     is_joined(&host);
 }
 
-/// Doctor, status and the dry run say who it is; what doctor says.
-fn names_the_keeper(host: &Managed) -> String {
-    let (name, by) = match host.manager {
-        Manager::NetworkManager => ("NetworkManager", "its connection 11111111-2222-4333-8444-555555555555"),
-        Manager::Networkd => ("systemd-networkd", "/etc/systemd/network/20-wired.network"),
-        Manager::Netplan => ("systemd-networkd", "/run/systemd/network/10-netplan-eth0.network"),
-        Manager::Ifupdown if host.mode == Mode::Static => ("ifupdown", "/run/network/ifstate"),
-        Manager::Ifupdown => ("ifupdown with dhclient", "process "),
-        Manager::Dhcpcd => ("dhcpcd", "process "),
-        Manager::Udhcpc => ("udhcpc", "process "),
-        Manager::Connman => return refuses_connman(host),
-    };
-    let status = host.kvm_bridge("status").run().succeeds().out;
-    let line = format!("eth0  has the default route, is no bridge, {name} (by {by}");
-    assert!(status.contains(&line), "{status}");
-    let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
-    let uplink = &json["uplinks"][0];
-    assert_eq!((&uplink["name"], &uplink["keeper"]), (&"eth0".into(), &name.into()), "{uplink}");
-    assert!(uplink["keeper_by"].as_str().is_some_and(|said| said.starts_with(by)), "{uplink}");
-    assert!(uplink["keeper_why_not"].is_null(), "{uplink}");
-    let dry = host.shim("--bridge-dry-run --bridge br0").run().succeeds().out;
-    assert!(dry.contains(&format!("# eth0 is run by {name}, ")), "{dry}");
-    let said = host.kvm_bridge("doctor br0 --quick").run().out;
-    assert!(said.contains(&format!("ok       keeper of br0: {name} (by {by}")), "{said}");
-    host.is_untouched();
-    said
+/// What is said of the host's manager; none of one that only its process tells of.
+fn manager_of(host: &Managed) -> Option<&'static str> {
+    match host.manager {
+        Manager::NetworkManager => Some("NetworkManager"),
+        Manager::Networkd => Some("systemd-networkd"),
+        Manager::Netplan => Some("netplan (systemd-networkd)"),
+        Manager::Ifupdown => Some("ifupdown"),
+        Manager::Dhcpcd => Some("dhcpcd"),
+        Manager::Connman => Some("connman"),
+        Manager::Udhcpc => None,
+    }
 }
 
-/// It is named, with its set-up, and nothing is touched.
-fn refuses_connman(host: &Managed) -> String {
-    let refused = host.shim("--bridge br0").run().exits_with(125).err;
-    assert!(refused.contains("eth0 cannot be the uplink: connmand ("), "{refused}");
-    assert!(refused.contains(" looks after it, and it has no way to leave one interface alone"), "{refused}");
+/// Doctor, status and the dry run say who it is, and that the uplink is shared; what is said where it is to be a port.
+fn names_the_manager(host: &Managed) -> String {
+    let name = manager_of(host);
     let status = host.kvm_bridge("status").run().succeeds().out;
-    assert!(status.contains("is no bridge, connmand (") && status.contains(" looks after it, and it has "), "{status}");
-    let dry = host.shim("--bridge-dry-run --bridge br0").run().exits_with(125).err;
-    assert!(dry.contains("connmand ("), "{dry}");
+    let by = name.map(|name| format!(", is managed by {name}")).unwrap_or_default();
+    assert!(status.contains(&format!("eth0  has the default route{by}: ")), "{status}");
+    let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
+    let uplink = &json["uplinks"][0];
+    assert_eq!((&uplink["name"], &uplink["manager"]), (&"eth0".into(), &name.into()), "{uplink}");
+    let by = name.map(|name| format!(", which {name} manages,")).unwrap_or_default();
+    let dry = host.shim("--bridge-dry-run --bridge br0").run().succeeds().out;
+    assert!(dry.contains(&format!("# eth0{by} is shared: ")), "{dry}");
+    let doctor = host.kvm_bridge("doctor br0 --quick").run().out;
+    assert!(doctor.contains(&format!("ok       uplink of br0: eth0{by} would be shared")), "{doctor}");
     host.is_untouched();
-    let said = host.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
-    assert!(said.contains("failure  uplink of br0:") && said.contains("connmand ("), "{said}");
-    // Whose process it is, root alone sees.
-    let nobody = "setpriv --reuid nobody --clear-groups --inh-caps=-all";
-    let as_nobody = host.kvm_bridge("doctor br0 --quick").through(nobody).run().out;
-    assert!(
-        as_nobody.contains("warning  keeper of br0: who looks after eth0, if anybody does, is seen"),
-        "{as_nobody}"
-    );
+    let refused = host.shim("--bridge br0,uplink=eth0,attach=port").run().exits_with(125).err;
+    let why = format!("eth0 cannot be a port: the host has {}/24 on it, which a port would cut off", host.address);
+    assert!(refused.contains(&why) && refused.contains("Leave attach=port out, and it is shared."), "{refused}");
     host.is_untouched();
-    as_printed(&refused, &on_the_page("connman", 1, host));
-    said
+    if name.is_some() {
+        // Doctor has the same commands.
+        let commands: Vec<&str> = refused.lines().filter(|line| line.starts_with("    ")).map(str::trim).collect();
+        assert!(!commands.is_empty(), "{refused}");
+        for command in commands {
+            assert!(doctor.contains(command), "{command} is not in {doctor}");
+        }
+    }
+    refused
 }
 
 fn set_up(host: &Managed, commands: &str) {
@@ -153,20 +144,16 @@ fn is_joined(host: &Managed) {
     // The manager has seen the TAP by then, and done what it does.
     std::thread::sleep(Duration::from_secs(2));
     host.is_content();
-    assert_eq!(host.ports("br0"), ["eth0", "tap0"]);
-    assert_eq!(host.addresses("tap0"), [""; 0], "the manager has taken tap0");
+    assert_eq!(host.ports("br0"), ["eth0", "kvb0"]);
+    assert_eq!(host.addresses("kvb0"), [""; 0], "the manager has taken kvb0");
     assert_eq!(guest.err(), "", "nothing is to be said");
     let status = host.kvm_bridge("status br0").run().succeeds().out;
-    let keeper = match host.manager {
-        Manager::NetworkManager => "NetworkManager",
-        Manager::Networkd | Manager::Netplan => "systemd-networkd",
-        Manager::Ifupdown if host.mode == Mode::Static => "ifupdown",
-        Manager::Ifupdown => "ifupdown with dhclient",
-        Manager::Dhcpcd => "dhcpcd",
+    let by = match host.manager {
         // Started by a unit.
-        Manager::Connman | Manager::Udhcpc => "dhclient",
+        Manager::Connman | Manager::Udhcpc => String::new(),
+        _ => manager_of(host).map(|name| format!("managed by {name}, ")).unwrap_or_default(),
     };
-    assert!(status.starts_with(&format!("br0  found, {keeper} looks after it, ")), "{status}");
+    assert!(status.starts_with(&format!("br0  found, {by}")), "{status}");
     guest.terminate();
     host.becomes_as_before();
 }
@@ -229,77 +216,4 @@ fn connman() {
 #[test]
 fn another_client() {
     is_set_up_and_joined(("Another client", 1, (Manager::Udhcpc, Mode::Dhcp)));
-}
-
-/// Status and doctor say who leaves the uplink alone, as long as it is taken.
-fn is_named_while_it_is_taken(manager: Manager, name: &str) {
-    let Some(host) = Managed::new(manager, Mode::Dhcp) else { return };
-    host.wait_at_most(Duration::from_secs(20));
-    let mut guest = host.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
-    assert_eq!(guest.qemu().answer("bridge0"), Some(host.lan.mac()), "{}", guest.err());
-    let status = host.kvm_bridge("status").run().succeeds().out;
-    assert!(status.starts_with("br0  made by kvm-bridge, "), "{status}");
-    assert!(status.contains(&format!(", {name} leaves its uplink alone\n")), "{status}");
-    let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
-    let bridge = &json["bridges"][0];
-    assert_eq!((&bridge["uplink"], &bridge["uplink_keeper"]), (&"eth0".into(), &name.into()), "{bridge}");
-    let said = host.kvm_bridge("doctor br0 --quick").run().succeeds().out;
-    assert!(said.contains(&format!("ok       keeper of br0: {name} (by ")), "{said}");
-    assert!(said.contains(" leaves the uplink alone, as it was told to, as long as br0 is there\n"), "{said}");
-    assert!(!said.contains("takes TAPs"), "{said}");
-    guest.terminate();
-    host.waits_until_gone("br0");
-    host.becomes_as_before();
-    host.is_on("eth0");
-}
-
-#[test]
-fn network_manager_is_named_while_its_uplink_is_taken() {
-    is_named_while_it_is_taken(Manager::NetworkManager, "NetworkManager");
-}
-
-#[test]
-fn networkd_of_netplan_is_named_while_its_uplink_is_taken() {
-    is_named_while_it_is_taken(Manager::Netplan, "systemd-networkd");
-}
-
-/// A file of networkd's that matches everything takes TAPs too, where the set-up's own file is not there. Doctor says so,
-/// and what it says helps.
-#[test]
-fn a_broad_file_is_warned_of() {
-    let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
-    let said = host.kvm_bridge("doctor br0 --quick").run().out;
-    let commands = as_printed(&said, &on_the_page("systemd-networkd", 1, &host));
-    let but_one: Vec<&str> = commands.lines().filter(|line| !line.contains("tap*")).collect();
-    set_up(&host, &but_one.join("\n"));
-    let wanted = format!("{}/24", host.address);
-    wait_for("br0 to have the host's address", 30, || host.addresses("br0").contains(&wanted).then_some(()));
-    host.comes_to_rest();
-    let mut guest = host.shim("--bridge br0").then("hold").start();
-    guest.qemu();
-    let word = "qemu-kvm: systemd-networkd takes TAPs too, by /etc/systemd/network/20-wired.network, and may take";
-    assert!(guest.err().contains(word), "{}", guest.err());
-    // Whether it takes the TAP off the bridge depends on the moment.
-    let log =
-        wait_for("networkd to take tap0", 20, || Some(host.log()).filter(|log| log.contains("tap0: Configuring")));
-    assert!(log.contains("tap0: Configuring with /etc/systemd/network/20-wired.network"), "{log}");
-    guest.terminate();
-    let said = host.kvm_bridge("doctor br0 --quick").run().succeeds().out;
-    let warning = "warning  keeper of br0: systemd-networkd takes TAPs too, by /etc/systemd/network/20-wired.network\n";
-    assert!(said.contains(warning), "{said}");
-    let mend = said.split("mend: ").find(|mend| mend.starts_with("printf")).expect("the mend");
-    set_up(&host, mend.split("ok  ").next().expect("the mend alone"));
-    is_joined(&host);
-    let said = host.kvm_bridge("doctor br0 --quick").run().succeeds().out;
-    assert!(!said.contains("takes TAPs"), "{said}");
-}
-
-#[test]
-fn doctor_tells_that_networkd_is_kept_from_a_bridge_without_an_uplink() {
-    let Some(host) = Managed::new(Manager::Networkd, Mode::Static) else { return };
-    let said = host.kvm_bridge("doctor lab --quick -- --bridge lab,uplink=none").run().out;
-    assert!(
-        said.contains("ok       keeper of lab: systemd-networkd would take lab and its TAPs, and is told"),
-        "{said}"
-    );
 }

@@ -214,19 +214,20 @@ impl Nic {
     fn lease(&self) -> Option<String> {
         let (discover, request) = (1, 3);
         for _ in 0..30 {
-            let Some(offer) = self.dhcp(&[53, 1, discover]) else { continue };
+            let Some(offer) = self.dhcp(&[53, 1, discover], 2) else { continue };
             // The server's identifier is the option behind the message's type, as servers have it.
             let server = offer.options.windows(6).find(|option| option[..2] == [54, 4])?[2..].to_vec();
             let wanted = [&[53, 1, request, 50, 4], &offer.address[..], &[54, 4], &server].concat();
-            if let Some(ack) = self.dhcp(&wanted).filter(|ack| ack.options.starts_with(&[53, 1, 5])) {
+            if let Some(ack) = self.dhcp(&wanted, 5) {
                 return Some(Ipv4Addr::from(ack.address).to_string());
             }
         }
         None
     }
 
-    /// Sends a message with these options, and waits a fifth of a second for the answer.
-    fn dhcp(&self, options: &[u8]) -> Option<Answer> {
+    /// Sends a message with these options, and waits a fifth of a second for an answer of this kind. That to an earlier
+    /// message may come late.
+    fn dhcp(&self, options: &[u8], kind: u8) -> Option<Answer> {
         let transaction = &self.mac[2..];
         let fixed = [&[1, 1, 6, 0], transaction, &[0, 0, 0x80, 0], &[0; 16], &self.mac, &[0; 10 + 192]].concat();
         let message = [&fixed[..], &[99, 130, 83, 99], options, &[255], &[0; 32]].concat();
@@ -241,7 +242,7 @@ impl Nic {
         let until = Instant::now() + Duration::from_millis(200);
         while let Some(frame) = self.receive(until) {
             let message = frame.get(42..).unwrap_or_default();
-            if frame[34..38] == [0, 67, 0, 68] && message.len() > 240 && message[4..8] == *transaction {
+            if frame[34..38] == [0, 67, 0, 68] && message.len() > 242 && message[4..8] == *transaction && message[240..243] == [53, 1, kind] {
                 return Some(Answer { address: message[16..20].try_into().ok()?, options: message[240..].to_vec() });
             }
         }
