@@ -222,13 +222,6 @@ fn without_ours(words: &[OsString]) -> Vec<OsString> {
     words.collect()
 }
 
-/// Runs a program of the system's and tells what it printed; `None` if it can't be run or fails.
-fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let output = std::process::Command::new(program).args(arguments).env("PATH", path).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::as_command;

@@ -5,17 +5,16 @@
 
 use crate::error::{Error, Result};
 use crate::name::IfName;
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt, socketpair, sockopt,
-};
-use nix::sys::time::TimeVal;
+use crate::sys::program;
+use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use nix::unistd::{AccessFlags, access};
 use std::fmt;
-use std::io::{IoSliceMut, Read};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 /// Our helper's name.
 pub const NAME: &str = kvm_bridge_helper::NAME;
@@ -33,7 +32,7 @@ pub const SYSTEMS: [&str; 6] = [
     "/usr/local/libexec/qemu-bridge-helper",
 ];
 /// Longer than any helper takes.
-const PATIENCE: TimeVal = TimeVal::new(20, 0);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether a program of root's gives its caller CAP_NET_ADMIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,27 +188,12 @@ pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     };
     let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(|error| cannot(&error.desc()))?;
-    setsockopt(&ours, sockopt::ReceiveTimeout, &PATIENCE).map_err(|error| cannot(&error.desc()))?;
     // Its socket is its standard input, so that no descriptor has to be kept open across exec by hand.
-    let mut child = Command::new(helper)
-        .args(["--use-vnet", "--fd=0", &format!("--br={bridge}")])
-        .stdin(theirs)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| cannot(&crate::error::reason(&error)))?;
-    let tap = receive(&ours);
-    if tap.is_none() {
-        // It may wait for something: it has had its time.
-        let _ = child.kill();
-    }
-    let mut said = String::new();
-    if let Some(mut text) = child.stderr.take() {
-        let _ = text.read_to_string(&mut said);
-    }
-    // Where the caller ignores SIGCHLD there is nothing to wait for.
-    let _ = child.wait();
-    tap.ok_or_else(|| refusal(helper, &said))
+    let mut command = Command::new(helper);
+    command.args(["--use-vnet", "--fd=0", &format!("--br={bridge}")]).stdin(theirs);
+    let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&crate::error::reason(&error)))?;
+    let said = answer.map_or(format!("no word within {} seconds", PATIENCE.as_secs()), |answer| answer.err);
+    receive(&ours).ok_or_else(|| refusal(helper, &said))
 }
 
 /// The helper's own words, ours with a remedy in the second line.
@@ -223,13 +207,14 @@ fn refusal(helper: &Path, said: &str) -> Error {
     Error::new(format!("{} says: {what}", helper.display()), remedy)
 }
 
-/// The descriptor that comes with a byte; `None` if the other end closes without.
+/// The descriptor that has come with a byte, if one has.
 fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut byte = [0];
     let mut parts = [IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = loop {
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
+        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags);
         match received {
             Err(nix::Error::EINTR) => {}
             received => break received.ok()?,

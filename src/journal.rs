@@ -10,7 +10,7 @@ use crate::name::IfName;
 use crate::share::{Share, ends};
 use crate::step::Step;
 use crate::sys::files;
-use crate::sys::lock::{self, Hold};
+use crate::sys::lock::{self, Hold, Passing};
 use crate::sys::random;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -183,6 +183,17 @@ fn folder() -> Result<PathBuf> {
     Ok(PathBuf::from(RUN).join(namespace.ino().to_string()))
 }
 
+/// The lock of all who make bridges in a network namespace.
+fn making_in(folder: &Path) -> PathBuf {
+    folder.join("making")
+}
+
+/// Takes a folder away that has nothing in it, or nothing but the lock of a maker who was killed.
+fn tidy(folder: &Path) {
+    // Whoever has the lock does it later.
+    drop(Passing::try_alone(making_in(folder), 2));
+}
+
 impl Files {
     /// Those of a bridge of the network namespace that the calling thread is in.
     pub fn of(bridge: &IfName) -> Result<Self> {
@@ -229,17 +240,19 @@ impl Files {
     }
 
     /// Waits for the lock of all who make bridges in this network namespace: an uplink can be only one's.
-    pub fn lock_making() -> Result<File> {
-        let folder = folder()?;
-        lock::wait_for_folder(&folder).map_err(|error| {
-            let what = format!("cannot use {}: {}", folder.display(), reason(&error));
-            Error::new(what, "Making bridges needs a writable /run: run it as root.")
-        })
+    pub fn lock_making() -> Result<Passing> {
+        let path = making_in(&folder()?);
+        Passing::wait(path.clone(), 2, |error| unusable(&path, error))
     }
 
     /// Waits for the bridge's lock: alone to make, keep or delete it, shared to join it.
     pub fn lock(&self, hold: Hold) -> Result<File> {
-        lock::wait(&self.path("lock"), hold).map_err(|error| self.failed("lock", &error))
+        lock::wait(&self.path("lock"), hold, |error| self.failed("lock", error))
+    }
+
+    /// The same alone, however long it takes: for the reaper.
+    pub fn lock_for_ever(&self) -> Result<File> {
+        lock::wait_for_ever(&self.path("lock")).map_err(|error| self.failed("lock", &error))
     }
 
     /// The lock that the bridge's reaper holds for all its life; `None` where one does already.
@@ -300,17 +313,17 @@ impl Files {
         for end in ["json", "new", "error", "inbox", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
-        // The folders go with their last file, unless somebody is about to make one.
-        if File::open(&self.folder).is_ok_and(|folder| folder.try_lock().is_ok()) {
-            let _ = fs::remove_dir(&self.folder);
-            let _ = fs::remove_dir(RUN);
-        }
+        tidy(&self.folder);
     }
 
     fn failed(&self, end: &str, error: &io::Error) -> Error {
-        let what = format!("cannot use {}: {}", self.path(end).display(), reason(error));
-        Error::new(what, "Making and keeping bridges needs a writable /run: run it as root.")
+        unusable(&self.path(end), error)
     }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    let what = format!("cannot use {}: {}", path.display(), reason(error));
+    Error::new(what, "Making and keeping bridges needs a writable /run: run it as root.")
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod chain;
 use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
-use crate::sys::{entry, process};
+use crate::sys::{entry, process, program};
 use nix::unistd::{AccessFlags, access, execve};
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -13,6 +13,7 @@ use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -65,7 +66,8 @@ impl Qemu {
         command.args(words).stdin(Stdio::null());
         // Where the caller has closed them, the pipe would get their numbers.
         process::hold_standard_places().ok()?;
-        process::output_of(&mut command, PATIENCE)
+        let answer = program::answer(&mut command, PATIENCE).ok()??;
+        Some((answer.status.code()?, answer.out + &answer.err))
     }
 
     /// Checks, for who is going to change the network, that no wrapper has brought us here again: it would do so for ever.
@@ -77,17 +79,17 @@ impl Qemu {
     pub fn arity(&self, option: &[u8]) -> Arity {
         let word = OsString::from_vec([b"-", option].concat());
         match self.ask(&["-version".as_ref(), &word]) {
-            // Where the caller ignores SIGCHLD there is no status.
             Some((_, said)) if said.contains("requires an argument") => Arity::Value,
             Some((0, said)) if !said.contains("invalid option") => Arity::Alone,
             _ => Arity::Unknown,
         }
     }
 
-    /// A command that asks it something, without our own variables.
+    /// A command that asks it something, without our own variables. It is a group of its own, which ends with it: QEMU may
+    /// be a script.
     pub fn question(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.env_remove(NICS).env(DEPTH, self.chain.next(&self.path).to_string());
+        command.process_group(0).env_remove(NICS).env(DEPTH, self.chain.next(&self.path).to_string());
         command
     }
 }

@@ -153,7 +153,7 @@ impl Store {
     pub fn peek(&self, vm: &VmKey, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
         // Else a start at this moment would take a slot for taken that is only looked at.
         let path = self.folder.join("lock");
-        let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
+        let _all = lock::wait_if_there(&path, |error| unusable(&path, error))?;
         let followed = match self.owner(vm)? {
             Owner::Itself => None,
             Owner::Moved(other) | Owner::Linked(other) => Some(other),
@@ -274,7 +274,7 @@ impl Store {
 
     fn lock(&self) -> Result<File> {
         let path = self.folder.join("lock");
-        lock::wait(&path, lock::Hold::Alone).map_err(|error| unusable(&path, &error))
+        lock::wait(&path, lock::Hold::Alone, |error| unusable(&path, error))
     }
 
     fn read(&self, vm: &VmKey) -> Result<Option<Record>> {

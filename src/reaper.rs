@@ -123,7 +123,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     let mut last: Option<Journal> = None;
     loop {
         news.drain().map_err(deaf)?;
-        let lock = files.lock(Hold::Alone)?;
+        let lock = files.lock_for_ever()?;
         let mut journal = match (files.read()?, last.take()) {
             (Some(journal), _) => journal,
             // Somebody deleted it under the bridge's feet: what it said is known here.

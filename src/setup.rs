@@ -133,7 +133,7 @@ pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
 
 fn lock_record() -> Result<File> {
     let path = Path::new(RECORD).with_extension("lock");
-    lock::wait(&path, lock::Hold::Alone).map_err(|error| cannot("lock", &path, &error))
+    lock::wait(&path, lock::Hold::Alone, |error| cannot("lock", &path, error))
 }
 
 /// What a link of this name would lead to: the shim that is installed with this program.

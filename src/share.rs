@@ -190,7 +190,7 @@ pub fn filters(host: Mac, mark: MarkBy) -> Vec<Filter> {
         ),
         filter(HostEnd, Ingress, 4, Bpf(program::all()), &[send(Uplink, Egress)]),
         // From the host.
-        filter(Uplink, Egress, PREF, Bpf(program::to_many_from(host)), &[copy(HostEnd, Egress, true)]),
+        filter(Uplink, Egress, PREF, Bpf(program::copied_from(host)), &[copy(HostEnd, Egress, true)]),
         filter(Uplink, Egress, PREF + 1, Table, &[]),
         filter(Uplink, Egress, PREF + 1, ToTable(host), &[]),
     ];
@@ -269,15 +269,20 @@ mod program {
         ]
     }
 
-    /// The host's multicasts and broadcasts, but for link-local control frames.
-    pub(super) fn to_many_from(host: Mac) -> Vec<Instruction> {
+    /// The host's multicasts and broadcasts, but for link-local control frames; and what it sends with a VLAN tag in the frame
+    /// itself (QinQ, packet sockets), whose addresses the hash table looks for in the wrong place: `cls_u32` counts from the
+    /// network header. Of these the bridge has a copy, and knows who is behind it.
+    pub(super) fn copied_from(host: Mac) -> Vec<Instruction> {
         vec![
             Instruction(LOAD_WORD, 0, 0, 6),
-            Instruction(IF_EQUAL, 0, 9, high(host)),
+            Instruction(IF_EQUAL, 0, 12, high(host)),
             Instruction(LOAD_HALF, 0, 0, 10),
-            Instruction(IF_EQUAL, 0, 7, low(host)),
+            Instruction(IF_EQUAL, 0, 10, low(host)),
             Instruction(LOAD_BYTE, 0, 0, 0),
-            Instruction(IF_ANY_BIT, 0, 5, 1),
+            Instruction(IF_ANY_BIT, 3, 0, 1),
+            Instruction(LOAD_HALF, 0, 0, 12),
+            Instruction(IF_EQUAL, 5, 0, 0x8100),
+            Instruction(IF_EQUAL, 4, 5, 0x88a8),
             Instruction(LOAD_WORD, 0, 0, 0),
             Instruction(IF_EQUAL, 0, 2, LINK_LOCAL),
             Instruction(LOAD_HALF, 0, 0, 4),
@@ -389,7 +394,13 @@ mod tests {
 
     fn frame(to: &str, from: &str) -> Vec<u8> {
         let [to, from] = [to, from].map(|mac| mac.parse::<Mac>().unwrap().0);
-        [to, from].concat()
+        [to.as_slice(), &from, &[8, 0]].concat()
+    }
+
+    fn tagged(to: &str, from: &str) -> Vec<u8> {
+        let mut frame = frame(to, from);
+        frame[12] = 0x81;
+        frame
     }
 
     fn is_for(filters: &[Filter], on: On, hook: Hook, frame: &[u8], mark: u32) -> Vec<u16> {
@@ -439,6 +450,10 @@ mod tests {
             let met = is_for(&filters, On::Uplink, Hook::Egress, &frame(to, from), 0);
             assert_eq!(met, filters_met, "out by the uplink: to {to} from {from}");
         }
+        let out = |frame: &[u8]| is_for(&filters, On::Uplink, Hook::Egress, frame, 0);
+        assert_eq!(out(&tagged(guest, host)), [PREF, PREF + 1]);
+        assert_eq!(out(&tagged(guest, other)), [] as [u16; 0]);
+        assert_eq!(out(&tagged(stp, host)), [PREF + 1]);
         for (to, first) in [(stp, 1), (host, 2), (all, 3), (many, 3), (other, 4), (near_host, 4)] {
             let met = is_for(&filters, On::HostEnd, Hook::Ingress, &frame(to, guest), 0);
             assert_eq!(met.first(), Some(&first), "from the bridge: to {to}");

@@ -433,6 +433,41 @@ fn journals_that_are_left_over() {
 }
 
 #[test]
+fn a_firewall_is_seen_whatever_the_caller_ignores_and_has_on_path() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("nft") {
+        return;
+    }
+    let rules = "add table bridge mine; add chain bridge mine f { type filter hook forward priority 0; policy drop; }";
+    assert!(Command::new("nft").arg(rules).status().expect("run nft").success());
+    let (folder, ran) = (lab.new_file("path"), lab.new_file("ran"));
+    fs::create_dir(&folder).expect("make a folder");
+    for name in ["nft", "iptables-legacy-save"] {
+        let program = folder.join(name);
+        fs::write(&program, format!("#!/bin/sh\necho ran >{}\n", ran.display())).expect("write a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("let it run");
+    }
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.display());
+    let doctor = lab.kvm_bridge("doctor --quick --json br0").env("PATH", path);
+    examined(doctor.through("env --ignore-signal=CHLD")).has("firewall", "failure", &["bridge mine f"]);
+    assert!(!ran.exists(), "root ran what the caller had on PATH");
+}
+
+#[test]
+fn an_nft_that_hangs_is_not_waited_for() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("nft") {
+        return;
+    }
+    let hangs = lab.new_file("nft");
+    fs::write(&hangs, "#!/bin/sh\nsleep 1000\n").expect("write a script");
+    fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).expect("let it run");
+    mount(Some(&hangs), "/usr/sbin/nft", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("lay it over nft");
+    look(&lab, "br0").0.iter().find(|check| check["name"] == "firewall").expect("it goes on");
+    assert!(lab.processes().is_empty(), "what hung still runs");
+}
+
+#[test]
 fn firewalls_that_drop_what_a_bridge_forwards() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("nft") || !have("iptables-legacy") {

@@ -60,7 +60,8 @@ fn the_tap_is_up_a_port_and_has_the_bridges_mtu_and_a_high_address() {
         assert!(link["address"].as_str().is_some_and(|address| address.starts_with("fe:")), "{link}");
         assert!(link["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "UP")), "{link}");
         if helper.is_ours {
-            assert_eq!(link["ifalias"], "kvm-bridge-helper uid 1000");
+            let index = &lab.a_link("br0")["ifindex"];
+            assert_eq!(link["ifalias"], format!("kvm-bridge-helper uid 1000 bridge {index}"));
             assert_eq!(lab.addresses("tap0"), [""; 0]);
         }
     });

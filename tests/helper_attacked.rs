@@ -1,8 +1,12 @@
 //! The helper, called by somebody who means harm: each class of hole that such programs have had is tried.
 
+use crate::support::command::Running;
+use crate::support::processes::Process;
 use crate::support::user::{ALICE, BOB, Helper, QEMUS, Right, receive, socket_pair};
 use crate::support::{Lab, have, record, wait_for};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::SockType;
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -100,11 +104,7 @@ fn closed_standard_files_are_no_place_for_the_tap() {
 }
 
 /// A helper that waits to send, because nobody reads from its socket, which is full: all that it has is to be seen.
-fn stopped_at_the_end<'lab>(
-    lab: &'lab Lab,
-    helper: &Helper,
-    script: &str,
-) -> (crate::support::command::Running<'lab>, OwnedFd) {
+fn stopped_at_the_end<'lab>(lab: &'lab Lab, helper: &Helper, script: &str) -> (Running<'lab>, OwnedFd) {
     let (ours, theirs) = socket_pair(SockType::Stream);
     let mut writer = std::os::unix::net::UnixStream::from(theirs.try_clone().expect("a copy"));
     writer.set_nonblocking(true).expect("not to wait");
@@ -271,6 +271,103 @@ fn the_callers_limits_can_only_make_it_refuse() {
     lab.becomes_as_before();
 }
 
+/// Alice has the one TAP that her own rule allows; a wider one would allow another, if hers could be made unreadable.
+fn lab_with_a_full_quota() -> Option<(Lab, Helper, OwnedFd)> {
+    let (lab, helper) = lab()?;
+    lab.add_bridge("br1");
+    lab.allow_more("allow br0 user alice max 1\n");
+    let tap = lab.call(&helper, WORDS).gives_a_tap();
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("bridge.conf, line 1 allows: 1"), "{said}");
+    Some((lab, helper, tap))
+}
+
+#[test]
+fn no_limit_of_the_callers_widens_what_is_granted() {
+    let Some((lab, helper, _tap)) = lab_with_a_full_quota() else { return };
+    // As on a large site: more than the memory that the caller leaves it.
+    let others: String = (0..100_000).map(|user| format!("user{user}:x:{}:100::/:/bin/sh\n", 10_000 + user)).collect();
+    let large = format!("{others}{}", fs::read_to_string("/etc/passwd").expect("the accounts"));
+    fs::write("/etc/passwd", large).expect("write the accounts");
+    let kibibytes = (0..30).map(|step| 100 + 16 * step).chain((6..14).map(|power| 1 << power));
+    let limits = ["d", "v", "s", "m", "l"].into_iter().flat_map(|limit| {
+        let values = kibibytes.clone().chain([3000, 3500, 5000, 6000, 7000]);
+        values.map(move |value| format!("-{limit} {value}"))
+    });
+    let limits = limits.chain((0..12).map(|files| format!("-n {files}"))).chain(["-f 0".into(), "-t 1".into()]);
+    for limit in limits {
+        let script = format!(r#"ulimit {limit}; exec "$0" "$@""#);
+        let cmd = lab.program(&helper.path).words(WORDS).through_sh(&script).through(&format!("setpriv {ALICE}"));
+        let called = lab.call_by(cmd);
+        assert!(called.received.descriptors.is_empty() && !called.ended.status.success(), "{limit}");
+    }
+    lab.waits_until_gone("tap1");
+}
+
+/// Its user lowers its limits for one system call, and raises them again, so that it can do all the rest.
+#[test]
+fn no_limit_that_is_set_while_it_runs_widens_what_is_granted() {
+    let Some((lab, helper, _tap)) = lab_with_a_full_quota() else { return };
+    if !have("strace") || !have("prlimit") {
+        return;
+    }
+    let limits = |lowered: bool, pid: i32| {
+        let kinds = ["nofile", "data", "as", "fsize", "memlock"];
+        let limits = kinds.map(|kind| match (lowered, kind) {
+            (true, "nofile") => "--nofile=3:".to_owned(),
+            (true, _) => format!("--{kind}=0:"),
+            (false, "nofile") => "--nofile=64:".to_owned(),
+            (false, "memlock") => "--memlock=4096:".to_owned(),
+            (false, _) => format!("--{kind}=unlimited:"),
+        });
+        lab.as_user(ALICE, "/usr/bin/prlimit").words(&limits.join(" ")).words("--pid").arg(pid.to_string()).run()
+    };
+    let calls = calls_of(&lab, &helper, false);
+    let from = calls.iter().position(|(call, _)| call == "capset").expect("capset");
+    for pair in calls[from..].windows(2) {
+        let [(one, nth), (next, its_nth)] = pair else { unreachable!() };
+        let stops = match one == next {
+            true => vec![format!("{one}:signal=STOP:when={nth}..{its_nth}")],
+            false => vec![format!("{one}:signal=STOP:when={nth}"), format!("{next}:signal=STOP:when={its_nth}")],
+        };
+        let (ours, mut running) = struck(&lab, &helper, &stops);
+        if let Some(stopped) = wait_until_stopped(&lab, &mut running, &[]) {
+            // What it does between the two is the second call, which comes to nothing if it needs what it may not have.
+            limits(true, stopped.pid).succeeds();
+            let before = schedstat(stopped.pid);
+            let _ = kill(Pid::from_raw(stopped.pid), Signal::SIGCONT);
+            wait_for("it to go on", 10, || (schedstat(stopped.pid) != before).then_some(()));
+            if wait_until_stopped(&lab, &mut running, &[]).is_some() {
+                limits(false, stopped.pid).succeeds();
+                goes_on(&mut running, stopped.pid);
+            }
+        }
+        let ended = running.end();
+        assert!(receive(&ours).descriptors.is_empty() && !ended.status.success(), "{one} {nth}, {next} {its_nth}");
+    }
+    lab.waits_until_gone("tap1");
+}
+
+#[test]
+fn no_error_of_any_system_call_widens_what_is_granted() {
+    let Some((lab, helper, _tap)) = lab_with_a_full_quota() else { return };
+    if !have("strace") {
+        return;
+    }
+    // A rule that denies in a file that is included, which is not passed over either.
+    lab.allow("allow br0\nallow br1\ninclude /etc/qemu/deny.conf\n");
+    crate::support::user::write_rules("/etc/qemu/deny.conf", "deny br1\n");
+    for (call, nth) in calls_of(&lab, &helper, false) {
+        for (errno, bridge) in [("EMFILE", "br0"), ("EIO", "br0"), ("ENOMEM", "br1"), ("EPERM", "br1")] {
+            let inject = format!("strace -f -qq -u alice -e inject={call}:error={errno}:when={nth} -o /dev/null");
+            let words = format!("--fd=0 --br={bridge}");
+            let called = lab.call_by(lab.program(&helper.path).words(&words).through(&inject));
+            let is_tap = !called.received.descriptors.is_empty() || called.ended.status.success();
+            assert!(!is_tap, "{call} {nth}: {errno}");
+        }
+    }
+}
+
 // Its namespaces and its files.
 
 #[test]
@@ -374,11 +471,16 @@ fn a_refusal_tells_the_line_and_the_command_and_nothing_of_what_is_not_for_the_c
 
 // At any moment, and many at once.
 
-/// Its system calls, each with how many there were of that kind before it and with it.
-fn calls_of(lab: &Lab, helper: &Helper) -> Vec<(String, usize)> {
+/// Its system calls, each with how many there were of that kind before it and with it, where it gives a TAP or refuses.
+fn calls_of(lab: &Lab, helper: &Helper, gives: bool) -> Vec<(String, usize)> {
     let log = lab.new_file("strace");
     let cmd = lab.program(&helper.path).words(WORDS).through(&format!("strace -qq -u alice -o {}", log.display()));
-    lab.call_by(cmd).gives_a_tap();
+    let called = lab.call_by(cmd);
+    if gives {
+        called.gives_a_tap();
+    } else {
+        called.refusal();
+    }
     let mut counts = std::collections::BTreeMap::new();
     let log = fs::read_to_string(log).expect("the log");
     let calls = log.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name.to_owned());
@@ -393,19 +495,16 @@ fn calls_of(lab: &Lab, helper: &Helper) -> Vec<(String, usize)> {
 }
 
 /// What is done to it at each of its system calls.
-fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut crate::support::command::Running)) {
+fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut Running)) {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;
     }
-    let calls = calls_of(&lab, &helper);
+    let calls = calls_of(&lab, &helper, true);
     assert!(calls.len() > 60, "{calls:?}");
     let sent = calls.iter().position(|(call, _)| call == "sendmsg").expect("sendmsg");
     for (at, (call, nth)) in calls.into_iter().enumerate() {
-        let inject =
-            format!("strace -f -qq -u alice -e trace={call} -e inject={call}:signal={signal}:when={nth} -o /dev/null");
-        let (ours, theirs) = socket_pair(SockType::Stream);
-        let mut running = lab.program(&helper.path).words(WORDS).through(&inject).stdin(theirs).start();
+        let (ours, mut running) = struck(&lab, &helper, &[format!("{call}:signal={signal}:when={nth}")]);
         after(&lab, &mut running);
         let ended = running.end();
         let received = receive(&ours);
@@ -423,31 +522,119 @@ fn killed_at_any_system_call_it_leaves_nothing() {
 #[test]
 fn stopped_and_killed_at_any_system_call_it_leaves_nothing() {
     struck_at_every_call("STOP", |lab, running| {
-        wait_for("it to stop or end", 10, || {
-            let stopped = lab.processes().into_iter().find(|process| {
-                let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-                process.command.contains("kvm-bridge-helper")
-                    && !process.command.contains("strace")
-                    && status.contains("State:\tt")
-                    && stopped_for_good(process.pid)
-            });
-            match stopped {
-                Some(process) => {
-                    process.kill();
-                    Some(())
-                }
-                None => (!running.is_running()).then_some(()),
-            }
+        if let Some(stopped) = wait_until_stopped(lab, running, &[]) {
+            stopped.kill();
+        }
+    });
+}
+
+/// The helper that `running` traces, once it is stopped; `None` if it ends. `others` have been stopped before.
+fn wait_until_stopped(lab: &Lab, running: &mut Running, others: &[i32]) -> Option<Process> {
+    wait_for("it to stop or end", 10, || {
+        let stopped = lab.processes().into_iter().find(|process| {
+            let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+            process.command.contains("kvm-bridge-helper")
+                && !process.command.contains("strace")
+                && !others.contains(&process.pid)
+                && status.contains("State:\tt")
+                && stopped_for_good(process.pid)
         });
+        match stopped {
+            Some(process) => Some(Some(process)),
+            None => (!running.is_running()).then_some(None),
+        }
+    })
+}
+
+/// Calls it as alice, and does this to it (`-e inject=` of strace).
+fn struck<'lab>(lab: &'lab Lab, helper: &Helper, blows: &[String]) -> (OwnedFd, Running<'lab>) {
+    let mut strace = "strace -f -qq -u alice -o /dev/null".to_owned();
+    for blow in blows {
+        strace += &format!(" -e inject={blow}");
+    }
+    let (ours, theirs) = socket_pair(SockType::Stream);
+    (ours, lab.program(&helper.path).words(WORDS).through(&strace).stdin(theirs).start())
+}
+
+/// Has a helper that was stopped, or is about to be, go on to its end.
+fn goes_on(running: &mut Running, pid: i32) {
+    wait_for("it to end", 30, || {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        (!running.is_running()).then_some(())
     });
 }
 
 /// Between two looks nothing has moved: a tracer stops a process at each call for a moment.
 fn stopped_for_good(pid: i32) -> bool {
-    let look = || fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-    let before = look();
+    let before = schedstat(pid);
     std::thread::sleep(std::time::Duration::from_millis(15));
-    look() == before
+    schedstat(pid) == before
+}
+
+/// How much a process has run; empty when it is gone.
+fn schedstat(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default()
+}
+
+#[test]
+fn stopped_at_any_system_call_it_holds_no_port_that_is_not_counted() {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    let calls = calls_of(&lab, &helper, true);
+    lab.allow("");
+    lab.allow_more("allow br0 max 1\n");
+    let before = lab.ports("br0").len();
+    for (call, nth) in calls {
+        let (first, mut running) = struck(&lab, &helper, &[format!("{call}:signal=STOP:when={nth}")]);
+        let stopped = wait_until_stopped(&lab, &mut running, &[]);
+        let ports = lab.ports("br0").len() - before;
+        // Others of hers come while it is stopped, and it goes on.
+        let mut second = lab.call(&helper, WORDS);
+        let held = lab.ports("br0").len() - before;
+        assert!(held <= 1, "{call} {nth}: {held} ports");
+        assert!(ports == 0 || second.received.descriptors.is_empty(), "{call} {nth}");
+        // It keeps nobody else waiting.
+        lab.call_by(lab.as_user(BOB, &helper.path).words(WORDS)).gives_a_tap();
+        if let Some(stopped) = stopped {
+            goes_on(&mut running, stopped.pid);
+        }
+        let ended = running.end();
+        let mut taps = receive(&first).descriptors;
+        taps.append(&mut second.received.descriptors);
+        assert_eq!(taps.len(), 1, "{call} {nth}: {}{}", ended.err, second.ended.err);
+        drop(taps);
+        wait_for("the TAP to go", 5, || (lab.ports("br0").len() == before).then_some(()));
+    }
+}
+
+#[test]
+fn however_many_are_stopped_they_fill_no_bridge() {
+    let Some((lab, helper)) = lab() else { return };
+    if !have("strace") {
+        return;
+    }
+    let calls = calls_of(&lab, &helper, true);
+    lab.allow("");
+    lab.allow_more("allow br0 max 1\n");
+    let before = lab.ports("br0").len();
+    let mut held = Vec::new();
+    let mut pids = Vec::new();
+    // From where it may join on, and all that are stopped stay so.
+    let from = calls.iter().position(|(call, _)| call == "ioctl").expect("an ioctl");
+    for (call, nth) in &calls[from..] {
+        let (ours, mut running) = struck(&lab, &helper, &[format!("{call}:signal=STOP:when={nth}")]);
+        pids.extend(wait_until_stopped(&lab, &mut running, &pids).map(|process| process.pid));
+        held.push((running, ours));
+    }
+    let ports = lab.ports("br0").len() - before;
+    for pid in pids {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    drop(held);
+    assert!(ports <= 1, "{ports} ports with max 1");
+    lab.becomes_as_before();
 }
 
 #[test]

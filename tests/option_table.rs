@@ -126,6 +126,13 @@ fn a_newer_qemu_is_asked_only_where_its_answer_makes_a_difference() {
         let ended = lab.shim("--bridge br0,model=old-net").env("KVM_BRIDGE_QEMU", &qemu).through_sh(script).run();
         assert_eq!(ended.status.code(), Some(125), "{script}");
     }
+    // One that closes its output and runs on is not waited for.
+    let hangs = lab.new_file("hangs");
+    fs::write(&hangs, "#!/bin/sh\n[ \"$2\" = help ] || exit 0\nexec >&- 2>&-\nsleep 1000\n").expect("write a script");
+    fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).expect("let it run");
+    let ended = lab.shim("--bridge br0,model=new-net").env("KVM_BRIDGE_QEMU", &hangs).start().end_within(60);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.err);
+    assert!(lab.processes().is_empty(), "{:?}", lab.processes());
     // An option of QEMU's own that begins like ours, where there is nothing of ours.
     let ended = lab.shim("-bridge-value x").env("KVM_BRIDGE_QEMU", &qemu).run().succeeds();
     assert_eq!(ended.qemu().line(), "-bridge-value x");

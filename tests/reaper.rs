@@ -38,6 +38,19 @@ fn qemu_has_no_child() {
 }
 
 #[test]
+fn without_one_no_guest_starts() {
+    let Some(lab) = Lab::new() else { return };
+    if !crate::support::have("strace") {
+        return;
+    }
+    let no_exec = "strace -f -qq -o /dev/null -P /proc/self/exe -e trace=execve -e inject=execve:error=ENOMEM";
+    let ended = lab.shim("--bridge br0,uplink=none").through(no_exec).run();
+    assert!(!ended.qemu_ran(), "a guest runs on a bridge that nobody takes away");
+    let err = ended.exits_with(125).err;
+    assert!(err.contains("cannot start the process that tidies up"), "{err}");
+}
+
+#[test]
 fn it_holds_neither_the_callers_descriptors_nor_the_tap() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").through_sh(r#"exec "$0" "$@" 7</usr/bin/env"#).boot();

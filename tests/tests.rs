@@ -27,6 +27,7 @@ mod laboratory;
 mod libvirt;
 mod licences;
 mod lives;
+mod locks;
 mod macs;
 mod making;
 mod managers_permanent;

@@ -127,12 +127,13 @@ pub enum Verdict {
     NoRule,
 }
 
-/// The numbers of users and groups by their names.
+/// Where the numbers of users and groups are found by their names. A text that can't be had is a fault: the rule that
+/// needs it may be the one that restricts the caller.
 pub trait Names {
-    /// The user's number.
-    fn uid(&self, name: &[u8]) -> Option<u32>;
-    /// The group's.
-    fn gid(&self, name: &[u8]) -> Option<u32>;
+    /// The text of /etc/passwd.
+    fn users(&self) -> Result<&[u8], Fault>;
+    /// The text of /etc/group.
+    fn groups(&self) -> Result<&[u8], Fault>;
 }
 
 impl Acl {
@@ -221,20 +222,29 @@ fn closer<'a>(
 
 /// How closely a rule names the caller; `None` if it is not for them.
 fn closeness(rule: &Rule, caller: &Caller, names: &dyn Names) -> Result<Option<u8>, Fault> {
-    let (is_caller, closeness, what, name) = match &rule.who {
+    let (name, closeness) = match &rule.who {
         Who::Anybody => return Ok(Some(0)),
-        Who::User(name) => (number(name).or_else(|| names.uid(name)).map(|uid| uid == caller.uid), 2, "user", name),
-        Who::Group(name) => {
-            (number(name).or_else(|| names.gid(name)).map(|gid| caller.gids.contains(&gid)), 1, "group", name)
-        }
+        Who::User(name) => (name, 2),
+        Who::Group(name) => (name, 1),
     };
-    match is_caller {
-        Some(is_caller) => Ok(is_caller.then_some(closeness)),
-        None if rule.allows => Ok(None),
+    let is_user = closeness == 2;
+    let own = if is_user { std::slice::from_ref(&caller.uid) } else { &caller.gids };
+    if let Some(id) = number(name) {
+        return Ok(own.contains(&id).then_some(closeness));
+    }
+    let text = if is_user { names.users() } else { names.groups() };
+    let text = text.map_err(|Fault(why)| Fault::at(&rule.place, why))?;
+    // A rule that allows and has no max restricts nobody.
+    let restricts = !rule.allows || rule.max.is_some();
+    match id_of(text, name) {
+        Some(id) => Ok(own.contains(&id).then_some(closeness)),
+        None if !restricts => Ok(None),
+        // Whoever is known here by other names is not meant.
+        None if rule.allows && own.iter().all(|id| name_of(text, *id).is_some()) => Ok(None),
         // It may be the caller, known by a directory service that a privileged program does not ask.
         None => {
-            let why = format!("there is no {what} {} in /etc/passwd or /etc/group; write the number", show(name));
-            Err(Fault::at(&rule.place, why))
+            let (what, file) = if is_user { ("user", "/etc/passwd") } else { ("group", "/etc/group") };
+            Err(Fault::at(&rule.place, format!("there is no {what} {} in {file}; write the number", show(name))))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The files that are read, all with the rights of the caller.
 #![forbid(unsafe_code)]
 
-use crate::acl::{self, Names};
+use crate::acl::{self, Fault, Names};
 use nix::fcntl::OFlag;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -18,11 +18,19 @@ pub fn rules(path: &Path) -> acl::File {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = match OpenOptions::new().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
-        Err(error) => return of_error(&error),
+        Err(error) => {
+            // Nothing else means that there is none, or that it is for others: EMFILE is the caller's own limit, by
+            // which no rule is passed over.
+            return match error.raw_os_error() {
+                Some(nix::libc::ENOENT) => acl::File::Missing,
+                Some(nix::libc::EACCES) => acl::File::Unreadable,
+                _ => acl::File::Unfit(cannot_be_read(&error)),
+            };
+        }
     };
     let metadata = match file.metadata() {
         Ok(metadata) => metadata,
-        Err(error) => return of_error(&error),
+        Err(error) => return acl::File::Unfit(cannot_be_read(&error)),
     };
     if !metadata.is_file() {
         return acl::File::Unfit("is no plain file".into());
@@ -37,46 +45,43 @@ pub fn rules(path: &Path) -> acl::File {
     match file.take(MAX_SIZE + 1).read_to_end(&mut text) {
         Ok(_) if text.len() as u64 > MAX_SIZE => acl::File::Unfit(format!("has more than {MAX_SIZE} bytes")),
         Ok(_) => acl::File::Text(text),
-        Err(error) => of_error(&error),
+        Err(error) => acl::File::Unfit(cannot_be_read(&error)),
     }
 }
 
-fn of_error(error: &io::Error) -> acl::File {
-    match error.kind() {
-        io::ErrorKind::NotFound => acl::File::Missing,
-        io::ErrorKind::PermissionDenied => acl::File::Unreadable,
-        // Among these is the caller's own limit on open files, by which no rule is passed over.
-        _ => acl::File::Unfit(format!("cannot be read: {}", crate::failure::reason(error))),
-    }
+fn cannot_be_read(error: &io::Error) -> String {
+    format!("cannot be read: {}", crate::failure::reason(error))
 }
 
 /// The names of users and groups in /etc/passwd and /etc/group. No directory service is asked: that would load libraries
 /// into a privileged program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Accounts {
-    users: Vec<u8>,
-    groups: Vec<u8>,
+    users: Result<Vec<u8>, Fault>,
+    groups: Result<Vec<u8>, Fault>,
 }
 
 impl Accounts {
-    /// Reads both files.
+    /// Reads both files. That one can't be read is known when a name is looked for in it.
     pub fn read() -> Self {
-        let text = |path: &str| std::fs::read(path).unwrap_or_default();
+        let text =
+            |path: &str| std::fs::read(path).map_err(|error| Fault(format!("{path} {}", cannot_be_read(&error))));
         Self { users: text("/etc/passwd"), groups: text("/etc/group") }
     }
 
-    /// The name of a user, or their number.
+    /// The name of a user, or their number: for messages.
     pub fn user(&self, uid: u32) -> String {
-        acl::name_of(&self.users, uid).map_or_else(|| uid.to_string(), acl::show)
+        let name = self.users.as_ref().ok().and_then(|text| acl::name_of(text, uid));
+        name.map_or_else(|| uid.to_string(), acl::show)
     }
 }
 
 impl Names for Accounts {
-    fn uid(&self, name: &[u8]) -> Option<u32> {
-        acl::id_of(&self.users, name)
+    fn users(&self) -> Result<&[u8], Fault> {
+        self.users.as_deref().map_err(Clone::clone)
     }
 
-    fn gid(&self, name: &[u8]) -> Option<u32> {
-        acl::id_of(&self.groups, name)
+    fn groups(&self) -> Result<&[u8], Fault> {
+        self.groups.as_deref().map_err(Clone::clone)
     }
 }

@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recvfrom, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recvmsg, send, socket,
 };
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 // linux/netlink.h and linux/rtnetlink.h.
@@ -152,35 +152,37 @@ pub enum Content {
     Link(Link),
     /// The end, well or with an errno.
     End(Result<(), i32>),
-    /// Something else.
-    Other,
 }
 
-/// The messages in a datagram. What makes no sense ends it.
-pub fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+/// The messages in a datagram; `None` if any of it is not understood: a link that is passed over is a TAP that is not
+/// counted.
+pub fn answers(mut bytes: &[u8]) -> Option<Vec<Answer>> {
     let mut answers = Vec::new();
-    while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
-        (u32_at(bytes, 0), u16_at(bytes, 4), u16_at(bytes, 6), u32_at(bytes, 8))
-    {
-        let length = length as usize;
-        let Some(body) = bytes.get(HEADER..length) else { break };
-        let content = match kind {
-            RTM_NEWLINK => link(body).map_or(Content::Other, Content::Link),
-            NLMSG_ERROR | NLMSG_DONE => match u32_at(body, 0).map_or(0, |code| code as i32) {
+    while !bytes.is_empty() {
+        let (length, flags, sequence) = (u32_at(bytes, 0)? as usize, u16_at(bytes, 6)?, u32_at(bytes, 8)?);
+        let body = bytes.get(HEADER..length)?;
+        let content = match u16_at(bytes, 4)? {
+            RTM_NEWLINK => Content::Link(link(body)?),
+            NLMSG_ERROR | NLMSG_DONE => match u32_at(body, 0)? as i32 {
                 code if code < 0 => Content::End(Err(code.saturating_neg())),
                 _ => Content::End(Ok(())),
             },
-            _ => Content::Other,
+            _ => return None,
         };
         answers.push(Answer { sequence, is_whole: flags & NLM_F_DUMP_INTR == 0, content });
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        bytes = behind(bytes, length);
     }
-    answers
+    Some(answers)
+}
+
+/// What follows `length` bytes and their padding, which the last message or attribute may lack.
+fn behind(bytes: &[u8], length: usize) -> &[u8] {
+    bytes.get(length.next_multiple_of(4)..).unwrap_or(&[])
 }
 
 fn link(body: &[u8]) -> Option<Link> {
     let mut link = Link { index: u32_at(body, 4)?, is_up: u32_at(body, 8)? & IFF_UP != 0, ..Link::default() };
-    for (kind, value) in attributes(body.get(16..)?) {
+    for (kind, value) in attributes(body.get(16..)?)? {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_MTU => link.mtu = u32_at(value, 0)?,
@@ -188,7 +190,9 @@ fn link(body: &[u8]) -> Option<Link> {
             IFLA_MASTER => link.controller = Some(u32_at(value, 0)?),
             IFLA_IFALIAS => link.alias = text(value),
             IFLA_LINKINFO => {
-                link.kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, kind)| text(kind))?;
+                // A network card has none: if it is a port, only what its bridge says of it is here.
+                let kind = attributes(value)?.into_iter().find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                link.kind = kind.map_or_else(Vec::new, |(_, kind)| text(kind));
             }
             _ => {}
         }
@@ -196,18 +200,18 @@ fn link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
+fn attributes(mut bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let mut attributes = Vec::new();
+    while !bytes.is_empty() {
         let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & !NESTED;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
+        attributes.push((u16_at(bytes, 2)? & !NESTED, bytes.get(4..length)?));
+        bytes = behind(bytes, length);
+    }
+    Some(attributes)
 }
 
 fn text(value: &[u8]) -> Vec<u8> {
-    value.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+    value.iter().copied().take_while(|byte| *byte != 0).collect()
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -264,7 +268,7 @@ impl Socket {
                 answered => return answered,
             }
         }
-        Err(io::ErrorKind::ResourceBusy.into())
+        Err(io::Error::other("the list of all links changes while it is read, each time"))
     }
 
     /// Changes a link, all at once for whoever looks (the kernel holds its lock meanwhile).
@@ -291,7 +295,6 @@ impl Socket {
                     Content::End(Err(errno)) => return Err(io::Error::from_raw_os_error(errno)),
                     Content::End(Ok(())) if is_whole => return Ok(links),
                     Content::End(Ok(())) => return Err(io::ErrorKind::ResourceBusy.into()),
-                    Content::Other => {}
                 }
             }
             if !has_end && !links.is_empty() {
@@ -300,19 +303,22 @@ impl Socket {
         }
     }
 
-    /// One datagram. What does not come from the kernel is passed over (CVE-2003-0856).
+    /// One datagram, all of it. What does not come from the kernel is passed over (CVE-2003-0856).
     fn receive(&self) -> io::Result<Vec<Answer>> {
         let mut buffer = vec![0; BUFFER];
-        loop {
-            match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
+        let (size, is_cut) = loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            match recvmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &mut parts, None, MsgFlags::empty()) {
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
-                Ok((size, Some(sender))) if sender.pid() == 0 => {
-                    return Ok(answers(buffer.get(..size).unwrap_or_default()));
+                Ok(message) if message.address.is_some_and(|sender| sender.pid() == 0) => {
+                    break (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
                 }
                 Ok(_) => {}
             }
-        }
+        };
+        let whole = buffer.get(..size).filter(|_| !is_cut);
+        whole.and_then(answers).ok_or_else(|| io::Error::other("the kernel's answer is not understood"))
     }
 }
 
@@ -338,18 +344,47 @@ mod tests {
             ..Link::default()
         };
         let content = Content::Link(expected);
-        assert_eq!(answers(&request.finish()), [Answer { sequence: 7, is_whole: true, content }]);
+        assert_eq!(answers(&request.finish()), Some(vec![Answer { sequence: 7, is_whole: true, content }]));
+    }
+
+    /// What is passed over is not counted, so that a quota would be.
+    #[test]
+    fn an_answer_that_is_not_understood_in_full_is_none() {
+        let mut request = Request::new(RTM_NEWLINK, 0, 7, 5, true);
+        request.attribute(IFLA_IFALIAS, b"x");
+        request.attribute(IFLA_MASTER, &9u32.to_ne_bytes());
+        let good = request.finish();
+        for length in 1..good.len() {
+            assert_eq!(answers(&good[..length]), None, "cut at {length}");
+            assert_eq!(answers(&[&good, &good[..length]].concat()), None, "the second cut at {length}");
+        }
+        let broken = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            answers(&bytes)
+        };
+        // A message of another kind, an attribute of no length, and one that is longer than what is there.
+        assert_eq!((broken(4, 1), broken(32, 0), broken(32, 200)), (None, None, None));
+    }
+
+    /// As a network card that is a port of a bridge.
+    #[test]
+    fn a_link_without_a_kind_is_a_link() {
+        let mut request = Request::new(RTM_NEWLINK, 0, 7, 5, true);
+        request.attribute(IFLA_LINKINFO | NESTED, &attribute(4, b"bridge\0"));
+        let content = Content::Link(Link { index: 5, is_up: true, ..Link::default() });
+        assert_eq!(answers(&request.finish()), Some(vec![Answer { sequence: 7, is_whole: true, content }]));
     }
 
     #[test]
     fn changes_have_their_lengths_and_alignment() {
         let bytes = change(1, 3, &[Change::Alias(b"abc"), Change::Mtu(1500), Change::NoIpv6Address, Change::Up]);
         assert_eq!(u32_at(&bytes, 0), Some(bytes.len() as u32));
-        let found: Vec<(u16, &[u8])> = attributes(&bytes[32..]).collect();
+        let found = attributes(&bytes[32..]).unwrap();
         assert_eq!(found[0], (IFLA_IFALIAS, &b"abc"[..]));
         assert_eq!(found[1], (IFLA_MTU, &1500u32.to_ne_bytes()[..]));
-        let (_, family) = attributes(found[2].1).next().unwrap();
-        assert_eq!(attributes(family).next(), Some((IFLA_INET6_ADDR_GEN_MODE, &[1u8][..])));
+        let (_, family) = attributes(found[2].1).unwrap()[0];
+        assert_eq!(attributes(family).unwrap()[0], (IFLA_INET6_ADDR_GEN_MODE, &[1u8][..]));
     }
 
     /// CVE-2003-0856. Only root can send such a message at all.

@@ -7,6 +7,7 @@ use crate::failure::{Failure, reason};
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
 use crate::sys;
+use nix::libc::{EAFNOSUPPORT, EOPNOTSUPP};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -56,25 +57,30 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     if let Some(first) = address.first_mut() {
         *first = 0xfe;
     }
-    // Frames of the guest are not the host's: it needs no address there. A kernel without IPv6 does not know of this.
-    let _ = socket.change(tap.index, &[Change::NoIpv6Address]);
-    let alias = alias(task.uid);
-    let dress = [Change::Address(&address), Change::Mtu(bridge.mtu), Change::Alias(&alias)];
-    socket.change(tap.index, &dress).map_err(cannot("prepare the TAP"))?;
-    socket.change(tap.index, &[Change::Controller(bridge.index)]).map_err(cannot("attach the TAP"))?;
-    socket.change(tap.index, &[Change::Up]).map_err(cannot("set the TAP up"))?;
-
-    let is_port = |link: &Link| link.is_up && link.controller == Some(bridge.index) && link.alias == alias;
-    let seen = socket.link_at(tap.index).map_err(cannot("look at the TAP"))?;
-    if !seen.is_some_and(|link| is_port(&link)) {
-        let what = format!("{}: the TAP was attached and is not", show(task.bridge));
-        return Err(Failure::new(what, "See who changes links at the same time: ip monitor link"));
+    // Frames of the guest are not the host's: it needs no address there.
+    match socket.change(tap.index, &[Change::NoIpv6Address]) {
+        // A kernel without IPv6.
+        Err(error) if matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EOPNOTSUPP)) => {}
+        changed => changed.map_err(cannot("keep IPv6 addresses off the TAP"))?,
     }
+    let mark = mark(task.uid, bridge.index);
+    let settings = [Change::Address(&address), Change::Mtu(bridge.mtu), Change::Alias(&mark)];
+    socket.change(tap.index, &settings).map_err(cannot("prepare the TAP"))?;
+    // Whoever stops it before this line has no port, and behind it one that is counted.
     if let Some((max, place)) = &task.max {
         keep_quota(&mut socket, task, tap.index, bridge.index, *max, place).map_err(|failure| match failure {
             Over::Quota(failure) => failure,
             Over::Unknown(error) => cannot("count your TAPs")(error),
         })?;
+    }
+    socket.change(tap.index, &[Change::Controller(bridge.index)]).map_err(cannot("attach the TAP"))?;
+    socket.change(tap.index, &[Change::Up]).map_err(cannot("set the TAP up"))?;
+
+    let is_port = |link: &Link| link.is_up && link.controller == Some(bridge.index) && link.alias == mark;
+    let seen = socket.link_at(tap.index).map_err(cannot("look at the TAP"))?;
+    if !seen.is_some_and(|link| is_port(&link)) {
+        let what = format!("{}: the TAP was attached and is not", show(task.bridge));
+        return Err(Failure::new(what, "See who changes links at the same time: ip monitor link"));
     }
     right.renounce().map_err(cannot("give the right to change the network up"))?;
     Ok(device)
@@ -133,9 +139,10 @@ fn check_namespace() -> Result<(), Failure> {
     }
 }
 
-/// The mark of a user's TAPs. Only the right to change the network changes it: whoever has the TAP's descriptor can't.
-fn alias(uid: u32) -> Vec<u8> {
-    format!("{NAME} uid {uid}").into_bytes()
+/// The mark of a user's TAPs for a bridge, which is the TAP's alias from before it joins to its end. Only the right to
+/// change the network changes it: whoever has the TAP's descriptor can't, nor forge it.
+fn mark(uid: u32, bridge: u32) -> Vec<u8> {
+    format!("{NAME} uid {uid} bridge {bridge}").into_bytes()
 }
 
 enum Over {
@@ -143,22 +150,26 @@ enum Over {
     Unknown(io::Error),
 }
 
-/// Lets at most `max` TAPs of a user be on the bridge, this one included.
+/// Lets a TAP that is marked join only if its user has no more than `max` that are marked for the bridge, this one
+/// included, whether they have joined or are still to.
 ///
-/// A TAP is marked before it joins, and counted after, so that the later of two always sees the earlier: however many come
-/// at once, no more than `max` get through. Those of the lowest index wait for the others to go, so that `max` do.
+/// Of any number that come at once, each is marked before it counts, so that the one that is marked last counts all that
+/// join: no more than `max` do, wherever any of them is stopped. If too many are there, those that have joined and those of
+/// the lowest index stay, and these wait for the others to go, so that `max` get through; one that is stopped, which only
+/// its own user can do, keeps the others of its user waiting, and nobody else.
 fn keep_quota(socket: &mut Socket, task: &Task, own: u32, bridge: u32, max: u32, place: &Place) -> Result<(), Over> {
-    let alias = alias(task.uid);
     let end = Instant::now() + PATIENCE;
     loop {
         let links = socket.links().map_err(Over::Unknown)?;
-        match standing(&links, own, bridge, &alias, max) {
-            Standing::Within => return Ok(()),
-            Standing::Undecided if Instant::now() < end => sleep(Duration::from_millis(5)),
-            _ => {
+        match standing(&links, own, bridge, task.uid, max) {
+            Some(Standing::Within) => return Ok(()),
+            Some(Standing::Undecided) if Instant::now() < end => sleep(Duration::from_millis(5)),
+            Some(_) => {
                 let what = format!("you have as many TAPs on {} as {place} allows: {max}", show(task.bridge));
-                return Err(Over::Quota(Failure::new(what, "End a guest, or ask your admin for a higher max.")));
+                let remedy = "End a guest, or ask your admin for a higher max.";
+                return Err(Over::Quota(Failure::new(what, remedy)));
             }
+            None => return Err(Over::Unknown(io::Error::other("the list of all links lacks the one that was made"))),
         }
     }
 }
@@ -171,22 +182,28 @@ enum Standing {
     Beyond,
 }
 
-fn standing(links: &[Link], own: u32, bridge: u32, alias: &[u8], max: u32) -> Standing {
-    let others = links.iter().filter(|link| link.controller == Some(bridge) && link.alias == alias);
-    let (mut all, mut before) = (1, 0);
-    for link in others.filter(|link| link.index != own) {
+/// `None` if the list lacks the TAP itself, so that it may lack others, too.
+fn standing(links: &[Link], own: u32, bridge: u32, uid: u32, max: u32) -> Option<Standing> {
+    let mark = mark(uid, bridge);
+    // One that root has moved here from another bridge.
+    let any = format!("{NAME} uid {uid} bridge ").into_bytes();
+    let is_port = |link: &Link| link.controller == Some(bridge);
+    let counted = |link: &&Link| link.alias == mark || (is_port(link) && link.alias.starts_with(&any));
+    links.iter().find(|link| link.index == own && link.alias == mark)?;
+    let (mut all, mut ahead) = (1, 0);
+    for link in links.iter().filter(counted).filter(|link| link.index != own) {
         all += 1;
-        before += u32::from(link.index < own);
+        ahead += u32::from(link.index < own || is_port(link));
     }
-    match () {
+    Some(match () {
         () if all <= max => Standing::Within,
-        () if before < max => Standing::Undecided,
+        () if ahead < max => Standing::Undecided,
         () => Standing::Beyond,
-    }
+    })
 }
 
 fn remedy(error: &io::Error) -> String {
-    use nix::libc::{EBUSY, EINVAL, EMFILE, ENFILE, EOPNOTSUPP, EPERM, EXFULL};
+    use nix::libc::{EBUSY, EINVAL, EMFILE, ENFILE, EPERM, EXFULL};
     let text = match error.raw_os_error() {
         Some(EXFULL) => "A bridge has at most 1023 ports: end guests, or use another bridge.",
         Some(EMFILE | ENFILE) => "Raise the limit on open files: ulimit -n",
@@ -201,19 +218,39 @@ fn remedy(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
+    /// A TAP of the user `uid` that was made for the bridge `bridge`, and is a port of `controller`.
+    fn tap(index: u32, uid: u32, bridge: u32, controller: Option<u32>) -> Link {
+        Link { index, controller, alias: mark(uid, bridge), ..Link::default() }
+    }
+
     #[test]
     fn the_first_within_the_quota_stay_and_the_others_go() {
-        let link = |index, controller, alias: &[u8]| Link {
-            index,
-            controller: Some(controller),
-            alias: alias.to_vec(),
-            ..Link::default()
-        };
-        let links = [link(1, 9, b"a"), link(2, 9, b"a"), link(3, 9, b"b"), link(4, 8, b"a"), link(5, 9, b"a")];
-        assert_eq!(standing(&links, 5, 9, b"a", 3), Standing::Within);
-        assert_eq!(standing(&links, 5, 9, b"a", 2), Standing::Beyond);
-        assert_eq!(standing(&links, 2, 9, b"a", 2), Standing::Undecided);
-        assert_eq!(standing(&links, 1, 9, b"a", 0), Standing::Beyond);
-        assert_eq!(standing(&links, 3, 9, b"b", 1), Standing::Within);
+        let links = [tap(1, 100, 9, None), tap(2, 100, 9, None), tap(3, 10, 9, None), tap(4, 100, 8, Some(8))];
+        let links = [&links[..], &[tap(5, 100, 9, None)]].concat();
+        assert_eq!(standing(&links, 5, 9, 100, 3), Some(Standing::Within));
+        assert_eq!(standing(&links, 5, 9, 100, 2), Some(Standing::Beyond));
+        assert_eq!(standing(&links, 2, 9, 100, 2), Some(Standing::Undecided));
+        assert_eq!(standing(&links, 1, 9, 100, 0), Some(Standing::Beyond));
+        // Neither another user's nor those for another bridge count.
+        assert_eq!(standing(&links, 3, 9, 10, 1), Some(Standing::Within));
+        assert_eq!(standing(&links, 4, 8, 100, 1), Some(Standing::Within));
+    }
+
+    #[test]
+    fn what_has_joined_stays_and_is_not_waited_for() {
+        let links = [tap(1, 100, 9, None), tap(2, 100, 9, None), tap(3, 100, 9, Some(9))];
+        assert_eq!(standing(&links, 1, 9, 100, 1), Some(Standing::Beyond));
+        assert_eq!(standing(&links, 1, 9, 100, 2), Some(Standing::Undecided));
+        assert_eq!(standing(&links, 2, 9, 100, 2), Some(Standing::Beyond));
+        // One that root has moved to the bridge, or away from it.
+        let links = [tap(1, 100, 8, Some(9)), tap(2, 100, 9, Some(8)), tap(3, 100, 9, None)];
+        assert_eq!(standing(&links, 3, 9, 100, 3), Some(Standing::Within));
+        assert_eq!(standing(&links, 3, 9, 100, 2), Some(Standing::Beyond));
+    }
+
+    #[test]
+    fn a_list_that_lacks_the_tap_itself_is_no_list() {
+        assert_eq!(standing(&[tap(1, 100, 9, None)], 2, 9, 100, 3), None);
+        assert_eq!(standing(&[], 2, 9, 100, 3), None);
     }
 }

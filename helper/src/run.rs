@@ -30,7 +30,7 @@ pub fn main(words: Vec<OsString>) -> c_int {
 }
 
 fn run(words: Vec<OsString>) -> Result<(), Failure> {
-    let is_confined = nix::sys::prctl::get_no_new_privs().unwrap_or_default();
+    let is_confined = nix::sys::prctl::get_no_new_privs() == Ok(true);
     let (caller, reserve) = privilege::drop_to_caller()
         .map_err(|error| Failure::new(format!("cannot give rights up: {}", reason(&error)), "Please report this."))?;
     hold_standard_places()?;

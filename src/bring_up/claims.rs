@@ -9,7 +9,7 @@ use crate::net::observe::{named, observe};
 use crate::net::rtnl::Netlink;
 use crate::net::undo;
 use crate::request::Nic;
-use crate::sys::lock::{self, Hold};
+use crate::sys::lock::{self, Hold, Passing};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ pub(super) struct Claim {
     pub(super) hold: Hold,
     lock: File,
     /// The lock of all makers, where it may have to be made.
-    making: Option<Rc<File>>,
+    making: Option<Rc<Passing>>,
     /// The journal, where the bridge is there and ours.
     pub(super) journal: Option<Journal>,
 }

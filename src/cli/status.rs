@@ -75,7 +75,11 @@ impl Status {
         if texts.is_empty() {
             texts.push("There is no bridge.\n".to_owned());
         }
-        texts.extend(uplinks.iter().filter_map(|uplink| Some(format!("{}\n", uplink.line(style)?))));
+        let is_shared = |uplink: &Uplink| {
+            bridges.iter().filter_map(|(bridge, _)| bridge.shared.as_ref()).any(|shared| shared.name() == uplink.name())
+        };
+        let others = uplinks.iter().filter(|uplink| !is_shared(uplink));
+        texts.extend(others.filter_map(|uplink| Some(format!("{}\n", uplink.line(style)?))));
         Ok(texts.join("\n"))
     }
 }

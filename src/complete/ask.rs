@@ -2,18 +2,15 @@
 //! same file.
 
 use crate::launch::{self, Qemu};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use crate::sys::program::{self, Answer};
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
 /// A QEMU that is silent for so long is not waited for, nor asked anything else: somebody sits at the keyboard.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,8 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(60);
 /// Where it is written that it was.
 const SILENT: &str = "silent";
-/// More than any QEMU has to say.
-const LONGEST: u64 = 4 << 20;
 
 /// A QEMU, and what is known of it.
 pub(super) struct Asker {
@@ -79,54 +74,15 @@ impl Asker {
 
     /// The same, not from the cache; `None` if it is silent.
     fn live(&self, words: &[&str]) -> Option<(bool, String)> {
-        let until = Instant::now() + PATIENCE;
-        let left = || until.saturating_duration_since(Instant::now());
         let mut command = self.qemu.as_ref()?.question();
-        // A group of its own, which ends with it: QEMU may be a script.
-        command.args(words).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let Ok(mut child) = command.spawn() else { return Some((false, String::new())) };
-        let (mut out, mut err) = (child.stdout.take()?, child.stderr.take()?);
-        let (tell, told) = channel();
-        let tell_err = tell.clone();
-        std::thread::spawn(move || {
-            let _ = tell.send((true, read(&mut out)));
-        });
-        std::thread::spawn(move || {
-            let _ = tell_err.send((false, read(&mut err)));
-        });
-        let (mut said, mut complained) = (String::new(), String::new());
-        for _ in 0..2 {
-            match told.recv_timeout(left()) {
-                Ok((true, text)) => said = text,
-                Ok((false, text)) => complained = text,
-                Err(_) => return end(&mut child),
-            }
+        match program::answer(command.args(words).stdin(Stdio::null()), PATIENCE) {
+            Err(_) => Some((false, String::new())),
+            Ok(None) => None,
+            // Some lists come with a status of 1.
+            Ok(Some(Answer { status, out, .. })) if status.success() || !out.is_empty() => Some((true, out)),
+            Ok(Some(Answer { err, .. })) => Some((false, err)),
         }
-        // It may have closed both and run on.
-        let good = loop {
-            match child.try_wait() {
-                Ok(Some(status)) => break status.success(),
-                Ok(None) if !left().is_zero() => std::thread::sleep(Duration::from_millis(1)),
-                _ => return end(&mut child),
-            }
-        };
-        // Some lists come with a status of 1.
-        Some(if good || !said.is_empty() { (true, said) } else { (false, complained) })
     }
-}
-
-/// Ends a QEMU that does not answer, and all that it has started.
-fn end<T>(child: &mut Child) -> Option<T> {
-    let group = i32::try_from(child.id()).ok()?;
-    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-    let _ = child.wait();
-    None
-}
-
-fn read(stream: &mut impl Read) -> String {
-    let mut bytes = Vec::new();
-    let _ = stream.take(LONGEST).read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Where the answers of this very file are kept: another version, another folder.

@@ -4,7 +4,8 @@
 use super::SYSTEM;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
-use crate::sys::{files, lock};
+use crate::sys::files;
+use crate::sys::lock::Passing;
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -52,8 +53,8 @@ impl File {
     /// Writes what is to be kept of a bridge, and tells where. Nobody else does meanwhile, and what others have written since
     /// the file was opened is in it.
     pub fn save(self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let _lock = lock::wait_for_folder(folder).map_err(|error| failed(&self.path, "write", &error))?;
+        let lock = self.path.with_extension("toml.lock");
+        let _lock = Passing::wait(lock, 0, |error| failed(&self.path, "write", error))?;
         Self::open()?.write(bridge, saved)
     }
 

@@ -2,13 +2,17 @@
 //! through them, those of IP.
 
 use super::rules::{Fate, Table};
-use super::{Check, Patient, Verdict, output_of};
+use super::{Check, Patient, Verdict};
 use crate::ports::Bridge;
+use crate::sys::program::Program;
 use serde_json::Value;
 use std::fs;
+use std::time::Duration;
 
 const WHY: &str =
     "A firewall that forwards nothing by default drops the frames between guests and network too: DHCP first.";
+/// Longer than the largest set of rules takes.
+const PATIENCE: Duration = Duration::from_secs(10);
 const SYSCTL: &str = "/proc/sys/net/bridge/bridge-nf-call-";
 
 /// A chain that frames come through, and that does not let them all pass.
@@ -46,6 +50,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
             false => Check::ok("firewall", "bridged frames do not go through the host's IP firewall", WHY),
         }];
     }
+    let output_of = |program: &str, words: &[&str]| Program::new(program).words(words).within(PATIENCE).run().ok();
     let ruleset = output_of("nft", &["-j", "list", "ruleset"]);
     let ports = patient.bridges.iter().flat_map(|bridge| &bridge.ports).filter(|port| !port.is_tap());
     let passed = Passed { ipv4, ipv6, ports: ports.map(|port| port.detail.link.name.as_str()).collect() };

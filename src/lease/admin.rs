@@ -52,7 +52,7 @@ impl Store {
     /// that can't be read is moved aside, not deleted.
     pub fn forget(&self, name: &str) -> Result<String> {
         let path = self.folder.join("lock");
-        let _all = lock::wait_if_there(&path).map_err(|error| unusable(&path, &error))?;
+        let _all = lock::wait_if_there(&path, |error| unusable(&path, error))?;
         if let Some(path) = self.broken_file_of(name) {
             let aside = aside(&path);
             fs::rename(&path, &aside).map_err(|error| unusable(&path, &error))?;

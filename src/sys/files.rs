@@ -4,14 +4,33 @@
 //! configuration, also those of an admin whose umask is 077.
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 /// A descriptor that was received from another process.
 pub fn own(received: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made it for this process just now, and nobody else knows of it.
     unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// Whether root alone decides what is found at a path: the file, and all folders on the way to it, also behind links, are
+/// root's, and no other may write to them.
+pub fn are_roots_alone(path: &Path) -> bool {
+    let is_roots = |path: &Path| path.metadata().is_ok_and(|file| is_root(file.uid()) && file.mode() & 0o022 == 0);
+    let are_roots = |path: io::Result<PathBuf>| path.is_ok_and(|path| path.ancestors().all(is_roots));
+    are_roots(path.canonicalize()) && are_roots(path.parent().unwrap_or(path).canonicalize())
+}
+
+/// Whether this is root's number. In a user namespace that does not have all users, the host's root is a number of nobody's
+/// there, and the caller has no right of his.
+fn is_root(user: u32) -> bool {
+    const NOBODYS: u32 = 65534;
+    let has_all = || {
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    user == 0 || user == NOBODYS && !has_all()
 }
 
 /// Makes the folder that a file is in, and those above it, where they are missing.
@@ -69,7 +88,7 @@ fn create_with(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Has reading from a file fail (EAGAIN) where there is nothing to be read now.
-pub fn do_not_block(file: &File) -> io::Result<()> {
+pub fn do_not_block(file: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;

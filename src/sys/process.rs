@@ -9,8 +9,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// The descriptor under which a process that was left behind finds the file that it was given.
 pub const INHERITED: RawFd = 3;
@@ -74,12 +72,13 @@ pub fn inherit(file: &impl AsFd) -> Result<()> {
 /// Moves a descriptor out of the way of those that the caller may name, though they are not open: it would be taken for
 /// one of them. Where there is no room above, it stays.
 pub fn move_up(file: OwnedFd) -> OwnedFd {
+    above(&file, FIRST_OF_OURS).unwrap_or(file)
+}
+
+/// A copy of a descriptor, which has this number or a higher one and is closed by exec.
+fn above(file: &impl AsFd, first: RawFd) -> nix::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, fcntl};
-    match fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(FIRST_OF_OURS)) {
-        // SAFETY: the kernel has just made it, and nobody else knows of it.
-        Ok(moved) => unsafe { OwnedFd::from_raw_fd(moved) },
-        Err(_) => file,
-    }
+    fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(first)).map(super::files::own)
 }
 
 /// Holds the places of standard files that the caller has closed, so that none of ours gets one of their numbers: an
@@ -145,11 +144,14 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
     };
     let null = open_null()?;
     let words: Vec<CString> = words.iter().map(|word| (*word).to_owned()).collect();
-    let (news, child_news) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    let (news, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    // It has to outlive what takes the place of `INHERITED`.
+    let child_news = above(&low, INHERITED + 1).map_err(cannot)?;
+    drop(low);
     // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
     match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
-            let error = match become_detached(&words, file, stderr, &null, &child_news) {
+            let error = match become_detached(&words, file, stderr, &null) {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
@@ -173,15 +175,7 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
 }
 
 /// The child's part: forks once more and executes. Returns only when something failed.
-fn become_detached(
-    words: &[CString],
-    file: BorrowedFd,
-    stderr: Stderr,
-    null: &File,
-    news: &OwnedFd,
-) -> nix::Result<Infallible> {
-    /// Where the pipe that tells of failure is, until exec closes it.
-    const NEWS: RawFd = INHERITED + 1;
+fn become_detached(words: &[CString], file: BorrowedFd, stderr: Stderr, null: &File) -> nix::Result<Infallible> {
     nix::unistd::setsid()?;
     // SAFETY: as in `leave_behind`; the second child is no session leader and so can never have a terminal.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
@@ -189,20 +183,30 @@ fn become_detached(
         unsafe { libc::_exit(0) }
     }
     nix::unistd::chdir(c"/")?;
-    // SAFETY: plain system calls on descriptors of ours. All three are moved above their final places first, so that none
-    // overwrites another; everything above is then closed.
+    // Both are moved above their final places first, so that neither overwrites the other; exec closes all the rest.
+    let (file, null) = (above(&file, INHERITED + 1)?, above(null, INHERITED + 1)?);
+    // SAFETY: plain system calls on descriptors of ours.
     unsafe {
-        let above = |fd: RawFd| nix::Error::result(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, NEWS + 1));
-        let (file, null, news) = (above(file.as_raw_fd())?, above(null.as_raw_fd())?, above(news.as_raw_fd())?);
         for standard in 0..if stderr == Stderr::Null { 3 } else { 2 } {
-            nix::Error::result(libc::dup2(null, standard))?;
+            nix::Error::result(libc::dup2(null.as_raw_fd(), standard))?;
         }
-        nix::Error::result(libc::dup2(file, INHERITED))?;
-        nix::Error::result(libc::dup3(news, NEWS, libc::O_CLOEXEC))?;
-        libc::syscall(libc::SYS_close_range, NEWS + 1, libc::c_uint::MAX, 0);
+        nix::Error::result(libc::dup2(file.as_raw_fd(), INHERITED))?;
     }
+    close_by_exec(INHERITED + 1);
     hear_all_signals()?;
     nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+}
+
+/// Has exec close every descriptor from this one on. Not before: a failure of exec can still be told.
+pub fn close_by_exec(first: RawFd) {
+    // SAFETY: plain system calls on numbers; a kernel before 5.11 does not know the flag.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            for fd in first..4096 {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
 }
 
 /// Every signal does what it does by default, and none is blocked: for a program that is about to be executed.
@@ -212,38 +216,6 @@ pub fn hear_all_signals() -> nix::Result<()> {
         let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
-}
-
-/// The exit status of a program and what it printed; `None` if it can't be run or takes longer than `limit`.
-pub fn output_of(command: &mut Command, limit: Duration) -> Option<(i32, String)> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let end = Instant::now() + limit;
-    let (mut reader, writer) = std::io::pipe().ok()?;
-    let mut child = command.stdout(writer.try_clone().ok()?).stderr(writer).spawn().ok()?;
-    // Its copies of the pipe's end go, so that ours sees when the child's have gone.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut said = Vec::new();
-    loop {
-        let left = end.saturating_duration_since(Instant::now()).as_millis();
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut chunk = [0; 4096];
-        let read = match poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], left) {
-            Ok(1..) => reader.read(&mut chunk),
-            Err(nix::Error::EINTR) => continue,
-            _ => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return None;
-            }
-        };
-        match read {
-            Ok(0) | Err(_) => break,
-            Ok(length) => said.extend_from_slice(&chunk[..length]),
-        }
-    }
-    // Not there to be waited for, where the caller ignores SIGCHLD; then what it said has to do.
-    let status = child.wait().map_or(Some(0), |status| status.code())?;
-    Some((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Lets the requests to end that are meant for QEMU, and reach a whole group of processes, pass; and a reader that has

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 struct Names_;
 
 impl Names for Names_ {
-    fn uid(&self, name: &[u8]) -> Option<u32> {
-        id_of(b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n", name)
+    fn users(&self) -> Result<&[u8], Fault> {
+        Ok(b"root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n")
     }
 
-    fn gid(&self, name: &[u8]) -> Option<u32> {
-        id_of(b"kvm:x:104:alice\nalice:x:1000:\n", name)
+    fn groups(&self) -> Result<&[u8], Fault> {
+        Ok(b"kvm:x:104:alice\nalice:x:1000:\n")
     }
 }
 
@@ -181,6 +181,43 @@ fn a_denial_of_somebody_unknown_is_a_fault() {
     assert!(why.contains("line 2: there is no user carol"), "{why}");
     // Of another bridge it does not matter.
     assert!(may(&[(OURS, "allow br0\ndeny br1 user carol\n")], "br0"));
+}
+
+/// It may be the rule that restricts the caller.
+#[test]
+fn a_name_that_cannot_be_looked_up_refuses() {
+    struct Unknown;
+    impl Names for Unknown {
+        fn users(&self) -> Result<&[u8], Fault> {
+            Err(Fault("/etc/passwd cannot be read".into()))
+        }
+
+        fn groups(&self) -> Result<&[u8], Fault> {
+            Err(Fault("/etc/group cannot be read".into()))
+        }
+    }
+    let judge = |text: &str| acl_of(&[(OURS, text)]).and_then(|acl| acl.judge(b"br0", &alice(), &Unknown));
+    for rule in ["allow br0 user alice max 1", "allow br0 group kvm max 1", "allow br0 user bob", "deny br0 user bob"] {
+        let why = judge(&format!("allow br0\n{rule}\n")).unwrap_err().0;
+        assert!(why.contains("line 2: /etc/") && why.ends_with("cannot be read"), "{why}");
+    }
+    // Where no name is looked up none is missed.
+    assert!(matches!(judge("allow br0\nallow br0 user 1000 max 1\nallow br1 user bob"), Ok(Verdict::Allowed(Some(_)))));
+}
+
+/// Users and groups of a directory service have no name here, so that any name may be theirs.
+#[test]
+fn a_limit_for_somebody_unknown_is_a_fault_for_who_may_be_meant() {
+    let unnamed = Caller { uid: 5000, gids: vec![104] };
+    let in_unnamed_group = Caller { uid: 1000, gids: vec![1000, 5000] };
+    let judge = |text: &str, caller: &Caller| verdict(&[(OURS, text)], "br0", caller);
+    let (user, group) = ("allow br0\nallow br0 user carol max 1\n", "allow br0\nallow br0 group staff max 1\n");
+    assert!(judge(user, &unnamed).unwrap_err().0.contains("line 2: there is no user carol in /etc/passwd"));
+    assert!(judge(group, &in_unnamed_group).unwrap_err().0.contains("line 2: there is no group staff in /etc/group"));
+    for (text, caller) in [(user, &alice()), (user, &in_unnamed_group), (group, &alice()), (group, &unnamed)] {
+        assert_eq!(judge(text, caller), Ok(Verdict::Allowed(None)), "{text} {caller:?}");
+    }
+    assert_eq!(judge("allow br0\nallow br0 user carol\n", &unnamed), Ok(Verdict::Allowed(None)));
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub(super) fn look(netlink: &mut Netlink) -> Result<Vec<Uplink>> {
 }
 
 impl Uplink {
+    pub(super) fn name(&self) -> &IfName {
+        &self.name
+    }
+
     /// A line for people; none for one that is a bridge, of which there are other lines.
     pub(super) fn line(&self, style: Style) -> Option<String> {
         let by = self.manager.as_ref().map(|manager| format!(", is managed by {manager}")).unwrap_or_default();
