@@ -96,11 +96,7 @@ fn own_tun(mode: u32) {
 fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     let Some(lab) = Lab::with_address() else { return };
     let ended = lab.kvm_bridge("doctor br0 --quick").run().succeeds();
-    assert!(
-        ended.out.contains("ok       uplink of br0: eth0 can be taken, with all that the host has on it\n"),
-        "{}",
-        ended.out
-    );
+    assert!(ended.out.contains("ok       uplink of br0: eth0 would be shared\n"), "{}", ended.out);
     lab.is_untouched();
     let ended = lab.kvm_bridge("doctor br0 --quick -- --bridge br0,uplink=eth7").run().exits_with(1);
     let expected = "failure  uplink of br0: --bridge br0: there is no interface eth7 to be the uplink\n         \
@@ -283,7 +279,7 @@ fn rules() {
 #[test]
 fn the_uplink_of_a_bridge_that_is_to_be_made() {
     let Some(lab) = Lab::with_address() else { return };
-    look(&lab, "br0").has("uplink", "ok", &["eth0 can be taken"]);
+    look(&lab, "br0").has("uplink", "ok", &["eth0 would be shared"]);
     look(&lab, "br0 -- --bridge br0,uplink=none").has("uplink", "ok", &["without one"]);
     lab.lan.run("ip link set dev lan0 down");
     wait_for("eth0 to lose its carrier", 5, || {
@@ -296,11 +292,10 @@ fn the_uplink_of_a_bridge_that_is_to_be_made() {
     let index = lab.a_link("eth0")["ifindex"].clone();
     let file = format!("/run/NetworkManager/devices/{index}");
     fs::write(&file, "[device]\nmanaged=true\nconnection-uuid=x\n").expect("write a file");
-    look(&lab, "br0").has("uplink", "failure", &["NetworkManager looks after it"]);
-    lab.kvm_bridge("up br0 --uplink eth0 --force").run().succeeds();
-    look(&lab, "br0").has("uplink", "warning", &["NetworkManager looks after it still", "kvm-bridge down br0"]);
+    look(&lab, "br0").has("uplink", "ok", &["eth0, which NetworkManager manages, would be shared"]);
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    look(&lab, "br0").has("uplink", "ok", &["eth0 is shared, up and has a carrier"]);
     fs::remove_file(&file).expect("remove the file");
-    look(&lab, "br0").has("uplink", "ok", &["eth0 is up and has a carrier"]);
     lab.kvm_bridge("down br0").run().succeeds();
     lab.ip("link add name other type bridge");
     lab.ip("link set dev eth0 master other");
@@ -375,7 +370,7 @@ fn a_bridge_that_filters_vlans() {
 #[test]
 fn an_uplink_that_is_wifi() {
     let Some(lab) = Lab::with_address() else { return };
-    look(&lab, "br0").has("uplink", "ok", &["eth0 can be taken"]);
+    look(&lab, "br0").has("uplink", "ok", &["eth0 would be shared"]);
     hide("/sys/class/net").expect("an empty folder");
     fs::create_dir_all("/sys/class/net/eth0/phy80211").expect("make a folder");
     look(&lab, "br0").has("uplink", "failure", &["eth0", "it is Wi-Fi", "uplink=none"]);
@@ -423,6 +418,8 @@ fn journals_that_are_left_over() {
     look(&lab, "").has("journal", "failure", &["cannot read the journal"]);
     fs::write(&file, journal).expect("write a file");
     fs::remove_file(lab.run_dir().join("br0.error")).expect("remove a file");
+    // Its reaper would take back what is left.
+    lab.reaper_of("br0").kill();
     lab.ip("link del br0");
     look(&lab, "").has("journal", "warning", &["br0 is gone", "kvm-bridge recover"]);
     lab.ip("link add name br0 type bridge");
@@ -643,7 +640,7 @@ fn before_any_bridge_is_made_the_interface_is_looked_at_that_would_be_taken() {
         return;
     }
     let found = examined(lab.kvm_bridge("doctor --json"));
-    found.has("uplink", "ok", &["eth0 can be taken"]).has("dhcp", "ok", &["10.77.0.1 ("]);
+    found.has("uplink", "ok", &["eth0 would be shared"]).has("dhcp", "ok", &["10.77.0.1 ("]);
     lab.is_untouched();
 }
 

@@ -30,11 +30,21 @@ fn belongings(host: &Managed) -> Vec<String> {
         Manager::NetworkManager => {
             let devices = said("nmcli", "-t -f DEVICE,TYPE,STATE,CONNECTION device");
             all.extend(devices.lines().filter(|line| line.starts_with("eth0:")).map(str::to_owned));
-            all.push(said("nmcli", "-t -f NAME,UUID connection"));
+            let connections = said("nmcli", "-t -f NAME,UUID,ACTIVE,DEVICE connection");
+            all.extend(connections.lines().filter(|line| line.starts_with("wired:")).map(str::to_owned));
+            let taken: Vec<&str> =
+                devices.lines().filter(|line| line.starts_with("kvb") && !line.contains(":unmanaged:")).collect();
+            assert!(taken.is_empty(), "NetworkManager has {taken:?}");
         }
         Manager::Networkd | Manager::Netplan => {
             let links = said("networkctl", "--no-legend --no-pager");
-            all.extend(links.lines().filter(|line| line.contains(" eth0 ")).map(str::to_owned));
+            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+            let mut its = links.lines().map(words).filter(|words| words.get(1).is_some_and(|name| name == "eth0"));
+            all.push(its.next().unwrap_or_default().join(" "));
+            let is_taken =
+                |words: &Vec<String>| words[1].starts_with("kvb") && words.last() != Some(&"unmanaged".into());
+            let taken: Vec<_> = links.lines().map(words).filter(is_taken).collect();
+            assert!(taken.is_empty(), "networkd has {taken:?}");
         }
         _ => {}
     }
@@ -50,10 +60,34 @@ fn has_still(host: &Managed, before: &[String], when: &str) {
     }
 }
 
+fn is_daemon(host: &Managed) -> bool {
+    matches!(host.manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan)
+}
+
+fn is_deaf(manager: Manager) -> bool {
+    matches!(manager, Manager::Udhcpc | Manager::Connman)
+}
+
+fn is_killed_and_started(host: &Managed, meanwhile: impl FnOnce()) {
+    let daemon = host.daemon();
+    daemon.kill();
+    wait_for("its end", 10, || (!is_alive(daemon.pid)).then_some(()));
+    meanwhile();
+    // Its name on the bus is free when its last thread has ended.
+    std::thread::sleep(Duration::from_millis(700));
+    host.start();
+    host.is_content();
+}
+
 /// What every manager of the table goes through.
 fn goes_unnoticed(manager: Manager, mode: Mode) {
     let Some(host) = Managed::new(manager, mode) else { return };
     host.wait_at_most(Duration::from_secs(20));
+    if is_daemon(&host) {
+        // networkd does not give all back to what it finds of its own (metrics): not without guests either.
+        is_killed_and_started(&host, || {});
+        host.comes_to_rest();
+    }
     host.baseline();
     let before = belongings(&host);
     let guest = Guest::boot(&host.lab, 11);
@@ -70,26 +104,21 @@ fn goes_unnoticed(manager: Manager, mode: Mode) {
     };
     all_is_well("with a guest");
     if mode == Mode::Dhcp {
-        host.waits_for_renewals(2, 60);
+        // What the server says of when, some do not hear: they wait for half of the lease.
+        host.waits_for_renewals(if is_deaf(manager) { 1 } else { 2 }, 100);
         all_is_well("after renewals");
     }
-    if matches!(manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan) {
+    if is_daemon(&host) {
         host.restart();
         all_is_well("after the manager was started again");
-        let daemon = host.daemon();
-        daemon.kill();
-        wait_for("its end", 10, || (!is_alive(daemon.pid)).then_some(()));
-        assert!(guest.reaches("10.77.0.1"), "without a manager");
-        std::thread::sleep(Duration::from_millis(700));
-        host.start();
-        host.is_content();
+        is_killed_and_started(&host, || assert!(guest.reaches("10.77.0.1"), "without a manager"));
         all_is_well("after the manager was killed");
     }
     guest.terminate();
     host.waits_until_gone("br0");
     host.becomes_as_before();
     has_still(&host, &before, "after the guest");
-    if mode == Mode::Dhcp {
+    if mode == Mode::Dhcp && !is_deaf(manager) {
         host.waits_for_renewals(1, 60);
     }
     let gone = host.no_longer_runs();
@@ -159,13 +188,13 @@ fn connman() {
 fn networkd_that_starts_after_the_guest() {
     let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
     host.wait_at_most(Duration::from_secs(20));
+    is_killed_and_started(&host, || {});
+    host.comes_to_rest();
     host.baseline();
     let before = belongings(&host);
-    let daemon = host.daemon();
-    daemon.kill();
-    let guest = Guest::boot(&host.lab, 11);
-    host.start();
-    host.is_content();
+    let mut guest = None;
+    is_killed_and_started(&host, || guest = Some(Guest::boot(&host.lab, 11)));
+    let guest = guest.expect("it was booted");
     has_still(&host, &before, "with networkd after the guest");
     assert!(guest.reaches("10.77.0.1") && guest.reaches(&host.address));
     guest.terminate();

@@ -109,8 +109,8 @@ fn an_uplink_that_is_renamed_is_known_by_its_new_name() {
 }
 
 /// Another cable in the place of the one that was pulled out, adapter and all.
-fn plug_in_again(lab: &Lab, more: &str) {
-    lab.ip(&format!("link add name eth0 {more} type veth peer name lan0 netns lan"));
+fn plug_in_again(lab: &Lab, more: &str, lan: &str) {
+    lab.ip(&format!("link add name eth0 {more} type veth peer name lan0 address {lan} netns lan"));
     for command in ["addr add 10.77.0.1/24 dev lan0", "addr add fd77::1/64 dev lan0", "link set lan0 up"] {
         lab.lan.run(&format!("ip {command}"));
     }
@@ -124,11 +124,14 @@ fn an_uplink_that_vanishes_and_comes_back_is_shared_again() {
     let Some(lab) = host() else { return };
     let guest = Guest::boot(&lab, 11);
     let other = Guest::boot(&lab, 12);
+    let lan = lab.lan.mac();
     for more in ["", "address 02:00:00:00:56:78", ""] {
         lab.ip("link del eth0");
         assert!(guest.reaches("10.77.0.12"), "guests among themselves need no uplink");
         assert!(lab.kvm_bridge("status br0").run().succeeds().out.contains("guest11"));
-        plug_in_again(&lab, more);
+        plug_in_again(&lab, more, &lan);
+        // The host has another MAC address then, which has to be asked for again.
+        guest.run("ip neigh flush dev eth0");
         all_reach_each_other(&lab, &guest);
         let mut macs = [guest.mac.clone(), other.mac.clone()];
         macs.sort();
@@ -205,7 +208,10 @@ fn the_default_route_is_followed_if_that_is_asked_for() {
     becomes("eth1 to be shared", || is_shared(&lab, "eth1"));
     assert!(guest.reaches("10.78.0.1") && guest.reaches("10.78.0.2"));
     becomes("eth0 to be free", || !lab.a_link("eth0")["flags"].to_string().contains("PROMISC"));
-    assert!(!is_shared(&lab, "eth0") && filters::all().iter().all(|line| !line.contains("\"eth0\"") || !line.contains("clsact")));
+    assert!(
+        !is_shared(&lab, "eth0")
+            && filters::all().iter().all(|line| !line.contains("\"eth0\"") || !line.contains("clsact"))
+    );
     host_reaches(&lab, "10.78.0.11");
     assert!(lab.lan.reaches("10.77.0.2"), "the host itself is where it was");
     // And back.
@@ -257,7 +263,13 @@ fn all_that_is_ours_deleted_by_hand_leaves_the_host_as_it_was() {
     let Some(lab) = host() else { return };
     lab.baseline();
     for deeds in [
-        &["ip link del br0", "ip link del kvbh-br0", "tc qdisc del dev eth0 clsact", "nft delete table bridge kvm_bridge_br0", "ip link set eth0 promisc off"][..],
+        &[
+            "ip link del br0",
+            "ip link del kvbh-br0",
+            "tc qdisc del dev eth0 clsact",
+            "nft delete table bridge kvm_bridge_br0",
+            "ip link set eth0 promisc off",
+        ][..],
         &["ip link del br0"][..],
         &["ip link del kvbh-br0", "ip link del br0"][..],
     ] {
@@ -363,4 +375,41 @@ fn a_journal_of_another_life_of_the_machine_is_only_forgotten() {
     fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");
     lab.kvm_bridge("recover").run().succeeds();
     lab.is_untouched();
+}
+
+#[test]
+fn a_journal_that_does_not_match_harms_nothing() {
+    let Some(lab) = Lab::with_everything() else { return };
+    lab.baseline();
+    let guest = lab.shim("--bridge br0").boot();
+    let journal = fs::read_to_string(lab.run_dir().join("br0.json")).expect("read the journal");
+    guest.terminate();
+    lab.becomes_as_before();
+    // As if the machine had it from another life: the bridge is somebody else's, the uplink's index a TAP's.
+    lab.add_bridge("br0");
+    lab.baseline();
+    let mut journal: serde_json::Value = serde_json::from_str(&journal).expect("it is JSON");
+    for index in [lab.a_link("br0")["ifindex"].clone(), lab.a_link("eth0")["ifindex"].clone(), serde_json::Value::from(4711)] {
+        journal["index"] = index.clone();
+        fs::create_dir_all(lab.run_dir()).expect("make the folder");
+        fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");
+        lab.kvm_bridge("recover").run().succeeds();
+        lab.is_untouched();
+    }
+}
+
+#[test]
+fn another_interface_of_the_uplinks_name_and_index_is_left_alone() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0").boot();
+    lab.reaper_of("br0").kill();
+    guest.kill();
+    for command in ["link del br0", "link del eth0", "link add index 10 name eth0 type veth peer name x0"] {
+        lab.ip(command);
+    }
+    lab.ip("link set eth0 up");
+    lab.ip("addr add 10.1.1.1/24 dev eth0");
+    lab.kvm_bridge("recover").run().succeeds();
+    assert_eq!(lab.addresses("eth0").iter().filter(|address| address.starts_with("10.")).count(), 1);
+    lab.ends_here();
 }

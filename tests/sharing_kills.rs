@@ -152,14 +152,21 @@ fn each_request_to_the_kernel_may_be_refused() {
             // A sentence that says what is wrong, and a line that says what to do.
             let said: Vec<&str> = ended.err.lines().filter(|line| !line.contains("fails")).collect();
             assert!(said.len() >= 2 && said[1].starts_with("  "), "request {nth}: {}", ended.err);
-            needed.extend(ended.err.split(['(', ')', ' ', ':']).filter(|word| word.starts_with("CONFIG_")).map(str::to_owned));
+            needed.extend(
+                ended.err.split(['(', ')', ' ', ':']).filter(|word| word.starts_with("CONFIG_")).map(str::to_owned),
+            );
             assert!(!ended.qemu_ran());
         }
         let left = patiently(Duration::from_secs(1), || lab.network_difference().is_none().then_some(()));
-        assert!(left.is_some(), "request {nth} was refused, and not all was taken back: {:?}", lab.network_difference());
+        assert!(
+            left.is_some(),
+            "request {nth} was refused, and not all was taken back: {:?}",
+            lab.network_difference()
+        );
         is_failed
     });
-    for option in ["CONFIG_VETH", "CONFIG_BRIDGE", "CONFIG_NET_SCH_INGRESS", "CONFIG_NET_CLS_BPF", "CONFIG_NET_CLS_U32"] {
+    for option in ["CONFIG_VETH", "CONFIG_BRIDGE", "CONFIG_NET_SCH_INGRESS", "CONFIG_NET_CLS_BPF", "CONFIG_NET_CLS_U32"]
+    {
         assert!(needed.contains(option), "{option} is not among what is named: {needed:?}");
     }
 }

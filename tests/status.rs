@@ -28,10 +28,7 @@ fn it_tells_who_is_on_the_bridge() {
 
     let text = lab.kvm_bridge("status br0").run().succeeds().out;
     let lines: Vec<&str> = text.lines().collect();
-    assert!(
-        lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, STP off, MTU 1500"),
-        "{text}"
-    );
+    assert!(lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, STP off, MTU 1500"), "{text}");
     assert!(lines[1].starts_with("  kvbp-br0  shared uplink eth0, carrier, from the network "), "{text}");
     let first = format!("  kvb0      alice, fake-qemu {} of root, {mac}, slot 0, 10.77.0.100, for ", alice.pid());
     assert!(lines[2].starts_with(&first) && lines[2].contains(", in 1 packets 60 B, out "), "{text}");

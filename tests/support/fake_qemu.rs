@@ -242,7 +242,11 @@ impl Nic {
         let until = Instant::now() + Duration::from_millis(200);
         while let Some(frame) = self.receive(until) {
             let message = frame.get(42..).unwrap_or_default();
-            if frame[34..38] == [0, 67, 0, 68] && message.len() > 242 && message[4..8] == *transaction && message[240..243] == [53, 1, kind] {
+            if frame[34..38] == [0, 67, 0, 68]
+                && message.len() > 242
+                && message[4..8] == *transaction
+                && message[240..243] == [53, 1, kind]
+            {
                 return Some(Answer { address: message[16..20].try_into().ok()?, options: message[240..].to_vec() });
             }
         }

@@ -147,7 +147,8 @@ impl Managed {
                     }
                 ),
             ),
-            Manager::Connman | Manager::Udhcpc => return,
+            Manager::Connman => return fs::create_dir_all("/run/connman").expect("make a folder"),
+            Manager::Udhcpc => return,
         };
         fs::write(path, text).expect("configure the manager");
         self.install_our_files();
@@ -161,10 +162,9 @@ impl Managed {
     /// What a package of ours brings for managers, as far as it is read without udev.
     fn install_our_files(&self) {
         let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/network");
-        for (file, to) in [
-            ("00-0-kvm-bridge.network", "/run/systemd/network"),
-            ("00-kvm-bridge.conf", "/run/NetworkManager/conf.d"),
-        ] {
+        for (file, to) in
+            [("00-0-kvm-bridge.network", "/run/systemd/network"), ("00-kvm-bridge.conf", "/run/NetworkManager/conf.d")]
+        {
             fs::create_dir_all(to).expect("make a folder");
             fs::copy(ours.join(file), Path::new(to).join(file)).expect("copy a file");
         }

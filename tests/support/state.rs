@@ -55,10 +55,18 @@ impl State {
     }
 }
 
-/// The tables of nftables, where there is that program.
+/// Our tables of nftables, where there is that program.
 fn tables() -> Vec<String> {
     let output = Command::new("nft").args(["list", "tables"]).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()).unwrap_or_default()
+    output
+        .map(|output| {
+            String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter(|line| line.contains("kvm_bridge"))
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 /// Runs `ip -j ARGS` in the namespace of the calling thread.

@@ -84,7 +84,10 @@ impl Wire {
 
     /// How often a frame with this label has come in so far; to a stack, for that stack.
     pub fn came(&self, label: &str) -> usize {
-        self.with_label(label).iter().filter(|(way, _)| *way == Way::In || !self.is_of_stack && *way == Way::Past).count()
+        self.with_label(label)
+            .iter()
+            .filter(|(way, _)| *way == Way::In || !self.is_of_stack && *way == Way::Past)
+            .count()
     }
 
     /// How often it went out.
