@@ -2,12 +2,11 @@
 # make demo       shows what they do, for real, in network namespaces of its own
 # make check      runs all tests
 # make check-managers  runs the tests with network managers alone
-# make bench-managers  measures what a host feels when its interface is taken from its network manager; RUNS=5
 # make bench      measures everything beside other ways, as root; RUNS=40 PORTS=1000 BENCH=join,many (some rows alone);
 #                 bench-docs puts all figures into docs/
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
-# make bench-takeover  measures what a host feels when its interface is taken; RUNS=20
+# make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
 # make deb, make rpm   build packages, in target/
@@ -26,6 +25,12 @@ FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
 UNITDIR = $(PREFIX)/lib/systemd/system
 LIBEXECDIR = $(PREFIX)/libexec
+# Files that keep network managers off our links. systemd-networkd reads them in /usr/local too, NetworkManager and udev
+# only in /usr/lib and /etc.
+NETWORKDIR = $(PREFIX)/lib/systemd/network
+OTHERS = $(if $(filter /usr,$(PREFIX)),/usr/lib,/etc)
+NMDIR = $(OTHERS)/NetworkManager/conf.d
+UDEVDIR = $(OTHERS)/udev/rules.d
 
 CARGO = cargo
 INSTALL = install
@@ -60,7 +65,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers bench bench-docs soak bench-takeover bench-managers install uninstall \
+.PHONY: all guest managers demo check check-managers bench bench-docs soak bench-uplink install uninstall \
 	deb rpm check-packages reproducible clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -94,13 +99,7 @@ check-managers:
 	tests/packages check
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
-	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- managers uplink_answers
-
-bench-managers:
-	tests/packages demo
-	$(MAKE) --no-print-directory managers
-	$(CARGO) build --release --locked --bins --examples
-	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench managers
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- managers
 
 # The programs that are measured are those that are installed; the measuring one is built as the tests are.
 bench bench-docs: all
@@ -114,10 +113,10 @@ soak: all
 	$(CC) -O2 -Wall -Wextra -static -s -o target/floor benches/floor.c
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --profile dev --bench soak
 
-bench-takeover:
+bench-uplink:
 	tests/packages demo
 	$(CARGO) build --release --locked --bins --examples
-	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench takeover
+	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench uplink
 
 install:
 	@for program in $(PROGRAMS) $(HELPER); do \
@@ -144,6 +143,10 @@ install:
 	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
 	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(NETWORKDIR) $(NMDIR) $(UDEVDIR))
+	$(INSTALL) -m 644 packaging/network/*.network packaging/network/*.link $(DESTDIR)$(NETWORKDIR)
+	$(INSTALL) -m 644 packaging/network/*.conf $(DESTDIR)$(NMDIR)
+	$(INSTALL) -m 644 packaging/network/*.rules $(DESTDIR)$(UDEVDIR)
 
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/kvm-bridge $(DESTDIR)$(SHIMDIR)/qemu-kvm $(DESTDIR)$(LIBEXECDIR)/$(HELPER)
@@ -152,6 +155,7 @@ uninstall:
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(BASHDIR)/$(HELPER) $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish
 	for name in $(LINKS); do rm -f $(DESTDIR)$(FISHDIR)/$$name.fish; done
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+	rm -f $(DESTDIR)$(NETWORKDIR)/00-*-kvm-bridge.* $(DESTDIR)$(NMDIR)/00-kvm-bridge.conf $(DESTDIR)$(UDEVDIR)/80-kvm-bridge.rules
 
 # What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.
 package-%: ZSHDIR = /usr/share/zsh/site-functions

@@ -303,6 +303,11 @@ impl Files {
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 
+    /// What was wrong is so no longer.
+    pub fn forget_complaint(&self) {
+        let _ = fs::remove_file(self.path("error"));
+    }
+
     /// The error that was left.
     pub fn complaint(&self) -> Option<String> {
         fs::read_to_string(self.path("error")).ok()

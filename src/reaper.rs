@@ -32,8 +32,10 @@ use std::time::{Duration, Instant};
 pub const NAME: &str = "kvm-bridge-reaper";
 /// How long a bridge without guests is kept.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often it is tried in a row before a change is waited for.
-const ATTEMPTS: usize = 5;
+/// What fails is tried again after the time of grace, and after so many times that in the end.
+const ATTEMPTS: u32 = 10;
+/// What has worked for so long fails for another reason than before.
+const WELL: Duration = Duration::from_secs(60);
 
 /// Sees to it that a reaper watches the bridge. The caller holds the bridge's lock.
 pub fn ensure(bridge: &IfName, files: &Files) -> Result<()> {
@@ -85,28 +87,15 @@ pub fn main(words: &[OsString]) -> i32 {
     let mut announcers = Announcers { cards: cards.collect(), listening: Vec::new(), inbox };
     let mut attempts = 0;
     loop {
+        let start = Instant::now();
         match watch(&bridge, &files, &mut own, &mut announcers) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
-        // What fails now may work in a moment, or when something has changed: the uplink is up again.
-        attempts += 1;
-        if attempts < ATTEMPTS {
-            std::thread::sleep(GRACE);
-        } else if wait_for_a_change().is_err() {
-            return 1;
-        }
+        // What fails now may work in a moment, or much later: somebody else's link has to go first.
+        attempts = if start.elapsed() > WELL { 1 } else { (attempts + 1).min(ATTEMPTS) };
+        std::thread::sleep(GRACE * attempts);
     }
-}
-
-/// Sleeps until a link changes, and a little longer: changes come in numbers.
-fn wait_for_a_change() -> Result<()> {
-    let deaf = |error| unreadable(error);
-    let mut news = Netlink::open().map_err(deaf)?;
-    news.subscribe_to_links().map_err(deaf)?;
-    wait(&news, &mut Announcers::default(), None, None)?;
-    std::thread::sleep(GRACE);
-    Ok(())
 }
 
 /// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the
@@ -170,6 +159,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
                 return Ok(());
             }
         }
+        files.forget_complaint();
         drop(lock);
         last = Some(journal.clone());
         announcers.begin(&mut netlink, bridge, journal.index);

@@ -348,21 +348,37 @@ impl Filter {
     }
 }
 
-/// The name of the table that marks frames, where nftables does.
+/// The name of the tables that mark frames, where nftables does.
 pub fn table(bridge: &IfName) -> String {
     let plain =
         |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("_{byte:02x}") };
     format!("kvm_bridge_{}", bridge.as_str().bytes().map(plain).collect::<String>())
 }
 
-/// What `nft` is told to make it: what leaves the bridge by its port to the uplink, and is for many, is marked.
-pub fn ruleset(bridge: &IfName) -> String {
+/// What `nft` is told to make them: what leaves the bridge by its port to the uplink, and is for many, is marked; and before
+/// anybody else of the host sees what comes in by the uplink, the mark is cleared. Twice is the same as once.
+pub fn ruleset(bridge: &IfName, uplink: &IfName) -> String {
     let table = table(bridge);
     let [_, port] = ends(bridge);
+    let anew =
+        |family: &str| format!("add table {family} {table}; delete table {family} {table}; add table {family} {table}");
+    // A name of any bytes: what nft would take for its own is any byte there.
+    let pattern = |name: &IfName| {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-@".contains(byte);
+        let plain: String = name.as_str().bytes().take_while(is_plain).map(char::from).collect();
+        if plain.len() == name.as_str().len() { format!("\"{plain}\"") } else { format!("\"{plain}*\"") }
+    };
+    let (port, uplink) = (pattern(&port), pattern(uplink));
+    let rest = !MARK;
     format!(
-        "add table bridge {table}; add chain bridge {table} to_uplink {{ type filter hook postrouting priority 0; }}; \
-         add rule bridge {table} to_uplink oifname \"{port}\" ether daddr and 01:00:00:00:00:00 == 01:00:00:00:00:00 \
-         meta mark set mark or {MARK:#x}"
+        "{}; add chain bridge {table} to_uplink {{ type filter hook postrouting priority 0; }}; \
+         add rule bridge {table} to_uplink oifname {port} ether daddr and 01:00:00:00:00:00 == 01:00:00:00:00:00 \
+         meta mark set mark or {MARK:#x}; \
+         {}; add chain inet {table} from_uplink {{ type filter hook prerouting priority -450; }}; \
+         add rule inet {table} from_uplink iifname {uplink} meta mark and {MARK:#x} == {MARK:#x} \
+         meta mark set mark and {rest:#x}",
+        anew("bridge"),
+        anew("inet"),
     )
 }
 

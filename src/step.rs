@@ -151,7 +151,7 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
         format!("ip link set dev {end} master {} up", quote(bridge)),
     ];
     if share.mark == MarkBy::Nftables {
-        commands.push(format!("nft {}", quote(share::ruleset(bridge))));
+        commands.push(format!("nft {}", quote(share::ruleset(bridge, &share.uplink))));
     }
     if share.changes.clears_lro {
         commands.push(format!("ethtool -K {uplink} lro off"));

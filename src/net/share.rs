@@ -132,7 +132,7 @@ fn attach_uplink(journal: &Journal, share: &Share, fine: &'static [i32]) -> Vec<
 pub(super) fn start_marking(bridge: &IfName, share: &Share) -> Result<()> {
     match share.mark {
         MarkBy::Skbedit => Ok(()),
-        MarkBy::Nftables => Program::new("nft").words([share::ruleset(bridge)]).run().map(|_| ()),
+        MarkBy::Nftables => Program::new("nft").words([share::ruleset(bridge, &share.uplink)]).run().map(|_| ()),
     }
 }
 
@@ -191,7 +191,8 @@ pub(super) fn stop_marking(bridge: &IfName, share: &Share) -> Result<()> {
     if share.mark == MarkBy::Nftables {
         let table = share::table(bridge);
         // 'add' makes one where there is none: then there is one to delete.
-        Program::new("nft").words([format!("add table bridge {table}; delete table bridge {table}")]).run()?;
+        let delete = |family: &str| format!("add table {family} {table}; delete table {family} {table}");
+        Program::new("nft").words([format!("{}; {}", delete("bridge"), delete("inet"))]).run()?;
     }
     Ok(())
 }
@@ -283,6 +284,9 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
     if !is_whole {
         detach(netlink, journal, &new).map_err(unsure)?;
         clear_lro(&journal.bridge, &new)?;
+        if new.uplink != share.uplink {
+            start_marking(&journal.bridge, &new)?;
+        }
         let address = LinkUnspec::new_with_index(journal.host_end()).address(mac.0.to_vec()).build();
         let mut changes = vec![
             Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()),
@@ -337,6 +341,10 @@ fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
 /// Sees to it that the host reaches all that are behind the bridge, and nobody else through it.
 pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
     let Some(share) = journal.share() else { return Ok(()) };
+    // While it is not there, nobody is reached by it.
+    if netlink.link_at(share.index)?.is_none() {
+        return Ok(());
+    }
     let found = netlink.filters(share.index, Hook::Egress)?;
     let there = found.into_iter().filter(|found| found.entry.is_some()).collect();
     let (mut behind, mut beyond) = (BTreeSet::new(), BTreeSet::new());
@@ -353,7 +361,11 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
     let mut requests: Vec<_> =
         unwanted.iter().map(|found| tc::delete_filter(share.index, Hook::Egress, found, "u32")).collect();
     requests.extend(wanted.into_iter().filter_map(|mac| entry(journal, mac, 0)));
-    netlink.change(requests)?.into_iter().collect()
+    match netlink.change(requests)?.into_iter().collect::<io::Result<()>>() {
+        // It goes in this moment, or its filters do, which is seen where the links are looked at.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(()),
+        done => done,
+    }
 }
 
 /// Which addresses lack an entry, and which entries are not wanted: those that are doubled, of addresses that are on the
