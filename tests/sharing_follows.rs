@@ -389,7 +389,9 @@ fn a_journal_that_does_not_match_harms_nothing() {
     lab.add_bridge("br0");
     lab.baseline();
     let mut journal: serde_json::Value = serde_json::from_str(&journal).expect("it is JSON");
-    for index in [lab.a_link("br0")["ifindex"].clone(), lab.a_link("eth0")["ifindex"].clone(), serde_json::Value::from(4711)] {
+    for index in
+        [lab.a_link("br0")["ifindex"].clone(), lab.a_link("eth0")["ifindex"].clone(), serde_json::Value::from(4711)]
+    {
         journal["index"] = index.clone();
         fs::create_dir_all(lab.run_dir()).expect("make the folder");
         fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");

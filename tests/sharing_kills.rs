@@ -86,7 +86,7 @@ fn the_next_start_completes_what_a_killed_start_began() {
     if !have("strace") {
         return;
     }
-    sweep(&lab, 2, 10, |nth| {
+    sweep(&lab, 1, 10, |nth| {
         let is_killed = lab.shim("--bridge br0").dies_at("sendto,write,rename,unlink,vfork,clone,clone3", nth);
         let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,arp:10.77.0.2,hold").start();
         assert!(guest.qemu().answer("bridge0").is_some(), "the host answers after a kill at call {nth}");

@@ -21,11 +21,11 @@ impl Lan {
     pub fn new(dir: &Path) -> Self {
         let lan = Self { dir: dir.to_owned(), server: RefCell::default() };
         ip("netns add lan");
-        // With the same index at both ends the kernel takes it for a link of its own kind, and a second to see its carrier.
-        ip("link add index 10 name eth0 type veth peer name lan0 netns lan");
         for which in ["all", "default"] {
             lan.run(&format!("sysctl -qw net.ipv6.conf.{which}.accept_dad=0"));
         }
+        // With the same index at both ends the kernel takes it for a link of its own kind, and a second to see its carrier.
+        ip("link add index 10 name eth0 type veth peer name lan0 netns lan");
         for command in ["link set lo up", "addr add 10.77.0.1/24 dev lan0", "addr add fd77::1/64 dev lan0"] {
             lan.run(&format!("ip {command}"));
         }
