@@ -141,8 +141,8 @@ fn a_question_to_qemu_needs_no_network_here_either() {
 #[test]
 fn the_tap_does_not_have_the_name_of_the_bridge() {
     let Some(lab) = Lab::new() else { return };
-    let ended = lab.shim("--bridge-dry-run --bridge tap0,uplink=none").run().succeeds();
-    assert!(ended.out.contains("ifname=tap1,"), "{}", ended.out);
+    let ended = lab.shim("--bridge-dry-run --bridge kvb0,uplink=none").run().succeeds();
+    assert!(ended.out.contains("ifname=kvb1,"), "{}", ended.out);
 }
 
 #[test]

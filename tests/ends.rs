@@ -164,8 +164,8 @@ fn a_bridge_of_ours_that_was_renamed_keeps_its_guests() {
         lab.ip(command);
     }
     let ended = lab.shim("--bridge br0,uplink=none").run().exits_with(125);
-    assert!(ended.err.contains("mine is used by tap0"), "{}", ended.err);
-    assert_eq!(lab.ports("mine"), ["eth0", "tap0"]);
+    assert!(ended.err.contains("mine is used by kvb0"), "{}", ended.err);
+    assert_eq!(lab.ports("mine"), ["eth0", "kvb0"]);
     guest.terminate();
     lab.becomes_as_before();
 }
@@ -176,7 +176,7 @@ fn a_bridge_of_ours_with_another_alias_is_still_ours() {
     let guest = lab.shim("--bridge br0,uplink=eth0").boot();
     lab.ip("link set br0 alias my-lab");
     std::thread::sleep(std::time::Duration::from_secs(1));
-    assert_eq!(lab.ports("br0"), ["eth0", "tap0"]);
+    assert_eq!(lab.ports("br0"), ["eth0", "kvb0"]);
     guest.terminate();
     lab.becomes_as_before();
 }

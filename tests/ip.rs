@@ -30,7 +30,7 @@ fn a_guest_that_uses_arp_and_one_that_uses_nd_are_heard() {
     let found: Value = serde_json::from_str(&waiting.end_within(25).succeeds().out).expect("JSON");
     assert_eq!(
         found,
-        serde_json::json!({ "guests": [{ "bridge": "br0", "port": "tap0", "vm": "bob", "mac": mac,
+        serde_json::json!({ "guests": [{ "bridge": "br0", "port": "kvb0", "vm": "bob", "mac": mac,
             "addresses": [{ "address": "10.77.0.50", "source": "arp" }] }] })
     );
     drop(guest);
@@ -72,13 +72,13 @@ fn what_the_host_knows_already_is_not_waited_for() {
     let mut guest = lab.shim("--bridge br0 -name alice").boot();
     let mac = guest.qemu().macs()[0].clone();
     for neighbour in ["fe80::77", "10.77.0.100", "fd77::100"] {
-        lab.ip(&format!("neigh add {neighbour} lladdr {mac} dev br0"));
+        lab.ip(&format!("neigh add {neighbour} lladdr {mac} dev eth0"));
     }
     let expected = "10.77.0.100\nfd77::100\nfe80::77\n";
     for words in [
         "ip alice",
         "ip name:alice",
-        "ip tap0",
+        "ip kvb0",
         &format!("ip {mac}"),
         &format!("ip {}", guest.pid()),
         "ip alice --wait 60",
@@ -126,7 +126,7 @@ fn a_user_waits_for_what_the_host_learns() {
     let waiting =
         lab.kvm_bridge("ip alice --wait 20").through("setpriv --reuid nobody --clear-groups --inh-caps=-all").start();
     wait_for("it to say so", 10, || waiting.err().contains("by root only").then_some(()));
-    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev br0"));
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev eth0"));
     assert_eq!(waiting.end_within(25).succeeds().out, "10.77.0.100\n");
 }
 

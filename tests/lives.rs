@@ -199,7 +199,7 @@ fn frames_go_through_a_virtio_card_with_many_queues() {
     let mut guest = cmd.words("-append").arg("ip=dhcp console=ttyS0 quiet guest.then=hold").start();
     let address = lab.lan.lease_of(&mac(&mut guest), 90);
     assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());
-    let tap = lab.a_link("tap0");
+    let tap = lab.a_link("kvb0");
     assert_eq!(
         (&tap["linkinfo"]["info_data"]["multi_queue"], &tap["linkinfo"]["info_data"]["numqueues"]),
         (&true.into(), &2.into()),
@@ -319,7 +319,7 @@ fn those_who_start_programs_for_others_find_what_they_expect() {
     for closed in ["<&-", "<&- >&- 2>&-"] {
         let guest = shim(&lab, &line).through_sh(&format!("exec \"$0\" \"$@\" {closed}")).start();
         assert_eq!(Qmp::connect(&socket).status(), "prelaunch");
-        assert!(lab.ports("br0").contains(&"tap0".to_owned()), "{closed}");
+        assert!(lab.ports("br0").contains(&"kvb0".to_owned()), "{closed}");
         guest.terminate().succeeds();
         lab.becomes_as_before();
     }

@@ -46,12 +46,14 @@ fn its_mac_is_pinned_and_no_guest_moves_it() {
 }
 
 #[test]
-fn it_takes_an_uplink_that_has_no_address() {
+fn an_uplink_that_nobody_uses_becomes_a_port() {
     let Some(lab) = Lab::new() else { return };
     let mut guest = lab.shim("--bridge br0,uplink=eth0").then("arp:10.77.0.1,hold").start();
     assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
     assert_eq!(lab.a_link("eth0")["master"], "br0");
-    assert_eq!(lab.a_link("br0")["address"], lab.a_link("eth0")["address"]);
+    // It has an address of its own, which no port moves.
+    assert_ne!(lab.a_link("br0")["address"], lab.a_link("eth0")["address"]);
+    assert_eq!(fs::read_to_string("/sys/class/net/br0/addr_assign_type").expect("sysfs").trim(), "3");
 }
 
 #[test]
@@ -187,8 +189,10 @@ fn an_mtu_that_was_asked_for_is_there_the_second_time_too() {
 fn by_an_uplink_without_address_the_host_does_not_join_the_network() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=eth0").boot();
-    let accepts = fs::read_to_string("/proc/sys/net/ipv6/conf/br0/accept_ra").expect("read a setting");
-    assert_eq!(accepts.trim(), "0");
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}")).expect("read a setting");
+    assert_eq!(setting("br0/accept_ra").trim(), "0");
+    assert_eq!(setting("eth0/disable_ipv6").trim(), "1");
+    assert_eq!(lab.addresses("eth0"), [""; 0]);
 }
 
 #[test]

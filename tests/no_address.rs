@@ -159,7 +159,7 @@ fn a_guest_that_gets_only_so_far() {
     };
     let end = |guest: crate::support::command::Running| {
         guest.kill();
-        lab.waits_until_gone("tap0");
+        lab.waits_until_gone("kvb0");
     };
     let guest = start(&format!("send:{},hold", frames::is_free("fe80::99")));
     shows("none of dhcp", &doctor(&lab, "br0 --watch 3"));
@@ -197,7 +197,7 @@ fn two_servers() {
 fn a_guest_that_is_well() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let Some(guest) = boot_linux(&lab, "br0,announce=on,vm=alice") else { return };
-    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"tap0".to_owned()).then_some(()));
+    wait_for("the guest's TAP", 10, || lab.ports("br0").contains(&"kvb0".to_owned()).then_some(()));
     shows("well", &doctor(&lab, "br0 --watch 60"));
     wait_for("the announcement", 10, || guest.err().contains(" for 1 h").then_some(()));
     shows("announced", &guest.err());

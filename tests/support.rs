@@ -8,7 +8,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod command;
+pub mod filters;
 pub mod frames;
+pub mod guest;
 pub mod lab;
 pub mod lan;
 pub mod managers;
@@ -22,6 +24,7 @@ pub mod state;
 pub mod stream;
 pub mod user;
 pub mod wait;
+pub mod wire;
 
 pub use lab::Lab;
 pub use wait::wait_for;

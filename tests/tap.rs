@@ -71,7 +71,7 @@ fn without_a_name_the_kernel_numbers_it() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guests: Vec<_> = (0..3).map(|_| lab.shim("--bridge br0").boot()).collect();
     let names: Vec<String> = guests.iter_mut().map(|guest| guest.qemu().tap().name).collect();
-    assert_eq!(names, ["tap0", "tap1", "tap2"]);
+    assert_eq!(names, ["kvb0", "kvb1", "kvb2"]);
 }
 
 #[test]

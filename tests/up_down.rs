@@ -12,27 +12,28 @@ fn has_flag(link: &Value, flag: &str) -> bool {
 }
 
 #[test]
-fn up_moves_the_host_to_the_bridge_and_down_moves_it_back() {
+fn up_shares_the_uplink_and_down_takes_that_back() {
     let Some(lab) = Lab::with_everything() else { return };
     let before = lab.addresses("eth0");
     let ended = lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
     assert_eq!(ended.out, "br0 is made, with the uplink eth0\n");
-    assert_eq!(ended.err, "kvm-bridge: made br0 with the uplink eth0, and moved eth0's addresses and routes to it\n");
-    let here = lab.addresses("br0");
-    assert!(before.iter().filter(|address| !address.starts_with("fe80")).all(|address| here.contains(address)));
-    assert!(lab.reapers().is_empty());
+    assert_eq!(ended.err, "kvm-bridge: made br0 on the shared uplink eth0\n");
+    assert_eq!(lab.addresses("eth0"), before, "the host keeps all");
+    assert_eq!(lab.addresses("br0"), [""; 0]);
+    // It keeps the uplink shared, whatever becomes of that.
+    lab.reaper_of("br0");
     let ended = lab.kvm_bridge("down br0").run().succeeds();
-    assert_eq!(ended.out, "br0 is taken back, and eth0 has again what was on it\n");
-    lab.is_untouched();
+    assert!(ended.out.starts_with("br0 is taken back"), "{}", ended.out);
+    lab.becomes_as_before();
 }
 
 #[test]
 fn without_words_it_takes_the_interface_of_the_default_route() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0").run().succeeds();
-    assert_eq!(lab.ports("br0"), ["eth0"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -52,7 +53,7 @@ fn twice_is_once() {
     assert_eq!(lab.ip_json("-d link").as_array().map(Vec::len), links.as_array().map(Vec::len));
     lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "There is no br0.\n");
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn a_bridge_with_an_uplink_is_not_said_to_have_none() {
         refused.err
     );
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -77,9 +78,9 @@ fn guests_join_it_and_it_stays_when_they_have_gone() {
     assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
     guest.kill();
     std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(lab.ports("br0"), ["eth0"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn a_bridge_that_was_made_for_a_guest_stays_from_then_on() {
     assert_eq!(ended.out, "br0 was made for a guest, with the uplink eth0, and stays from now on\n");
     guest.kill();
     std::thread::sleep(std::time::Duration::from_secs(3));
-    assert_eq!(lab.ports("br0"), ["eth0"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
 }
@@ -130,7 +131,7 @@ fn its_taps_belong_to_their_users_and_carry_frames() {
     drop(guest);
     let ended = lab.kvm_bridge("down br0").run().succeeds();
     assert!(ended.out.starts_with("tap0 is deleted\ntap1 is deleted\n"), "{}", ended.out);
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn guests_on_two_taps_reach_each_other() {
     drop(here);
     drop(there);
     lab.kvm_bridge("down lab").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -154,14 +155,14 @@ fn down_refuses_with_guests_and_lists_them() {
     let guest = lab.shim("--bridge br0 -name alice").boot();
     let other = lab.shim("--bridge br0,ifname=tap9 -name bob").boot();
     let refused = lab.kvm_bridge("down br0").run().exits_with(1);
-    let alice = format!("    tap0: alice, fake-qemu ({})\n", guest.pid());
+    let alice = format!("    kvb0: alice, fake-qemu ({})\n", guest.pid());
     let bob = format!("    tap9: bob, fake-qemu ({})\n", other.pid());
     assert!(refused.err.contains(&alice) && refused.err.contains(&bob), "{}", refused.err);
     assert!(refused.err.contains("kvm-bridge down br0 --force"), "{}", refused.err);
-    assert_eq!(lab.ports("br0"), ["eth0", "tap0", "tap9"]);
+    assert_eq!(lab.ports("br0"), ["kvb0", "kvbp-br0", "tap9"]);
     let ended = lab.kvm_bridge("down br0 --force").run().succeeds();
     assert!(
-        ended.out.contains("tap0 is off br0: its guest has no network any more\ntap9 is deleted\n"),
+        ended.out.contains("kvb0 is off br0: its guest has no network any more\ntap9 is deleted\n"),
         "{}",
         ended.out
     );
@@ -184,7 +185,7 @@ fn a_bridge_with_a_port_of_somebody_else_stays() {
     }
     lab.ip("link set dev other nomaster");
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn somebody_elses_bridge_is_left_alone_but_for_our_taps() {
     let ended = lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
     assert_eq!(ended.out, "br0 is there already; it is not ours, and is not changed\ntap0 is made on br0, for root\n");
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 is not ours, and stays\n");
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 is not ours, and stays\n");
     // One on a TAP of its own loses nothing.
     let guest = lab.shim("--bridge br0 -name alice").boot();
-    let tap = lab.ports("br0").into_iter().find(|port| port.starts_with("tap")).expect("its TAP");
+    let tap = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb")).expect("its TAP");
     let ended = lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(ended.out, format!("br0 is not ours, and stays, with the guests on {tap}\n"));
     let told: Value = serde_json::from_str(&lab.kvm_bridge("down br0 --json").run().succeeds().out).expect("JSON");
@@ -248,19 +249,19 @@ fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
          [bridge.br0.taps]\ntap5 = \"nobody\"\n"
     );
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 
     // As the unit does at boot.
     lab.kvm_bridge("up br0").run().succeeds();
-    assert_eq!(lab.ports("br0"), ["eth0", "tap5"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0", "tap5"]);
     assert_eq!(lab.a_link("tap5")["linkinfo"]["info_data"]["user"], "nobody");
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 
     lab.shim("--bridge br0").run().succeeds();
-    assert_eq!(lab.ports("br0"), ["eth0", "tap5"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0", "tap5"]);
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -269,9 +270,9 @@ fn a_user_who_is_gone_does_not_keep_the_bridge_away() {
     lab.configure("[bridge.br0.taps]\ntap5 = \"no-such-user\"\ntap6 = \"nobody\"\n");
     let ended = lab.kvm_bridge("up br0").run().succeeds();
     assert!(ended.err.contains("the TAP tap5 is not made: there is no user no-such-user"), "{}", ended.err);
-    assert_eq!(lab.ports("br0"), ["eth0", "tap6"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0", "tap6"]);
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -282,25 +283,21 @@ fn nothing_is_saved_of_somebody_elses_bridge_and_that_is_said() {
 }
 
 #[test]
-fn what_is_forced_and_saved_is_forced_again() {
+fn an_uplink_that_somebody_manages_is_shared_like_any_other() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("");
     fs::create_dir_all("/run/NetworkManager/devices").expect("make a folder");
     let file = format!("/run/NetworkManager/devices/{}", lab.a_link("eth0")["ifindex"]);
     fs::write(&file, "[device]\nmanaged=true\nconnection-uuid=x\n").expect("write a file");
-    lab.kvm_bridge("up br0 --uplink eth0 --save").run().exits_with(125);
-    lab.kvm_bridge("up br0 --uplink eth0 --force --save").run().succeeds();
+    lab.kvm_bridge("up br0 --uplink eth0 --save").run().succeeds();
     lab.kvm_bridge("down br0").run().succeeds();
     let saved = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration");
-    assert_eq!(saved, "[bridge.br0]\nuplink = \"eth0\"\nkeep = true\nforce = true\n");
+    assert_eq!(saved, "[bridge.br0]\nuplink = \"eth0\"\nkeep = true\n");
     lab.kvm_bridge("up br0").run().succeeds();
-    assert_eq!(lab.ports("br0"), ["eth0"]);
+    assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
-    // What is forced is what was named, and not whatever the default route has.
-    lab.configure("[bridge.br0]\nforce = true\n");
-    lab.kvm_bridge("up br0").run().exits_with(125);
     fs::remove_file(file).expect("remove it");
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -323,7 +320,7 @@ fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
     for name in ["lab1", "lab2"] {
         lab.kvm_bridge(&format!("down {name}")).run().succeeds();
     }
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -341,7 +338,7 @@ fn nothing_is_lost_when_several_save() {
         assert!(saved.contains(&format!("[bridge.{name}]")), "{saved}");
         lab.kvm_bridge(&format!("down {name}")).run().succeeds();
     }
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -350,7 +347,7 @@ fn a_file_that_is_broken_is_not_overwritten() {
     lab.configure("[bridge.br0\n");
     lab.kvm_bridge("up br0 --save").run().exits_with(125);
     assert_eq!(fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration"), "[bridge.br0\n");
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -367,7 +364,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap b --tap c --user root --user root", "3 TAPs have 2 users", "--user once for all"),
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
-        ("up br0 --force", "--force takes an uplink that is named", "kvm-bridge up br0 --uplink IF --force"),
+        ("up br0 --force", "unexpected argument '--force'", "--help"),
         ("up eth0", "eth0 is there and is no bridge", "another name"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
         ("up", "required arguments were not provided", "--help"),
@@ -375,7 +372,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         let refused = lab.kvm_bridge(words).run().exits_with(125);
         assert!(refused.err.contains(sentence) && refused.err.contains(way_out), "{words}:\n{}", refused.err);
     }
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -394,7 +391,7 @@ fn a_kill_at_any_moment_is_made_good_by_doing_it_again() {
             }
             died += 1;
             up().run().succeeds();
-            assert_eq!(lab.ports("br0"), ["eth0", "tap0"], "{calls} {nth}");
+            assert_eq!(lab.ports("br0"), ["kvbp-br0", "tap0"], "{calls} {nth}");
             lab.kvm_bridge("down br0").run().succeeds();
             lab.becomes_as_before();
         }
@@ -418,5 +415,5 @@ fn both_tell_programs_in_json() {
         serde_json::json!({ "bridge": "br0", "taken_back": true, "there": false, "uplink": "eth0",
             "taps": ["tap0"], "cut_off": [], "guests": [] })
     );
-    lab.is_untouched();
+    lab.becomes_as_before();
 }

@@ -1,5 +1,4 @@
-//! Uplinks that can or can't be bridged, and clients that can't be worked with: each has its right answer, and nothing is
-//! touched.
+//! Uplinks that can or can't be bridged, and how: each has its right answer, and where that is no, nothing is touched.
 
 use crate::support::managers::{Managed, Manager, Mode};
 use crate::support::namespaces::hide;
@@ -27,77 +26,88 @@ fn program(path: &str, script: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
 }
 
+/// It is shared, and the host's own that was on it is there afterwards.
+#[track_caller]
+fn is_shared(lab: &Lab, words: &str) {
+    let mut guest = lab.shim(words).then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()), "{}", guest.err());
+    assert_eq!(lab.ports("br0"), ["kvb0", "kvbp-br0"]);
+    assert!(lab.a_link("eth0").get("master").is_none());
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[track_caller]
+fn is_made_a_port(lab: &Lab, words: &str) {
+    let mut guest = lab.shim(words).then("arp:10.77.0.1,hold").start();
+    assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()), "{}", guest.err());
+    assert_eq!(lab.ports("br0"), ["eth0", "kvb0"]);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
 #[test]
-fn a_dhcp_client_of_an_unknown_name_is_found_by_its_sockets() {
+fn what_is_asked_for_is_what_is_done() {
+    let Some(lab) = Lab::new() else { return };
+    is_made_a_port(&lab, "--bridge br0,uplink=eth0");
+    is_made_a_port(&lab, "--bridge br0,uplink=eth0,attach=port");
+    is_shared(&lab, "--bridge br0,uplink=eth0,attach=share");
+    lab.configure("[bridge.br0]\nuplink = \"eth0\"\nattach = \"share\"\n");
+    is_shared(&lab, "--bridge br0");
+    is_made_a_port(&lab, "--bridge br0,attach=port");
+    lab.ip("addr add 10.77.0.2/24 dev eth0");
+    lab.settle();
+    lab.baseline();
+    is_shared(&lab, "--bridge br0");
+    let said = is_refused(&lab, "br0,attach=port", &["eth0 cannot be a port: the host has 10.77.0.2/24"]);
+    assert!(said.contains("Leave attach=port out, and it is shared."), "{said}");
+}
+
+/// Whoever has a packet socket there means that interface by its index: a DHCP client without an address yet, LLDP, 802.1X.
+#[test]
+fn a_client_that_waits_for_its_first_lease_keeps_its_interface() {
     let Some(host) = Managed::new(Manager::Udhcpc, Mode::Dhcp) else { return };
     host.sh("kill -KILL $(cat /run/udhcpc.eth0.pid)").run().succeeds();
     fs::create_dir_all("/run/bin").expect("make a folder");
     fs::copy("/usr/sbin/dhclient", "/run/bin/netd").expect("copy a program");
     host.lab.ip("addr flush dev eth0");
-    host.sh("/run/bin/netd -pf /run/netd.pid -lf /run/netd.leases eth0").start().end_within(30).succeeds();
-    wait_for("an address", 10, || host.addresses("eth0").into_iter().find(|ip| ip.starts_with("10.77.")));
-    host.comes_to_rest();
+    host.lan.close();
+    let client = host.program("/run/bin/netd").words("-d -pf /run/netd.pid -lf /run/netd.leases eth0").start();
+    wait_for("its socket", 20, || {
+        let sockets = fs::read_to_string("/proc/thread-self/net/packet").unwrap_or_default();
+        let index = host.a_link("eth0")["ifindex"].to_string();
+        sockets.lines().skip(1).any(|line| line.split_whitespace().nth(4) == Some(&index)).then_some(())
+    });
     host.tolerates_what_runs();
     host.baseline();
-    let pid = fs::read_to_string("/run/netd.pid").expect("its pid");
-    let netd = format!("netd ({}) looks after it, and it has a DHCP client's socket there", pid.trim());
-    let said = is_refused(&host, "br0", &["eth0 cannot be the uplink: ", &netd, "force=on"]);
-    assert!(said.contains("'ExecStart=ip link set eth0 master br0 up'"), "{said}");
-    let status = host.kvm_bridge("status").run().succeeds().out;
-    assert!(status.contains(&netd), "{status}");
-    // That its address has no end does not make it nobody's.
-    let address = host.addresses("eth0").into_iter().find(|ip| ip.starts_with("10.77.")).expect("its address");
-    host.lab.ip(&format!("addr change {address} dev eth0 valid_lft forever preferred_lft forever"));
-    host.baseline();
-    is_refused(&host, "br0", &[&netd]);
+    is_shared(&host, "--bridge br0,uplink=eth0");
+    drop(client);
 }
 
 #[test]
-fn an_address_that_nobody_renews_is_left_alone() {
+fn an_address_with_an_end_is_the_hosts_like_any_other() {
     let Some(lab) = Lab::new() else { return };
     lab.ip("addr add 10.77.0.2/24 dev eth0 valid_lft 1000 preferred_lft 1000");
     lab.ip("route add default via 10.77.0.1");
-    let said = is_refused(&lab, "br0", &["its address has an end", "cloud-init or an initramfs", "bridge-br0.service"]);
-    assert!(said.contains("ExecStart=dhclient br0"), "{said}");
+    lab.settle();
+    lab.baseline();
+    is_shared(&lab, "--bridge br0");
 }
 
-/// Nothing of what was told stays, when a NetworkManager has not the means or fails.
+/// What managers write for themselves is read; none of their programs is run, whatever it would say.
 #[test]
-fn a_network_manager_without_the_means_is_left_alone() {
-    let Some(host) = Managed::new(Manager::NetworkManager, Mode::Dhcp) else { return };
+fn no_program_of_a_manager_is_run() {
+    let Some(host) = Managed::new(Manager::NetworkManager, Mode::Static) else { return };
     hide("/usr/local").expect("hide a folder");
     fs::create_dir_all("/usr/local/sbin").expect("make a folder");
-    let set_up = "nmcli connection add type bridge ifname br0 con-name br0";
-    program(
-        "/usr/local/sbin/nmcli",
-        "#!/bin/sh\ncase \"$*\" in *'device set'*) echo \"Error: property 'managed' is not known.\" >&2; exit 2 ;; esac\n\
-         exec /usr/bin/nmcli \"$@\"\n",
-    );
-    let refused = host.shim("--bridge br0").run().exits_with(125).err;
-    assert!(refused.contains("NetworkManager") && refused.contains("'managed' is not known"), "{refused}");
-    assert!(refused.contains("kvm-bridge doctor br0"), "{refused}");
-    host.becomes_as_before();
-    host.is_on("eth0");
-    assert!(!fs::exists("/run/NetworkManager/conf.d/90-kvm-bridge-br0.conf").expect("look"));
-    let doctor = host.kvm_bridge("doctor br0 --quick").run().out;
-    assert!(doctor.contains(set_up), "{doctor}");
-    program("/usr/local/sbin/nmcli", "#!/bin/sh\necho 'Error: Could not create NMClient object' >&2; exit 1\n");
-    is_refused(&host, "br0", &["NetworkManager looks after it, and it does not answer to nmcli", set_up]);
-    fs::remove_file("/usr/local/sbin/nmcli").expect("remove a program");
-    host.is_content();
-}
-
-#[test]
-fn a_networkd_that_is_too_old_is_left_alone() {
-    let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
-    hide("/usr/local").expect("hide a folder");
-    fs::create_dir_all("/usr/local/sbin").expect("make a folder");
-    program("/usr/local/sbin/networkctl", "#!/bin/sh\necho 'systemd 241 (241)'\n");
-    let why = "systemd-networkd looks after it, and it has not 'networkctl reload'";
-    let said = is_refused(&host, "br0", &[why, "Name=br0 Kind=bridge"]);
-    assert!(said.contains("networkctl reload || systemctl restart systemd-networkd"), "{said}");
-    fs::remove_file("/usr/local/sbin/networkctl").expect("remove a program");
-    assert!(!fs::exists("/run/systemd/network/+kvm-bridge-br0.network").expect("look"));
+    for name in ["nmcli", "networkctl", "dhcpcd", "ifquery", "connmanctl", "netplan", "resolvectl"] {
+        program(&format!("/usr/local/sbin/{name}"), "#!/bin/sh\necho \"$0 $*\" >>/run/was-run\nexit 1\n");
+    }
+    is_shared(&host, "--bridge br0");
+    host.kvm_bridge("status").run().succeeds();
+    host.kvm_bridge("doctor br0 --quick").run().succeeds();
+    host.shim("--bridge br0,uplink=eth0,attach=port").run().exits_with(125);
+    assert_eq!(fs::read_to_string("/run/was-run").unwrap_or_default(), "");
 }
 
 #[test]
@@ -142,14 +152,30 @@ fn a_macvlan_lets_nothing_in_for_guests() {
 }
 
 #[test]
-fn what_stands_on_an_uplink_is_named() {
-    let Some(lab) = Lab::with_address() else { return };
+fn what_stands_on_an_uplink_keeps_it_from_becoming_a_port() {
+    let Some(lab) = Lab::new() else { return };
     lab.ip("link add mv0 link eth0 type macvlan mode bridge");
     lab.settle();
     lab.baseline();
-    is_refused(&lab, "br0", &["mv0 stands on it and takes its frames", "ip link del mv0"]);
+    is_refused(&lab, "br0,uplink=eth0,attach=port", &["mv0 is stacked on it and gets its frames", "ip link del mv0"]);
+    is_shared(&lab, "--bridge br0,uplink=eth0");
     lab.ip("link del mv0");
     lab.ends_here();
+}
+
+#[test]
+fn two_bridges_do_not_have_one_uplink() {
+    let Some(lab) = Lab::with_address() else { return };
+    let said = lab.shim("--bridge br0 --bridge br1").run().exits_with(125).err;
+    assert!(said.contains("eth0 is already to be the uplink of br0"), "{said}");
+    lab.is_untouched();
+    let guest = lab.shim("--bridge br0").boot();
+    for words in ["--bridge br1,uplink=eth0", "--bridge-dry-run --bridge br1,uplink=eth0", "--bridge br1"] {
+        let said = lab.shim(words).run().exits_with(125).err;
+        assert!(said.contains("eth0 cannot be shared: it is shared through kvbh-br0 already"), "{said}");
+        assert!(said.contains("To join that bridge: --bridge br0"), "{said}");
+    }
+    guest.terminate();
 }
 
 #[test]
@@ -174,5 +200,58 @@ fn a_tunnel_of_ip_packets_is_no_uplink() {
     let said = is_refused(&lab, "br0", &["tun0", "a tunnel of IP packets"]);
     assert!(said.contains("--bridge br0,uplink=eth0"), "{said}");
     lab.ip("link del tun0");
+    lab.ends_here();
+}
+
+#[test]
+fn without_a_default_route_the_error_names_the_choices() {
+    let Some(lab) = Lab::with_bridge("br1") else { return };
+    lab.ip("link add eth9 type veth peer name veth9");
+    let ended = lab.shim("--bridge br0").run().exits_with(125);
+    for part in ["no default route", "uplink=eth9", "uplink=none", "eth0 cannot be one: it is a port"] {
+        assert!(ended.err.contains(part), "{part} is not in: {}", ended.err);
+    }
+    lab.is_untouched();
+}
+
+#[test]
+fn a_default_route_by_something_else_is_named() {
+    let Some(lab) = Lab::with_bridge("br1") else { return };
+    lab.ip("addr add 10.77.0.2/24 dev br1");
+    lab.ip("route add default via 10.77.0.1");
+    let ended = lab.shim("--bridge br0,uplink=auto").run().exits_with(125);
+    assert!(ended.err.contains("br1, where the default route leads, cannot be its uplink"), "{}", ended.err);
+    lab.is_untouched();
+}
+
+#[test]
+fn the_configuration_says_how_a_bridge_is_made() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("[bridge.br0]\nuplink = \"eth0\"\nmtu = 1300\n[bridge.lab]\nuplink = \"none\"\nkeep = true\n");
+    let guest = lab.shim("--bridge br0").boot();
+    assert_eq!((&lab.a_link("br0")["mtu"], &lab.a_link("eth0")["master"]), (&1300.into(), &"br0".into()));
+    guest.terminate();
+    lab.shim("--bridge lab,keep=off").run().succeeds();
+    lab.becomes_as_before();
+    lab.configure("[bridge.br0]\ncolour = \"red\"\n");
+    let ended = lab.shim("--bridge br0").run().exits_with(125);
+    assert!(ended.err.contains("line 2: unknown field `colour`"), "{}", ended.err);
+}
+
+#[test]
+fn the_preferred_default_route_counts_alone() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("tuntap add dev wg0 mode tun");
+    lab.ip("link set wg0 up");
+    lab.ip("route del default");
+    lab.ip("route add default via 10.77.0.1 metric 100");
+    lab.ip("route add default dev wg0 metric 5");
+    let ended = lab.shim("--bridge br0").run().exits_with(125);
+    assert!(ended.err.contains("wg0, where the default route leads, cannot be its uplink"), "{}", ended.err);
+    lab.is_untouched();
+    lab.ip("route del default dev wg0");
+    lab.ip("route del default");
+    lab.ip("route add default nexthop via 10.77.0.1 dev eth0 nexthop via 10.77.0.9 dev eth0");
+    lab.shim("--bridge br0").run().succeeds();
     lab.ends_here();
 }

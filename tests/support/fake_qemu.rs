@@ -9,7 +9,9 @@
 //! - `arp:IP` asks for that address through every TAP it was given, as a guest's NIC would, and notes who answered;
 //! - `send:HEX` sends that frame four times a second for a quarter of a minute;
 //! - `dhcp` asks for an address through every TAP it was given, and notes the one that is acknowledged;
-//! - `answer:IP` is a guest that has this address: it answers such questions until a signal ends it.
+//! - `answer:IP` is a guest that has this address: it answers such questions until a signal ends it;
+//! - `stack:NAME` is a guest whose network stack is that of the network namespace of this name: its first card is eth0
+//!   there, with all offloads, until a signal ends it.
 //!
 //! It has a C `main`, because the one of Rust's runtime would ignore SIGPIPE and open descriptors 0 to 2 again before
 //! anything could be recorded.
@@ -23,7 +25,7 @@ use std::env;
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::exit;
@@ -65,6 +67,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             "hold" => sleep(Duration::from_millis(object.parse().expect("hold: takes milliseconds"))),
             "daemonize" => daemonize(),
             "send" => send(&nics(&argv), object),
+            "stack" => stack(nics(&argv).first().expect("stack: takes a network card"), object),
             "answer" => answer(&nics(&argv), object.parse().expect("answer: takes an IPv4 address")),
             _ => panic!("FAKE_QEMU_THEN has an unknown word: {deed}"),
         }
@@ -211,19 +214,20 @@ impl Nic {
     fn lease(&self) -> Option<String> {
         let (discover, request) = (1, 3);
         for _ in 0..30 {
-            let Some(offer) = self.dhcp(&[53, 1, discover]) else { continue };
+            let Some(offer) = self.dhcp(&[53, 1, discover], 2) else { continue };
             // The server's identifier is the option behind the message's type, as servers have it.
             let server = offer.options.windows(6).find(|option| option[..2] == [54, 4])?[2..].to_vec();
             let wanted = [&[53, 1, request, 50, 4], &offer.address[..], &[54, 4], &server].concat();
-            if let Some(ack) = self.dhcp(&wanted).filter(|ack| ack.options.starts_with(&[53, 1, 5])) {
+            if let Some(ack) = self.dhcp(&wanted, 5) {
                 return Some(Ipv4Addr::from(ack.address).to_string());
             }
         }
         None
     }
 
-    /// Sends a message with these options, and waits a fifth of a second for the answer.
-    fn dhcp(&self, options: &[u8]) -> Option<Answer> {
+    /// Sends a message with these options, and waits a fifth of a second for an answer of this kind. That to an earlier
+    /// message may come late.
+    fn dhcp(&self, options: &[u8], kind: u8) -> Option<Answer> {
         let transaction = &self.mac[2..];
         let fixed = [&[1, 1, 6, 0], transaction, &[0, 0, 0x80, 0], &[0; 16], &self.mac, &[0; 10 + 192]].concat();
         let message = [&fixed[..], &[99, 130, 83, 99], options, &[255], &[0; 32]].concat();
@@ -238,7 +242,11 @@ impl Nic {
         let until = Instant::now() + Duration::from_millis(200);
         while let Some(frame) = self.receive(until) {
             let message = frame.get(42..).unwrap_or_default();
-            if frame[34..38] == [0, 67, 0, 68] && message.len() > 240 && message[4..8] == *transaction {
+            if frame[34..38] == [0, 67, 0, 68]
+                && message.len() > 242
+                && message[4..8] == *transaction
+                && message[240..243] == [53, 1, kind]
+            {
                 return Some(Answer { address: message[16..20].try_into().ok()?, options: message[240..].to_vec() });
             }
         }
@@ -301,6 +309,53 @@ fn answer(nics: &[Nic], own: Ipv4Addr) {
                 let asker: [u8; 6] = frame[22..28].try_into().expect("six bytes");
                 let address = Ipv4Addr::new(frame[28], frame[29], frame[30], frame[31]);
                 nic.send(&nic.arp(2, own, asker, address));
+            }
+        }
+    }
+}
+
+/// Copies what comes between the card's TAP and another, which is eth0 of a namespace: frames and what they say of
+/// checksums and segments still to be made.
+fn stack(nic: &Nic, namespace: &str) {
+    nix::sched::setns(
+        fs::File::open(format!("/run/netns/{namespace}")).expect("open the namespace"),
+        nix::sched::CloneFlags::CLONE_NEWNET,
+    )
+    .expect("enter the namespace");
+    let inner = fs::File::options().read(true).write(true).open("/dev/net/tun").expect("open /dev/net/tun");
+    let inner = inner.as_raw_fd();
+    // Each cuts or sums up what the other end can't: checksums, and segments of TCP by IPv4 and IPv6.
+    let offloads: libc::c_ulong = 0x1 | 0x2 | 0x4;
+    // SAFETY: an ifreq of zeroes is valid; these requests read it, or a number.
+    unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        assert_eq!(libc::ioctl(inner, 0x4004_54ca, &raw mut request), 0, "make eth0");
+        request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: 1, sa_data: [0; 14] };
+        for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(nic.mac) {
+            *to = from as libc::c_char;
+        }
+        assert_eq!(libc::ioctl(inner, libc::SIOCSIFHWADDR as _, &raw mut request), 0, "give it the card's MAC");
+        for tap in [inner, nic.fd] {
+            assert_eq!(libc::ioctl(tap, 0x4004_54d0, offloads), 0, "offer offloads");
+        }
+    }
+    // SAFETY: both stay open.
+    let [outer, inner] = [nic.fd, inner].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+    let mut packet = vec![0; 70_000];
+    loop {
+        let mut files = [outer, inner].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        if poll(&mut files, PollTimeout::from(60_000_u16)).unwrap_or(0) == 0 {
+            continue;
+        }
+        for (at, (from, to)) in [(outer, inner), (inner, outer)].into_iter().enumerate() {
+            if files[at].any().unwrap_or(false) {
+                let length = nix::unistd::read(from, &mut packet).unwrap_or(0);
+                // One that is down takes none.
+                let _ = nix::unistd::write(to, &packet[..length]);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! What is at the other end of the cable: a host with an address, and a DHCP server on demand.
 
+use super::namespaces::within;
 use super::wait_for;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::{JoinHandle, spawn};
+use std::thread::JoinHandle;
 
 /// Leases that are to be renewed every few seconds.
 const SHORT: &[&str] = &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"];
@@ -20,11 +21,11 @@ impl Lan {
     pub fn new(dir: &Path) -> Self {
         let lan = Self { dir: dir.to_owned(), server: RefCell::default() };
         ip("netns add lan");
-        // With the same index at both ends the kernel takes it for a link of its own kind, and a second to see its carrier.
-        ip("link add index 10 name eth0 type veth peer name lan0 netns lan");
         for which in ["all", "default"] {
             lan.run(&format!("sysctl -qw net.ipv6.conf.{which}.accept_dad=0"));
         }
+        // With the same index at both ends the kernel takes it for a link of its own kind, and a second to see its carrier.
+        ip("link add index 10 name eth0 type veth peer name lan0 netns lan");
         for command in ["link set lo up", "addr add 10.77.0.1/24 dev lan0", "addr add fd77::1/64 dev lan0"] {
             lan.run(&format!("ip {command}"));
         }
@@ -35,11 +36,7 @@ impl Lan {
 
     /// A thread in the LAN, as a program there would be.
     pub fn thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        let lan = File::open("/run/netns/lan").expect("open the LAN's namespace");
-        spawn(move || {
-            nix::sched::setns(lan, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the LAN");
-            work()
-        })
+        within("lan", work)
     }
 
     pub fn command(&self, words: &str) -> Command {

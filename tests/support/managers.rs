@@ -147,13 +147,26 @@ impl Managed {
                     }
                 ),
             ),
-            Manager::Connman | Manager::Udhcpc => return,
+            Manager::Connman => return fs::create_dir_all("/run/connman").expect("make a folder"),
+            Manager::Udhcpc => return,
         };
         fs::write(path, text).expect("configure the manager");
+        self.install_our_files();
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("set its mode");
         if self.manager == Manager::Networkd {
             fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("set its mode");
+        }
+    }
+
+    /// What a package of ours brings for managers, as far as it is read without udev.
+    fn install_our_files(&self) {
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/network");
+        for (file, to) in
+            [("00-0-kvm-bridge.network", "/run/systemd/network"), ("00-kvm-bridge.conf", "/run/NetworkManager/conf.d")]
+        {
+            fs::create_dir_all(to).expect("make a folder");
+            fs::copy(ours.join(file), Path::new(to).join(file)).expect("copy a file");
         }
     }
 

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::thread::{JoinHandle, spawn};
 
 /// Entered by the thread that made it, left again on drop.
 pub struct Namespaces {
@@ -43,6 +44,15 @@ impl Drop for Namespaces {
         let _ = setns(&self.mnt_before, CloneFlags::CLONE_NEWNS);
         let _ = std::env::set_current_dir(&self.cwd_before);
     }
+}
+
+/// A thread in the network namespace of this name.
+pub fn within<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let namespace = File::open(Path::new("/run/netns").join(name)).expect("open the namespace");
+    spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        work()
+    })
 }
 
 pub fn mount_fs(kind: &str, at: &Path) -> io::Result<()> {

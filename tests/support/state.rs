@@ -1,5 +1,6 @@
 //! The host's network as iproute2 tells it, to be compared byte for byte.
 
+use super::filters;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::process::Command;
@@ -22,20 +23,24 @@ const AGEING: [&str; 12] = [
     "hold_timer",
 ];
 
-/// Each view as lines that can be compared: one for each value of a link, one for each route.
+/// Each view as lines that can be compared: one for each value of a link, one for each route; qdiscs, filters and tables of
+/// nftables too.
 #[derive(Clone, PartialEq)]
 pub struct State(Vec<(&'static str, Vec<String>)>);
 
 impl State {
     pub fn now() -> Self {
-        Self(VIEWS.iter().map(|view| (*view, lines(&comparable(ip_json(view))))).collect())
+        let mut views: Vec<_> = VIEWS.iter().map(|view| (*view, lines(&comparable(ip_json(view))))).collect();
+        views.push(("tc", filters::all()));
+        views.push(("nft list tables", tables()));
+        Self(views)
     }
 
     /// Without links that are TAPs and what they have.
     pub fn now_without_taps() -> Self {
         let mut state = Self::now();
         for (_, lines) in &mut state.0 {
-            lines.retain(|line| !line.starts_with("tap") && !line.contains("\"dev\":\"tap"));
+            lines.retain(|line| !line.starts_with("kvb") && !line.contains("\"dev\":\"kvb"));
         }
         state
     }
@@ -44,10 +49,24 @@ impl State {
     pub fn difference(&self, later: &Self) -> Option<String> {
         let differing: Vec<String> = (self.0.iter().zip(&later.0))
             .filter(|((_, before), (_, after))| before != after)
-            .map(|((view, before), (_, after))| format!("ip -j {view}\n{}", lines_that_differ(before, after)))
+            .map(|((view, before), (_, after))| format!("{view}\n{}", lines_that_differ(before, after)))
             .collect();
         (!differing.is_empty()).then(|| differing.join("\n"))
     }
+}
+
+/// Our tables of nftables, where there is that program.
+fn tables() -> Vec<String> {
+    let output = Command::new("nft").args(["list", "tables"]).output();
+    output
+        .map(|output| {
+            String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter(|line| line.contains("kvm_bridge"))
+                .map(str::to_owned)
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 /// Runs `ip -j ARGS` in the namespace of the calling thread.

@@ -1,0 +1,202 @@
+//! Under every network manager: guests come and go on a shared uplink, leases are renewed, the manager is started again and
+//! killed, and the host's addresses, routes, name servers and what its manager says are the same all the time.
+
+use crate::sharing::host_reaches;
+use crate::support::guest::Guest;
+use crate::support::managers::{Managed, Manager, Mode};
+use crate::support::processes::is_alive;
+use crate::support::state::{comparable, ip_json};
+use crate::support::wait_for;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+/// What the host has by its manager, less the time that a lease still has.
+fn belongings(host: &Managed) -> Vec<String> {
+    let said = |program: &str, words: &str| {
+        let output = Command::new(program).args(words.split_whitespace()).output().expect("ask the manager");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let mut all = vec![format!("addresses {}", comparable(ip_json("addr show eth0"))[0]["addr_info"])];
+    for family in ["-4", "-6"] {
+        for route in comparable(ip_json(&format!("{family} route show table all"))).as_array().expect("a list") {
+            if route["dev"] == "eth0" || route["nexthops"].is_array() {
+                all.push(format!("route {route}"));
+            }
+        }
+    }
+    all.push(format!("name servers {}", fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
+    match host.manager {
+        Manager::NetworkManager => {
+            let devices = said("nmcli", "-t -f DEVICE,TYPE,STATE,CONNECTION device");
+            all.extend(devices.lines().filter(|line| line.starts_with("eth0:")).map(str::to_owned));
+            let connections = said("nmcli", "-t -f NAME,UUID,ACTIVE,DEVICE connection");
+            all.extend(connections.lines().filter(|line| line.starts_with("wired:")).map(str::to_owned));
+            let taken: Vec<&str> =
+                devices.lines().filter(|line| line.starts_with("kvb") && !line.contains(":unmanaged:")).collect();
+            assert!(taken.is_empty(), "NetworkManager has {taken:?}");
+        }
+        Manager::Networkd | Manager::Netplan => {
+            let links = said("networkctl", "--no-legend --no-pager");
+            let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+            let mut its = links.lines().map(words).filter(|words| words.get(1).is_some_and(|name| name == "eth0"));
+            all.push(its.next().unwrap_or_default().join(" "));
+            let is_taken =
+                |words: &Vec<String>| words[1].starts_with("kvb") && words.last() != Some(&"unmanaged".into());
+            let taken: Vec<_> = links.lines().map(words).filter(is_taken).collect();
+            assert!(taken.is_empty(), "networkd has {taken:?}");
+        }
+        _ => {}
+    }
+    all
+}
+
+/// Waits until it is so: a manager that has just started takes a moment.
+#[track_caller]
+fn has_still(host: &Managed, before: &[String], when: &str) {
+    let seen = crate::support::wait::patiently(Duration::from_secs(30), || (belongings(host) == before).then_some(()));
+    if seen.is_none() {
+        panic!("{when} the host has {:#?}\nand had {before:#?}\nthe manager's log:\n{}", belongings(host), host.log());
+    }
+}
+
+fn is_daemon(host: &Managed) -> bool {
+    matches!(host.manager, Manager::NetworkManager | Manager::Networkd | Manager::Netplan)
+}
+
+fn is_deaf(manager: Manager) -> bool {
+    matches!(manager, Manager::Udhcpc | Manager::Connman)
+}
+
+fn is_killed_and_started(host: &Managed, meanwhile: impl FnOnce()) {
+    let daemon = host.daemon();
+    daemon.kill();
+    wait_for("its end", 10, || (!is_alive(daemon.pid)).then_some(()));
+    meanwhile();
+    // Its name on the bus is free when its last thread has ended.
+    std::thread::sleep(Duration::from_millis(700));
+    host.start();
+    host.is_content();
+}
+
+/// What every manager of the table goes through.
+fn goes_unnoticed(manager: Manager, mode: Mode) {
+    let Some(host) = Managed::new(manager, mode) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    if is_daemon(&host) {
+        // networkd does not give all back to what it finds of its own (metrics): not without guests either.
+        is_killed_and_started(&host, || {});
+        host.comes_to_rest();
+    }
+    host.baseline();
+    let before = belongings(&host);
+    let guest = Guest::boot(&host.lab, 11);
+    let all_is_well = |when: &str| {
+        has_still(&host, &before, when);
+        host.is_on("eth0");
+        assert!(guest.reaches("10.77.0.1") && guest.reaches(&host.address), "{when}");
+        host_reaches(&host.lab, "10.77.0.11");
+        for link in ["br0", "kvbh-br0", "kvbp-br0", &guest.tap] {
+            let own = host.addresses(link);
+            assert!(own.iter().all(|address| address.starts_with("fe80:")), "{when} {link} has {own:?}");
+        }
+        assert_eq!(host.ports("br0"), [guest.tap.clone(), "kvbp-br0".to_owned()], "{when}");
+    };
+    all_is_well("with a guest");
+    if mode == Mode::Dhcp {
+        // What the server says of when, some do not hear: they wait for half of the lease.
+        host.waits_for_renewals(if is_deaf(manager) { 1 } else { 2 }, 100);
+        all_is_well("after renewals");
+    }
+    if is_daemon(&host) {
+        host.restart();
+        all_is_well("after the manager was started again");
+        is_killed_and_started(&host, || assert!(guest.reaches("10.77.0.1"), "without a manager"));
+        all_is_well("after the manager was killed");
+    }
+    guest.terminate();
+    host.waits_until_gone("br0");
+    host.becomes_as_before();
+    has_still(&host, &before, "after the guest");
+    if mode == Mode::Dhcp && !is_deaf(manager) {
+        host.waits_for_renewals(1, 60);
+    }
+    let gone = host.no_longer_runs();
+    assert!(gone.is_empty(), "what ran before does not any more: {gone:?}");
+}
+
+#[test]
+fn network_manager_with_a_lease() {
+    goes_unnoticed(Manager::NetworkManager, Mode::Dhcp);
+}
+
+#[test]
+fn network_manager_with_a_static_address() {
+    goes_unnoticed(Manager::NetworkManager, Mode::Static);
+}
+
+/// Its file matches all Ethernet: guests' TAPs too, if our own file did not keep it off.
+#[test]
+fn networkd_with_a_lease() {
+    goes_unnoticed(Manager::Networkd, Mode::Dhcp);
+}
+
+#[test]
+fn networkd_with_a_static_address() {
+    goes_unnoticed(Manager::Networkd, Mode::Static);
+}
+
+#[test]
+fn netplan_with_a_lease() {
+    goes_unnoticed(Manager::Netplan, Mode::Dhcp);
+}
+
+#[test]
+fn ifupdown_and_dhclient() {
+    goes_unnoticed(Manager::Ifupdown, Mode::Dhcp);
+}
+
+#[test]
+fn ifupdown_with_a_static_address() {
+    goes_unnoticed(Manager::Ifupdown, Mode::Static);
+}
+
+#[test]
+fn dhcpcd_with_a_lease() {
+    goes_unnoticed(Manager::Dhcpcd, Mode::Dhcp);
+}
+
+#[test]
+fn dhcpcd_with_a_static_address() {
+    goes_unnoticed(Manager::Dhcpcd, Mode::Static);
+}
+
+#[test]
+fn udhcpc() {
+    goes_unnoticed(Manager::Udhcpc, Mode::Dhcp);
+}
+
+/// It takes all interfaces that it is not told to leave alone, and can't be told at run time: on a shared uplink nobody
+/// needs to.
+#[test]
+fn connman() {
+    goes_unnoticed(Manager::Connman, Mode::Dhcp);
+}
+
+/// The manager comes up while a guest runs already, as when a guest is started by a unit of its own at boot.
+#[test]
+fn networkd_that_starts_after_the_guest() {
+    let Some(host) = Managed::new(Manager::Networkd, Mode::Dhcp) else { return };
+    host.wait_at_most(Duration::from_secs(20));
+    is_killed_and_started(&host, || {});
+    host.comes_to_rest();
+    host.baseline();
+    let before = belongings(&host);
+    let mut guest = None;
+    is_killed_and_started(&host, || guest = Some(Guest::boot(&host.lab, 11)));
+    let guest = guest.expect("it was booted");
+    has_still(&host, &before, "with networkd after the guest");
+    assert!(guest.reaches("10.77.0.1") && guest.reaches(&host.address));
+    guest.terminate();
+    host.becomes_as_before();
+}
