@@ -154,9 +154,8 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     }
     let (_, messages) = shim.split_once(".Bl -diag\n").expect("messages");
     for message in messages.lines().filter_map(|line| line.strip_prefix(".It \"")?.strip_suffix('"')) {
-        let fixed = ["FILE", "IFACE", "ADDRESS", "LINK"]
-            .iter()
-            .fold(message.to_owned(), |text, name| text.replace(name, "\0"));
+        let fixed =
+            ["FILE", "IFACE", "ADDRESS", "LINK"].iter().fold(message.to_owned(), |text, name| text.replace(name, "\0"));
         for part in fixed.split('\0').flat_map(|part| part.split(": ")) {
             assert!(sources.contains(part), "{SHIM_PAGE} has the message '{part}', which does not exist");
         }
