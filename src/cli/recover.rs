@@ -2,11 +2,14 @@
 
 use super::json;
 use crate::error::{Error, Result};
-use crate::journal::Files;
+use crate::journal::{self, Files};
+use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::reaper::{self, Found};
+use crate::share::ends;
+use crate::shell::quote;
 use crate::sys::process;
 use clap::Args;
 use serde_json::json;
@@ -54,6 +57,15 @@ impl Recover {
             text += &said;
         }
         Files::tidy()?;
+        faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
+            let dev = quote(bridge);
+            let [host_end, _] = ends(bridge);
+            format!(
+                "{bridge} was made by kvm-bridge, and its journal is gone: it stays. To remove it: ip link del {dev}; ip link \
+                 del {}",
+                quote(&host_end)
+            )
+        }));
         if self.json {
             text = json(&json!({ "bridges": all }));
         } else if text.is_empty() && faults.is_empty() {
@@ -68,4 +80,16 @@ impl Recover {
         }
         Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))
     }
+}
+
+/// The bridges that say by their alias and index that they are ours, and of which no journal says so.
+fn without_journal(netlink: &mut Netlink) -> Result<Vec<IfName>> {
+    let links = netlink.links().map_err(unreadable)?;
+    let mut found = Vec::new();
+    for link in links.into_iter().filter(journal::looks_ours) {
+        if Files::of_journal(&link.name)?.is_none() {
+            found.push(link.name);
+        }
+    }
+    Ok(found)
 }
