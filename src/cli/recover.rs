@@ -2,6 +2,7 @@
 
 use super::json;
 use crate::error::{Error, Result};
+use crate::host::Link;
 use crate::journal::{self, Files};
 use crate::name::IfName;
 use crate::net::observe::unreadable;
@@ -84,12 +85,10 @@ impl Recover {
 
 /// The bridges that say by their alias and index that they are ours, and of which no journal says so.
 fn without_journal(netlink: &mut Netlink) -> Result<Vec<IfName>> {
+    // It may have another name by now; of a journal that can't be read the name has to do.
+    let all = Files::all()?;
+    let known: Vec<u32> = all.iter().filter_map(|files| Some(files.read().ok()??.index)).collect();
+    let is_known = |link: &Link| known.contains(&link.index) || all.iter().any(|files| *files.bridge() == link.name);
     let links = netlink.links().map_err(unreadable)?;
-    let mut found = Vec::new();
-    for link in links.into_iter().filter(journal::looks_ours) {
-        if Files::of_journal(&link.name)?.is_none() {
-            found.push(link.name);
-        }
-    }
-    Ok(found)
+    Ok(links.into_iter().filter(|link| journal::looks_ours(link) && !is_known(link)).map(|link| link.name).collect())
 }
