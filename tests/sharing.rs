@@ -28,7 +28,8 @@ pub(crate) fn host() -> Option<Lab> {
 
 #[track_caller]
 pub(crate) fn host_reaches(lab: &Lab, address: &str) {
-    lab.sh(&format!("ping -c 1 -w 10 {address}")).run().succeeds();
+    let answered = || lab.sh(&format!("ping -c 1 -w 3 {address}")).run().status.success().then_some(());
+    wait_for(&format!("an answer of {address}"), 10, answered);
 }
 
 pub(crate) fn mac_of(lab: &Lab, link: &str) -> String {
