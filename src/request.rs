@@ -94,6 +94,12 @@ pub const KEYS: [(&str, &str, &str); 13] = [
         "IFACE|auto|none",
         "if the bridge is missing: its way to the network (default: auto, the default route's interface)",
     ),
+    ("attach", "share|port", "how the uplink is attached (default: share; port if nobody uses the interface)"),
+    (
+        "follow",
+        "on|off",
+        "on: with uplink=auto, the bridge follows the default route to another interface (default: off)",
+    ),
     ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
     ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
     ("queues", "N|auto", "how many queues a virtio card has; auto: one for each CPU of the guest (default: 1)"),
@@ -103,12 +109,6 @@ pub const KEYS: [(&str, &str, &str); 13] = [
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
-    ("attach", "share|port", "how the uplink is attached (default: share; port if nobody uses the interface)"),
-    (
-        "follow",
-        "on|off",
-        "on: with uplink=auto, the bridge follows the default route to another interface (default: off)",
-    ),
     ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
 ];
 

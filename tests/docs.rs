@@ -7,7 +7,7 @@
 //! - `<!-- file: config.toml -->`: a configuration, which has to be accepted;
 //! - `<!-- drawing -->`, `<!-- output -->`: nothing to run; `<!-- output: NAME -->` is compared with a real run by the
 //!   test that makes it, as in `tests/no_address.rs`;
-//! - `<!-- run by tests/managers_lasting.rs -->`: commands that this file runs, by their heading and number under it;
+//! - `<!-- run by tests/managers_permanent.rs -->`: commands that this file runs, by their heading and number under it;
 //! - `<!-- not run: REASON -->`: commands that can't be run here; few, and each with its reason.
 //!
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
@@ -269,9 +269,9 @@ fn is_true(name: &str) {
         match block.mark.split(':').next().unwrap_or_default() {
             "drawing" | "output" => {}
             "not run" => assert!(block.mark.len() > "not run: ".len() + 10, "{place}: no reason is given"),
-            "run by tests/managers_lasting.rs" => {
+            "run by tests/managers_permanent.rs" => {
                 let (heading, number) = &block.place;
-                let test = fs::read_to_string(path("tests/managers_lasting.rs")).expect("read the test");
+                let test = fs::read_to_string(path("tests/managers_permanent.rs")).expect("read the test");
                 let call = format!("(\"{heading}\", {number}, ");
                 assert!(test.contains(&call), "{place}: the test does not run it: {call}");
             }

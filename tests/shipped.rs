@@ -154,9 +154,8 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     }
     let (_, messages) = shim.split_once(".Bl -diag\n").expect("messages");
     for message in messages.lines().filter_map(|line| line.strip_prefix(".It \"")?.strip_suffix('"')) {
-        let fixed = ["FILE", "IFACE", "ADDRESS", "CLIENT"]
-            .iter()
-            .fold(message.to_owned(), |text, name| text.replace(name, "\0"));
+        let fixed =
+            ["FILE", "IFACE", "ADDRESS", "LINK"].iter().fold(message.to_owned(), |text, name| text.replace(name, "\0"));
         for part in fixed.split('\0').flat_map(|part| part.split(": ")) {
             assert!(sources.contains(part), "{SHIM_PAGE} has the message '{part}', which does not exist");
         }
@@ -184,6 +183,24 @@ fn every_man_page_has_all_that_one_looks_for_and_is_installed() {
     }
 }
 
+#[test]
+fn the_files_for_network_managers_are_documented_and_match_the_names_of_our_links() {
+    let (docs, makefile) = (read("docs/managers.md"), read("Makefile"));
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path("packaging/network")).expect("read the folder").flatten() {
+        let name = entry.file_name().into_string().expect("UTF-8");
+        assert!(docs.contains(&format!("/{name}`")), "docs/managers.md lacks {name}");
+        let ending = name.rsplit('.').next().expect("an ending").to_owned();
+        assert!(makefile.contains(&format!("packaging/network/*.{ending}")), "the Makefile does not install {name}");
+        let text = fs::read_to_string(entry.path()).expect("read a file");
+        assert!(text.contains("kvb*") || text.contains("ID_NET_MANAGED_BY=kvm-bridge"), "{name}: {text}");
+        names.push(name);
+    }
+    assert_eq!(names.len(), 5, "{names:?}");
+    let prefix = "pub const PREFIX: &str = \"kvb\";";
+    assert!(read("src/share.rs").contains(prefix) && read("src/sys/tap.rs").contains("\"kvb%d\""));
+}
+
 /// The quoted texts of the sources.
 fn texts(sources: &str) -> impl Iterator<Item = &str> {
     sources
@@ -209,16 +226,6 @@ fn man_pages_name_every_variable_and_file_of_the_sources() {
     for file in texts(&sources).filter(is_file) {
         assert!(all.contains(file), "no man page has {file}");
     }
-    // What network managers are told: files of ours in folders of theirs, whose names go on with that of the bridge.
-    let is_told = |text: &&str| {
-        (text.contains("kvm-bridge-{") || text.ends_with("kvm-bridge-")) && !text.contains(char::is_whitespace)
-    };
-    let mut told = 0;
-    for file in texts(&sources).filter(is_told).filter_map(|text| text.split('{').next()) {
-        assert!(all.contains(file), "no man page has {file}");
-        told += 1;
-    }
-    assert!(told >= 3, "only {told} files are found in the sources");
     for variable in all.lines().filter_map(|line| line.strip_prefix(".It Ev ")).flat_map(|names| names.split(" , ")) {
         let is_ours = variable.starts_with("KVM_BRIDGE");
         let of_others =
