@@ -28,14 +28,10 @@ fn on_the_page(heading: &str, number: usize, host: &Managed) -> String {
     let page = fs::read_to_string(path("docs/managers.md")).expect("read the page");
     let block = blocks(&page).into_iter().find(|block| block.place == (heading.to_owned(), number));
     let text = block.unwrap_or_else(|| panic!("{heading} has no block {number}")).text;
-    let lease = fs::read_to_string("/run/systemd/netif/leases/10").unwrap_or_default();
-    let client = lease.lines().find_map(|line| line.strip_prefix("CLIENTID=ff")).unwrap_or("00000001");
-    let identity = u32::from_str_radix(&client[..8], 16).expect("an IAID");
     text.trim_end()
         .replace("52:54:00:aa:bb:cc", host.a_link("eth0")["address"].as_str().expect("a MAC"))
         .replace("192.0.2.10/24", "10.77.0.2/24")
         .replace("192.0.2.1", "10.77.0.1")
-        .replace("IAID=1", &format!("IAID={identity}"))
 }
 
 /// What doctor prints for this host is the page's. As it is, indented, it is pasted into a shell.
@@ -59,7 +55,8 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
     }
     set_up(&host, &commands);
     // The server knows these hosts under another identity then.
-    if matches!(manager, Manager::Netplan | Manager::Udhcpc) {
+    let is_new = mode == Mode::Dhcp && matches!(manager, Manager::Networkd | Manager::Netplan | Manager::Udhcpc);
+    if is_new || manager == Manager::Netplan {
         wait_for("br0 to have an address", 30, || {
             host.addresses("br0").into_iter().find(|ip| ip.starts_with("10.77."))
         });

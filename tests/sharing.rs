@@ -28,7 +28,8 @@ pub(crate) fn host() -> Option<Lab> {
 
 #[track_caller]
 pub(crate) fn host_reaches(lab: &Lab, address: &str) {
-    lab.sh(&format!("ping -c 1 -w 10 {address}")).run().succeeds();
+    let answered = || lab.sh(&format!("ping -c 1 -w 3 {address}")).run().status.success().then_some(());
+    wait_for(&format!("an answer of {address}"), 10, answered);
 }
 
 pub(crate) fn mac_of(lab: &Lab, link: &str) -> String {
@@ -84,7 +85,7 @@ fn guests_the_host_and_the_lan_reach_each_other() {
         assert!(lab.lan.reaches(&format!("fd77::{n}")), "IPv6 of {n}");
     }
     for guest in [&one, &two] {
-        assert_eq!(learnt(&guest.mac), std::slice::from_ref(&guest.tap), "the bridge knows the guest at its own port");
+        assert_eq!(learnt(&guest.mac), [guest.tap.as_str()], "the bridge knows the guest at its own port");
     }
     assert_eq!(learnt(&lab.lan.mac()), ["kvbp-br0"]);
     assert_eq!(learnt(&mac_of(&lab, "eth0")), ["kvbp-br0"]);
@@ -337,7 +338,7 @@ fn the_host_reaches_a_guest_that_never_sent_anything() {
     lan.waits_for("fence");
     card.waits_for("fence");
     assert_eq!((card.came("first"), lan.came("first")), (1, 0));
-    assert_eq!(entries("eth0"), std::slice::from_ref(&guest.mac));
+    assert_eq!(entries("eth0"), [guest.mac.as_str()]);
     // It is gone with the guest.
     guest.terminate();
     becomes("the guest's rule to go", || entries("eth0").is_empty());

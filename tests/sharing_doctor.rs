@@ -96,7 +96,7 @@ fn a_filter_of_others_that_ends_classification_is_found() {
     assert!(!guest.stack.pings("-w 2 10.77.0.1"), "nothing comes in for the guest any more");
     look(&lab, "br0").has("uplink", "warning", &["filters of kvm-bridge", "tc -s filter show dev eth0 ingress"]);
     tc("filter del dev eth0 ingress pref 5");
-    assert!(guest.reaches("10.77.0.1"));
+    assert!(guest.reaches("10.77.0.1"), "{}{}", filters::text("eth0", "ingress"), guest.run("ip neigh"));
     guest.terminate();
     lab.becomes_as_before();
 }

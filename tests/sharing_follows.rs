@@ -40,7 +40,7 @@ fn another_address_of_the_uplink_is_followed() {
     };
     forget();
     all_reach_each_other(&lab, &guest);
-    assert_eq!(entries("eth0"), std::slice::from_ref(&guest.mac));
+    assert_eq!(entries("eth0"), [guest.mac.as_str()]);
     // What is for the new address is the host's alone, what is for the old one is not any more.
     let (lan, card) = (Wire::in_namespace("lan", "lan0"), Wire::in_namespace("guest11", "eth0"));
     for (to, label) in [(new, "to the new"), (before.as_str(), "to the old"), ("ff:ff:ff:ff:ff:ff", "fence")] {
@@ -164,11 +164,11 @@ fn another_mtu_of_the_uplink_is_followed() {
     let Some(lab) = host() else { return };
     lab.baseline();
     let guest = Guest::boot(&lab, 11);
-    for mtu in ["1400", "9000", "1500"] {
+    for mtu in [1400, 9000, 1500] {
         lab.lan.run(&format!("ip link set lan0 mtu {mtu}"));
         lab.ip(&format!("link set eth0 mtu {mtu}"));
         becomes("the pair to have the MTU", || {
-            ["kvbh-br0", "kvbp-br0"].iter().all(|name| lab.a_link(name)["mtu"] == *mtu)
+            ["kvbh-br0", "kvbp-br0"].iter().all(|name| lab.a_link(name)["mtu"] == mtu)
         });
         assert!(guest.reaches("10.77.0.1") && guest.reaches("10.77.0.2"));
     }

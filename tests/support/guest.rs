@@ -2,9 +2,11 @@
 
 use super::command::{Ended, Running};
 use super::namespaces::within;
+use super::wait::patiently;
 use super::{Lab, wait_for};
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A network namespace with a name, to run programs in.
 pub struct Stack {
@@ -38,9 +40,10 @@ impl Stack {
         String::from_utf8_lossy(&stdout).into_owned()
     }
 
-    /// Whether somebody at this address answers a ping within ten seconds.
+    /// Whether somebody at this address answers a ping within ten seconds. One ping gives up when an earlier question for
+    /// a MAC address was in vain.
     pub fn reaches(&self, address: &str) -> bool {
-        self.pings(&format!("-w 10 {address}"))
+        patiently(Duration::from_secs(10), || self.pings(&format!("-w 3 {address}")).then_some(())).is_some()
     }
 
     /// The same, with more said.

@@ -1,12 +1,14 @@
 //! What is at the other end of the cable: a host with an address, and a DHCP server on demand.
 
 use super::namespaces::within;
+use super::wait::patiently;
 use super::wait_for;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Leases that are to be renewed every few seconds.
 const SHORT: &[&str] = &["--dhcp-option=option:T1,5", "--dhcp-option=option:T2,60", "--dhcp-option=6,10.77.0.1"];
@@ -57,10 +59,12 @@ impl Lan {
         self.run("cat /sys/class/net/lan0/address").trim().to_owned()
     }
 
-    /// Whether somebody at this address answers a ping within ten seconds.
+    /// Whether somebody at this address answers a ping within ten seconds. One ping gives up when an earlier question for
+    /// a MAC address was in vain.
     pub fn reaches(&self, address: &str) -> bool {
-        let ping = format!("ping -c 1 -w 10 {address}");
-        self.command(&ping).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+        let ping = format!("ping -c 1 -w 3 {address}");
+        let is_answered = || self.command(&ping).stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+        patiently(Duration::from_secs(10), || is_answered().then_some(())).is_some()
     }
 
     /// Starts a DHCP server with 10.77.0.100 to .199; false, loudly, where there is none to start.
