@@ -79,9 +79,9 @@ pub fn of(link: &Link) -> Option<Manager> {
 /// Whether a connman.conf(5) has connman leave links alone whose names begin as ours do.
 fn spares(configuration: &str) -> bool {
     let lists = configuration.lines().filter_map(|line| line.trim().strip_prefix("NetworkInterfaceBlacklist"));
-    let lists = lists.filter_map(|rest| rest.trim_start().strip_prefix('='));
+    let mut lists = lists.filter_map(|rest| rest.trim_start().strip_prefix('='));
     lists
-        .last()
+        .next_back()
         .is_some_and(|list| list.split(',').any(|start| !start.trim().is_empty() && PREFIX.starts_with(start.trim())))
 }
 

@@ -185,3 +185,24 @@ fn a_configuration_that_is_wrong() {
     lab.configure("qemu = \n");
     is_refused(&lab, "configuration that is no TOML", lab.shim("--bridge br0,uplink=none"));
 }
+
+#[test]
+fn another_name_of_a_bridge_or_uplink_is_answered_with_its_own() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("link property add dev eth0 altname enp0s3");
+    lab.baseline();
+    for words in ["--bridge br0,uplink=enp0s3", "--bridge-dry-run --bridge br0,uplink=enp0s3", "--bridge enp0s3"] {
+        let said = lab.shim(words).run().exits_with(125).err;
+        assert!(said.contains("enp0s3 is another name of eth0") && said.contains("Give its own name: eth0"), "{said}");
+        lab.is_untouched();
+    }
+    lab.kvm_bridge("up br0").run().succeeds();
+    lab.ip("link property add dev br0 altname lan0br");
+    for words in ["up lan0br", "up lan0br --tap t0 --user root", "down lan0br"] {
+        let said = lab.kvm_bridge(words).run().exits_with(125).err;
+        assert!(said.contains("lan0br is another name of br0"), "{words}: {said}");
+    }
+    assert!(lab.link("t0").is_none());
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}

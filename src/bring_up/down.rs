@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
-use crate::net::observe::unreadable;
+use crate::net::observe::{by_name, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::net::{apply, undo};
 use crate::out;
@@ -49,7 +49,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     // Whoever comes meanwhile waits, and finds that there is no bridge.
     let _lock = if files.exist() { Some(files.lock(Hold::Alone)?) } else { None };
     let journal = files.read()?;
-    let link = netlink.link(bridge).map_err(unreadable)?;
+    let link = by_name(&mut netlink, bridge)?;
     if let Some(link) = link.as_ref().filter(|link| link.kind != Kind::Bridge) {
         let what = format!("{} is no bridge", link.name);
         return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));

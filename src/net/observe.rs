@@ -65,10 +65,23 @@ pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
 
 fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {
     if !host.links.contains_key(name) {
-        let link = netlink.link(name).map_err(unreadable)?;
+        let link = by_name(netlink, name)?;
         host.links.insert(name.clone(), link);
     }
     Ok(())
+}
+
+/// The link of this name. The kernel also finds it by an alternative name (`ip link property`), under which neither settings
+/// nor journals are: that is refused with its own one.
+pub fn by_name(netlink: &mut Netlink, name: &IfName) -> Result<Option<Link>> {
+    let link = netlink.link(name).map_err(unreadable)?;
+    match link {
+        Some(link) if link.name != *name => {
+            let what = format!("{name} is another name of {}", link.name);
+            Err(Error::new(what, format!("Give its own name: {}", link.name)))
+        }
+        link => Ok(link),
+    }
 }
 
 /// What only matters where a bridge has to be made.
