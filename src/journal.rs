@@ -11,6 +11,7 @@ use crate::share::{Share, ends};
 use crate::step::Step;
 use crate::sys::files;
 use crate::sys::lock::{self, Hold, Passing};
+use crate::sys::netns;
 use crate::sys::random;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -45,6 +46,11 @@ pub struct Journal {
     pub is_finished: bool,
     /// The machine's life that it is of (random/boot_id of proc(5)).
     boot: String,
+    /// The network namespace that it is of, where the kernel tells: its folder has the namespace's inode, which the next
+    /// namespace may have again.
+    namespace: Option<u64>,
+    /// Of the whole text, with zeros in the place of this: an index that is damaged is another link's.
+    checksum: String,
     /// What is done, in order; to be undone from the end.
     pub steps: Vec<Step>,
 }
@@ -59,7 +65,18 @@ impl Journal {
         // Room for three, within an int.
         let index = (u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX) & !3;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { version: VERSION, bridge, index, token, keep, is_finished: false, boot: boot_id()?, steps })
+        Ok(Self {
+            version: VERSION,
+            bridge,
+            index,
+            token,
+            keep,
+            is_finished: false,
+            boot: boot_id()?,
+            namespace: namespace()?,
+            checksum: UNKNOWN.to_owned(),
+            steps,
+        })
     }
 
     /// The same journal of what is about to be removed.
@@ -109,9 +126,10 @@ impl Journal {
         })
     }
 
-    /// Whether it is of this life of the machine. /run does not outlive the machine, where it is as it should be.
+    /// Whether it is of this life of the machine, and of this network namespace. /run does not outlive the machine, where it
+    /// is as it should be.
     pub fn is_current(&self) -> Result<bool> {
-        Ok(self.boot == boot_id()?)
+        Ok(self.boot == boot_id()? && (self.namespace.is_none() || self.namespace == namespace()?))
     }
 
     /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared.
@@ -152,6 +170,34 @@ impl Journal {
     }
 }
 
+fn namespace() -> Result<Option<u64>> {
+    netns::cookie()
+        .map_err(|error| Error::new(format!("cannot tell the network namespace: {}", reason(&error)), "Try again."))
+}
+
+/// What stands before the checksum in the text of a journal.
+const CHECKSUM: &str = "\"checksum\": \"";
+/// Its sixteen digits where it is not known yet, and while it is computed.
+const UNKNOWN: &str = "0000000000000000";
+
+/// The text with its checksum in its place.
+fn sealed(text: String) -> String {
+    let sum = format!("{:016x}", checksum(text.as_bytes()));
+    text.replacen(&format!("{CHECKSUM}{UNKNOWN}"), &format!("{CHECKSUM}{sum}"), 1)
+}
+
+/// Whether the checksum in a text is that of the text.
+fn is_whole(text: &str) -> bool {
+    let Some((before, after)) = text.split_once(CHECKSUM) else { return false };
+    let Some(rest) = after.get(UNKNOWN.len()..) else { return false };
+    sealed([before, CHECKSUM, UNKNOWN, rest].concat()) == text
+}
+
+/// FNV-1a with 64 bits (draft-eastlake-fnv): it finds damage, not ill will, for which root alone can write the file.
+fn checksum(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// Which life of the machine this is. One that can't be read is not another one.
 fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
@@ -159,6 +205,12 @@ fn boot_id() -> Result<String> {
         Error::new(format!("cannot read {PATH}: {}", reason(&error)), "A mounted /proc is needed. Try again.")
     })?;
     Ok(id.trim_end().to_owned())
+}
+
+/// Whether a bridge looks like one of ours, by its alias and index; only a journal knows.
+pub fn looks_ours(link: &Link) -> bool {
+    let has_alias = link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge "));
+    link.kind == Kind::Bridge && link.index >= FIRST_INDEX && has_alias
 }
 
 /// The files of one bridge in this network namespace.
@@ -275,7 +327,7 @@ impl Files {
     pub fn read(&self) -> Result<Option<Journal>> {
         let path = self.path("json");
         let text = match fs::read(&path) {
-            Ok(text) => text,
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed("json", &error)),
         };
@@ -294,18 +346,22 @@ impl Files {
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
+        let Versioned { version } = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
         if version != VERSION {
             return Err(broken(format!("its version is {version}, and this program reads {VERSION}")));
         }
-        serde_json::from_slice(&text).map(Some).map_err(|error| broken(error.to_string()))
+        if !is_whole(&text) {
+            return Err(broken("it is damaged: its checksum does not fit it".to_owned()));
+        }
+        let journal: Journal = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        Ok(Some(Journal { checksum: UNKNOWN.to_owned(), ..journal }))
     }
 
     /// Writes the journal whole; for who holds the lock alone. Nothing is synced: /run does not outlive the machine.
     pub fn write(&self, journal: &Journal) -> Result<()> {
         let (path, new) = (self.path("json"), self.path("new"));
-        let text = serde_json::to_vec_pretty(journal).map_err(io::Error::from);
-        let written = text.and_then(|text| files::replace(&path, &new, &text, false));
+        let text = serde_json::to_string_pretty(journal).map_err(io::Error::from);
+        let written = text.and_then(|text| files::replace(&path, &new, sealed(text).as_bytes(), false));
         written.map_err(|error| self.failed("json", &error))
     }
 
@@ -375,6 +431,27 @@ mod tests {
         let back: Journal = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
         assert_eq!(back.share().map(|share| share.index), Some(2));
+    }
+
+    #[test]
+    fn any_damage_to_it_is_seen() {
+        let whole = sealed(serde_json::to_string_pretty(&journal()).unwrap());
+        assert!(is_whole(&whole) && whole.is_ascii());
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone().into_bytes();
+            damaged[at] ^= 1;
+            assert!(!is_whole(&String::from_utf8_lossy(&damaged)), "byte {at}");
+            assert!(!is_whole(&whole[..at]), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn one_of_another_namespace_is_not_current() {
+        let journal = journal();
+        assert!(journal.is_current().unwrap());
+        let other = Journal { namespace: Some(journal.namespace.unwrap_or_default() + 1), ..journal.clone() };
+        assert!(!other.is_current().unwrap());
+        assert!(!Journal { boot: "another".to_owned(), ..journal }.is_current().unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod permanent;
 
 use crate::host::Link;
+use crate::share::PREFIX;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,11 @@ pub enum Manager {
     Ifupdown,
     /// dhcpcd.
     Dhcpcd,
-    /// ConnMan.
-    Connman,
+    /// ConnMan, which takes every new link but those of which its configuration says otherwise.
+    Connman {
+        /// Whether it leaves ours alone.
+        spares_ours: bool,
+    },
 }
 
 impl fmt::Display for Manager {
@@ -34,7 +38,7 @@ impl fmt::Display for Manager {
             Self::Networkd(_) => out.write_str("systemd-networkd"),
             Self::Ifupdown => out.write_str("ifupdown"),
             Self::Dhcpcd => out.write_str("dhcpcd"),
-            Self::Connman => out.write_str("connman"),
+            Self::Connman { .. } => out.write_str("connman"),
         }
     }
 }
@@ -66,10 +70,41 @@ pub fn of(link: &Link) -> Option<Manager> {
     {
         return Some(Manager::Dhcpcd);
     }
-    exists("/run/connman".into()).then_some(Manager::Connman)
+    exists("/run/connman".into()).then(|| {
+        let configuration = fs::read_to_string("/etc/connman/main.conf").unwrap_or_default();
+        Manager::Connman { spares_ours: spares(&configuration) }
+    })
+}
+
+/// Whether a connman.conf(5) has connman leave links alone whose names begin as ours do.
+fn spares(configuration: &str) -> bool {
+    let lists = configuration.lines().filter_map(|line| line.trim().strip_prefix("NetworkInterfaceBlacklist"));
+    let lists = lists.filter_map(|rest| rest.trim_start().strip_prefix('='));
+    lists
+        .last()
+        .is_some_and(|list| list.split(',').any(|start| !start.trim().is_empty() && PREFIX.starts_with(start.trim())))
 }
 
 /// Whether a file of networkd's was written by netplan.
 fn is_of_netplan(file: &Path) -> bool {
     file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("10-netplan-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spares;
+
+    #[test]
+    fn connmans_list_is_of_beginnings() {
+        for (text, expected) in [
+            ("[General]\nNetworkInterfaceBlacklist=vmnet,kvb\n", true),
+            ("NetworkInterfaceBlacklist = ve-, kv\n", true),
+            ("NetworkInterfaceBlacklist=vmnet,vboxnet\n", false),
+            ("# NetworkInterfaceBlacklist=kvb\n", false),
+            ("NetworkInterfaceBlacklist=kvbx,\n", false),
+            ("", false),
+        ] {
+            assert_eq!(spares(text), expected, "{text}");
+        }
+    }
 }

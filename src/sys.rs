@@ -8,6 +8,7 @@ pub mod files;
 pub mod filter;
 pub mod lock;
 pub mod memory;
+pub mod netns;
 pub mod packet;
 pub mod process;
 pub mod program;

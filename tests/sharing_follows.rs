@@ -3,7 +3,7 @@
 use crate::sharing::{becomes, entries, host, host_reaches, mac_of};
 use crate::support::filters::{self, tc_json};
 use crate::support::guest::Guest;
-use crate::support::state::ip_json;
+use crate::support::state::{ip_json, journal_text};
 use crate::support::wire::{self, Wire};
 use crate::support::{Lab, wait_for};
 use std::fs;
@@ -372,7 +372,7 @@ fn a_journal_of_another_life_of_the_machine_is_only_forgotten() {
     lab.ip("link set eth0 promisc on");
     lab.baseline();
     fs::create_dir_all(lab.run_dir()).expect("make the folder");
-    fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");
+    fs::write(lab.run_dir().join("br0.json"), journal_text(journal.clone())).expect("write the journal");
     lab.kvm_bridge("recover").run().succeeds();
     lab.is_untouched();
 }
@@ -394,7 +394,7 @@ fn a_journal_that_does_not_match_harms_nothing() {
     {
         journal["index"] = index.clone();
         fs::create_dir_all(lab.run_dir()).expect("make the folder");
-        fs::write(lab.run_dir().join("br0.json"), journal.to_string()).expect("write the journal");
+        fs::write(lab.run_dir().join("br0.json"), journal_text(journal.clone())).expect("write the journal");
         lab.kvm_bridge("recover").run().succeeds();
         lab.is_untouched();
     }

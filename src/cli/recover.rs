@@ -2,11 +2,15 @@
 
 use super::json;
 use crate::error::{Error, Result};
-use crate::journal::Files;
+use crate::host::Link;
+use crate::journal::{self, Files};
+use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::reaper::{self, Found};
+use crate::share::ends;
+use crate::shell::quote;
 use crate::sys::process;
 use clap::Args;
 use serde_json::json;
@@ -54,6 +58,15 @@ impl Recover {
             text += &said;
         }
         Files::tidy()?;
+        faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
+            let dev = quote(bridge);
+            let [host_end, _] = ends(bridge);
+            format!(
+                "{bridge} was made by kvm-bridge, and its journal is gone: it stays. To remove it: ip link del {dev}; ip link \
+                 del {}",
+                quote(&host_end)
+            )
+        }));
         if self.json {
             text = json(&json!({ "bridges": all }));
         } else if text.is_empty() && faults.is_empty() {
@@ -68,4 +81,14 @@ impl Recover {
         }
         Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))
     }
+}
+
+/// The bridges that say by their alias and index that they are ours, and of which no journal says so.
+fn without_journal(netlink: &mut Netlink) -> Result<Vec<IfName>> {
+    // It may have another name by now; of a journal that can't be read the name has to do.
+    let all = Files::all()?;
+    let known: Vec<u32> = all.iter().filter_map(|files| Some(files.read().ok()??.index)).collect();
+    let is_known = |link: &Link| known.contains(&link.index) || all.iter().any(|files| *files.bridge() == link.name);
+    let links = netlink.links().map_err(unreadable)?;
+    Ok(links.into_iter().filter(|link| journal::looks_ours(link) && !is_known(link)).map(|link| link.name).collect())
 }

@@ -1,6 +1,7 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
 use super::{Check, Patient, Verdict};
+use crate::host::Link;
 use crate::manager::permanent;
 use crate::net::observe::observe;
 use crate::plan::plan;
@@ -150,7 +151,11 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
             let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
             let check = Check::ok("uplink", format!("{uplink}{by} would {how}"), NEW);
             match manager {
-                Some(_) => check.lasting(permanent::setup(manager, &nic.bridge, link)),
+                Some(_) => {
+                    let gateway = patient.netlink.gateway(link.index).ok().flatten();
+                    let link = Link { gateway, ..link.clone() };
+                    check.lasting(permanent::setup(manager, &nic.bridge, &link))
+                }
                 None => check,
             }
         }
