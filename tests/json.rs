@@ -74,8 +74,12 @@ fn every_command_prints_what_the_page_says() {
     is_as_documented(&lab, "up", "up br0 --tap tap9 --user root --save --json");
     let mut guest = lab.shim("--bridge br0 -name alice").boot();
     let mac = guest.qemu().macs()[0].clone();
-    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev br0"));
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev eth0"));
+    // One of somebody else's, with what bridges of ours do not have.
+    lab.ip("link add name other type bridge");
+    lab.ip("addr add 10.9.0.1/24 dev other");
     is_as_documented(&lab, "status", "status --json");
+    lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");
     is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");
     is_as_documented(&lab, "recover", "recover --json");

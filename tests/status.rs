@@ -116,7 +116,7 @@ fn why_a_bridge_could_not_be_taken_back_is_shown() {
         "{text}"
     );
     lab.kvm_bridge("down br0").run().succeeds();
-    lab.is_untouched();
+    lab.becomes_as_before();
 }
 
 #[test]
