@@ -81,8 +81,9 @@ pub struct Uplink {
     pub upper: Vec<IfName>,
     /// One of these that gets its frames before a bridge could (a macvlan, ipvlan): the kernel gives them to one only.
     pub rx_handler: Option<IfName>,
-    /// Whether a program has a packet socket bound to it, as DHCP clients do; also where that could not be found out.
-    pub has_packet_sockets: bool,
+    /// Whether a program has a packet socket bound to it, as DHCP clients do; also where that, or who manages it, could not be
+    /// found out.
+    pub may_have_programs: bool,
     /// Whether it is Wi-Fi.
     pub is_wifi: bool,
     /// Whether IPv6 is on.
@@ -127,11 +128,11 @@ impl Link {
 
     /// Whether somebody uses it: then it is shared and not made a port. What is not known counts as use.
     pub fn is_used(&self) -> bool {
-        let Uplink { manager, upper, has_packet_sockets, .. } = &self.uplink;
+        let Uplink { manager, upper, may_have_programs, .. } = &self.uplink;
         self.has_addresses()
             || manager.is_some()
             || !upper.is_empty()
-            || *has_packet_sockets
+            || *may_have_programs
             || self.controller.is_some()
     }
 }

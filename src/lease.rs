@@ -194,8 +194,12 @@ impl Store {
         Err(Error::new(what, "Give another address, or end that VM first."))
     }
 
+    /// Whether a slot is in use; one of which that can't be found out may be.
     fn is_held(&self, vm: &VmKey, slot: usize) -> bool {
-        File::open(self.file(vm, &slot.to_string())).is_ok_and(|file| file.try_lock().is_err())
+        match File::open(self.file(vm, &slot.to_string())) {
+            Ok(file) => file.try_lock().is_err(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Makes the addresses that a slot lacks; for who holds the lock. What they are is written before they are claimed, so

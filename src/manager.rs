@@ -10,6 +10,7 @@ use crate::host::Link;
 use crate::share::PREFIX;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Who manages an interface.
@@ -43,37 +44,47 @@ impl fmt::Display for Manager {
     }
 }
 
-/// The one that manages this interface, as far as its run-time files tell.
-pub fn of(link: &Link) -> Option<Manager> {
+/// The one that manages this interface, as far as its run-time files tell. An error says that one could not be read.
+pub fn of(link: &Link) -> io::Result<Option<Manager>> {
     let name = &link.name;
-    let value = |file: &str, key: &str| {
-        let text = fs::read_to_string(file).ok()?;
-        text.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.strip_prefix('=')?.to_owned()))
-    };
-    let of_network_manager = format!("/run/NetworkManager/devices/{}", link.index);
-    if value(&of_network_manager, "managed").as_deref() == Some("true") {
-        return Some(Manager::NetworkManager);
+    let state = text(format!("/run/NetworkManager/devices/{}", link.index))?;
+    if value(&state, "managed") == Some("true") {
+        return Ok(Some(Manager::NetworkManager));
     }
-    let of_networkd = format!("/run/systemd/netif/links/{}", link.index);
-    let file = value(&of_networkd, "NETWORK_FILE").filter(|file| !file.is_empty());
-    if let Some(file) = file.filter(|_| value(&of_networkd, "ADMIN_STATE").as_deref() != Some("unmanaged")) {
-        return Some(Manager::Networkd(file.into()));
-    }
-    let state = fs::read_to_string("/run/network/ifstate").unwrap_or_default();
-    if state.lines().any(|line| line.split('=').next() == Some(name.as_str())) {
-        return Some(Manager::Ifupdown);
-    }
-    let exists = |path: String| Path::new(&path).exists();
-    if exists("/run/dhcpcd/pid".into())
-        || exists(format!("/run/dhcpcd/{name}.pid"))
-        || exists(format!("/run/dhcpcd-{name}.pid"))
+    let state = text(format!("/run/systemd/netif/links/{}", link.index))?;
+    if let Some(file) = value(&state, "NETWORK_FILE").filter(|file| !file.is_empty())
+        && value(&state, "ADMIN_STATE") != Some("unmanaged")
     {
-        return Some(Manager::Dhcpcd);
+        return Ok(Some(Manager::Networkd(file.into())));
     }
-    exists("/run/connman".into()).then(|| {
-        let configuration = fs::read_to_string("/etc/connman/main.conf").unwrap_or_default();
-        Manager::Connman { spares_ours: spares(&configuration) }
-    })
+    let up = text("/run/network/ifstate".into())?;
+    if up.lines().any(|line| line.split('=').next() == Some(name.as_str())) {
+        return Ok(Some(Manager::Ifupdown));
+    }
+    for file in ["/run/dhcpcd/pid".to_owned(), format!("/run/dhcpcd/{name}.pid"), format!("/run/dhcpcd-{name}.pid")] {
+        if Path::new(&file).try_exists()? {
+            return Ok(Some(Manager::Dhcpcd));
+        }
+    }
+    if Path::new("/run/connman").try_exists()? {
+        let configuration = text("/etc/connman/main.conf".into())?;
+        return Ok(Some(Manager::Connman { spares_ours: spares(&configuration) }));
+    }
+    Ok(None)
+}
+
+/// The text of a file; none of one that is not there.
+fn text(path: String) -> io::Result<String> {
+    match fs::read(path) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The value of a key in a file of lines `KEY=VALUE`.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='))
 }
 
 /// Whether a connman.conf(5) has connman leave links alone whose names begin as ours do.

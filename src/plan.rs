@@ -507,9 +507,9 @@ mod tests {
             used(Seen { manager: Some(Manager::Connman { spares_ours: true }), ..Seen::default() })
         ));
         assert!(is_shared(own, used(Seen { upper: vec![name("eth0.5")], ..Seen::default() })));
-        assert!(is_shared(own, used(Seen { has_packet_sockets: true, ..Seen::default() })));
+        assert!(is_shared(own, used(Seen { may_have_programs: true, ..Seen::default() })));
         assert!(is_shared("br0,uplink=eth0,attach=share", card(2, "eth0")));
-        assert!(!is_shared("br0,uplink=eth0,attach=port", used(Seen { has_packet_sockets: true, ..Seen::default() })));
+        assert!(!is_shared("br0,uplink=eth0,attach=port", used(Seen { may_have_programs: true, ..Seen::default() })));
         let refused =
             attached("br0,uplink=eth0,attach=port", with(address("192.0.2.1", false))).unwrap_err().to_string();
         assert!(refused.contains("the host has 192.0.2.1/24 on it") && refused.contains("type bridge"), "{refused}");
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn what_leaves_no_room_is_not_shared() {
         let with = |why| Link {
-            uplink: Seen { sharing: Some(Err(why)), has_packet_sockets: true, ..Seen::default() },
+            uplink: Seen { sharing: Some(Err(why)), may_have_programs: true, ..Seen::default() },
             ..card(2, "eth0")
         };
         let refused = |why| attached("br0,uplink=eth0", with(why)).unwrap_err().to_string();

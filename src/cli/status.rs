@@ -54,7 +54,7 @@ impl Status {
         let managers = (bridges.iter())
             .map(|bridge| match &bridge.journal {
                 Some(_) => None,
-                None => manager::of(&bridge.detail.link),
+                None => manager::of(&bridge.detail.link).unwrap_or_default(),
             })
             .collect::<Vec<Option<Manager>>>();
         let bridges: Vec<(&Bridge, Option<&Manager>)> =

@@ -130,12 +130,13 @@ fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName, attach: O
         link.is_in_vrf = controller.is_some_and(|link| link.kind == Kind::Other("vrf".to_owned()));
     }
     let upper = netlink.stacked_on(link.index).map_err(unreadable)?;
+    let manager = manager::of(link);
     link.uplink = host::Uplink {
-        manager: manager::of(link),
+        may_have_programs: manager.is_err() || packet::are_bound_to(link.index).unwrap_or(true),
+        manager: manager.unwrap_or_default(),
         rx_handler: upper.iter().find(|upper| takes_frames(&upper.kind)).map(|upper| upper.name.clone()),
         // A veth's other end is not stacked on it.
         upper: upper.into_iter().filter(|upper| !is_peer(link, upper)).map(|upper| upper.name).collect(),
-        has_packet_sockets: packet::are_bound_to(link.index).unwrap_or(true),
         is_wifi: is_wifi(name),
         has_ipv6: sysctl::read(name.as_str(), "ipv6/disable_ipv6").as_deref() == Some("0"),
         sharing: Some(share::sharing(netlink, link).map_err(unreadable)?),

@@ -222,8 +222,13 @@ fn outcome(answer: &Answer) -> Option<io::Result<()>> {
     if !matches!(answer.kind, NLMSG_ERROR | NLMSG_DONE) {
         return None;
     }
-    let code = u32_at(answer.body, 0).unwrap_or_default() as i32;
-    Some(if code < 0 { Err(io::Error::from_raw_os_error(-code)) } else { Ok(()) })
+    Some(match u32_at(answer.body, 0).map(|code| code as i32) {
+        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
+        Some(_) => Ok(()),
+        // The end of a dump may come alone; of a request it would say nothing.
+        None if answer.kind == NLMSG_DONE => Ok(()),
+        None => Err(io::ErrorKind::InvalidData.into()),
+    })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

@@ -106,8 +106,8 @@ fn give_back(netlink: &mut Netlink, journal: &Journal, index: u32, had_ipv6: boo
         requests.push(set(LinkUnspec::new_with_index(index).down().build()));
     }
     netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
-    if had_ipv6 && sysctl::read(link.name.as_str(), "ipv6/disable_ipv6").as_deref() == Some("1") {
-        sysctl::write(link.name.as_str(), "ipv6/disable_ipv6", "0")?;
+    match had_ipv6 {
+        true => sysctl::write(link.name.as_str(), "ipv6/disable_ipv6", "0"),
+        false => Ok(()),
     }
-    Ok(())
 }

@@ -27,8 +27,9 @@ pub fn are_roots_alone(path: &Path) -> bool {
 fn is_root(user: u32) -> bool {
     const NOBODYS: u32 = 65534;
     let has_all = || {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        map.split_whitespace().eq(["0", "0", "4294967295"])
+        // One that can't be read is taken for the usual one.
+        let map = fs::read_to_string("/proc/self/uid_map");
+        map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
     };
     user == 0 || user == NOBODYS && !has_all()
 }

@@ -23,7 +23,7 @@ pub(super) fn look(netlink: &mut Netlink) -> Result<Vec<Uplink>> {
     for index in netlink.default_interfaces().map_err(unreadable)? {
         let Some(link) = netlink.link_at(index).map_err(unreadable)? else { continue };
         if uplinks.iter().all(|uplink| uplink.name != link.name) {
-            let (is_bridge, manager) = (link.kind == Kind::Bridge, manager::of(&link));
+            let (is_bridge, manager) = (link.kind == Kind::Bridge, manager::of(&link).unwrap_or_default());
             uplinks.push(Uplink { name: link.name, is_bridge, manager });
         }
     }

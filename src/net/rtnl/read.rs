@@ -36,6 +36,8 @@ impl Netlink {
         let mut found = None;
         match self.ask(RouteNetlinkMessage::GetLink(message), 0, |answer| found = parse_link(answer.body)) {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            // There is one, and what it is could not be read.
+            Ok(()) if found.is_none() => Err(io::ErrorKind::InvalidData.into()),
             done => done.map(|()| found),
         }
     }
@@ -61,11 +63,14 @@ impl Netlink {
 
     fn dump_links(&mut self, message: LinkMessage, wanted: impl Fn(&Link) -> bool) -> io::Result<Vec<Link>> {
         whole(|| {
-            let mut links = Vec::new();
+            let (mut links, mut is_read) = (Vec::new(), true);
             self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
-                links.extend(parse_link(answer.body).filter(&wanted));
+                let link = parse_link(answer.body);
+                is_read &= link.is_some();
+                links.extend(link.filter(&wanted));
             })?;
-            Ok(links)
+            // One that is left out would not be counted.
+            if is_read { Ok(links) } else { Err(io::ErrorKind::InvalidData.into()) }
         })
     }
 
