@@ -90,6 +90,9 @@ fn names_the_manager(host: &Managed) -> String {
     let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
     let uplink = &json["uplinks"][0];
     assert_eq!((&uplink["name"], &uplink["manager"]), (&"eth0".into(), &name.into()), "{uplink}");
+    if host.manager == Manager::Connman {
+        return refuses_to_share(host);
+    }
     let by = name.map(|name| format!(", which {name} manages,")).unwrap_or_default();
     let dry = host.shim("--bridge-dry-run --bridge br0").run().succeeds().out;
     assert!(dry.contains(&format!("# eth0{by} is shared: ")), "{dry}");
@@ -110,6 +113,21 @@ fn names_the_manager(host: &Managed) -> String {
             assert!(doctor.contains(command), "{command} is not in {doctor}");
         }
     }
+    refused
+}
+
+/// It takes all links that it is not told to leave alone: that it is not is said, with what to tell it; and a permanent
+/// bridge is shown as for any other.
+fn refuses_to_share(host: &Managed) -> String {
+    for words in ["--bridge br0", "--bridge-dry-run --bridge br0"] {
+        let refused = host.shim(words).run().exits_with(125).err;
+        assert!(refused.contains("connman manages it, and would take the links of the guests too"), "{refused}");
+        assert!(refused.contains("NetworkInterfaceBlacklist in /etc/connman/main.conf"), "{refused}");
+    }
+    host.is_untouched();
+    let refused = host.shim("--bridge br0,uplink=eth0,attach=port").run().exits_with(125).err;
+    assert!(refused.contains("eth0 cannot be a port: the host has "), "{refused}");
+    host.is_untouched();
     refused
 }
 

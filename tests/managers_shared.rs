@@ -98,7 +98,13 @@ fn is_killed_and_started(host: &Managed, meanwhile: impl FnOnce()) {
 
 /// What every manager of the table goes through.
 fn goes_unnoticed(manager: Manager, mode: Mode) {
-    let Some(host) = Managed::new(manager, mode) else { return };
+    if let Some(host) = Managed::new(manager, mode) {
+        goes_unnoticed_on(host);
+    }
+}
+
+fn goes_unnoticed_on(host: Managed) {
+    let (manager, mode) = (host.manager, host.mode);
     host.wait_at_most(Duration::from_secs(20));
     if is_daemon(&host) {
         is_told_of_the_bridge();
@@ -195,11 +201,23 @@ fn udhcpc() {
     goes_unnoticed(Manager::Udhcpc, Mode::Dhcp);
 }
 
-/// It takes all interfaces that it is not told to leave alone, and can't be told at run time: on a shared uplink nobody
-/// needs to.
+/// It takes all interfaces that its configuration does not tell it to leave alone.
 #[test]
-fn connman() {
-    goes_unnoticed(Manager::Connman, Mode::Dhcp);
+fn connman_that_is_told_of_our_links() {
+    let Some(host) = Managed::new(Manager::Connman, Mode::Dhcp) else { return };
+    host.baseline();
+    let refused = host.shim("--bridge br0").run().exits_with(125).err;
+    assert!(refused.contains("connman manages it, and would take the links of the guests too"), "{refused}");
+    assert!(refused.contains("Add kvb to NetworkInterfaceBlacklist in /etc/connman/main.conf"), "{refused}");
+    host.is_untouched();
+    let list = "[General]\nNetworkInterfaceBlacklist=vmnet,vboxnet,virbr,ifb,ve-,vb-,kvb\n";
+    fs::write("/etc/connman/main.conf", list).expect("configure it");
+    is_killed_and_started(&host, || {});
+    wait_for("its address", 30, || host.addresses("eth0").iter().find(|it| it.starts_with(&host.address)).cloned());
+    wait_for("its default route", 30, || (host.default_routes().len() == 1).then_some(()));
+    host.comes_to_rest();
+    host.tolerates_what_runs();
+    goes_unnoticed_on(host);
 }
 
 /// The manager comes up while a guest runs already, as when a guest is started by a unit of its own at boot.

@@ -105,6 +105,8 @@ fn what_keeps_guests_off_the_network_is_shown() {
 fn why_a_bridge_could_not_be_taken_back_is_shown() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0").run().succeeds();
+    // Its reaper would see that all is well.
+    lab.reaper_of("br0").kill();
     fs::write(
         lab.run_dir().join("br0.error"),
         "br0 could not be taken back: Device or resource busy\n  To try again: kvm-bridge recover\n",

@@ -211,6 +211,7 @@ impl Managed {
         let name = match self.manager {
             Manager::NetworkManager => "NetworkManager --debug",
             Manager::Networkd | Manager::Netplan => "/lib/systemd/systemd-networkd",
+            Manager::Connman => "connmand -n",
             other => panic!("{other:?} is no daemon that can be restarted here"),
         };
         self.lab.all_processes().into_iter().find(|process| process.command == name).expect("the manager runs")
