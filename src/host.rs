@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::mac::Mac;
-use crate::manager::Manager;
+use crate::manager::{Manager, Taker};
 use crate::name::IfName;
 use crate::share::{Changes, MarkBy, Share};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub struct Host {
     pub shared: BTreeMap<IfName, Share>,
     /// Whether the kernel has IPv6.
     pub has_ipv6: bool,
+    /// A network manager that would take our links. Looked up where an uplink is going to be shared.
+    pub taker: Option<Taker>,
     /// By what frames of a shared uplink can be marked. Looked up where an uplink is going to be shared.
     pub mark: Option<MarkBy>,
 }

@@ -24,11 +24,8 @@ pub enum Manager {
     Ifupdown,
     /// dhcpcd.
     Dhcpcd,
-    /// ConnMan, which takes every new link but those of which its configuration says otherwise.
-    Connman {
-        /// Whether it leaves ours alone.
-        spares_ours: bool,
-    },
+    /// ConnMan.
+    Connman,
 }
 
 impl fmt::Display for Manager {
@@ -39,7 +36,7 @@ impl fmt::Display for Manager {
             Self::Networkd(_) => out.write_str("systemd-networkd"),
             Self::Ifupdown => out.write_str("ifupdown"),
             Self::Dhcpcd => out.write_str("dhcpcd"),
-            Self::Connman { .. } => out.write_str("connman"),
+            Self::Connman => out.write_str("connman"),
         }
     }
 }
@@ -66,11 +63,64 @@ pub fn of(link: &Link) -> io::Result<Option<Manager>> {
             return Ok(Some(Manager::Dhcpcd));
         }
     }
-    if Path::new("/run/connman").try_exists()? {
-        let configuration = text("/etc/connman/main.conf".into())?;
-        return Ok(Some(Manager::Connman { spares_ours: spares(&configuration) }));
+    Ok(Path::new("/run/connman").try_exists()?.then_some(Manager::Connman))
+}
+
+/// One that takes every new link, ours too, gives it an address and the host a route by it or its name servers: its
+/// configuration does not tell it otherwise. No file of a package's could.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// ConnMan.
+    Connman,
+    /// dhcpcd for all interfaces.
+    Dhcpcd,
+}
+
+impl Taker {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connman => "connman",
+            Self::Dhcpcd => "dhcpcd",
+        }
+    }
+
+    /// How it is told to leave our links alone: a sentence.
+    pub fn remedy(self) -> String {
+        match self {
+            Self::Connman => format!(
+                "Add {PREFIX} to NetworkInterfaceBlacklist in /etc/connman/main.conf, with the beginnings that are its default \
+                 (vmnet,vboxnet,virbr,ifb,ve-,vb-), and: systemctl restart connman"
+            ),
+            Self::Dhcpcd => format!(
+                "Add 'denyinterfaces {PREFIX}*' to /etc/dhcpcd.conf, and have it read that: dhcpcd -n, or systemctl restart dhcpcd"
+            ),
+        }
+    }
+}
+
+/// The one that runs and would take our links.
+pub fn taker() -> io::Result<Option<Taker>> {
+    if Path::new("/run/connman").try_exists()? && !connman_spares(&text("/etc/connman/main.conf".into())?) {
+        return Ok(Some(Taker::Connman));
+    }
+    if Path::new("/run/dhcpcd/pid").try_exists()? && !dhcpcd_spares(&text("/etc/dhcpcd.conf".into())?) {
+        return Ok(Some(Taker::Dhcpcd));
     }
     Ok(None)
+}
+
+/// Whether a dhcpcd.conf(5) has dhcpcd leave links alone whose names begin as ours do.
+fn dhcpcd_spares(configuration: &str) -> bool {
+    let words = |key: &'static str| {
+        let lines = configuration.lines().filter_map(move |line| line.trim().strip_prefix(key));
+        let lists = lines.filter(|rest| rest.starts_with(char::is_whitespace));
+        lists.flat_map(|list| list.split([' ', '\t', ',']).filter(|word| !word.is_empty()))
+    };
+    let fits = |pattern: &str| pattern.strip_suffix('*').is_some_and(|start| PREFIX.starts_with(start));
+    let is_allowed = |pattern: &str| fits(pattern) || pattern.starts_with(PREFIX);
+    let mut allowed = words("allowinterfaces").peekable();
+    words("denyinterfaces").any(fits) || allowed.peek().is_some() && !allowed.any(is_allowed)
 }
 
 /// The text of a file; none of one that is not there.
@@ -88,7 +138,7 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Whether a connman.conf(5) has connman leave links alone whose names begin as ours do.
-fn spares(configuration: &str) -> bool {
+fn connman_spares(configuration: &str) -> bool {
     let lists = configuration.lines().filter_map(|line| line.trim().strip_prefix("NetworkInterfaceBlacklist"));
     let mut lists = lists.filter_map(|rest| rest.trim_start().strip_prefix('='));
     lists
@@ -103,7 +153,7 @@ fn is_of_netplan(file: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::spares;
+    use super::{connman_spares, dhcpcd_spares};
 
     #[test]
     fn connmans_list_is_of_beginnings() {
@@ -115,7 +165,25 @@ mod tests {
             ("NetworkInterfaceBlacklist=kvbx,\n", false),
             ("", false),
         ] {
-            assert_eq!(spares(text), expected, "{text}");
+            assert_eq!(connman_spares(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn dhcpcds_lists_are_of_patterns() {
+        for (text, expected) in [
+            ("denyinterfaces kvb*\n", true),
+            ("hostname\ndenyinterfaces eth1, kv* tap*\n", true),
+            ("denyinterfaces *\n", true),
+            ("denyinterfaces eth0 kvb0\n", false),
+            ("denyinterfaceskvb*\n", false),
+            ("# denyinterfaces kvb*\n", false),
+            ("allowinterfaces eth0 wlan0\n", true),
+            ("allowinterfaces eth0 k*\n", false),
+            ("allowinterfaces *\n", false),
+            ("", false),
+        ] {
+            assert_eq!(dhcpcd_spares(text), expected, "{text}");
         }
     }
 }

@@ -11,10 +11,10 @@ pub use uplinks::why_no_uplink;
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link, NotShareable};
-use crate::manager::{Manager, permanent};
+use crate::manager::permanent;
 use crate::name::IfName;
 use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
-use crate::share::{PREFIX, Share, ends};
+use crate::share::{Share, ends};
 use crate::step::{Found, Ipv6, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
@@ -227,15 +227,9 @@ fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         }
         None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
     };
-    if uplink.uplink.manager == (Some(Manager::Connman { spares_ours: false })) {
-        return refuse(
-            "connman manages it, and would take the links of the guests too, which it gives addresses and routes"
-                .into(),
-            format!(
-                "Add {PREFIX} to NetworkInterfaceBlacklist in /etc/connman/main.conf, with the beginnings that are its default \
-                 (vmnet,vboxnet,virbr,ifb,ve-,vb-), and: systemctl restart connman"
-            ),
-        );
+    if let Some(taker) = host.taker {
+        let why = format!("{} takes every new link, also those that this needs", taker.name());
+        return refuse(why, taker.remedy());
     }
     let [host_end, _] = ends(wish.bridge);
     if host.link(&host_end).is_some() {
@@ -385,6 +379,7 @@ mod tests {
     use super::*;
     use crate::host::{Address, Uplink as Seen};
     use crate::mac::Mac;
+    use crate::manager::{Manager, Taker};
     use crate::share::{Changes, MarkBy};
     use proptest::prelude::*;
 
@@ -502,10 +497,7 @@ mod tests {
         assert!(!is_shared(own, card(2, "eth0")));
         assert!(!is_shared(own, with(address("fe80::1", true))), "the kernel gives every interface one");
         assert!(is_shared(own, with(address("192.0.2.1", false))));
-        assert!(is_shared(
-            own,
-            used(Seen { manager: Some(Manager::Connman { spares_ours: true }), ..Seen::default() })
-        ));
+        assert!(is_shared(own, used(Seen { manager: Some(Manager::Connman), ..Seen::default() })));
         assert!(is_shared(own, used(Seen { upper: vec![name("eth0.5")], ..Seen::default() })));
         assert!(is_shared(own, used(Seen { may_have_programs: true, ..Seen::default() })));
         assert!(is_shared("br0,uplink=eth0,attach=share", card(2, "eth0")));
@@ -524,12 +516,14 @@ mod tests {
         let refused = |why| attached("br0,uplink=eth0", with(why)).unwrap_err().to_string();
         assert!(refused(NotShareable::IngressQdisc).contains("tc qdisc add dev eth0 clsact"));
         assert!(refused(NotShareable::IsShared(name("kvbh-br7"))).contains("--bridge br7"));
-        let connman = |spares_ours| {
-            let uplink = Seen { manager: Some(Manager::Connman { spares_ours }), ..Seen::default() };
-            attached("br0,uplink=eth0", Link { uplink, ..card(2, "eth0") })
+        let taken = |taker| {
+            let sharing = Some(Ok(Changes::default()));
+            let uplink = Seen { sharing, may_have_programs: true, ..Seen::default() };
+            let host = Host { taker: Some(taker), ..host([Link { uplink, ..card(2, "eth0") }]) };
+            plan(&[nic("br0,uplink=eth0")], &Config::default(), &host).unwrap_err().to_string()
         };
-        assert!(connman(true).is_ok());
-        assert!(connman(false).unwrap_err().to_string().contains("Add kvb to NetworkInterfaceBlacklist"));
+        assert!(taken(Taker::Connman).contains("Add kvb to NetworkInterfaceBlacklist"));
+        assert!(taken(Taker::Dhcpcd).contains("denyinterfaces kvb*"));
     }
 
     #[test]

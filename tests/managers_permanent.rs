@@ -90,7 +90,7 @@ fn names_the_manager(host: &Managed) -> String {
     let json: Value = serde_json::from_str(&host.kvm_bridge("status --json").run().succeeds().out).expect("JSON");
     let uplink = &json["uplinks"][0];
     assert_eq!((&uplink["name"], &uplink["manager"]), (&"eth0".into(), &name.into()), "{uplink}");
-    if host.manager == Manager::Connman {
+    if matches!(host.manager, Manager::Connman | Manager::Dhcpcd) {
         return refuses_to_share(host);
     }
     let by = name.map(|name| format!(", which {name} manages,")).unwrap_or_default();
@@ -121,8 +121,12 @@ fn names_the_manager(host: &Managed) -> String {
 fn refuses_to_share(host: &Managed) -> String {
     for words in ["--bridge br0", "--bridge-dry-run --bridge br0"] {
         let refused = host.shim(words).run().exits_with(125).err;
-        assert!(refused.contains("connman manages it, and would take the links of the guests too"), "{refused}");
-        assert!(refused.contains("NetworkInterfaceBlacklist in /etc/connman/main.conf"), "{refused}");
+        let (name, how) = match host.manager {
+            Manager::Connman => ("connman", "NetworkInterfaceBlacklist in /etc/connman/main.conf"),
+            _ => ("dhcpcd", "Add 'denyinterfaces kvb*' to /etc/dhcpcd.conf"),
+        };
+        assert!(refused.contains(&format!("{name} takes every new link, also those that this needs")), "{refused}");
+        assert!(refused.contains(how), "{refused}");
     }
     host.is_untouched();
     let refused = host.shim("--bridge br0,uplink=eth0,attach=port").run().exits_with(125).err;

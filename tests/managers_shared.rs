@@ -186,14 +186,31 @@ fn ifupdown_with_a_static_address() {
     goes_unnoticed(Manager::Ifupdown, Mode::Static);
 }
 
+/// It takes all interfaces that its configuration does not tell it to leave alone, ports of bridges too.
+fn dhcpcd_that_is_told_of_our_links(mode: Mode) {
+    let Some(host) = Managed::new(Manager::Dhcpcd, mode) else { return };
+    host.baseline();
+    let refused = host.shim("--bridge br0").run().exits_with(125).err;
+    assert!(refused.contains("dhcpcd takes every new link, also those that this needs"), "{refused}");
+    assert!(refused.contains("Add 'denyinterfaces kvb*' to /etc/dhcpcd.conf"), "{refused}");
+    host.is_untouched();
+    let configuration = fs::read_to_string("/etc/dhcpcd.conf").unwrap_or_default();
+    fs::write("/etc/dhcpcd.conf", format!("denyinterfaces kvb*\n{configuration}")).expect("configure it");
+    host.sh("dhcpcd -n").run().succeeds();
+    wait_for("its default route", 30, || (host.default_routes().len() == 1).then_some(()));
+    host.comes_to_rest();
+    host.tolerates_what_runs();
+    goes_unnoticed_on(host);
+}
+
 #[test]
 fn dhcpcd_with_a_lease() {
-    goes_unnoticed(Manager::Dhcpcd, Mode::Dhcp);
+    dhcpcd_that_is_told_of_our_links(Mode::Dhcp);
 }
 
 #[test]
 fn dhcpcd_with_a_static_address() {
-    goes_unnoticed(Manager::Dhcpcd, Mode::Static);
+    dhcpcd_that_is_told_of_our_links(Mode::Static);
 }
 
 #[test]
@@ -207,7 +224,7 @@ fn connman_that_is_told_of_our_links() {
     let Some(host) = Managed::new(Manager::Connman, Mode::Dhcp) else { return };
     host.baseline();
     let refused = host.shim("--bridge br0").run().exits_with(125).err;
-    assert!(refused.contains("connman manages it, and would take the links of the guests too"), "{refused}");
+    assert!(refused.contains("connman takes every new link, also those that this needs"), "{refused}");
     assert!(refused.contains("Add kvb to NetworkInterfaceBlacklist in /etc/connman/main.conf"), "{refused}");
     host.is_untouched();
     let list = "[General]\nNetworkInterfaceBlacklist=vmnet,vboxnet,virbr,ifb,ve-,vb-,kvb\n";

@@ -304,8 +304,10 @@ fn frames_with_a_vlan_tag_cross_with_it() {
         parties.fence(from);
         for (who, wire) in &wires {
             let gets_it = *who == to || to == EVERYBODY && *who != from;
-            // The host's card also lets in what is for others.
-            if *who != "host" || gets_it {
+            // The host's card also lets in what is for others. What the host sends to a guest with the tag in the frame
+            // itself goes to the LAN as well: the bridge has a copy of it.
+            let is_copied = (from, to, *who) == ("host", "first", "lan");
+            if (*who != "host" || gets_it) && !is_copied {
                 let wanted = if gets_it { vec![Some(5)] } else { Vec::new() };
                 assert_eq!(wire.tags(&label), wanted, "from {from} to {to}, at {who}");
             }
@@ -646,7 +648,7 @@ fn a_firewall_that_knows_the_interface_by_name_goes_on_working() {
 fn no_frame_that_the_host_gets_has_our_mark() {
     let Some(lab) = host() else { return };
     let rules = "add table inet host; add counter inet host marked; add chain inet host in { type filter hook prerouting \
-                 priority 0; }; add rule inet host in meta mark != 0 counter name marked";
+                 priority 0; }; add rule inet host in meta mark and 0x10000000 != 0 counter name marked";
     lab.program("nft").arg(rules).run().succeeds();
     lab.baseline();
     let guest = Guest::boot(&lab, 11);
@@ -654,6 +656,7 @@ fn no_frame_that_the_host_gets_has_our_mark() {
     guest.stack.pings("-w 5 ff02::1%eth0");
     assert!(guest.reaches("10.77.0.2"));
     let shown = lab.sh("nft list counter inet host marked").run().succeeds().out;
+    // The kernel's own IGMP and MLD reports have something else in the place of a mark.
     assert!(shown.contains("packets 0"), "marks are others' too, and theirs alone: {shown}");
     guest.terminate();
 }

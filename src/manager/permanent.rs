@@ -29,7 +29,7 @@ fn section(manager: Option<&Manager>) -> &'static str {
         Some(Manager::Networkd(_)) => "systemd-networkd",
         Some(Manager::Ifupdown) => "ifupdown",
         Some(Manager::Dhcpcd) => "dhcpcd",
-        Some(Manager::Connman { .. }) => "connman",
+        Some(Manager::Connman) => "connman",
         None => "Another client",
     }
 }
@@ -101,7 +101,7 @@ mod tests {
             (Some(Manager::Networkd("/run/systemd/network/10-netplan-eth0.network".into())), "netplan"),
             (Some(Manager::Ifupdown), "ifdown br0-nic && sed -i -e 's/\\bbr0-nic\\b/eth0x/'"),
             (Some(Manager::Dhcpcd), "1i denyinterfaces br0-nic"),
-            (Some(Manager::Connman { spares_ours: false }), "ve-,vb-,br0-nic,eth0x,"),
+            (Some(Manager::Connman), "ve-,vb-,br0-nic,eth0x,"),
             (None, "BindsTo=sys-subsystem-net-devices-br0\\x2dnic.device"),
         ] {
             let text = setup(manager.as_ref(), &bridge, &link);

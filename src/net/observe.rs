@@ -108,6 +108,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
     }
     if is_in_sight {
         look(netlink, host, &ends(wish.bridge)[0])?;
+        host.taker = manager::taker().map_err(unreadable)?;
         host.mark = share::mark(netlink).map_err(unreadable)?;
     } else if host.all.is_empty() {
         host.all = netlink.links().map_err(unreadable)?;
