@@ -5,8 +5,9 @@ mod chain;
 use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
-use crate::sys::{entry, process, program};
-use nix::unistd::{AccessFlags, access, execve};
+use crate::shell::quote;
+use crate::sys::{entry, files, process, program};
+use nix::unistd::{AccessFlags, access, execve, geteuid};
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -162,19 +163,36 @@ fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
         true => vec![base],
         false => vec!["qemu-kvm".as_ref(), "kvm".as_ref(), system.as_ref()],
     };
-    let elsewhere = |is_kvm: bool| ELSEWHERE.iter().map(PathBuf::from).filter(move |_| is_kvm);
-    let found = names.iter().flat_map(|name| on_path(name).chain(elsewhere(*name == "qemu-kvm")));
-    let mut back = None;
+    // What was called comes first; then folder by folder, so that a QEMU of one's own in the first of them is found.
+    let (called, others) = names.split_at(1);
+    let elsewhere = |of: &[&OsStr]| {
+        let is_kvm = of.contains(&OsStr::new("qemu-kvm"));
+        ELSEWHERE.iter().map(PathBuf::from).filter(move |_| is_kvm)
+    };
+    let rest = folders_of_path().flat_map(|folder| others.iter().map(move |name| folder.join(name)));
+    let found = on_path(called[0]).chain(elsewhere(called)).chain(rest).chain(elsewhere(others));
+    let (mut back, mut strange) = (None, None);
     let usable = found.filter(|path| {
         let is_usable =
             |metadata: &Metadata| is_program(path, metadata) && !is_ourselves(metadata) && !chain.has_copy(metadata);
         path.metadata().is_ok_and(|metadata| is_usable(&metadata))
     });
     for path in usable {
+        // Whose PATH it is root need not know: who can write there would be root.
+        if geteuid().is_root() && !files::are_roots_alone(&path) {
+            strange = strange.or(Some(path));
+            continue;
+        }
         match path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata)) {
             true => back = back.or(Some(path)),
             false => return Ok((path, back)),
         }
+    }
+    if let (None, Some(path)) = (&back, strange) {
+        let what =
+            format!("{} is not executed as root: others than root can write it, or a folder above it", path.display());
+        let remedy = format!("If you trust it, name it: {QEMU}={}", quote(&path));
+        return Err(Error::new(what, remedy).with_status(CANNOT_EXECUTE));
     }
     Err(back.as_deref().map(leads_back).unwrap_or_else(|| {
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
@@ -187,11 +205,14 @@ fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
 
 /// Where a file of this name may be in the folders of PATH, in order. An empty folder is the current one, as for execvp(3).
 fn on_path(name: &OsStr) -> impl Iterator<Item = PathBuf> {
+    let name = name.to_owned();
+    folders_of_path().map(move |folder| folder.join(&name))
+}
+
+fn folders_of_path() -> impl Iterator<Item = PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    let name = name.to_owned();
-    let here = |folder: PathBuf| if folder.as_os_str().is_empty() { ".".into() } else { folder };
-    folders.into_iter().map(move |folder| here(folder).join(&name))
+    folders.into_iter().map(|folder| if folder.as_os_str().is_empty() { ".".into() } else { folder })
 }
 
 fn is_program(path: &Path, metadata: &Metadata) -> bool {

@@ -34,6 +34,8 @@ pub const NAME: &str = "kvm-bridge-reaper";
 const GRACE: Duration = Duration::from_secs(2);
 /// What fails is tried again after the time of grace, and after so many times that in the end.
 const ATTEMPTS: u32 = 10;
+/// For so long at the most it does not look at a forwarding database that changes all the time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What has worked for so long fails for another reason than before.
 const WELL: Duration = Duration::from_secs(60);
 
@@ -166,16 +168,25 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
         let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
         let end = idle.map(|idle| Instant::now() + idle);
         loop {
+            let start = Instant::now();
             if let Some(addresses) = &mut addresses {
                 addresses.drain().map_err(deaf)?;
                 share::keep_entries(&mut netlink, &journal).map_err(deaf)?;
             }
+            // A guest can pretend to have one address after the other: it is not to keep a processor busy.
+            let pause = (start.elapsed() * 10).min(LONGEST_PAUSE);
             if idle.is_none() {
                 // For hours, perhaps.
                 memory::let_go();
             }
-            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            if wait(&news, announcers, addresses.as_ref().map(Netlink::as_fd), left)? != Woken::ByAddresses {
+            let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
+            let is_over = || left().is_some_and(|left| left.is_zero());
+            let paused = left().map_or(pause, |left| left.min(pause));
+            if wait(&news, announcers, None, Some(paused))? == Woken::ByLinks || is_over() {
+                break;
+            }
+            let addresses = addresses.as_ref().map(Netlink::as_fd);
+            if wait(&news, announcers, addresses, left())? == Woken::ByLinks || is_over() {
                 break;
             }
         }
@@ -250,10 +261,10 @@ fn is_there(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<bool> {
 /// By what the reaper was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// Links or routes have changed, or the time is over.
+    /// Links or routes have changed.
     ByLinks,
-    /// The bridge's forwarding database has; or there was something to be announced, which was.
-    ByAddresses,
+    /// The bridge's forwarding database has; or there was something to be announced, which was; or the time is over.
+    ByOthers,
 }
 
 /// Sleeps until there is news, for `time` at the most.
@@ -277,11 +288,12 @@ fn wait(
         .chain(addresses)
         .collect();
     match poll(&mut files, timeout) {
-        Ok(0) | Err(Errno::EINTR) => Ok(Woken::ByLinks),
+        Ok(0) => Ok(Woken::ByOthers),
+        Err(Errno::EINTR) => Ok(Woken::ByLinks),
         Ok(_) => {
             let is_news = files[0].any().unwrap_or(true);
             announcers.hear();
-            Ok(if is_news { Woken::ByLinks } else { Woken::ByAddresses })
+            Ok(if is_news { Woken::ByLinks } else { Woken::ByOthers })
         }
         Err(error) => {
             Err(Error::new(format!("cannot wait: {}", error.desc()), "The next guest on this bridge tries again."))

@@ -3,7 +3,7 @@
 use crate::support::command::fake_qemu;
 use crate::support::{Lab, namespaces};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 const SHIM: &str = env!("CARGO_BIN_EXE_qemu-kvm");
@@ -19,7 +19,12 @@ impl Folder {
     }
 
     fn link(self, name: &str, to: impl AsRef<Path>) -> Self {
-        symlink(to, self.0.join(name)).expect("make a link");
+        let (to, path) = (to.as_ref(), self.0.join(name));
+        // Of a user's checkout: root executes no program of a user's that is found.
+        match to.metadata().is_ok_and(|file| file.uid() != 0) {
+            true => drop(fs::copy(to, path).expect("copy a program")),
+            false => symlink(to, path).expect("make a link"),
+        }
         self
     }
 
@@ -350,4 +355,41 @@ fn the_qemu_that_is_found_tells_the_machine() {
     assert_eq!(card("qemu-system-x86_64-microvm").as_deref(), Some("virtio-net-device"));
     assert_eq!(card("qemu-kvm").as_deref(), Some("virtio-net-ccw"), "through the link");
     lab.ends_here();
+}
+
+#[test]
+fn root_executes_no_qemu_that_others_can_write_unless_it_is_named() {
+    let Some(lab) = without_system_qemu() else { return };
+    let ours = Folder::new(&lab);
+    let real = Folder::new(&lab).link("kvm", fake_qemu());
+    let of_alice = Folder::new(&lab);
+    let qemu = of_alice.0.join("qemu-kvm");
+    fs::copy(fake_qemu(), &qemu).expect("copy a program");
+    let belongs = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).expect("chown");
+    for whose in [&of_alice.0, &qemu] {
+        belongs(&of_alice.0, 0);
+        belongs(&qemu, 0);
+        belongs(whose, 1000);
+        let refused = lab.shim("-m 64").finding_qemu_on(path(&[&of_alice])).run().exits_with(126).err;
+        let why = format!("{} is not executed as root: others than root can write it", qemu.display());
+        assert!(
+            refused.contains(&why) && refused.contains(&format!("KVM_BRIDGE_QEMU={}", qemu.display())),
+            "{refused}"
+        );
+        // One that is root's is found behind it.
+        let found = lab.shim("-m 64").finding_qemu_on(path(&[&of_alice, &real])).run().succeeds();
+        assert_eq!(found.qemu().line(), "-m 64");
+        lab.shim("-m 64").finding_qemu_on(path(&[&ours])).env("KVM_BRIDGE_QEMU", &qemu).run().succeeds().qemu();
+    }
+}
+
+#[test]
+fn a_qemu_of_ones_own_in_the_first_folder_comes_before_the_distributions() {
+    let Some(lab) = without_system_qemu() else { return };
+    let own = Folder::new(&lab).link("qemu-system-x86_64", fake_qemu());
+    let distribution = Folder::new(&lab).script("kvm", "exit 3").script("qemu-system-x86_64", "exit 3");
+    lab.shim("-m 64").finding_qemu_on(path(&[&own, &distribution])).run().succeeds().qemu();
+    // What was called comes first all the same.
+    let called = Folder::new(&lab).link("qemu-kvm", fake_qemu());
+    lab.shim("-m 64").finding_qemu_on(path(&[&distribution, &called])).run().succeeds().qemu();
 }

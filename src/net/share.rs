@@ -342,6 +342,10 @@ fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
     Ok(Some(link).filter(|link| why_no_uplink(link).is_none()))
 }
 
+/// So many addresses behind the bridge have an entry: a guest can pretend to have any number. A bridge has 1,023 ports at the
+/// most.
+const MOST_ENTRIES: usize = 4096;
+
 /// Sees to it that the host reaches all that are behind the bridge, and nobody else through it.
 pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
     let Some(share) = journal.share() else { return Ok(()) };
@@ -389,7 +393,8 @@ fn reconcile(
             unwanted.push(found);
         }
     }
-    (behind.difference(&kept).copied().collect(), unwanted)
+    let room = MOST_ENTRIES.saturating_sub(kept.len());
+    (behind.difference(&kept).take(room).copied().collect(), unwanted)
 }
 
 #[cfg(test)]
@@ -423,6 +428,11 @@ mod tests {
         let (wanted, unwanted) = reconcile(there, &set(&[1, 6]), &set(&[5]), &BTreeSet::from([20]));
         assert_eq!(wanted, [mac(6)]);
         assert_eq!(unwanted.iter().map(|found| found.handle).collect::<Vec<u32>>(), [3, 4, 5, 6]);
+        let flood = (0..10_000_u32).map(|number| {
+            let [a, b, c, d] = number.to_be_bytes();
+            Mac([2, 0, a, b, c, d])
+        });
+        assert_eq!(reconcile(Vec::new(), &flood.collect(), &set(&[]), &BTreeSet::new()).0.len(), MOST_ENTRIES);
         let (wanted, unwanted) = reconcile(Vec::new(), &set(&[]), &set(&[1]), &BTreeSet::new());
         assert!(wanted.is_empty() && unwanted.is_empty());
     }

@@ -17,7 +17,11 @@ pub fn own(received: RawFd) -> OwnedFd {
 /// Whether root alone decides what is found at a path: the file, and all folders on the way to it, also behind links, are
 /// root's, and no other may write to them.
 pub fn are_roots_alone(path: &Path) -> bool {
-    let is_roots = |path: &Path| path.metadata().is_ok_and(|file| is_root(file.uid()) && file.mode() & 0o022 == 0);
+    // In a folder with the sticky bit nobody replaces what is root's.
+    let is_sticky = |file: &fs::Metadata| file.is_dir() && file.mode() & 0o1000 != 0;
+    let is_roots = |path: &Path| {
+        path.metadata().is_ok_and(|file| is_root(file.uid()) && (file.mode() & 0o022 == 0 || is_sticky(&file)))
+    };
     let are_roots = |path: io::Result<PathBuf>| path.is_ok_and(|path| path.ancestors().all(is_roots));
     are_roots(path.canonicalize()) && are_roots(path.parent().unwrap_or(path).canonicalize())
 }
