@@ -11,7 +11,7 @@ pub mod up;
 
 use crate::argv::Line;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_root};
 use crate::inherited::{Inherited, open_vhosts, queues_of, take_lease};
 use crate::lease::VmKey;
 use crate::net::observe::unreadable;
@@ -32,7 +32,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
         }
         let what =
             format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
-        return Err(Error::new(what, "Run it as root: sudo qemu-kvm --bridge ..."));
+        return Err(Error::new(what, as_root("sudo qemu-kvm --bridge ...")));
     }
     if let Some(nic) = line.nics.iter().find(|nic| nic.announce && !process::can_watch()) {
         let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);

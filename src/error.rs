@@ -4,6 +4,7 @@
 //! `main`. So there is one type for all layers, and it can't be made without a way out for the user.
 #![forbid(unsafe_code)]
 
+use kvm_bridge_helper::{container, failure};
 use std::fmt;
 
 /// The exit status of the shim and of `kvm-bridge` when the fault is ours or the caller's.
@@ -73,10 +74,21 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The kernel's own words for an errno, without Rust's `(os error N)`.
+/// Why something failed, as the end of a sentence, without Rust's `(os error N)`.
 pub fn reason(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
-        None => error.to_string(),
+        Some(libc::EAGAIN) => "a limit is reached, or it is busy at this moment".to_owned(),
+        Some(libc::E2BIG) => "the arguments and the environment are longer than the kernel takes".to_owned(),
+        Some(libc::EFBIG) => "a file may not become so large (ulimit -f)".to_owned(),
+        _ => failure::reason(error),
+    }
+}
+
+/// What is to be done where a right is missing that root has: by root in a container, at the container's start.
+pub fn as_root(command: &str) -> String {
+    match nix::unistd::geteuid().is_root() {
+        true if container::is_container() => format!("{}.", container::REMEDY),
+        true => "This root has not the right: see whether 'capsh --print' lists cap_net_admin.".to_owned(),
+        false => format!("Run it as root: {command}"),
     }
 }

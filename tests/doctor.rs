@@ -459,9 +459,12 @@ fn an_nft_that_hangs_is_not_waited_for() {
     let hangs = lab.new_file("nft");
     fs::write(&hangs, "#!/bin/sh\nsleep 1000\n").expect("write a script");
     fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).expect("let it run");
+    // The laboratory itself asks nft what there is, before and after.
+    lab.baseline();
     mount(Some(&hangs), "/usr/sbin/nft", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("lay it over nft");
     look(&lab, "br0").0.iter().find(|check| check["name"] == "firewall").expect("it goes on");
     assert!(lab.processes().is_empty(), "what hung still runs");
+    nix::mount::umount("/usr/sbin/nft").expect("take it away again");
 }
 
 #[test]

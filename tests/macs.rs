@@ -470,3 +470,27 @@ fn ten_thousand_vms_cost_a_start_no_more_than_one() {
     assert!(with_many[0] <= with_one[0] && with_many[2] <= with_one[2], "{with_one:?} {with_many:?}");
     assert_eq!([with_many[1], with_many[3]], [with_one[1], with_one[3]]);
 }
+
+#[test]
+fn a_record_that_was_damaged_or_copied_gives_no_address_twice() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let macs = ["alice", "bob"].map(|vm| mac_of(&lab, &format!("--bridge br0 -name {vm}")));
+    let files = fs::read_dir("/var/lib/kvm-bridge/vms").expect("the records").flatten().map(|entry| entry.path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+    let of_bob = files.iter().find(|path| fs::read_to_string(path).expect("read a record").contains(&macs[1]));
+    let of_bob = of_bob.expect("bob's record");
+    let record = fs::read_to_string(of_bob).expect("read a record");
+    let with = |mac: &str| fs::write(of_bob, record.replace(&macs[1], mac)).expect("write a record");
+    let refused = || lab.shim("--bridge br0 -name bob").run().exits_with(125).err;
+
+    with("01:00:5e:00:00:01");
+    let said = refused();
+    assert!(said.contains("01:00:5e:00:00:01 can't be the address of one network card"), "{said}");
+    with(&macs[0]);
+    let said = refused();
+    assert!(said.contains(&format!("{} is kept for bob and for alice as well", macs[0])), "{said}");
+    assert!(said.contains("kvm-bridge mac forget bob"), "{said}");
+    lab.kvm_bridge("mac forget bob").run().succeeds();
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), macs[0]);
+    assert!(!macs.contains(&mac_of(&lab, "--bridge br0 -name bob")));
+}

@@ -35,7 +35,7 @@
 
 pub mod access;
 pub mod acl;
-mod container;
+pub mod container;
 pub mod entry;
 pub mod failure;
 pub mod files;

@@ -1,7 +1,7 @@
 //! `kvm-bridge down`: takes back what `kvm-bridge up` made, and what a guest's start did.
 
 use super::up::is_lasting;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_root};
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
@@ -38,7 +38,7 @@ pub const IN_USE: u8 = 1;
 pub fn down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     if !process::can_change_network() {
         let what = format!("down {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
-        return Err(Error::new(what, format!("Run it as root: sudo kvm-bridge down {bridge}")));
+        return Err(Error::new(what, as_root(&format!("sudo kvm-bridge down {bridge}"))));
     }
     take_down(bridge, is_forced).map_err(|error| error.of(format_args!("down {bridge}")))
 }

@@ -167,11 +167,13 @@ impl Made {
         })?;
         match tap.found {
             None => {
-                let entry = journal.and_then(|journal| {
-                    let index = nix::net::if_::if_nametoindex(name.as_str()).ok()?;
-                    share::entry(journal, mac, index)
-                });
-                apply::plug(&mut self.netlink, tap, &name, mac.of_tap(), &vm.alias(), bridge, entry)?
+                let index = queues
+                    .first()
+                    .map_or(Err(std::io::ErrorKind::InvalidInput.into()), |tap| tap::index_of(tap, &name));
+                let index =
+                    index.map_err(|error| apply::failed(&tap.bridge, &format!("cannot attach {name}"), &error))?;
+                let entry = journal.and_then(|journal| share::entry(journal, mac, index));
+                apply::plug(&mut self.netlink, tap, (&name, index), mac.of_tap(), &vm.alias(), bridge, entry)?
             }
             Some(found) if !found.is_up => {
                 apply::set_up(&mut self.netlink, found.index, true)

@@ -6,7 +6,7 @@
 use super::claims::observe_locked;
 use super::made::Made;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_root};
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::mac::Mac;
@@ -73,7 +73,7 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let bridge = &nic.bridge;
     if !process::can_change_network() {
         let what = format!("up {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
-        return Err(Error::new(what, format!("Run it as root: sudo kvm-bridge up {bridge} ...")));
+        return Err(Error::new(what, as_root(&format!("sudo kvm-bridge up {bridge} ..."))));
     }
     let users = taps.iter().map(|tap| user(&tap.user)).collect::<Result<Vec<Uid>>>()?;
     process::hold_standard_places()?;
@@ -223,7 +223,8 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
     })?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
-    apply::plug(netlink, &wanted, name, Mac::generate()?.of_tap(), &alias(bridge), index, None)
+    let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
+    apply::plug(netlink, &wanted, (name, own), Mac::generate()?.of_tap(), &alias(bridge), index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
     tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)

@@ -1,7 +1,7 @@
 //! `kvm-bridge recover`.
 
 use super::json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, as_root};
 use crate::host::Link;
 use crate::journal::{self, Files};
 use crate::name::IfName;
@@ -35,7 +35,7 @@ impl Recover {
     pub(super) fn run(self) -> Result<String> {
         if !process::can_change_network() {
             let what = "recover: this needs the right to change the network, CAP_NET_ADMIN";
-            return Err(Error::new(what, "Run it as root: sudo kvm-bridge recover"));
+            return Err(Error::new(what, as_root("sudo kvm-bridge recover")));
         }
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());

@@ -154,15 +154,16 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
         if patient.question.bridge.as_ref().is_some_and(|wanted| wanted != name) {
             continue;
         }
-        let check = match files.read() {
-            Err(error) => Check::of_error("journal", super::Verdict::Failure, &error, WHY),
-            Ok(None) => continue,
-            Ok(Some(_)) if known.is_some_and(|bridge| bridge.complaint.is_some()) => {
-                let complaint = files.complaint().unwrap_or_default();
+        let complaint = known.and_then(|bridge| bridge.complaint.as_ref());
+        let check = match (files.read(), complaint) {
+            (Err(error), _) => Check::of_error("journal", super::Verdict::Failure, &error, WHY),
+            (Ok(None), _) => continue,
+            // Read once: its reaper may forget it meanwhile.
+            (Ok(Some(_)), Some(complaint)) => {
                 let first = complaint.lines().next().unwrap_or_default().to_owned();
-                Check::failure("journal", first, "What could not be taken back is still to be.", MEND)
+                Check::failure("journal", first, "What could not be removed is still to be.", MEND)
             }
-            Ok(Some(journal)) => match known {
+            (Ok(Some(journal)), None) => match known {
                 // It is there, and not asked about.
                 None if patient.there.contains(name) => continue,
                 Some(bridge)

@@ -2,7 +2,7 @@
 
 use super::rtnl::{Netlink, Request};
 use super::share;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result, as_root, reason};
 use crate::journal::Journal;
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -14,7 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkUnspec};
 use std::io;
 
 /// The setting that keeps IPv6 off a link.
@@ -158,14 +158,14 @@ pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
 pub fn plug(
     netlink: &mut Netlink,
     tap: &Tap,
-    name: &IfName,
+    (name, index): (&IfName, u32),
     mac: Mac,
     alias: &str,
     bridge: u32,
     more: Option<Request>,
 ) -> Result<()> {
     let dress = |no_ipv6: bool| {
-        let link = by_name(name).address(mac.0.to_vec()).mtu(tap.mtu).alias(alias);
+        let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(tap.mtu).alias(alias);
         match no_ipv6 {
             true => link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
                 AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
@@ -173,7 +173,7 @@ pub fn plug(
             false => link,
         }
     };
-    let join = set(by_name(name).controller(bridge).up().build());
+    let join = set(LinkUnspec::new_with_index(index).controller(bridge).up().build());
     let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
     let requests = [set(dress(true).build()), join].into_iter().chain(more).collect();
     let mut answers = netlink.change(requests).map_err(failed)?;
@@ -202,10 +202,6 @@ pub(super) fn set(message: LinkMessage) -> Request {
     (Message::SetLink(message), 0, &[])
 }
 
-fn by_name(name: &IfName) -> LinkMessageBuilder<LinkUnspec> {
-    LinkUnspec::new_with_name(name.as_str())
-}
-
 fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {
     answers.into_iter().next().unwrap_or(Ok(()))
 }
@@ -213,7 +209,7 @@ fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {
 /// A refusal of the kernel, with what to do about it.
 pub fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
     let remedy = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "CAP_NET_ADMIN is needed: run it as root.".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => format!("CAP_NET_ADMIN is needed. {}", as_root("sudo ...")),
         Some(libc::EXFULL) => {
             format!("A bridge has 1,023 ports at the most; 'ip link show master {bridge}' lists them.")
         }

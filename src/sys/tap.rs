@@ -3,6 +3,7 @@
 use super::process;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
+use kvm_bridge_helper::container;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,6 +18,7 @@ pub const FILES: &str = "The limit on open files is reached: raise it with ulimi
 mod ioctl {
     #![allow(missing_docs)]
     nix::ioctl_read!(tun_get_features, b'T', 207, libc::c_uint);
+    nix::ioctl_read!(tun_get_iff, b'T', 210, libc::c_uint);
     nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 }
 
@@ -25,6 +27,7 @@ pub fn open_device() -> Result<File> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
         let remedy = match error.kind() {
             _ if error.raw_os_error() == Some(libc::EMFILE) => FILES.to_owned(),
+            io::ErrorKind::NotFound if container::is_container() => format!("{}.", container::REMEDY),
             io::ErrorKind::NotFound => "Load the kernel's module: modprobe tun".to_owned(),
             io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: sudo chmod 666 {DEVICE}"),
             _ => "Load the kernel's module: modprobe tun".to_owned(),
@@ -42,7 +45,7 @@ pub fn open_vhost() -> io::Result<File> {
 }
 
 /// Makes a TAP, or opens a persistent one, and returns its descriptors, one for each device, and its name. Without a name
-/// the kernel takes the first free `tapN`. It goes when the last copy of the descriptors is closed, unless it is
+/// the kernel takes the first free `kvbN`. It goes when the last copy of the descriptors is closed, unless it is
 /// persistent.
 pub fn open(devices: Vec<File>, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<(Vec<OwnedFd>, IfName)> {
     let (mut queues, mut chosen) = (Vec::new(), name.cloned());
@@ -80,6 +83,21 @@ fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io:
     unsafe { ioctl::tun_set_iff(device.as_raw_fd(), &raw mut request) }?;
     let chosen: Vec<u8> = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
     IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The index of the TAP behind a descriptor, which was called so a moment ago: what is done to it is done by its index, whoever
+/// has its name by then.
+pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
+    let index = nix::net::if_::if_nametoindex(name.as_str())?;
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one ifreq; the request's type says unsigned int and means that.
+    unsafe { ioctl::tun_get_iff(tap.as_raw_fd(), (&raw mut request).cast()) }?;
+    let now = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8);
+    match now.eq(name.as_str().bytes()) {
+        true => Ok(index),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. A process of

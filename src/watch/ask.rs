@@ -59,7 +59,8 @@ impl Asker {
         let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
         let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
         let highest = Mac([0xfe, 0xff, 0xff, a, b, c]);
-        apply::plug(netlink, &wanted, &name, highest, "kvm-bridge doctor", bridge.index, None)?;
+        let index = tap::index_of(&tap, &name).map_err(|error| cannot(&error))?;
+        apply::plug(netlink, &wanted, (&name, index), highest, "kvm-bridge doctor", bridge.index, None)?;
         let tap = File::from(tap);
         files::do_not_block(&tap).map_err(|error| cannot(&error))?;
         Ok(Self { way: Way::Tap(tap), client, ready: Instant::now() + delay })
