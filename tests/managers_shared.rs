@@ -196,7 +196,13 @@ fn dhcpcd_that_is_told_of_our_links(mode: Mode) {
     host.is_untouched();
     let configuration = fs::read_to_string("/etc/dhcpcd.conf").unwrap_or_default();
     fs::write("/etc/dhcpcd.conf", format!("denyinterfaces kvb*\n{configuration}")).expect("configure it");
-    host.sh("dhcpcd -n").run().succeeds();
+    host.sh("dhcpcd -x").run().succeeds();
+    wait_for("its end", 20, || {
+        let runs = host.all_processes().iter().any(|process| process.command.contains("dhcpcd"));
+        (!runs).then_some(())
+    });
+    host.start();
+    wait_for("its address", 30, || host.addresses("eth0").iter().find(|it| it.starts_with(&host.address)).cloned());
     wait_for("its default route", 30, || (host.default_routes().len() == 1).then_some(()));
     host.comes_to_rest();
     host.tolerates_what_runs();
