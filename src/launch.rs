@@ -179,7 +179,7 @@ fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
     });
     for path in usable {
         // Whose PATH it is root need not know: who can write there would be root.
-        if geteuid().is_root() && !files::are_roots_alone(&path) {
+        if geteuid().is_root() && !files::are_roots_also_in_tmp(&path) {
             strange = strange.or(Some(path));
             continue;
         }

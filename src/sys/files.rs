@@ -17,13 +17,28 @@ pub fn own(received: RawFd) -> OwnedFd {
 /// Whether root alone decides what is found at a path: the file, and all folders on the way to it, also behind links, are
 /// root's, and no other may write to them.
 pub fn are_roots_alone(path: &Path) -> bool {
-    // In a folder with the sticky bit nobody replaces what is root's.
-    let is_sticky = |file: &fs::Metadata| file.is_dir() && file.mode() & 0o1000 != 0;
-    let is_roots = |path: &Path| {
-        path.metadata().is_ok_and(|file| is_root(file.uid()) && (file.mode() & 0o022 == 0 || is_sticky(&file)))
+    are_roots(path, false)
+}
+
+/// The same, but for folders such as /tmp above the one that the file is in: with the sticky bit, nobody else replaces a
+/// folder of root's there.
+pub fn are_roots_also_in_tmp(path: &Path) -> bool {
+    are_roots(path, true)
+}
+
+fn are_roots(path: &Path, in_tmp: bool) -> bool {
+    let is_roots = |path: &Path, may_be_sticky: bool| {
+        path.metadata().is_ok_and(|file| {
+            is_root(file.uid()) && (file.mode() & 0o022 == 0 || may_be_sticky && file.mode() & 0o1000 != 0)
+        })
     };
-    let are_roots = |path: io::Result<PathBuf>| path.is_ok_and(|path| path.ancestors().all(is_roots));
-    are_roots(path.canonicalize()) && are_roots(path.parent().unwrap_or(path).canonicalize())
+    let has_roots_folder = |path: &Path| {
+        let folder = path.parent().unwrap_or(path);
+        is_roots(folder, false) && folder.ancestors().all(|folder| is_roots(folder, in_tmp))
+    };
+    let folder = path.parent().unwrap_or(path).canonicalize();
+    let Ok((target, folder)) = path.canonicalize().and_then(|target| Ok((target, folder?))) else { return false };
+    is_roots(&target, false) && has_roots_folder(&target) && has_roots_folder(&folder.join("it"))
 }
 
 /// Whether this is root's number. In a user namespace that does not have all users, the host's root is a number of nobody's
