@@ -83,7 +83,9 @@ pub fn read_only(folder: &str) -> io::Result<()> {
 
 /// For a test that needs a device node or folder of its own: an empty tmpfs there.
 pub fn hide(folder: &str) -> io::Result<()> {
-    mount_fs("tmpfs", Path::new(folder))
+    mount_fs("tmpfs", Path::new(folder))?;
+    // Such a file system is for everybody to write.
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))
 }
 
 pub fn show_again(folder: &str) -> io::Result<()> {
