@@ -18,7 +18,6 @@
 
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
-use crate::shell::quote;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -143,7 +142,6 @@ impl Store {
             None => self.add(vm, known, slot, given, is_in_use)?,
         };
         check_different(&macs)?;
-        self.check_claims(vm, &macs, given)?;
         given.iter().flatten().try_for_each(|mac| self.check_not_running(vm, slot, *mac))?;
         if given.contains(&None) {
             self.note_image(vm)?;
@@ -278,26 +276,6 @@ impl Store {
         }
     }
 
-    /// Checks that what the VM keeps is kept for nobody else: a record that was copied or damaged may say so.
-    fn check_claims(&self, vm: &VmKey, macs: &[Mac], given: &[Option<Mac>]) -> Result<()> {
-        for (mac, _) in macs.iter().zip(given).filter(|(_, given)| given.is_none()) {
-            let claim = self.claim(*mac);
-            match fs::read_to_string(&claim) {
-                Ok(owner) if owner == vm.text || images::can_have_moved(&owner, &vm.text) => {}
-                Ok(owner) => {
-                    let owner = VmKey::from(owner);
-                    let what = format!("{mac} is kept for {} and for {} as well", vm.display(), owner.display());
-                    let remedy =
-                        format!("To give {} another: kvm-bridge mac forget {}", vm.display(), quote(vm.display()));
-                    return Err(Error::new(what, remedy));
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unusable(&claim, &error)),
-            }
-        }
-        Ok(())
-    }
-
     fn lock(&self) -> Result<File> {
         let path = self.folder.join("lock");
         lock::wait(&path, lock::Hold::Alone, |error| unusable(&path, error))
@@ -345,15 +323,7 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
         Err(error) => return Err(unusable(path, &error)),
     };
     match serde_json::from_slice::<Record>(&text) {
-        Ok(record) if record.version == VERSION => {
-            let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
-            for (at, mac) in macs.iter().enumerate() {
-                if mac.check_unicast().is_err() || macs[..at].contains(mac) {
-                    return Err(broken(path, &format!("{mac} can't be the address of one network card")));
-                }
-            }
-            Ok(Some(record))
-        }
+        Ok(record) if record.version == VERSION => Ok(Some(record)),
         Ok(record) => Err(broken(path, &format!("its version {} is not ours, {VERSION}", record.version))),
         Err(error) => Err(broken(path, &error.to_string())),
     }
