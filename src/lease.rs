@@ -5,6 +5,10 @@
 //! that QEMU inherits, so that it is free again when QEMU is gone, however it went. A new address is claimed by a file
 //! of its name that only one can make. Nothing on the launch path depends on how many VMs there are.
 //!
+//! What a power cut leaves: a VM's file is synced with its name before the VM runs, and it alone decides which addresses the VM
+//! has. The rest is not: a claim that is gone is made again by the VM's next start, as the mark of an image is. So a
+//! start syncs nothing unless it makes an address.
+//!
 //! A VM that is known by its image is found again when the image has moved (`images`).
 //!
 //! ```text
@@ -18,6 +22,7 @@
 
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
+use crate::shell::quote;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -138,7 +143,11 @@ impl Store {
         };
         let vm = &vm;
         let macs = match complete(known.as_ref(), slot, given) {
-            Some(macs) => macs,
+            Some(macs) => {
+                let own = macs.iter().zip(given).filter(|(_, given)| given.is_none());
+                own.map(|(mac, _)| *mac).try_for_each(|mac| self.claim_again(vm, mac))?;
+                macs
+            }
             None => self.add(vm, known, slot, given, is_in_use)?,
         };
         check_different(&macs)?;
@@ -243,7 +252,7 @@ impl Store {
             written?.write_all(vm.text.as_bytes()).map_err(|error| unusable(&claim, &error))
         };
         let done = made.iter().try_for_each(&mut claim);
-        let done = done.and_then(|()| fs::rename(&new, &path).map_err(|error| unusable(&path, &error)));
+        let done = done.and_then(|()| files::rename_to_last(&new, &path).map_err(|error| unusable(&path, &error)));
         if done.is_err() {
             for mac in claimed {
                 let _ = fs::remove_file(self.claim(mac));
@@ -251,6 +260,29 @@ impl Store {
             let _ = fs::remove_file(&new);
         }
         done.map(|()| macs)
+    }
+
+    /// Sees to it that an address that a VM keeps is claimed by it alone: the claim may be lost, and files may have been
+    /// copied. For who holds the lock.
+    fn claim_again(&self, vm: &VmKey, mac: Mac) -> Result<()> {
+        let path = self.claim(mac);
+        let owner = match fs::read_to_string(&path) {
+            Ok(owner) if owner == vm.text => return Ok(()),
+            Ok(owner) => Some(VmKey::from(owner)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(unusable(&path, &error)),
+        };
+        let has_it = |record: Record| record.slots.iter().any(|macs| macs.contains(&Some(mac)));
+        if let Some(owner) = owner
+            && self.read(&owner)?.is_some_and(has_it)
+        {
+            let (vm, owner) = (vm.display(), owner.display());
+            let what = format!("{mac} is the address of {owner} and of {vm}");
+            return Err(Error::new(what, format!("Have {vm} get another: kvm-bridge mac forget {}", quote(vm))));
+        }
+        let written = files::create_folder_of(&path)
+            .and_then(|()| files::replace(&path, &path.with_extension("new"), vm.text.as_bytes(), false));
+        written.map_err(|error| unusable(&path, &error))
     }
 
     /// An address that nobody has.
@@ -323,7 +355,12 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
         Err(error) => return Err(unusable(path, &error)),
     };
     match serde_json::from_slice::<Record>(&text) {
-        Ok(record) if record.version == VERSION => Ok(Some(record)),
+        Ok(record) if record.version == VERSION => {
+            let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
+            let checked = macs.iter().try_for_each(|mac| mac.check_unicast().map(|_| ()));
+            checked.and_then(|()| check_different(&macs)).map_err(|error| broken(path, error.what()))?;
+            Ok(Some(record))
+        }
         Ok(record) => Err(broken(path, &format!("its version {} is not ours, {VERSION}", record.version))),
         Err(error) => Err(broken(path, &error.to_string())),
     }
@@ -461,6 +498,52 @@ mod tests {
         store.forget("a").unwrap();
         assert_eq!(fs::read_to_string(path.with_extension("broken")).unwrap(), "{");
         store.take(&key("a"), &[None], |_| false).unwrap();
+    }
+
+    fn rewrite(store: &Store, name: &str, from: Mac, to: Mac) {
+        let path = store.file(&key(name), "json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&from.to_string(), &to.to_string())).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_no_card_can_have_is_not_given_to_one() {
+        let (_folder, store) = store();
+        let macs = store.take(&key("a"), &[None, None], |_| false).unwrap().macs;
+        for (wrong, why) in [(Mac([3, 0, 0, 0, 0, 1]), "group address"), (macs[1], "another network card")] {
+            rewrite(&store, "a", macs[0], wrong);
+            let error = store.take(&key("a"), &[None, None], |_| false).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("mv "), "{error}");
+            rewrite(&store, "a", wrong, macs[0]);
+        }
+    }
+
+    #[test]
+    fn an_address_that_two_vms_keep_is_refused_to_the_second() {
+        let (_folder, store) = store();
+        let [a, b] = ["a", "b"].map(|name| store.take(&key(name), &[None], |_| false).unwrap().macs[0]);
+        rewrite(&store, "b", b, a);
+        let error = store.take(&key("b"), &[None], |_| false).unwrap_err().to_string();
+        assert!(
+            error.contains("is the address of a and of b\n  Have b get another: kvm-bridge mac forget b"),
+            "{error}"
+        );
+        store.forget("b").unwrap();
+        assert_ne!(store.take(&key("b"), &[None], |_| false).unwrap().macs[0], a);
+        assert_eq!(fs::read_to_string(store.claim(a)).unwrap(), key("a").text);
+    }
+
+    #[test]
+    fn a_claim_that_a_power_cut_took_is_made_again() {
+        let (_folder, store) = store();
+        let mac = store.take(&key("a"), &[None], |_| false).unwrap().macs[0];
+        let claim = store.claim(mac);
+        fs::remove_file(&claim).unwrap();
+        for left in [None, Some(""), Some("name:forgotten")] {
+            left.iter().for_each(|text| fs::write(&claim, text).unwrap());
+            assert_eq!(store.take(&key("a"), &[None], |_| false).unwrap().macs, [mac]);
+            assert_eq!(fs::read_to_string(&claim).unwrap(), key("a").text);
+        }
     }
 
     #[test]

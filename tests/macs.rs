@@ -1,6 +1,6 @@
 //! A MAC belongs to a VM, for ever.
 
-use crate::support::{Lab, wait_for};
+use crate::support::{Lab, have, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -485,12 +485,31 @@ fn a_record_that_was_damaged_or_copied_gives_no_address_twice() {
 
     with("01:00:5e:00:00:01");
     let said = refused();
-    assert!(said.contains("01:00:5e:00:00:01 can't be the address of one network card"), "{said}");
+    assert!(said.contains("01:00:5e:00:00:01 is a group address"), "{said}");
     with(&macs[0]);
     let said = refused();
-    assert!(said.contains(&format!("{} is kept for bob and for alice as well", macs[0])), "{said}");
+    assert!(said.contains(&format!("{} is the address of alice and of bob", macs[0])), "{said}");
     assert!(said.contains("kvm-bridge mac forget bob"), "{said}");
     lab.kvm_bridge("mac forget bob").run().succeeds();
     assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), macs[0]);
     assert!(!macs.contains(&mac_of(&lab, "--bridge br0 -name bob")));
+}
+
+/// Only what is made is synced, and then all that has to last.
+#[test]
+fn a_start_syncs_what_it_makes_and_an_ordinary_one_nothing() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("strace") {
+        return;
+    }
+    let synced = || {
+        let log = lab.new_file("synced");
+        let strace = format!("strace -y -qq -e trace=fsync,fdatasync,syncfs,sync -o {}", log.display());
+        lab.shim("--bridge br0 -name alice").through(&strace).run().succeeds();
+        let log = fs::read_to_string(log).expect("what strace wrote");
+        log.lines().map(|line| line.split(['<', '>']).nth(1).unwrap_or(line).to_owned()).collect::<Vec<_>>()
+    };
+    let first = synced();
+    assert!(first.len() == 2 && first[0].ends_with(".new") && first[1].ends_with("/vms"), "{first:?}");
+    assert_eq!(synced(), [""; 0]);
 }

@@ -88,7 +88,7 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     file.set_permissions(before.map_or(Permissions::from_mode(0o644), |before| before.permissions()))?;
     file.write_all(text)?;
     file.sync_all()?;
-    fs::rename(new, path)
+    files::rename_to_last(&new, path)
 }
 
 fn failed(path: &Path, what: &str, error: &io::Error) -> Error {

@@ -81,8 +81,8 @@ impl Store {
         let locks: Vec<(PathBuf, File)> =
             (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
         self.forget_image(&vm);
-        let claims = record.slots.iter().flatten().flatten().map(|mac| self.claim(*mac)).chain(self.claims_of(&vm));
-        let files = std::iter::once(path.clone()).chain(claims).chain(locks.iter().map(|(path, _)| path.clone()));
+        let files =
+            std::iter::once(path.clone()).chain(self.claims_of(&vm)).chain(locks.iter().map(|(path, _)| path.clone()));
         for path in files {
             remove(&path)?;
         }

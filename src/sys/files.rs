@@ -65,10 +65,20 @@ pub fn create_folder_of(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file whole: under the name `new` first, which then becomes `path`.
+/// Writes a file whole: under the name `new` first, which then becomes `path`. One that is to last outlives a power cut from
+/// here on.
 pub fn replace(path: &Path, new: &Path, text: &[u8], is_to_last: bool) -> io::Result<()> {
     prepare(new, text, is_to_last)?;
-    fs::rename(new, path)
+    match is_to_last {
+        true => rename_to_last(new, path),
+        false => fs::rename(new, path),
+    }
+}
+
+/// Gives a file its name for good: what is in it was synced, and now the name is.
+pub fn rename_to_last(new: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(new, path)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 /// Writes what is going to take another file's place.
