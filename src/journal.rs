@@ -246,6 +246,13 @@ fn tidy(folder: &Path) {
     drop(Passing::try_alone(making_in(folder), 2));
 }
 
+/// The same for all network namespaces: makers that were killed before they made anything have left their folders.
+pub fn tidy_all() {
+    for entry in fs::read_dir(RUN).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        tidy(&entry.path());
+    }
+}
+
 impl Files {
     /// Those of a bridge of the network namespace that the calling thread is in.
     pub fn of(bridge: &IfName) -> Result<Self> {
@@ -270,17 +277,6 @@ impl Files {
             true => Ok(Some(Self::of(bridge)?).filter(Self::exist)),
             false => Ok(None),
         }
-    }
-
-    /// Takes away what a kill left in the folder of this network namespace, if that is nobody's.
-    pub fn tidy() -> Result<()> {
-        if any() {
-            let folder = folder()?;
-            if folder.exists() {
-                tidy(&folder);
-            }
-        }
-        Ok(())
     }
 
     /// The bridge's name.

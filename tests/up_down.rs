@@ -5,6 +5,7 @@ use crate::support::{Lab, have, wait_for};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 
 /// The flags of a link, and one that it has to have.
 fn has_flag(link: &Value, flag: &str) -> bool {
@@ -416,4 +417,23 @@ fn both_tell_programs_in_json() {
             "taps": ["tap0"], "cut_off": [], "guests": [] })
     );
     lab.becomes_as_before();
+}
+
+/// Of a maker, and of one who saved.
+#[test]
+fn what_a_kill_has_left_is_gone_after_recover() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("# mine\n");
+    lab.baseline();
+    let gone = Path::new("/run/kvm-bridge/4026539999");
+    fs::create_dir_all(lab.run_dir()).expect("make a folder");
+    fs::create_dir(gone).expect("make a folder");
+    fs::write(gone.join("making"), "").expect("write a file");
+    for end in ["new", "lock"] {
+        fs::write(format!("/etc/kvm-bridge/config.toml.{end}"), "[bri").expect("write a file");
+    }
+    lab.kvm_bridge("recover").run().succeeds();
+    assert!(!Path::new("/run/kvm-bridge").exists());
+    let left: Vec<_> = fs::read_dir("/etc/kvm-bridge").expect("a folder").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["config.toml"]);
 }

@@ -1,6 +1,7 @@
 //! `kvm-bridge recover`.
 
 use super::json;
+use crate::config::save;
 use crate::error::{Error, Result, as_root};
 use crate::host::Link;
 use crate::journal::{self, Files};
@@ -57,7 +58,8 @@ impl Recover {
             all.push(json!({ "bridge": bridge.as_str(), "found": found, "guests": guests }));
             text += &said;
         }
-        Files::tidy()?;
+        journal::tidy_all();
+        save::tidy()?;
         faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
             let dev = quote(bridge);
             let [host_end, _] = ends(bridge);

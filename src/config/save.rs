@@ -53,9 +53,17 @@ impl File {
     /// Writes what is to be kept of a bridge, and tells where. Nobody else does meanwhile, and what others have written since
     /// the file was opened is in it.
     pub fn save(self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
-        let lock = self.path.with_extension("toml.lock");
-        let _lock = Passing::wait(lock, 0, |error| failed(&self.path, "write", error))?;
+        let _lock = Self::lock(&self.path)?;
         Self::open()?.write(bridge, saved)
+    }
+
+    /// Where it is written before it takes the old one's place.
+    fn new_path(path: &Path) -> PathBuf {
+        path.with_extension("toml.new")
+    }
+
+    fn lock(path: &Path) -> Result<Passing> {
+        Passing::wait(path.with_extension("toml.lock"), 0, |error| failed(path, "write", error))
     }
 
     fn write(mut self, bridge: &IfName, saved: &Saved) -> Result<PathBuf> {
@@ -69,9 +77,23 @@ impl File {
     }
 }
 
+/// Removes what a kill has left.
+pub fn tidy() -> Result<()> {
+    let path = fs::canonicalize(SYSTEM).unwrap_or_else(|_| SYSTEM.into());
+    let new = File::new_path(&path);
+    if new.exists() {
+        let _lock = File::lock(&path)?;
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(&new, "remove", &error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes the file whole. It stays whose it is, with its mode; a new one is for all users to read, whatever the umask.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("toml.new");
+    let new = File::new_path(path);
     // What a kill left there.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
