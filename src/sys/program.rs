@@ -4,11 +4,9 @@ use super::files;
 use super::process::{close_by_exec, hear_all_signals};
 use crate::error::{Error, Result, reason};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::unistd::Pid;
-use std::fs::File;
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +19,6 @@ const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/loca
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a command may take, unless it is said.
 const USUAL: Duration = Duration::from_secs(20);
-/// How long a daemon may take to put itself into the background; after that it is left to itself.
-const STARTING: Duration = Duration::from_secs(4);
 /// How long one that is killed may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 /// How often it is looked whether a program has ended.
@@ -162,8 +158,6 @@ pub struct Program {
     name: String,
     is_there: bool,
     limit: Duration,
-    group: Option<String>,
-    dies_with_us: bool,
 }
 
 impl Program {
@@ -174,7 +168,7 @@ impl Program {
         let mut command = Command::new(path.as_deref().unwrap_or(program));
         command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { command, name, is_there: path.is_some(), limit: USUAL, group: None, dies_with_us: false }
+        Self { command, name, is_there: path.is_some(), limit: USUAL }
     }
 
     /// How long it may take.
@@ -186,24 +180,6 @@ impl Program {
     /// Its arguments.
     pub fn words<W: AsRef<std::ffi::OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         self.command.args(words);
-        self
-    }
-
-    /// The name that it is called by, where that is another one than its own.
-    pub fn called(mut self, name: &str) -> Self {
-        self.command.arg0(name);
-        self
-    }
-
-    /// The control group that it is to live in, if there is such a one: that of the service whose part it takes.
-    pub fn in_group(mut self, group: Option<&str>) -> Self {
-        self.group = group.map(str::to_owned);
-        self
-    }
-
-    /// Until it is in the background it is killed when we are: nobody would find it where it is executed after that.
-    pub fn dying_with_us(mut self) -> Self {
-        self.dies_with_us = true;
         self
     }
 
@@ -220,25 +196,6 @@ impl Program {
         }
     }
 
-    /// Starts a daemon, and waits until it has put itself into the background, if it does so soon.
-    pub fn start(mut self) -> Result<()> {
-        let _heard = EndsAreTold::new().map_err(|error| self.cannot(&error.into()))?;
-        // A file, not a pipe: a daemon holds it open.
-        let mut err =
-            File::from(memfd_create(c"said", MFdFlags::MFD_CLOEXEC).map_err(|error| self.cannot(&error.into()))?);
-        let copy = err.try_clone().map_err(|error| self.cannot(&error))?;
-        self.prepare().map_err(|error| self.cannot(&error))?;
-        let mut child = self.command.stdout(Stdio::null()).stderr(copy).spawn().map_err(|error| self.cannot(&error))?;
-        match wait(&mut child, STARTING) {
-            Some(status) if !status.success() => {
-                let mut said = Vec::new();
-                let _ = err.rewind().and_then(|()| err.take(LONGEST as u64).read_to_end(&mut said));
-                Err(failed(&self.name, status, &String::from_utf8_lossy(&said)))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn cannot(&self, error: &io::Error) -> Error {
         Error::new(format!("cannot run {}: {}", self.name, reason(error)), "See whether it is installed.")
     }
@@ -248,21 +205,9 @@ impl Program {
         if !self.is_there {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
-        let mut group = self.group.as_deref().and_then(group_file);
-        let parent = self.dies_with_us.then(nix::unistd::getpid);
-        let prepare = move || {
-            if let Some(parent) = parent {
-                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-                if nix::unistd::getppid() != parent {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-            }
-            // It is there, or it is not: no reason to fail.
-            if let Some(file) = &mut group {
-                let _ = file.write_all(b"0");
-            }
+        let prepare = || {
             nix::unistd::setsid()?;
-            // What the reaper ignores a daemon must hear.
+            // What the reaper ignores it must hear.
             hear_all_signals()?;
             close_by_exec(3);
             Ok(())
@@ -271,11 +216,6 @@ impl Program {
         unsafe { self.command.pre_exec(prepare) };
         Ok(())
     }
-}
-
-/// Where a control group takes its processes (cgroups(7), version 2).
-fn group_file(group: &str) -> Option<File> {
-    File::options().write(true).open(format!("/sys/fs/cgroup{group}/cgroup.procs")).ok()
 }
 
 fn failed(name: &str, status: ExitStatus, said: &str) -> Error {
