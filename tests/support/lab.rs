@@ -232,7 +232,9 @@ impl Lab {
             }
             None => true,
         };
-        self.all_processes().into_iter().filter(|process| is_new(process)).collect()
+        // dhcpcd has one of these for as long as it announces an address.
+        let passes = |process: &Process| process.command.contains("[BPF ARP]");
+        self.all_processes().into_iter().filter(|process| is_new(process) && !passes(process)).collect()
     }
 
     /// Everything that runs on the host side.
