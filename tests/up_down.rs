@@ -24,7 +24,7 @@ fn up_shares_the_uplink_and_down_takes_that_back() {
     // It keeps the uplink shared, whatever becomes of that.
     lab.reaper_of("br0");
     let ended = lab.kvm_bridge("down br0").run().succeeds();
-    assert!(ended.out.starts_with("br0 is taken back"), "{}", ended.out);
+    assert!(ended.out.starts_with("br0 is removed"), "{}", ended.out);
     lab.becomes_as_before();
 }
 

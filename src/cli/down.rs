@@ -50,8 +50,8 @@ fn tell(bridge: &IfName, done: &Down) -> String {
         let _ = writeln!(text, "{name} is deleted");
     }
     let _ = match (done.is_taken_back, &done.uplink) {
-        (true, Some(uplink)) => writeln!(text, "{bridge} is taken back, and {uplink} has again what was on it"),
-        (true, None) => writeln!(text, "{bridge} is taken back"),
+        (true, Some(uplink)) => writeln!(text, "{bridge} is removed, and {uplink} is as it was before"),
+        (true, None) => writeln!(text, "{bridge} is removed"),
         (false, _) if done.is_there => {
             let guests = done.guests.iter().filter(|guest| !done.taps.contains(guest));
             let guests: Vec<&str> = guests.map(IfName::as_str).collect();
