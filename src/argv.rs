@@ -4,6 +4,7 @@
 //! is a value. Everything here is pure: it neither looks at the system nor changes it.
 #![forbid(unsafe_code)]
 
+pub mod image;
 mod json;
 pub mod models;
 pub mod readconfig;

@@ -258,6 +258,22 @@ mod tests {
             let disk = format!("{firmware} {machine} -blockdev driver=file,node-name=d,filename=disk");
             assert_eq!(vm(&disk), Identity::Disk(b"disk".to_vec()), "{disk}");
         }
+        for disk in
+            ["-hda file:d", "-fda d", "-fdb d", "-drive if=floppy,file=d", "-drive file=json:{'filename':'d'}", "-sd d"]
+        {
+            assert_eq!(vm(disk), Identity::Disk(b"d".to_vec()), "{disk}");
+        }
+        for disk in [
+            "-drive file=rbd:p/i:id=a",
+            "rbd:p/i",
+            "-drive driver=raw,file.driver=rbd,file.pool=p,file.image=i",
+            "-blockdev driver=rbd,node-name=n,pool=p,image=i",
+            "-cdrom rbd:p/i",
+        ] {
+            assert_eq!(vm(disk), Identity::DiskElsewhere(b"rbd:p/i".to_vec()), "{disk}");
+        }
+        // The name of a file is literal here.
+        assert_eq!(vm("-blockdev driver=file,node-name=n,filename=a:b"), Identity::Disk(b"a:b".to_vec()));
         assert_eq!(vm("-drive if=none,id=f,file=code -M pflash0=f -kernel k"), Identity::Kernel(b"k".to_vec()));
         assert_eq!(vm("-blockdev driver=raw,node-name=a,file=a,filename=x -M pflash0=a"), Identity::Unnamed);
         assert_eq!(vm("-name guest= -uuid u"), Identity::Uuid(b"u".to_vec()));

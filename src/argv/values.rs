@@ -1,6 +1,7 @@
 //! What the values of QEMU's own options tell: whose VM it is, which ids are taken, what machine it will be.
 #![forbid(unsafe_code)]
 
+use super::image::{self, Place};
 use super::json;
 use super::readconfig::Section;
 use super::scan::{Line, Outside, OwnDevice};
@@ -16,8 +17,10 @@ pub enum Identity {
     Name(Vec<u8>),
     /// `-uuid`.
     Uuid(Vec<u8>),
-    /// The first disk image, as it was written.
+    /// The first disk image, by its path as it was written.
     Disk(Vec<u8>),
+    /// The same where it is no file of this host.
+    DiskElsewhere(Vec<u8>),
     /// The kernel image, as it was written.
     Kernel(Vec<u8>),
     /// Nothing on the line tells VMs apart.
@@ -27,7 +30,7 @@ pub enum Identity {
 /// What may be a disk image.
 #[derive(Default)]
 struct Image {
-    path: Option<Vec<u8>>,
+    place: Option<Place>,
     /// The option that nobody knows and whose value this may be.
     behind: Option<Vec<u8>>,
     /// `id` of a drive, `node-name` of a node.
@@ -37,8 +40,17 @@ struct Image {
 }
 
 impl Image {
-    fn at(path: Option<Vec<u8>>) -> Self {
-        Self { path, ..Self::default() }
+    fn at(place: Option<Place>) -> Self {
+        Self { place, ..Self::default() }
+    }
+}
+
+impl From<Place> for Identity {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Local(path) => Self::Disk(path),
+            Place::Elsewhere(text) => Self::DiskElsewhere(text),
+        }
     }
 }
 
@@ -52,7 +64,7 @@ pub(super) struct Found {
     /// The ids of those that the machine has its firmware in.
     firmware: Vec<Vec<u8>>,
     kernel: Option<Vec<u8>>,
-    cdrom: Option<Vec<u8>>,
+    cdrom: Option<Place>,
     smp: HashMap<&'static str, u32>,
     /// Whether QEMU is only asked something.
     pub(super) is_probe: bool,
@@ -61,7 +73,7 @@ pub(super) struct Found {
 impl Found {
     /// A bare word: a disk image. `behind` is the unknown option before it, whose value it may be.
     pub(super) fn bare(&mut self, word: &[u8], behind: Option<&[u8]>) {
-        self.images.push(Image { behind: behind.map(<[u8]>::to_vec), ..Image::at(Some(word.to_vec())) });
+        self.images.push(Image { behind: behind.map(<[u8]>::to_vec), ..Image::at(image::of_name(word)) });
     }
 
     /// An option without a value.
@@ -93,22 +105,25 @@ impl Found {
             }
             b"uuid" => self.uuid = params.whole().or(self.uuid.take()),
             b"kernel" => self.kernel = params.whole().or(self.kernel.take()),
-            b"cdrom" => self.cdrom = params.whole().or(self.cdrom.take()),
-            b"hda" | b"hdb" | b"hdc" | b"hdd" | b"sd" | b"mtdblock" => {
-                self.images.push(Image::at(params.whole()));
+            b"cdrom" => self.cdrom = params.whole().and_then(|name| image::of_name(&name)).or(self.cdrom.take()),
+            b"hda" | b"hdb" | b"hdc" | b"hdd" | b"fda" | b"fdb" | b"sd" | b"mtdblock" => {
+                self.images.push(Image::at(params.whole().and_then(|name| image::of_name(&name))));
             }
-            b"drive" => match (get("if").as_deref(), get("media").as_deref()) {
-                // Firmware is shared by many VMs.
-                (Some(b"pflash"), _) => {}
-                (_, Some(b"cdrom")) => self.cdrom = self.cdrom.take().or(get("file")),
-                _ => {
-                    let path = get("file").or_else(|| get("file.filename"));
-                    self.images.push(Image { id: get("id"), ..Image::at(path) });
+            b"drive" => {
+                let place = match get("file") {
+                    Some(name) => image::of_name(&name),
+                    None => image::of_options(&params.object("file")),
+                };
+                match (get("if").as_deref(), get("media").as_deref()) {
+                    // Firmware is shared by many VMs.
+                    (Some(b"pflash"), _) => {}
+                    (_, Some(b"cdrom")) => self.cdrom = self.cdrom.take().or(place),
+                    _ => self.images.push(Image { id: get("id"), ..Image::at(place) }),
                 }
-            },
+            }
             b"blockdev" => {
-                let path = get("filename").or_else(|| get("file.filename"));
-                self.images.push(Image { id: get("node-name"), of: get("file"), ..Image::at(path) });
+                let place = image::of_options(&params.object("driver"));
+                self.images.push(Image { id: get("node-name"), of: get("file"), ..Image::at(place) });
             }
             b"device" => {
                 let driver = params.get("driver", "driver").unwrap_or_default();
@@ -146,14 +161,14 @@ impl Found {
             let is_firmware = |image: &Image| image.id.as_ref().is_some_and(|id| firmware.contains(id));
             let is_value =
                 |image: &Image| image.behind.as_ref().is_some_and(|option| outside.arity(option) == Arity::Value);
-            let mut disks = self.images.into_iter().filter(|image| image.path.is_some());
-            disks.find(|image| !is_firmware(image) && !is_value(image)).and_then(|image| image.path)
+            let mut disks = self.images.into_iter().filter(|image| image.place.is_some());
+            disks.find(|image| !is_firmware(image) && !is_value(image)).and_then(|image| image.place)
         };
         (vm.or(self.name).map(Identity::Name))
             .or(self.uuid.map(Identity::Uuid))
-            .or_else(|| first_disk().map(Identity::Disk))
+            .or_else(|| first_disk().map(Identity::from))
             .or(self.kernel.map(Identity::Kernel))
-            .or(self.cdrom.map(Identity::Disk))
+            .or(self.cdrom.map(Identity::from))
             .unwrap_or(Identity::Unnamed)
     }
 }
@@ -222,6 +237,25 @@ impl<'a> Params<'a> {
             Self::Text(text) => Some(text.to_vec()),
             Self::Json(_) | Self::Section(_) => None,
         }
+    }
+
+    /// All of it as JSON has it; `first` is the key that a first word without one stands for. A flag is `true`.
+    pub(crate) fn object(&self, first: &str) -> serde_json::Value {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let pairs: Vec<(String, serde_json::Value)> = match self {
+            Self::Json(json) => return json.clone(),
+            Self::Text(text_) => {
+                let pairs = optstr::parse(text_).into_iter().map(|param| {
+                    let key = param.key.map_or_else(|| first.to_owned(), text);
+                    (key, param.value.map_or(true.into(), |value| text(value).into()))
+                });
+                pairs.collect()
+            }
+            Self::Section(section) => {
+                section.params().map(|(key, value)| (text(key.clone()), text(value.clone()).into())).collect()
+            }
+        };
+        serde_json::Value::Object(pairs.into_iter().collect())
     }
 
     /// The value of a key; `first` is the key that a first word without one stands for.
