@@ -4,8 +4,11 @@
 //! is a value. Everything here is pure: it neither looks at the system nor changes it.
 #![forbid(unsafe_code)]
 
+pub mod devices;
+pub mod image;
 mod json;
 pub mod models;
+pub mod needs;
 pub mod readconfig;
 pub mod rewrite;
 pub mod scan;

@@ -12,7 +12,7 @@ pub mod up;
 use crate::argv::Line;
 use crate::config::Config;
 use crate::error::{Error, Result, as_root};
-use crate::inherited::{Inherited, open_vhosts, queues_of, take_lease};
+use crate::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease};
 use crate::lease::VmKey;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
@@ -61,6 +61,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
+            made.news.extend(lease_news(&vm, &lease));
             Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

@@ -83,6 +83,16 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
     }
 }
 
+/// What is to be said of a lease: that guests which nothing tells apart share their addresses. It is said once, to the
+/// second one.
+pub(crate) fn lease_news(vm: &VmKey, lease: &Lease) -> Option<String> {
+    (vm.is_unnamed() && lease.slot == 1).then(|| {
+        "another guest without a name is running: such guests get their MAC addresses by the order in which they start\n  \
+         To give each its own for ever, add a name: -name NAME"
+            .to_owned()
+    })
+}
+
 /// Takes the addresses of a VM on bridges that were looked at.
 pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
     let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();

@@ -198,10 +198,7 @@ impl Nic {
                 self.vhost = Some(vhost.ok_or_else(wrong)?.1);
             }
             "ifname" => self.ifname = Some(IfName::new(value)?),
-            // QEMU's id_wellformed() in util/id.c.
-            "id" if is_word(value, "-._") && value.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                self.id = Some(value.to_owned());
-            }
+            "id" if is_id(value) => self.id = Some(value.to_owned()),
             "id" => {
                 let remedy = "An id begins with a letter; then come letters, digits, '-', '.' and '_'.";
                 return Err(Error::new(format!("QEMU would not take id='{value}'"), remedy));
@@ -271,6 +268,11 @@ pub fn is_mtu(mtu: u32) -> bool {
 /// Whether this can be the name of a QEMU device.
 pub fn is_model(text: &str) -> bool {
     is_word(text, "-_.")
+}
+
+/// Whether QEMU takes this for an id: id_wellformed() of its util/id.c.
+pub fn is_id(text: &str) -> bool {
+    is_word(text, "-._") && text.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
 fn is_word(text: &str, more: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, reason};
 use crate::helper::{self, Useless};
 use crate::host::Host;
-use crate::inherited::{Inherited, open_vhosts, take_lease};
+use crate::inherited::{Inherited, lease_news, open_vhosts, take_lease};
 use crate::journal::RUN;
 use crate::lease::VmKey;
 use crate::name::IfName;
@@ -97,10 +97,12 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     process::hold_standard_places()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
-    let lease = take_lease(&mut netlink, &VmKey::of(&line.vm), &line.nics, &host)?;
+    let vm = VmKey::of(&line.vm);
+    let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    Ok(Inherited { lease, taps, vhosts, news: Vec::new() })
+    let news = lease_news(&vm, &lease).into_iter().collect();
+    Ok(Inherited { lease, taps, vhosts, news })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.

@@ -93,6 +93,83 @@ fn no_nic_that_nobody_asked_for_is_beside_ours() {
     }
 }
 
+/// The slot of the Ethernet card with this MAC's model, as QEMU tells it; `None` where QEMU does not start.
+fn slot_of_the_card(guest: crate::support::command::Running, socket: &std::path::Path) -> String {
+    let text = Qmp::connect(socket).say("info pci");
+    guest.terminate().succeeds();
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| line.contains("Ethernet controller")).expect("a card");
+    lines[at - 1].trim().to_owned()
+}
+
+#[test]
+fn a_card_has_the_slot_that_it_has_on_a_line_by_hand() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let rng = "-device virtio-rng-pci";
+    for more in [
+        &format!("--bridge br0 {rng},addr=0x10"),
+        &format!("--bridge br0 {rng} {rng},addr=0x10"),
+        &format!("--bridge br0 {rng} {rng},id=v -set device.v.addr=0x10"),
+        &format!("{rng} --bridge br0 {rng},addr=5"),
+        &format!("-nodefaults --bridge br0 {rng},addr=3"),
+        &format!("-M q35 -vga none --bridge br0 {rng},addr=2 {rng}"),
+    ] {
+        let line = format!("-accel tcg -S {QUIET} {more}");
+        let (socket, words) = monitor(&lab);
+        let ours = slot_of_the_card(shim(&lab, &format!("{line} {words}")).start(), &socket);
+        let by_hand = line.replace("--bridge br0", "-netdev user,id=u -device e1000,netdev=u");
+        let (socket, words) = monitor(&lab);
+        let theirs = slot_of_the_card(lab.program(QEMU).words(&format!("{by_hand} {words}")).start(), &socket);
+        assert_eq!(ours, theirs, "{more}");
+    }
+    // By hand these would be refused: the slot is that of another device.
+    for more in [
+        &format!("--bridge br0 {rng},addr=3"),
+        &format!("--bridge br0 {rng},id=v -set device.v.addr=0x3"),
+        &format!("-M q35 -nodefaults --bridge br0 {rng},id=v -set device.v.addr=0x1"),
+    ] {
+        let (socket, words) = monitor(&lab);
+        slot_of_the_card(shim(&lab, &format!("-accel tcg -S {QUIET} {more} {words}")).start(), &socket);
+    }
+}
+
+#[test]
+fn a_device_may_have_the_id_of_its_netdev_and_a_line_by_hand_its_netdev_from_us() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    for more in [
+        "--bridge br0,id=net0 -device e1000-82545em,netdev=net0,id=net0",
+        "--bridge br0,id=net0 -chardev null,id=net0 -object rng-random,id=net0",
+        "--bridge br0 -device e1000,netdev=net0",
+        "--bridge br0 -device e1000,netdev=net0,id=net0",
+        "--bridge br0 -net nic",
+        "--bridge br0 -net nic,model=virtio",
+        "--bridge br0 -net nic,macaddr=02:00:00:00:00:07",
+    ] {
+        let (socket, words) = monitor(&lab);
+        let guest = shim(&lab, &format!("-accel tcg -S {QUIET} {words} {more}")).start();
+        let network = Qmp::connect(&socket).say("info network");
+        // The one card and its TAP, each under the other, and nothing that is connected to nothing.
+        assert_eq!(network.matches("type=nic").count(), 1, "{more}:\n{network}");
+        assert!(network.contains("type=tap") && !network.contains("hub"), "{more}:\n{network}");
+        assert!(!more.contains("macaddr") || network.contains("02:00:00:00:00:07"), "{more}:\n{network}");
+        guest.terminate().succeeds();
+    }
+    for (more, says) in [
+        ("--bridge br0,id=lan -device e1000,netdev=net0", "--bridge br0,id=net0"),
+        ("--bridge br0,id=lan -netdev user,id=lan", "that of another netdev"),
+        ("--bridge br0,id=lan -nic user,id=lan", "that of another netdev"),
+    ] {
+        let ended = shim(&lab, more).run().exits_with(125);
+        assert!(ended.err.contains(says), "{}", ended.err);
+    }
+}
+
 #[test]
 fn machines_without_pci_have_a_card_that_fits() {
     let Some(lab) = Lab::with_bridge("br0") else { return };

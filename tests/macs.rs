@@ -38,6 +38,65 @@ fn a_vm_has_the_same_one_each_time() {
 }
 
 #[test]
+fn an_image_is_one_vm_from_every_folder_and_in_every_spelling() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let folders = ["one", "two"].map(|name| lab.dir.path().join(name));
+    folders.iter().for_each(|folder| fs::create_dir(folder).expect("make a folder"));
+    let mac = |folder: usize, words: &[&str]| {
+        let script = format!("cd {} && exec \"$0\" \"$@\"", folders[folder].display());
+        let cmd = words.iter().fold(lab.shim("--bridge br0"), |cmd, word| cmd.arg(word));
+        cmd.through_sh(&script).run().succeeds().qemu().mac()
+    };
+    for words in [
+        &["-drive", "file=rbd:vms/virt-1:id=admin"][..],
+        &["-hda", "nbd:10.0.0.1:10809:exportname=x"],
+        &["iscsi://10.0.0.1/iqn.x/1"],
+        &["-blockdev", "driver=nbd,node-name=n,server.type=inet,server.host=h,server.port=1"],
+        &["-cdrom", "https://host/x.iso"],
+    ] {
+        assert_eq!(mac(0, words), mac(1, words), "{words:?}");
+    }
+    let rbd = mac(0, &["-hda", "rbd:vms/virt-1"]);
+    assert_eq!(mac(1, &["-blockdev", r#"{"driver":"rbd","node-name":"n","pool":"vms","image":"virt-1"}"#]), rbd);
+    assert_eq!(mac(1, &["-drive", "file=rbd:vms/virt-1:id=admin"]), rbd);
+
+    fs::write(folders[0].join("disk"), "").expect("make an image");
+    let path = folders[0].join("disk").display().to_string();
+    let own = mac(0, &["disk"]);
+    let json = format!(r#"json:{{"driver":"qcow2","file":{{"driver":"file","filename":"{path}"}}}}"#);
+    let blockdev = format!("driver=file,node-name=n,filename={path}");
+    for words in [
+        ["-hda", &path],
+        ["-hda", &format!("file:{path}")],
+        ["-drive", &format!("if=virtio,file=file:{path}")],
+        ["-drive", &format!("driver=qcow2,file.driver=file,file.filename={path}")],
+        ["-hda", &json],
+        ["-drive", &format!("file={}", json.replace(',', ",,"))],
+        ["-blockdev", &blockdev],
+        ["-fda", &path],
+        ["-drive", &format!("if=floppy,file={path}")],
+    ] {
+        assert_eq!(mac(1, &words), own, "{words:?}");
+    }
+    assert_ne!(mac(1, &["disk"]), own, "a local file of another folder is another one");
+    let kept = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(kept.contains("rbd:vms/virt-1") && !kept.contains("/rbd:"), "{kept}");
+    lab.kvm_bridge("mac set disk:rbd:vms/virt-9 02:00:00:00:00:09").run().succeeds();
+    assert_eq!(mac(1, &["rbd:vms/virt-9:id=x"]), "02:00:00:00:00:09");
+}
+
+#[test]
+fn the_second_guest_that_nothing_tells_apart_is_told_what_to_add() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let first = lab.shim("--bridge br0 -m 64").boot();
+    let second = lab.shim("--bridge br0 -m 64").boot();
+    let third = lab.shim("--bridge br0 -m 64").boot();
+    let named = lab.shim("--bridge br0 -m 64 -name alice").boot();
+    assert!(second.err().contains("-name NAME"), "{}", second.err());
+    assert_eq!([first.err(), third.err(), named.err()], ["", "", ""].map(str::to_owned));
+}
+
+#[test]
 fn different_vms_have_different_ones() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let vms = ["-name alice", "-name bob", "-kernel bzImage", "-hda disk.qcow2", "-hda other.qcow2", ""];

@@ -15,6 +15,11 @@ pub struct Section {
 }
 
 impl Section {
+    /// Its keys and values.
+    pub fn params(&self) -> impl Iterator<Item = &(Vec<u8>, Vec<u8>)> {
+        self.params.iter()
+    }
+
     /// The last value of a key.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         let found = self.params.iter().rev().find(|(own, _)| own == key.as_bytes());

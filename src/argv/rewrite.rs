@@ -1,6 +1,7 @@
 //! Puts QEMU's own words where ours stood.
 #![forbid(unsafe_code)]
 
+use super::devices;
 use super::{Line, Part};
 use crate::error::{Error, Result};
 use crate::mac::Mac;
@@ -88,8 +89,8 @@ pub fn ids(line: &Line) -> Result<Vec<String>> {
     let mut used: HashSet<Vec<u8>> = line.ids.iter().chain(line.devices_on.keys()).cloned().collect();
     for nic in &line.nics {
         if let Some(id) = &nic.id {
-            if line.ids.contains(id.as_bytes()) {
-                let what = format!("--bridge {}: the id {id} is used by another option", nic.bridge);
+            if line.netdevs.contains(id.as_bytes()) {
+                let what = format!("--bridge {}: the id '{id}' is that of another netdev", nic.bridge);
                 return Err(Error::new(what, "Give id= another name, or leave it out."));
             }
             used.insert(id.clone().into_bytes());
@@ -99,8 +100,8 @@ pub fn ids(line: &Line) -> Result<Vec<String>> {
     Ok(line.nics.iter().filter_map(|nic| nic.id.clone().or_else(|| free.next())).collect())
 }
 
-/// The words behind argv\[0\] for QEMU; `netdevs` go where their `--bridge` stood, in the order of their numbers. Where
-/// other devices have addresses of their own, ours are made last, and take what is left.
+/// The words behind argv\[0\] for QEMU; `netdevs` go where their `--bridge` stood, in the order of their numbers. A card
+/// that would get the slot which a later device has for its address is made last, and takes one that is left.
 pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
     let mut last = Vec::new();
     let mut words = Vec::new();
@@ -120,7 +121,8 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
         if let Some(netdev) = netdev {
             words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id).into()]);
             let device = netdev.device(line.has_json_device).map(|device| ["-device".into(), device.into()]);
-            let place = if line.has_placed_device { &mut last } else { &mut words };
+            let own = |number: usize| netdevs.get(number)?.device.clone().map(|driver| (driver, None));
+            let place = if devices::has_to_be_last(line, at, own) { &mut last } else { &mut words };
             place.extend(device.into_iter().flatten());
         }
     }
@@ -131,18 +133,31 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
 impl Netdev {
     /// The value of a device of the user's that has no address of its own, with ours.
     fn give_address(&self, line: &Line, value: &OsStr) -> OsString {
-        let (key, mac) = match line.devices_on.get(self.id.as_bytes()).and_then(|own| own.place) {
-            Some((_, key)) => (key, self.mac),
-            None => return value.to_owned(),
-        };
+        let Some(own) = line.devices_on.get(self.id.as_bytes()) else { return value.to_owned() };
+        let mut pairs = Vec::new();
+        if own.lacks_netdev {
+            pairs.push(("netdev", self.id.clone()));
+            pairs.extend(own.model.clone().map(|model| ("model", model)));
+        }
+        if let (Some((_, key)), false, None) = (own.place, own.has_mac, own.mac) {
+            pairs.push((key, self.mac.to_string()));
+        }
+        if pairs.is_empty() {
+            return value.to_owned();
+        }
         let value = value.as_bytes();
         let json = value.starts_with(b"{").then(|| value.trim_ascii_end().strip_suffix(b"}")).flatten();
         // One comma at the end divides already; two are one of the last value.
         let commas = value.iter().rev().take_while(|byte| **byte == b',').count();
         let (value, more) = match json {
-            Some(inner) => (inner, format!(",\"{key}\":\"{mac}\"}}")),
-            None if commas % 2 == 1 => (value, format!("{key}={mac}")),
-            None => (value, format!(",{key}={mac}")),
+            Some(inner) => {
+                let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!(",\"{key}\":\"{value}\"")).collect();
+                (inner, pairs.concat() + "}")
+            }
+            None => {
+                let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                (value, if commas % 2 == 1 { pairs.join(",") } else { format!(",{}", pairs.join(",")) })
+            }
         };
         OsString::from_vec([value, more.as_bytes()].concat())
     }
@@ -197,7 +212,24 @@ mod tests {
         assert_eq!(line("--bridge br0 -netdev user,id=bridge0").unwrap(), ["bridge1"]);
         assert_eq!(line("--bridge br0 --bridge br0,id=bridge0").unwrap(), ["bridge1", "bridge0"]);
         assert_eq!(line("--bridge br0,id=lan -device e1000,netdev=lan").unwrap(), ["lan"]);
-        assert!(line("--bridge br0,id=lan -netdev user,id=lan").is_err());
+        for taken in
+            ["-netdev user,id=lan", r#"-netdev {"type":"user","id":"lan"}"#, "-nic user,id=lan", "-net user,id=lan"]
+        {
+            assert!(line(&format!("--bridge br0,id=lan {taken}")).is_err(), "{taken}");
+        }
+        for other in [
+            "-device e1000-82545em,netdev=lan,id=lan",
+            r#"-device {"driver":"e1000","netdev":"lan","id":"lan"}"#,
+            "-drive if=none,id=lan",
+            "-chardev null,id=lan",
+            "-object rng-random,id=lan",
+            "-net nic,netdev=lan,id=lan",
+            "-audiodev none,id=lan",
+            "-fsdev local,id=lan,path=/,security_model=none",
+            "-device virtio-rng-pci,id=lan",
+        ] {
+            assert_eq!(line(&format!("--bridge br0,id=lan {other}")).unwrap(), ["lan"], "{other}");
+        }
     }
 
     #[test]
@@ -205,6 +237,7 @@ mod tests {
         for (text, becomes) in [
             ("--bridge br0 -device a", "-netdev N -device e1000,netdev=bridge0,mac=M -device a"),
             ("--bridge br0 -device a,addr=2", "-netdev N -device a,addr=2 -device e1000,netdev=bridge0,mac=M"),
+            ("--bridge br0 -device a,addr=10", "-netdev N -device e1000,netdev=bridge0,mac=M -device a,addr=10"),
             (
                 r#"--bridge br0 -device {"driver":"a"}"#,
                 r#"-netdev N -device {"driver":"e1000","netdev":"bridge0","mac":"M"} -device {"driver":"a"}"#,
@@ -235,7 +268,14 @@ mod tests {
             ("-net nic,netdev=n,model=e1000", "-net nic,netdev=n,model=e1000,macaddr=M"),
             (r#"-device {"driver":"a","netdev":"n"}"#, r#"-device {"driver":"a","netdev":"n","mac":"M"}"#),
             (r#"-device {'driver':'a','netdev':'n'}"#, r#"-device {'driver':'a','netdev':'n',"mac":"M"}"#),
-            ("-device e1000,netdev=other", "-device e1000,netdev=other"),
+            (
+                "-device e1000,netdev=other,id=x -netdev user,id=other",
+                "-device e1000,netdev=other,id=x -netdev user,id=other",
+            ),
+            (
+                "-device e1000,netdev=n,id=v -set device.v.mac=2:0:0:0:0:9",
+                "-device e1000,netdev=n,id=v -set device.v.mac=2:0:0:0:0:9",
+            ),
             ("-netdev hubport,id=p,hubid=0,netdev=n", "-netdev hubport,id=p,hubid=0,netdev=n"),
         ] {
             let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();

@@ -1,6 +1,8 @@
 //! Finds our options among QEMU's.
 #![forbid(unsafe_code)]
 
+use super::devices::Devices;
+use super::needs::Needs;
 use super::readconfig;
 use super::table::{Arity, arity};
 use super::values::Found;
@@ -40,8 +42,16 @@ pub struct OwnDevice {
     pub driver: Vec<u8>,
     /// Its address, if it has one.
     pub mac: Option<Mac>,
+    /// Whether its own words give it one.
+    pub has_mac: bool,
     /// Where it can be given one: the number of the part that its value is, and the key.
     pub place: Option<(usize, &'static str)>,
+    /// Its own id.
+    pub id: Option<Vec<u8>>,
+    /// Whether it is a `-net nic` that is on nothing, and has to be told its netdev.
+    pub lacks_netdev: bool,
+    /// The model that such a one lacks as well.
+    pub model: Option<String>,
 }
 
 /// A command line, understood.
@@ -59,12 +69,20 @@ pub struct Line {
     pub vm: Identity,
     /// Every id that a word of QEMU's gives to something.
     pub ids: HashSet<Vec<u8>>,
+    /// The ids of its netdevs alone, which ours may not have.
+    pub netdevs: HashSet<Vec<u8>>,
     /// The netdevs that words of the user's put something on.
     pub devices_on: HashMap<Vec<u8>, OwnDevice>,
     /// Whether some of these are written as JSON; QEMU makes all those after the others, wherever they stand.
     pub has_json_device: bool,
-    /// Whether some have an address on their bus, which none that is made before may take.
-    pub has_placed_device: bool,
+    /// What decides on the slots of PCI devices.
+    pub devices: Devices,
+    /// What QEMU can't do without.
+    pub needs: Needs,
+    /// How many `-net nic`s are on nothing and belong to no card of ours.
+    pub lone_cards: usize,
+    /// What QEMU emulates, as the end of its full name tells; known once the line is settled.
+    pub system: Option<String>,
     /// The type of the machine, if it is said.
     pub machine: Option<Vec<u8>>,
     /// The accelerator, or several between colons, if it is said.
@@ -129,9 +147,13 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         is_probe: false,
         vm: Identity::Unnamed,
         ids: HashSet::new(),
+        netdevs: HashSet::new(),
         devices_on: HashMap::new(),
         has_json_device: false,
-        has_placed_device: false,
+        devices: Devices::default(),
+        needs: Needs::default(),
+        lone_cards: 0,
+        system: None,
         machine: None,
         accel: None,
         cpus: 1,
@@ -158,9 +180,12 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
             _ => {
                 line.parts.push(Part::Word(word.clone()));
                 let Some(name) = option_name(word.as_bytes()) else {
-                    found.bare(word.as_bytes(), behind);
+                    found.bare(word.as_bytes(), behind, &mut line);
                     continue;
                 };
+                if arity(name) == Arity::Unknown {
+                    line.needs.unknown.push(name.to_vec());
+                }
                 let known = match arity(name) {
                     Arity::Unknown if rest.peek().is_some_and(|next| option_name(next.as_bytes()).is_some()) => {
                         outside.arity(name)
@@ -175,19 +200,25 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
                         Some(value) => {
                             found.look(name, value.as_bytes(), &mut line);
                             if name == b"readconfig" {
-                                let text = outside.config(value.as_bytes()).unwrap_or_default();
-                                readconfig::parse(&text).iter().for_each(|section| found.look_into(section, &mut line));
+                                let text = outside.config(value.as_bytes());
+                                if text.is_none() {
+                                    found.is_missing_some();
+                                }
+                                readconfig::parse(&text.unwrap_or_default())
+                                    .iter()
+                                    .for_each(|section| found.look_into(section, &mut line));
                             }
                             line.parts.push(Part::Word(value.clone()));
                         }
-                        None => complete = false,
+                        None => {
+                            complete = false;
+                            line.needs.cut = Some(name.to_vec());
+                        }
                     },
                 }
             }
         }
     }
-    // A word behind an option that lacks its value would become that value; QEMU will refuse this line by itself.
-    line.has_placed_device &= complete;
     // Without a machine there is no guest; of several machines the last one counts.
     line.is_probe = found.is_probe || line.machine.as_deref() == Some(b"none");
     if line.is_probe {
@@ -200,6 +231,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
             line.add_nic(value.as_bytes()).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
     }
+    found.hand_over(&mut line);
     crate::request::check_together(&line.nics)?;
     if !line.nics.is_empty() {
         line.vm = found.identity(&line.nics, &outside);
@@ -258,6 +290,22 @@ mod tests {
             let disk = format!("{firmware} {machine} -blockdev driver=file,node-name=d,filename=disk");
             assert_eq!(vm(&disk), Identity::Disk(b"disk".to_vec()), "{disk}");
         }
+        for disk in
+            ["-hda file:d", "-fda d", "-fdb d", "-drive if=floppy,file=d", "-drive file=json:{'filename':'d'}", "-sd d"]
+        {
+            assert_eq!(vm(disk), Identity::Disk(b"d".to_vec()), "{disk}");
+        }
+        for disk in [
+            "-drive file=rbd:p/i:id=a",
+            "rbd:p/i",
+            "-drive driver=raw,file.driver=rbd,file.pool=p,file.image=i",
+            "-blockdev driver=rbd,node-name=n,pool=p,image=i",
+            "-cdrom rbd:p/i",
+        ] {
+            assert_eq!(vm(disk), Identity::DiskElsewhere(b"rbd:p/i".to_vec()), "{disk}");
+        }
+        // The name of a file is literal here.
+        assert_eq!(vm("-blockdev driver=file,node-name=n,filename=a:b"), Identity::Disk(b"a:b".to_vec()));
         assert_eq!(vm("-drive if=none,id=f,file=code -M pflash0=f -kernel k"), Identity::Kernel(b"k".to_vec()));
         assert_eq!(vm("-blockdev driver=raw,node-name=a,file=a,filename=x -M pflash0=a"), Identity::Unnamed);
         assert_eq!(vm("-name guest= -uuid u"), Identity::Uuid(b"u".to_vec()));
@@ -411,8 +459,8 @@ mod tests {
             scan(&words("--bridge br0,id=lan -readconfig file"), &Future(Default::default(), Vec::new())).unwrap();
         assert_eq!(line.vm, Identity::Name(b"n".to_vec()));
         assert!(line.ids.contains(&b"x"[..]));
-        let own = OwnDevice { driver: b"igb".to_vec(), mac: None, place: None };
-        assert_eq!(line.devices_on.get(&b"lan"[..]), Some(&own));
+        let own = line.devices_on.get(&b"lan"[..]).expect("a device");
+        assert_eq!((own.driver.as_slice(), own.mac, own.place), (&b"igb"[..], None, None));
     }
 
     #[test]

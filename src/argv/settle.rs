@@ -28,8 +28,22 @@ const OTHER_CARDS: [(&str, &str, &str, &str); 9] = [
 /// Decides on the model, the queues and vhost of each network card. `configured` is the configuration's model, `system`
 /// is the end of QEMU's full name, qemu-system-SYSTEM. Returns what people should know of: sentences.
 pub fn settle(line: &mut Line, configured: Option<&str>, system: &str) -> Result<Vec<String>> {
+    line.system = Some(system.to_owned());
     let other = other_card(line.machine.as_deref(), system);
     let mut news = Vec::new();
+    if let Some(netdev) = line.needs.netdevs.first() {
+        let netdev = String::from_utf8_lossy(netdev);
+        let bridge = line.nics.first().map(|nic| nic.bridge.to_string()).unwrap_or_default();
+        let what = format!("a device is on the netdev '{netdev}', which no option defines");
+        return Err(Error::new(what, format!("To put it on the bridge: --bridge {bridge},id={netdev}")));
+    }
+    if line.lone_cards > 0 {
+        news.push(
+            "a network card of -net nic is connected to nothing: to put it on a bridge, give it a netdev= and --bridge the \
+             same id="
+                .to_owned(),
+        );
+    }
     for nic in &mut line.nics {
         let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
         // The card of the user's has the last word.
@@ -45,11 +59,24 @@ pub fn settle(line: &mut Line, configured: Option<&str>, system: &str) -> Result
             }
             None => configured.unwrap_or(DEFAULT_MODEL).to_owned(),
         });
+        nic.mac = nic.mac.or_else(|| line.devices.global(&names_of(&card), "mac")?.parse().ok());
         let settled = settle_queues(nic, &card, own.is_some(), line.cpus).and_then(|()| settle_vhost(nic, &card));
         settled.map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
         nic.model = Some(card);
     }
     Ok(news)
+}
+
+/// The names by which `-global` speaks of a network card.
+fn names_of(card: &str) -> Vec<&str> {
+    let more: &[&str] = match card {
+        "virtio-net" | "virtio-net-pci" => &["virtio-net-pci", "virtio-net-pci-base", "virtio-net-device"],
+        "e1000" | "e1000-82540em" => &["e1000", "e1000-base"],
+        card if card.starts_with("e1000-") => &["e1000-base"],
+        "virtio-net-ccw" => &["virtio-net-device"],
+        _ => &[],
+    };
+    std::iter::once(card).chain(more.iter().copied()).collect()
 }
 
 /// The card for a machine that the usual one does not fit, and why.
@@ -139,6 +166,59 @@ mod tests {
         }
         let (line, news) = settled("--bridge br0,model=e1000 -M microvm", "x86_64").unwrap();
         assert_eq!((line.nics[0].model.as_deref(), news.len()), (Some("e1000"), 0));
+    }
+
+    #[test]
+    fn what_a_line_by_hand_has_left_is_for_our_cards() {
+        // The id, the model of the card, and its address.
+        let of = |text: &str| {
+            let (line, _) = settled(text, "x86_64").unwrap();
+            let nic = &line.nics[0];
+            let mac = nic.mac.map(|mac| mac.to_string()).unwrap_or_default();
+            (nic.id.clone().unwrap_or_default(), nic.model.clone().unwrap_or_default(), mac)
+        };
+        let mac = "02:00:00:00:00:07";
+        for (text, id, model, is) in [
+            ("--bridge br0 -device e1000,netdev=net0", "net0", "e1000", ""),
+            (r#"--bridge br0 -device {"driver":"e1000","netdev":"net0"}"#, "net0", "e1000", ""),
+            (
+                "-device e1000,netdev=net0 --bridge br0 -netdev user,id=net1 -device e1000,netdev=net1",
+                "net0",
+                "e1000",
+                "",
+            ),
+            ("--bridge br0 -net nic,netdev=net0,model=rtl8139", "net0", "rtl8139", ""),
+            ("--bridge br0 -object filter-dump,id=f,netdev=net0,file=x", "net0", "virtio-net-pci", ""),
+            ("--bridge br0 -netdev hubport,hubid=0,id=p,netdev=net0", "net0", "", ""),
+            ("--bridge br0 -net nic", "bridge0", "", ""),
+            ("--bridge br0 -net nic,model=e1000,macaddr=2:0:0:0:0:7", "bridge0", "e1000", mac),
+            ("--bridge br0,id=lan -net nic,model=virtio", "lan", "virtio-net", ""),
+            ("--bridge br0 -net nic -net user", "", "virtio-net-pci", ""),
+            ("--bridge br0,model=e1000 -global e1000.mac=2:0:0:0:0:7", "", "e1000", mac),
+            ("--bridge br0 -global virtio-net-pci.mac=2:0:0:0:0:7", "", "virtio-net-pci", mac),
+            ("--bridge br0 -global driver=virtio-net-pci,property=mac,value=2:0:0:0:0:7", "", "virtio-net-pci", mac),
+            ("--bridge br0 -global e1000.mac=2:0:0:0:0:7", "", "virtio-net-pci", ""),
+            (
+                "--bridge br0,mac=2:0:0:0:0:8 -global virtio-net-pci.mac=2:0:0:0:0:7",
+                "",
+                "virtio-net-pci",
+                "02:00:00:00:00:08",
+            ),
+            ("--bridge br0 -device e1000,netdev=n,id=v -set device.v.mac=2:0:0:0:0:7", "n", "e1000", mac),
+        ] {
+            assert_eq!(of(text), (id.to_owned(), model.to_owned(), is.to_owned()), "{text}");
+        }
+        for (text, says) in [
+            ("--bridge br0,id=lan -device e1000,netdev=net0", "--bridge br0,id=net0"),
+            ("--bridge br0 --bridge br1 -device e1000,netdev=net0", "--bridge br0,id=net0"),
+            ("--bridge br0 -device e1000,netdev=net0 -device e1000,netdev=net1", "--bridge br0,id=net0"),
+        ] {
+            assert!(settled(text, "x86_64").unwrap_err().remedy().contains(says), "{text}");
+        }
+        assert!(settled("--bridge br0 -net nic -net nic", "x86_64").unwrap().1[0].contains("connected to nothing"));
+        let both = "--bridge br0 --bridge br1 -device e1000,netdev=a -device e1000,netdev=b";
+        let ids: Vec<_> = settled(both, "x86_64").unwrap().0.nics.into_iter().filter_map(|nic| nic.id).collect();
+        assert_eq!(ids, ["a", "b"]);
     }
 
     #[test]

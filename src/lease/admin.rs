@@ -3,6 +3,7 @@
 use super::images::with_image;
 use super::key::path_of;
 use super::{MAX_SLOTS, Record, Store, VERSION, VmKey, check_different, read_record, unusable};
+use crate::argv::image;
 use crate::argv::scan::Identity;
 use crate::error::{Error, Result};
 use crate::mac::Mac;
@@ -150,7 +151,8 @@ impl Store {
         if said.text == name {
             // As a start resolves it, or no start would find it.
             let path = |kind| said.text.strip_prefix(kind).map(|path| path_of(path).into_os_string().into_vec());
-            let disk = path("disk:").map(Identity::Disk).or_else(|| path("kernel:").map(Identity::Kernel));
+            let disk = path("disk:").and_then(|name| image::of_name(&name)).map(Identity::from);
+            let disk = disk.or_else(|| path("kernel:").map(Identity::Kernel));
             return Ok(disk.map_or_else(|| said.clone(), |image| VmKey::of(&image)));
         }
         let (records, _) = self.list()?;

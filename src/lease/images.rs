@@ -123,6 +123,8 @@ fn read(mark: &Path) -> Option<VmKey> {
 /// A key that was read, with the path in it.
 pub(super) fn with_image(key: VmKey) -> VmKey {
     let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(super::key::path_of);
+    // Any other is the name of something elsewhere.
+    let image = image.filter(|image| image.is_absolute());
     VmKey { image, ..key }
 }
 

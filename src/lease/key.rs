@@ -26,8 +26,9 @@ impl VmKey {
             Identity::Name(name) => Self::from(format!("name:{}", readable(name))),
             Identity::Uuid(uuid) => Self::from(format!("uuid:{}", readable(uuid).to_lowercase())),
             Identity::Disk(path) => of_path("disk", path),
+            Identity::DiskElsewhere(text) => Self::from(format!("disk:{}", readable(text))),
             Identity::Kernel(path) => of_path("kernel", path),
-            Identity::Unnamed => Self::from("unnamed:".to_owned()),
+            Identity::Unnamed => Self::from(super::UNNAMED.to_owned()),
         }
     }
 
@@ -38,6 +39,11 @@ impl VmKey {
             true => Self::from(text.to_owned()),
             false => Self::of(&Identity::Name(text.as_bytes().to_vec())),
         }
+    }
+
+    /// Whether nothing tells it from others.
+    pub fn is_unnamed(&self) -> bool {
+        self.text == super::UNNAMED
     }
 
     /// The key itself, as records have it.
@@ -80,13 +86,10 @@ impl From<String> for VmKey {
     }
 }
 
-/// An image's full path; `None` for what is no file, such as `nbd://host/export`.
+/// An image's full path.
 fn resolve(path: &[u8]) -> Option<PathBuf> {
     let path = Path::new(OsStr::from_bytes(path));
-    fs::canonicalize(path).ok().or_else(|| {
-        let is_url = path.as_os_str().as_bytes().windows(3).any(|part| part == b"://");
-        if is_url { None } else { std::path::absolute(path).ok() }
-    })
+    fs::canonicalize(path).ok().or_else(|| std::path::absolute(path).ok())
 }
 
 /// Text that no two byte strings share: a backslash is doubled, a byte that is no UTF-8 is written in hexadecimal.
