@@ -57,12 +57,12 @@ fn is_set_up_and_joined(place: (&str, usize, (Manager, Mode))) {
     // The server knows these hosts under another identity then.
     let is_new = mode == Mode::Dhcp && matches!(manager, Manager::Networkd | Manager::Netplan | Manager::Udhcpc);
     if is_new || manager == Manager::Netplan {
-        wait_for("br0 to have an address", 30, || {
+        wait_for("br0 to have an address", 90, || {
             host.addresses("br0").into_iter().find(|ip| ip.starts_with("10.77."))
         });
     } else {
         let wanted = format!("{}/24", host.address);
-        wait_for("br0 to have the host's address", 30, || host.addresses("br0").contains(&wanted).then_some(()));
+        wait_for("br0 to have the host's address", 90, || host.addresses("br0").contains(&wanted).then_some(()));
         host.is_on("br0");
     }
     is_joined(&host);
