@@ -101,6 +101,8 @@ pub enum NotShareable {
     IngressQdisc,
     /// It is shared with another bridge, through this link.
     IsShared(IfName),
+    /// So many others have filters on it that no place is left.
+    NoPlace,
 }
 
 /// An address of the host's.

@@ -22,9 +22,8 @@ use std::path::{Path, PathBuf};
 
 /// Where journals are.
 pub const RUN: &str = "/run/kvm-bridge";
-/// The format that is written, and the only one that is read: 5 is the first of shared uplinks, and nothing before it was
-/// released.
-const VERSION: u32 = 5;
+/// The format that is written, and the only one that is read: nothing before it was released.
+const VERSION: u32 = 6;
 
 /// Our links' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -132,9 +131,15 @@ impl Journal {
         Ok(self.boot == boot_id()? && (self.namespace.is_none() || self.namespace == namespace()?))
     }
 
-    /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared.
+    /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared, or to share it
+    /// when the host begins to use it.
     pub fn needs_reaper(&self) -> bool {
-        !self.keep || self.share().is_some()
+        !self.keep || self.share().is_some() || self.may_share()
+    }
+
+    /// Whether its uplink is a port for as long as the host has no address on it.
+    pub fn may_share(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::AttachPort { is_asked: false, .. }))
     }
 
     /// How its uplink is shared, if it is.
@@ -411,7 +416,7 @@ mod tests {
             mtu: 1400,
             follow: false,
             mark: MarkBy::Skbedit,
-            changes: Changes { adds_clsact: true, sets_promiscuous: true, clears_lro: false },
+            changes: Changes { adds_clsact: true, sets_promiscuous: true, ..Changes::default() },
         };
         let steps = vec![
             Step::AddBridge { bridge: br0.clone(), mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true },

@@ -168,6 +168,7 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
                 index: uplink.index,
                 mac: uplink.mac.ok_or_else(unpinned)?,
                 had_ipv6: uplink.uplink.has_ipv6,
+                is_asked: wish.attach == Some(Attach::Port),
             };
             let set_up = (!uplink.is_up).then(|| Step::SetUp { link: uplink.name.clone() });
             [add, up, step].into_iter().chain(set_up).collect()
@@ -204,27 +205,33 @@ fn how_to_attach(uplink: &Link, wish: &Wish) -> Result<Attach> {
     }
 }
 
+/// Says why an interface can't be shared, and what to do.
+pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
+    let (why, remedy) = match why {
+        NotShareable::IngressQdisc => (
+            "its ingress qdisc leaves no room for filters on what goes out".to_owned(),
+            format!(
+                "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
+                 ingress; tc qdisc add dev {name} clsact"
+            ),
+        ),
+        NotShareable::IsShared(through) => {
+            let bridge = through.as_str().strip_prefix("kvbh-").unwrap_or(through.as_str());
+            (format!("it is shared through {through} already"), format!("To join that bridge: --bridge {bridge}"))
+        }
+        NotShareable::NoPlace => {
+            ("others have too many filters on it".to_owned(), format!("To see them: tc filter show dev {name} egress"))
+        }
+    };
+    Error::new(format!("{name} cannot be shared: {why}"), remedy)
+}
+
 fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
     let name = &uplink.name;
     let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
     let changes = match &uplink.uplink.sharing {
         Some(Ok(changes)) => *changes,
-        Some(Err(NotShareable::IngressQdisc)) => {
-            return refuse(
-                "its ingress qdisc leaves no room for filters on what goes out".into(),
-                format!(
-                    "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
-                     ingress; tc qdisc add dev {name} clsact"
-                ),
-            );
-        }
-        Some(Err(NotShareable::IsShared(through))) => {
-            let bridge = through.as_str().strip_prefix("kvbh-").map_or_else(|| through.to_string(), str::to_owned);
-            return refuse(
-                format!("it is shared through {through} already"),
-                format!("To join that bridge: --bridge {bridge}"),
-            );
-        }
+        Some(Err(why)) => return Err(not_shareable(name, why)),
         None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
     };
     if let Some(taker) = host.taker {
@@ -238,8 +245,8 @@ fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
     }
     let Some(mark) = host.mark else {
         return refuse(
-            "the kernel has no action skbedit (CONFIG_NET_ACT_SKBEDIT), and there is no nft in its place".into(),
-            "Load the module act_skbedit, or install the package nftables.".into(),
+            "the kernel has no action skbedit (CONFIG_NET_ACT_SKBEDIT), and takes no eBPF program in its place".into(),
+            "Load the module act_skbedit; in a container, on its host.".into(),
         );
     };
     let Some(mac) = uplink.mac else {

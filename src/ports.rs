@@ -64,8 +64,8 @@ pub struct SharedUplink {
     pub counts: Counts,
     /// Our filters that are not there.
     pub missing: Vec<Filter>,
-    /// Whether others have filters there too.
-    pub has_foreign_filters: bool,
+    /// Whether others have filters that see what comes in before ours do.
+    pub is_behind_others: bool,
 }
 
 impl SharedUplink {
@@ -81,7 +81,7 @@ impl SharedUplink {
             addresses: addresses(netlink, share.index)?,
             counts: share::counts(netlink, journal, share)?,
             missing: share::missing(netlink, journal, share)?,
-            has_foreign_filters: share::has_foreign(netlink, journal, share)?,
+            is_behind_others: share::is_behind_others(netlink, journal, share)?,
             share: share.clone(),
             detail,
         }))

@@ -109,7 +109,8 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     let mut news = Netlink::open().map_err(deaf)?;
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
-    let mut addresses: Option<Netlink> = None;
+    let mut sharing: Option<Netlink> = None;
+    let mut hears_addresses = false;
     let mut idle_since: Option<Instant> = None;
     let mut last: Option<Journal> = None;
     loop {
@@ -139,14 +140,18 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             return Ok(());
         }
         if let Some(share) = journal.share()
-            && addresses.is_none()
+            && sharing.is_none()
         {
             let mut events = Netlink::open().map_err(deaf)?;
-            events.subscribe_to_bridge_neighbours().map_err(deaf)?;
+            events.subscribe_to_sharing().map_err(deaf)?;
             if share.follow {
                 news.subscribe_to_routes().map_err(deaf)?;
             }
-            addresses = Some(events);
+            sharing = Some(events);
+        }
+        if journal.may_share() && !hears_addresses {
+            news.subscribe_to_addresses().map_err(deaf)?;
+            hears_addresses = true;
         }
         match guests(&mut netlink, &journal).map_err(deaf)? {
             Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
@@ -165,13 +170,20 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
         drop(lock);
         last = Some(journal.clone());
         announcers.begin(&mut netlink, bridge, journal.index);
+        let mut is_whole = share::is_whole(&mut netlink, &journal).map_err(deaf)?;
         let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
         let end = idle.map(|idle| Instant::now() + idle);
         loop {
             let start = Instant::now();
-            if let Some(addresses) = &mut addresses {
-                addresses.drain().map_err(deaf)?;
+            if let Some(sharing) = &mut sharing {
+                sharing.drain().map_err(deaf)?;
                 share::keep_entries(&mut netlink, &journal).map_err(deaf)?;
+                let was_whole =
+                    std::mem::replace(&mut is_whole, share::is_whole(&mut netlink, &journal).map_err(deaf)?);
+                // What could not be mended is not tried all the time.
+                if was_whole && !is_whole {
+                    break;
+                }
             }
             // A guest can pretend to have one address after the other: it is not to keep a processor busy.
             let pause = (start.elapsed() * 10).min(LONGEST_PAUSE);
@@ -185,8 +197,8 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             if wait(&news, announcers, None, Some(paused))? == Woken::ByLinks || is_over() {
                 break;
             }
-            let addresses = addresses.as_ref().map(Netlink::as_fd);
-            if wait(&news, announcers, addresses, left())? == Woken::ByLinks || is_over() {
+            let sharing = sharing.as_ref().map(Netlink::as_fd);
+            if wait(&news, announcers, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
         }
@@ -261,9 +273,9 @@ fn is_there(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<bool> {
 /// By what the reaper was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// Links or routes have changed.
+    /// Links, routes or addresses have changed.
     ByLinks,
-    /// The bridge's forwarding database has; or there was something to be announced, which was; or the time is over.
+    /// The bridge's forwarding database or a filter has; or there was something to be announced, which was; or the time is over.
     ByOthers,
 }
 
@@ -271,7 +283,7 @@ enum Woken {
 fn wait(
     news: &Netlink,
     announcers: &mut Announcers,
-    addresses: Option<BorrowedFd>,
+    sharing: Option<BorrowedFd>,
     time: Option<Duration>,
 ) -> Result<Woken> {
     let timeout = match time {
@@ -281,11 +293,11 @@ fn wait(
     };
     let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
     let inbox = announcers.inbox.iter().map(|inbox| PollFd::new(inbox.as_fd(), PollFlags::POLLIN));
-    let addresses = addresses.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let sharing = sharing.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     let mut files: Vec<PollFd> = std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN))
         .chain(listening)
         .chain(inbox)
-        .chain(addresses)
+        .chain(sharing)
         .collect();
     match poll(&mut files, timeout) {
         Ok(0) => Ok(Woken::ByOthers),

@@ -18,16 +18,21 @@ use crate::mac::Mac;
 use crate::name::IfName;
 use crate::shell::quote;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Where our filters stand among those of others on the uplink (`pref` of tc(8)): behind those that an admin numbers by hand,
-/// before those that the kernel numbers (49152 and below).
-pub const PREF: u16 = 27510;
+/// before those that the kernel numbers (49152 and below). Where somebody else has one there, the next that are free.
+const PREF: u16 = 27510;
 /// The bit of a frame's mark that says: this one was put into the uplink's ingress by us, and is not copied back. It is set
 /// and cleared again between two filters, without anybody else seeing it. WireGuard's usual mark (0xca6c), Kubernetes'
 /// (0xc000), Tailscale's (0xff0000) and Cilium's (0xffff) do not have it, and the other bits stay as they are.
 pub const MARK: u32 = 0x1000_0000;
-/// The hash table of the addresses behind the bridge: a number that nobody is likely to use on the same hook.
-pub const TABLE: u32 = 0x6b7;
+/// The hash table of the addresses behind the bridge: a number that nobody is likely to use on the same hook. Else another.
+const TABLE: u32 = 0x6b7;
+/// The largest number of a hash table of one's own (`tc-u32(8)`, handles): the kernel's begin behind it.
+const LAST_TABLE: u32 = 0x7ff;
+/// The pref of the last filter on the host's end, which has what was for the network too.
+pub const LAST: u16 = 6;
 /// 01:80:c2:00:00:00 to 0f: link-local control frames (IEEE 802.1Q, 8.6.3), as of STP, LACP, 802.1X and LLDP.
 const LINK_LOCAL: u32 = 0x0180_c200;
 
@@ -64,6 +69,39 @@ pub struct Changes {
     pub sets_promiscuous: bool,
     /// Its large receive offload is switched off, as for each port of a bridge: frames so merged can't be forwarded.
     pub clears_lro: bool,
+    /// Where filters are added.
+    pub place: Place,
+}
+
+/// Where our filters stand on an uplink, so that no other filter is met or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The first of two prefs that no other filter has, on neither hook.
+    pub pref: u16,
+    /// The number of the hash table.
+    pub table: u32,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { pref: PREF, table: TABLE }
+    }
+}
+
+impl Place {
+    /// A free one, beside the prefs and hash tables that others have; the usual one if it is. `None` where there is none.
+    pub fn beside(prefs: &BTreeSet<u16>, tables: &BTreeSet<u32>) -> Option<Self> {
+        let mut places = (PREF..u16::MAX).step_by(2);
+        let pref = places.find(|pref| !prefs.contains(pref) && !prefs.contains(&(pref + 1)))?;
+        let table = (TABLE..=LAST_TABLE).chain(1..TABLE).find(|table| !tables.contains(table))?;
+        Some(Self { pref, table })
+    }
+
+    /// The pref of the hash table and of what leads there.
+    pub fn of_table(self) -> u16 {
+        self.pref + 1
+    }
 }
 
 /// By what frames are marked.
@@ -72,8 +110,8 @@ pub struct Changes {
 pub enum MarkBy {
     /// The kernel's action `skbedit`.
     Skbedit,
-    /// A table of nftables in the bridge family, where the kernel lacks that action.
-    Nftables,
+    /// Two eBPF programs of a few instructions, where the kernel lacks that action.
+    Program,
 }
 
 /// The names of the veth pair of a bridge: the host's end and the bridge's port. A bridge's name that leaves no room is cut,
@@ -122,12 +160,14 @@ pub enum Classifier {
     Bpf(Vec<Instruction>),
     /// A program that itself returns what becomes of a frame (TC_ACT_SHOT; -1 to go on).
     Verdict(Vec<Instruction>),
-    /// None: makes the hash table.
-    Table,
+    /// All: an eBPF program that sets or clears their `MARK`, and lets them go on to the filters behind.
+    Mark(bool),
+    /// None: makes the hash table of this number.
+    Table(u32),
     /// Those of this sender: on to the hash table, by the last byte of the address that they are for.
-    ToTable(Mac),
+    ToTable(Mac, u32),
     /// In the hash table, those for this address.
-    Entry(Mac),
+    Entry(Mac, u32),
 }
 
 /// What becomes of a frame.
@@ -139,12 +179,10 @@ pub enum Action {
         to: On,
         /// Out of it, or in by it as if it came from its network.
         hook: Hook,
-        /// Whether it is a copy.
+        /// Whether it is a copy, and the frame itself goes on to the filters behind.
         is_copy: bool,
-        /// Whether it goes on to the filters behind, and not only to the action behind.
-        goes_on: bool,
     },
-    /// Its `MARK` is set or cleared (act_skbedit); cleared, it goes on to the filters behind.
+    /// Its `MARK` is set or cleared, and it goes on to the filters behind (act_skbedit).
     Mark(bool),
 }
 
@@ -163,50 +201,80 @@ pub struct Filter {
     pub actions: Vec<Action>,
 }
 
-/// The filters, those on our own link first, and last the one that lets frames in: in this order they are made, and in the
-/// other removed.
-pub fn filters(host: Mac, mark: MarkBy) -> Vec<Filter> {
-    use Classifier::{Bpf, Table, ToTable, Verdict};
-    use Hook::{Egress, Ingress};
-    use On::{HostEnd, Uplink};
-    let filter = |on, hook, pref, classifier, actions: &[Action]| {
-        // Where nftables marks the frames there is no action to do it.
-        let actions =
-            actions.iter().copied().filter(|action| mark == MarkBy::Skbedit || !matches!(action, Action::Mark(_)));
-        Filter { on, hook, pref, classifier, actions: actions.collect() }
-    };
-    let send = |to, hook| Action::Mirred { to, hook, is_copy: false, goes_on: false };
-    let copy = |to, hook, goes_on| Action::Mirred { to, hook, is_copy: true, goes_on };
-    let mut filters = vec![
-        // From the bridge.
-        filter(HostEnd, Ingress, 1, Verdict(program::drop_link_local()), &[]),
-        filter(HostEnd, Ingress, 2, Bpf(program::to(host)), &[send(Uplink, Ingress)]),
-        filter(
-            HostEnd,
-            Ingress,
-            3,
-            Bpf(program::to_many()),
-            &[copy(Uplink, Egress, false), Action::Mark(true), send(Uplink, Ingress)],
-        ),
-        filter(HostEnd, Ingress, 4, Bpf(program::all()), &[send(Uplink, Egress)]),
-        // From the host.
-        filter(Uplink, Egress, PREF, Bpf(program::copied_from(host)), &[copy(HostEnd, Egress, true)]),
-        filter(Uplink, Egress, PREF + 1, Table, &[]),
-        filter(Uplink, Egress, PREF + 1, ToTable(host), &[]),
-    ];
-    // From the network.
-    if mark == MarkBy::Skbedit {
-        filters.push(filter(Uplink, Ingress, PREF + 1, Bpf(program::marked()), &[Action::Mark(false)]));
+impl Share {
+    /// The filters, those on our own link first, and last the one that lets frames in: in this order they are made, and in the
+    /// other removed.
+    pub fn filters(&self) -> Vec<Filter> {
+        use Classifier::{Bpf, Table, ToTable, Verdict};
+        use Hook::{Egress, Ingress};
+        use On::{HostEnd, Uplink};
+        let Place { pref, table } = self.changes.place;
+        let host = self.mac;
+        let filter = |on, hook, pref, classifier, actions: &[Action]| Filter {
+            on,
+            hook,
+            pref,
+            classifier,
+            actions: actions.to_vec(),
+        };
+        let send = |to, hook| Action::Mirred { to, hook, is_copy: false };
+        let copy = |to, hook| Action::Mirred { to, hook, is_copy: true };
+        let mark = |on, hook, pref, set| match self.mark {
+            MarkBy::Skbedit if set => filter(on, hook, pref, Bpf(program::all()), &[Action::Mark(true)]),
+            MarkBy::Skbedit => filter(on, hook, pref, Bpf(program::marked()), &[Action::Mark(false)]),
+            MarkBy::Program => filter(on, hook, pref, Classifier::Mark(set), &[]),
+        };
+        vec![
+            // From the bridge.
+            filter(HostEnd, Ingress, 1, Verdict(program::drop_link_local()), &[]),
+            filter(HostEnd, Ingress, 2, Bpf(program::to(host)), &[send(Uplink, Ingress)]),
+            filter(HostEnd, Ingress, 3, Bpf(program::to_one()), &[send(Uplink, Egress)]),
+            filter(HostEnd, Ingress, 4, Bpf(program::all()), &[copy(Uplink, Egress)]),
+            mark(HostEnd, Ingress, 5, true),
+            filter(HostEnd, Ingress, LAST, Bpf(program::all()), &[send(Uplink, Ingress)]),
+            // From the host.
+            filter(Uplink, Egress, pref, Bpf(program::copied_from(host)), &[copy(HostEnd, Egress)]),
+            filter(Uplink, Egress, pref + 1, Table(table), &[]),
+            // What leads on to the table does nothing else: its action never runs, and says whose it is.
+            filter(Uplink, Egress, pref + 1, ToTable(host, table), &[send(HostEnd, Egress)]),
+            // From the network.
+            mark(Uplink, Ingress, pref + 1, false),
+            filter(Uplink, Ingress, pref, Bpf(program::not_for_host_alone(host)), &[copy(HostEnd, Egress)]),
+        ]
     }
-    filters.push(filter(Uplink, Ingress, PREF, Bpf(program::not_for_host_alone(host)), &[copy(HostEnd, Egress, true)]));
-    filters
+
+    /// The filter by which the host reaches an address behind the bridge.
+    pub fn entry(&self, mac: Mac) -> Filter {
+        let to_bridge = Action::Mirred { to: On::HostEnd, hook: Hook::Egress, is_copy: false };
+        let place = self.changes.place;
+        let classifier = Classifier::Entry(mac, place.table);
+        Filter { on: On::Uplink, hook: Hook::Egress, pref: place.of_table(), classifier, actions: vec![to_bridge] }
+    }
 }
 
-/// The filter by which the host reaches an address behind the bridge.
-pub fn entry(mac: Mac) -> Filter {
-    let to_bridge = Action::Mirred { to: On::HostEnd, hook: Hook::Egress, is_copy: false, goes_on: false };
-    let classifier = Classifier::Entry(mac);
-    Filter { on: On::Uplink, hook: Hook::Egress, pref: PREF + 1, classifier, actions: vec![to_bridge] }
+/// The eBPF program that sets or clears the `MARK` of a frame (struct bpf_insn of linux/bpf.h): its mark is the third word of
+/// what the program is given (struct __sk_buff).
+pub fn marking(set: bool) -> [u64; 5] {
+    const OFFSET_OF_MARK: u16 = 8;
+    let instruction = |code: u8, registers: u8, offset: u16, value: u32| {
+        let [a, b] = offset.to_ne_bytes();
+        let [c, d, e, f] = value.to_ne_bytes();
+        u64::from_ne_bytes([code, registers, a, b, c, d, e, f])
+    };
+    // In which half of the byte the register that is written stands depends on the byte order.
+    let registers = |to: u8, from: u8| if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
+    [
+        // r2 = mark
+        instruction(0x61, registers(2, 1), OFFSET_OF_MARK, 0),
+        // r2 |= MARK, or r2 &= !MARK
+        if set { instruction(0x44, registers(2, 0), 0, MARK) } else { instruction(0x54, registers(2, 0), 0, !MARK) },
+        // mark = r2
+        instruction(0x63, registers(1, 2), OFFSET_OF_MARK, 0),
+        // r0 = TC_ACT_UNSPEC: on to the filters behind
+        instruction(0xb7, registers(0, 0), 0, u32::MAX),
+        // return r0
+        instruction(0x95, 0, 0, 0),
+    ]
 }
 
 /// The programs. A frame begins with the address that it is for (bytes 0 to 5), then its sender's (6 to 11).
@@ -243,8 +311,8 @@ mod program {
         vec![Instruction(LOAD_WORD, 0, 0, ITS_MARK), Instruction(IF_ANY_BIT, 0, 1, MARK), YES, NO]
     }
 
-    pub(super) fn to_many() -> Vec<Instruction> {
-        vec![Instruction(LOAD_BYTE, 0, 0, 0), Instruction(IF_ANY_BIT, 0, 1, 1), YES, NO]
+    pub(super) fn to_one() -> Vec<Instruction> {
+        vec![Instruction(LOAD_BYTE, 0, 0, 0), Instruction(IF_ANY_BIT, 1, 0, 1), YES, NO]
     }
 
     pub(super) fn to(host: Mac) -> Vec<Instruction> {
@@ -311,8 +379,9 @@ mod program {
 }
 
 impl Filter {
-    /// The `tc` command that makes it, for an uplink and the host's end of these names.
-    pub fn command(&self, uplink: &IfName, host_end: &IfName) -> String {
+    /// The `tc` command that makes it, for an uplink and the host's end of these names. `None` for a program that only we can
+    /// load: there `nft` has to do it.
+    pub fn command(&self, uplink: &IfName, host_end: &IfName) -> Option<String> {
         let name = |on: On| quote(if on == On::Uplink { uplink } else { host_end });
         let hook = |hook: Hook| if hook == Hook::Ingress { "ingress" } else { "egress" };
         let bytecode = |program: &[Instruction]| {
@@ -325,43 +394,44 @@ impl Filter {
         command += &match &self.classifier {
             Classifier::Bpf(program) => format!(" bpf bytecode {}", bytecode(program)),
             Classifier::Verdict(program) => format!(" bpf direct-action bytecode {}", bytecode(program)),
-            Classifier::Table => format!(" handle {TABLE:x}: u32 divisor 256"),
-            Classifier::ToTable(mac) => {
-                format!(" u32 match ether src {mac} hashkey mask 0x000000ff at -12 link {TABLE:x}:")
+            Classifier::Mark(_) => return None,
+            Classifier::Table(table) => format!(" handle {table:x}: u32 divisor 256"),
+            Classifier::ToTable(mac, table) => {
+                format!(" u32 match ether src {mac} hashkey mask 0x000000ff at -12 link {table:x}:")
             }
-            Classifier::Entry(mac) => format!(" u32 ht {TABLE:x}:{:x}: match ether dst {mac}", mac.0[5]),
+            Classifier::Entry(mac, table) => format!(" u32 ht {table:x}:{:x}: match ether dst {mac}", mac.0[5]),
         };
-        for action in &self.actions {
+        // `tc` would have the kernel carry it out for what the table has no entry for.
+        let actions = if matches!(self.classifier, Classifier::ToTable(..)) { &[] } else { self.actions.as_slice() };
+        for action in actions {
             command += &match action {
-                Action::Mirred { to, hook: at, is_copy, goes_on } => format!(
+                Action::Mirred { to, hook: at, is_copy } => format!(
                     " action mirred {} {} dev {}{}",
                     hook(*at),
                     if *is_copy { "mirror" } else { "redirect" },
                     name(*to),
-                    if *goes_on { " continue" } else { "" }
+                    if *is_copy { " continue" } else { "" }
                 ),
-                Action::Mark(true) => format!(" action skbedit mark {MARK:#x}/{MARK:#x}"),
+                Action::Mark(true) => format!(" action skbedit mark {MARK:#x}/{MARK:#x} continue"),
                 Action::Mark(false) => format!(" action skbedit mark 0/{MARK:#x} continue"),
             };
         }
-        command
+        Some(command)
     }
 }
 
-/// The name of the tables that mark frames, where nftables does.
-pub fn table(bridge: &IfName) -> String {
+/// The name of the tables that mark frames, where somebody has nftables do it.
+fn table(bridge: &IfName) -> String {
     let plain =
         |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("_{byte:02x}") };
     format!("kvm_bridge_{}", bridge.as_str().bytes().map(plain).collect::<String>())
 }
 
-/// What `nft` is told to make them: what leaves the bridge by its port to the uplink, and is for many, is marked; and before
-/// anybody else of the host sees what comes in by the uplink, the mark is cleared. Twice is the same as once.
+/// How frames are marked by hand where `tc` can't do it, what `nft` is told: what leaves the bridge by its port to the uplink, and is for many, is marked; and before
+/// anybody else of the host sees what comes in by the uplink, the mark is cleared.
 pub fn ruleset(bridge: &IfName, uplink: &IfName) -> String {
     let table = table(bridge);
     let [_, port] = ends(bridge);
-    let anew =
-        |family: &str| format!("add table {family} {table}; delete table {family} {table}; add table {family} {table}");
     // A name of any bytes: what nft would take for its own is any byte there.
     let pattern = |name: &IfName| {
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-@".contains(byte);
@@ -371,14 +441,12 @@ pub fn ruleset(bridge: &IfName, uplink: &IfName) -> String {
     let (port, uplink) = (pattern(&port), pattern(uplink));
     let rest = !MARK;
     format!(
-        "{}; add chain bridge {table} to_uplink {{ type filter hook postrouting priority 0; }}; \
+        "add table bridge {table}; add chain bridge {table} to_uplink {{ type filter hook postrouting priority 0; }}; \
          add rule bridge {table} to_uplink oifname {port} ether daddr and 01:00:00:00:00:00 == 01:00:00:00:00:00 \
          meta mark set mark or {MARK:#x}; \
-         {}; add chain inet {table} from_uplink {{ type filter hook prerouting priority -450; }}; \
+         add table inet {table}; add chain inet {table} from_uplink {{ type filter hook prerouting priority -450; }}; \
          add rule inet {table} from_uplink iifname {uplink} meta mark and {MARK:#x} == {MARK:#x} \
-         meta mark set mark and {rest:#x}",
-        anew("bridge"),
-        anew("inet"),
+         meta mark set mark and {rest:#x}"
     )
 }
 
@@ -419,12 +487,17 @@ mod tests {
         frame
     }
 
+    fn shared(mark: MarkBy) -> Share {
+        let uplink = IfName::new("eth0").unwrap();
+        Share { uplink, index: 2, mac: HOST, mtu: 1500, follow: false, mark, changes: Changes::default() }
+    }
+
     fn is_for(filters: &[Filter], on: On, hook: Hook, frame: &[u8], mark: u32) -> Vec<u16> {
         let its = filters.iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
         its.filter(|filter| match &filter.classifier {
             Classifier::Bpf(program) => run(program, frame, mark) != 0,
             Classifier::Verdict(program) => run(program, frame, mark) == 2,
-            Classifier::ToTable(mac) => frame[6..12] == mac.0,
+            Classifier::ToTable(mac, _) => frame[6..12] == mac.0,
             _ => false,
         })
         .map(|filter| filter.pref)
@@ -433,7 +506,7 @@ mod tests {
 
     #[test]
     fn each_frame_goes_where_it_belongs() {
-        let filters = filters(HOST, MarkBy::Skbedit);
+        let filters = shared(MarkBy::Skbedit).filters();
         let (host, guest, other, all) =
             ("52:54:00:01:02:03", "02:00:00:00:00:aa", "02:00:00:00:00:bb", "ff:ff:ff:ff:ff:ff");
         let (stp, many) = ("01:80:c2:00:00:00", "01:00:5e:00:00:01");
@@ -470,19 +543,49 @@ mod tests {
         assert_eq!(out(&tagged(guest, host)), [PREF, PREF + 1]);
         assert_eq!(out(&tagged(guest, other)), [] as [u16; 0]);
         assert_eq!(out(&tagged(stp, host)), [PREF + 1]);
-        for (to, first) in [(stp, 1), (host, 2), (all, 3), (many, 3), (other, 4), (near_host, 4)] {
+        // The first that ends it; before that, what is for many is copied and marked.
+        for (to, end) in [(stp, 1), (host, 2), (other, 3), (near_host, 3), (all, 6), (many, 6)] {
             let met = is_for(&filters, On::HostEnd, Hook::Ingress, &frame(to, guest), 0);
-            assert_eq!(met.first(), Some(&first), "from the bridge: to {to}");
+            let ends = |pref: &&u16| !matches!(pref, 4 | 5);
+            assert_eq!(met.iter().find(ends), Some(&end), "from the bridge: to {to}");
+            assert_eq!(met.starts_with(&[4, 5]), end == 6, "from the bridge: to {to}");
         }
     }
 
     #[test]
     fn without_skbedit_nothing_of_it_is_asked_for() {
-        let filters = filters(HOST, MarkBy::Nftables);
-        assert!(filters.iter().flat_map(|filter| &filter.actions).all(|action| !matches!(action, Action::Mark(_))));
-        assert!(
-            filters.iter().all(|filter| !filter.actions.is_empty() || !matches!(filter.classifier, Classifier::Bpf(_)))
-        );
+        let (by_action, by_program) = (shared(MarkBy::Skbedit).filters(), shared(MarkBy::Program).filters());
+        assert!(by_program.iter().flat_map(|filter| &filter.actions).all(|action| !matches!(action, Action::Mark(_))));
+        let marks = |filters: &[Filter]| -> Vec<(On, Hook, u16)> {
+            let marking = |filter: &&Filter| {
+                matches!(filter.classifier, Classifier::Mark(_))
+                    || filter.actions.iter().any(|action| matches!(action, Action::Mark(_)))
+            };
+            filters.iter().filter(marking).map(|filter| (filter.on, filter.hook, filter.pref)).collect()
+        };
+        assert_eq!(marks(&by_action), [(On::HostEnd, Hook::Ingress, 5), (On::Uplink, Hook::Ingress, PREF + 1)]);
+        assert_eq!(marks(&by_action), marks(&by_program));
+        let eth0 = IfName::new("eth0").unwrap();
+        let typed = |filters: &[Filter]| filters.iter().filter_map(|filter| filter.command(&eth0, &eth0)).count();
+        assert_eq!((typed(&by_action), typed(&by_program)), (11, 9));
+    }
+
+    #[test]
+    fn the_table_has_a_number_that_u32_takes() {
+        const { assert!(TABLE > 0 && TABLE <= LAST_TABLE) };
+    }
+
+    #[test]
+    fn a_place_is_one_that_nobody_has() {
+        let place = |prefs: &[u16], tables: &[u32]| {
+            Place::beside(&prefs.iter().copied().collect(), &tables.iter().copied().collect())
+        };
+        assert_eq!(place(&[1, 49152], &[0x800]), Some(Place::default()));
+        assert_eq!(place(&[PREF], &[TABLE]), Some(Place { pref: PREF + 2, table: TABLE + 1 }));
+        assert_eq!(place(&[PREF + 1, PREF + 2], &[]), Some(Place { pref: PREF + 4, table: TABLE }));
+        let all: Vec<u32> = (1..=LAST_TABLE).collect();
+        assert_eq!(place(&[], &all), None);
+        assert_eq!(place(&[], &all[1..]), Some(Place { pref: PREF, table: 1 }));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum Step {
         mac: Mac,
         /// Whether it has IPv6, which a port must not have of its own.
         had_ipv6: bool,
+        /// Whether that was asked for (`attach=port`): it stays a port, whatever comes. Else it is shared as soon as the host
+        /// has an address on it.
+        is_asked: bool,
     },
     /// Shares an interface that the host uses.
     ShareUplink {
@@ -150,8 +153,9 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
         format!("ip link set dev {host} arp off up"),
         format!("ip link set dev {end} master {} up", quote(bridge)),
     ];
-    if share.mark == MarkBy::Nftables {
-        commands.push(format!("nft {}", quote(share::ruleset(bridge, &share.uplink))));
+    if share.mark == MarkBy::Program {
+        let ruleset = quote(share::ruleset(bridge, &share.uplink));
+        commands.push(format!("nft {ruleset}  # kvm-bridge has an eBPF program do this, which can't be typed"));
     }
     if share.changes.clears_lro {
         commands.push(format!("ethtool -K {uplink} lro off"));
@@ -163,8 +167,7 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
     if share.changes.adds_clsact {
         commands.push(format!("tc qdisc add dev {uplink} clsact"));
     }
-    commands
-        .extend(share::filters(share.mac, share.mark).iter().map(|filter| filter.command(&share.uplink, &host_end)));
+    commands.extend(share.filters().iter().filter_map(|filter| filter.command(&share.uplink, &host_end)));
     commands
 }
 
@@ -201,7 +204,7 @@ impl Tap {
         ];
         if let Some(share) = share {
             let [host_end, _] = share::ends(&self.bridge);
-            commands.push(share::entry(mac).command(&share.uplink, &host_end));
+            commands.extend(share.entry(mac).command(&share.uplink, &host_end));
         }
         commands
     }

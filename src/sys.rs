@@ -3,6 +3,7 @@
 
 pub use kvm_bridge_helper::entry;
 
+pub mod bpf;
 pub mod ethtool;
 pub mod files;
 pub mod filter;

@@ -33,10 +33,13 @@ fn mends(lab: &Lab, verdict: &str, words: &[&str]) {
 fn a_filter_that_is_missing_is_found_and_made_again() {
     let Some(lab) = host() else { return };
     let guest = Guest::boot(&lab, 11);
+    // The reaper would make them again.
+    lab.reaper_of("br0").kill();
     for (link, hook) in [("eth0", "ingress"), ("eth0", "egress"), ("kvbh-br0", "ingress")] {
         tc(&format!("filter del dev {link} {hook}"));
         mends(&lab, "failure", &["of the filters by which eth0 is shared are missing"]);
         assert!(guest.reaches("10.77.0.1") && guest.reaches("10.77.0.2"), "{link} {hook}");
+        lab.reaper_of("br0").kill();
     }
     // One of several.
     let shown = filters::text("kvbh-br0", "ingress");

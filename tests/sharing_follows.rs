@@ -6,6 +6,7 @@ use crate::support::guest::Guest;
 use crate::support::state::{ip_json, journal_text};
 use crate::support::wire::{self, Wire};
 use crate::support::{Lab, wait_for};
+use nix::sys::signal::Signal;
 use std::fs;
 
 /// What IPv6 and routes lose when an interface goes down.
@@ -155,7 +156,6 @@ fn an_uplink_that_has_gone_for_good_leaves_nothing() {
     lab.waits_until_gone("br0");
     lab.waits_until_gone("kvbh-br0");
     wait_for("its reaper to end", 10, || lab.reapers().is_empty().then_some(()));
-    assert_eq!(lab.sh("nft list tables").run().out, "");
     lab.ends_here();
 }
 
@@ -263,20 +263,14 @@ fn all_that_is_ours_deleted_by_hand_leaves_the_host_as_it_was() {
     let Some(lab) = host() else { return };
     lab.baseline();
     for deeds in [
-        &[
-            "ip link del br0",
-            "ip link del kvbh-br0",
-            "tc qdisc del dev eth0 clsact",
-            "nft delete table bridge kvm_bridge_br0",
-            "ip link set eth0 promisc off",
-        ][..],
+        &["ip link del br0", "ip link del kvbh-br0", "tc qdisc del dev eth0 clsact", "ip link set eth0 promisc off"][..],
         &["ip link del br0"][..],
         &["ip link del kvbh-br0", "ip link del br0"][..],
     ] {
         let guest = Guest::boot(&lab, 11);
         assert!(guest.reaches("10.77.0.1"));
         for deed in deeds {
-            // A kernel that marks otherwise has no such table; and the reaper may have been faster.
+            // The reaper may have been faster.
             lab.sh(&format!("{deed} 2>/dev/null || :")).run().succeeds();
         }
         lab.becomes_as_before_but_for(&guest.running);
@@ -287,13 +281,42 @@ fn all_that_is_ours_deleted_by_hand_leaves_the_host_as_it_was() {
 }
 
 #[test]
-fn a_pair_that_was_deleted_by_hand_costs_the_host_nothing() {
+fn a_pair_that_was_deleted_by_hand_costs_the_host_nothing_and_is_made_again() {
     let Some(lab) = host() else { return };
     lab.baseline();
     let guest = Guest::boot(&lab, 11);
+    for end in ["kvbh-br0", "kvbp-br0"] {
+        lab.ip(&format!("link del {end}"));
+        assert!(lab.lan.reaches("10.77.0.2"));
+        host_reaches(&lab, "10.77.0.1");
+        all_reach_each_other(&lab, &guest);
+        let second = Guest::boot(&lab, 12);
+        all_reach_each_other(&lab, &second);
+        second.terminate();
+        assert_eq!(fs::read_to_string("/proc/sys/net/ipv6/conf/kvbh-br0/disable_ipv6").expect("read"), "1\n");
+    }
+    // By somebody else while nobody looks; and with the last guest.
+    lab.reaper_of("br0").kill();
     lab.ip("link del kvbh-br0");
-    assert!(lab.lan.reaches("10.77.0.2"));
-    host_reaches(&lab, "10.77.0.1");
+    lab.kvm_bridge("recover").run().succeeds();
+    all_reach_each_other(&lab, &guest);
+    let reaper = lab.reaper_of("br0");
+    reaper.send(Signal::SIGSTOP);
+    lab.ip("link del kvbh-br0");
+    guest.terminate();
+    reaper.send(Signal::SIGCONT);
+    lab.becomes_as_before();
+}
+
+#[test]
+fn an_end_of_the_pair_that_is_taken_off_or_set_down_works_again() {
+    let Some(lab) = host() else { return };
+    lab.baseline();
+    let guest = Guest::boot(&lab, 11);
+    for deed in ["kvbp-br0 nomaster", "kvbp-br0 down", "kvbh-br0 down", "kvbh-br0 address 02:00:00:00:99:99"] {
+        lab.ip(&format!("link set {deed}"));
+        all_reach_each_other(&lab, &guest);
+    }
     guest.terminate();
     lab.becomes_as_before();
 }
@@ -303,14 +326,91 @@ fn filters_that_were_deleted_by_hand_are_made_again() {
     let Some(lab) = host() else { return };
     lab.baseline();
     let guest = Guest::boot(&lab, 11);
-    filters::tc("qdisc del dev eth0 clsact");
-    lab.kvm_bridge("recover").run().succeeds();
+    for deed in [
+        "qdisc del dev eth0 clsact",
+        "qdisc del dev kvbh-br0 clsact",
+        "filter del dev eth0 ingress",
+        "filter del dev eth0 egress",
+        "filter del dev kvbh-br0 ingress pref 4",
+        "filter del dev eth0 egress pref 27511",
+    ] {
+        filters::tc(deed);
+        becomes("the filters to be there", || {
+            ["eth0 ingress", "eth0 egress", "kvbh-br0 ingress"].iter().all(|hook| {
+                let (link, hook) = hook.split_once(' ').expect("two words");
+                !filters::text(link, hook).is_empty()
+            })
+        });
+        all_reach_each_other(&lab, &guest);
+        becomes("the guest's rule", || entries("eth0") == [guest.mac.as_str()]);
+    }
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_firewall_that_is_loaded_anew_changes_nothing() {
+    let Some(lab) = host() else { return };
+    if !crate::support::have("nft") {
+        return;
+    }
+    lab.baseline();
+    let guest = Guest::boot(&lab, 11);
+    lab.program("nft").arg("flush ruleset").run().succeeds();
+    guest.stack.pings("-b -w 3 10.77.0.255");
+    assert_eq!(crate::sharing::learnt(&guest.mac), [guest.tap.as_str()], "its own broadcast does not come back to it");
     all_reach_each_other(&lab, &guest);
-    filters::tc("qdisc del dev kvbh-br0 clsact");
-    // Any change among the links has the reaper look.
-    lab.ip("link set kvbh-br0 txqueuelen 999");
-    becomes("the filters to be there", || !filters::text("kvbh-br0", "ingress").is_empty());
-    all_reach_each_other(&lab, &guest);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_port_that_gets_an_address_of_the_hosts_is_shared_from_then_on() {
+    let Some(lab) = Lab::new() else { return };
+    let (address, own) = ("10.77.0.2/24", "10.77.0.2");
+    // As at boot, before the interface is configured; and with a guest alone.
+    for (line, ends) in [("up br0 --uplink eth0", "down br0"), ("", "")] {
+        {
+            lab.ip("link set eth0 down");
+            lab.baseline();
+            if !line.is_empty() {
+                lab.kvm_bridge(line).run().succeeds();
+            }
+            let guest = Guest::boot_with(&lab, 11, "--bridge br0,uplink=eth0");
+            assert_eq!(lab.ports("br0"), ["eth0", guest.tap.as_str()]);
+            assert!(guest.reaches("10.77.0.1"));
+            lab.ip(&format!("addr add {address} dev eth0 nodad"));
+            becomes("it to be shared", || lab.ports("br0").iter().any(|port| port == "kvbp-br0"));
+            assert!(lab.lan.reaches(own), "{own}");
+            assert!(guest.reaches("10.77.0.1") && guest.reaches(own), "{own}");
+            host_reaches(&lab, "10.77.0.11");
+            becomes("the guest's rule", || entries("eth0") == [guest.mac.as_str()]);
+            assert!(lab.a_link("br0")["flags"].to_string().contains("NOARP"));
+            let status = lab.kvm_bridge("status br0").run().out;
+            assert!(status.contains("shared"), "{status}");
+            guest.terminate();
+            if !ends.is_empty() {
+                lab.kvm_bridge(ends).run().succeeds();
+            }
+            lab.waits_until_gone("br0");
+            assert!(lab.lan.reaches(own), "the host keeps it");
+            lab.ip("addr flush dev eth0");
+            lab.ip("link set eth0 down");
+            lab.becomes_as_before();
+        }
+    }
+}
+
+#[test]
+fn a_port_that_was_asked_for_stays_one() {
+    let Some(lab) = Lab::new() else { return };
+    lab.baseline();
+    let guest = Guest::boot_with(&lab, 11, "--bridge br0,uplink=eth0,attach=port");
+    lab.ip("addr add 10.77.0.2/24 dev eth0");
+    let said = lab.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
+    assert!(said.contains("eth0 is a port and has 10.77.0.2/24"), "{said}");
+    assert_eq!(lab.ports("br0"), ["eth0", guest.tap.as_str()]);
+    lab.ip("addr flush dev eth0");
     guest.terminate();
     lab.becomes_as_before();
 }

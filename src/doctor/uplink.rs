@@ -4,6 +4,7 @@ use super::{Check, Patient, Verdict};
 use crate::host::Link;
 use crate::manager::permanent;
 use crate::net::observe::observe;
+use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::ports::{Bridge, Port, Role, SharedUplink};
 use crate::request::Nic;
@@ -16,7 +17,8 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = Vec::new();
     let is_asked = patient.question.is_about_some();
     for bridge in &patient.bridges {
-        checks.extend(of_bridge(bridge, is_asked).into_iter().map(|check| check.of(&bridge.detail.link.name)));
+        let its = of_bridge(bridge, is_asked).into_iter().chain(of_ports_addresses(&mut patient.netlink, bridge));
+        checks.extend(its.map(|check| check.of(&bridge.detail.link.name)));
     }
     let missing = patient.missing.clone();
     for nic in missing {
@@ -72,6 +74,24 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     checks
 }
 
+/// A port carries nothing of the host's own: an address on it is one that nobody reaches.
+fn of_ports_addresses(netlink: &mut Netlink, bridge: &Bridge) -> Vec<Check> {
+    const WHY: &str = "The bridge takes all frames of a port, and what is for the host too.";
+    let mut checks = Vec::new();
+    for port in bridge.ports.iter().filter(|port| port.role == Role::Uplink && !port.is_tap()) {
+        let link = &port.detail.link;
+        let Ok(addresses) = netlink.addresses(link.index) else { continue };
+        let addresses: Vec<_> =
+            addresses.iter().filter(|address| !address.is_link_local).map(ToString::to_string).collect();
+        if !addresses.is_empty() {
+            let saw = format!("{} is a port and has {}", link.name, addresses.join(", "));
+            let mend = format!("ip address flush dev {}", quote(link.name.as_str()));
+            checks.push(Check::failure("uplink", saw, WHY, mend));
+        }
+    }
+    checks
+}
+
 fn of_shared(shared: &SharedUplink) -> Check {
     const FILTERS: &str = "Filters of traffic control copy frames between the shared uplink and the bridge.";
     const MEND: &str = "kvm-bridge recover";
@@ -100,9 +120,9 @@ fn of_shared(shared: &SharedUplink) -> Check {
         }
         _ => {}
     }
-    if shared.has_foreign_filters && shared.counts.from_network.0 == 0 && detail.stats.rx_packets > 0 {
+    if shared.is_behind_others && shared.counts.from_network.0 == 0 && detail.stats.rx_packets > 0 {
         let saw = format!(
-            "no frame that came in by {name} has reached the filters of kvm-bridge, and others have filters there"
+            "no frame that came in by {name} has reached the filters of kvm-bridge yet, and others have filters before them"
         );
         const WHY: &str = "A filter with a lower pref that ends classification keeps frames from those behind it.";
         let mend = format!(

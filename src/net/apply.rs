@@ -16,6 +16,7 @@ use rtnetlink::packet_route::link::{
 };
 use rtnetlink::{LinkBridge, LinkUnspec};
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// The setting that keeps IPv6 off a link.
 const NO_IPV6: &str = "ipv6/disable_ipv6";
@@ -26,11 +27,13 @@ pub(super) struct Change {
     what: String,
     /// The module and the option of the kernel's configuration.
     needs: Option<(&'static str, &'static str)>,
+    /// What the request names by its descriptor, which has to be open when it is sent.
+    _held: Option<OwnedFd>,
 }
 
 impl Change {
     pub(super) fn new(request: Request, what: String) -> Self {
-        Self { request, what, needs: None }
+        Self { request, what, needs: None, _held: None }
     }
 
     pub(super) fn needing(mut self, module: &'static str, option: &'static str) -> Self {
@@ -38,17 +41,21 @@ impl Change {
         self
     }
 
+    pub(super) fn holding(self, held: Option<OwnedFd>) -> Self {
+        Self { _held: held, ..self }
+    }
+
     /// Makes changes in one send. The first that fails is the error; those behind it may be done.
     pub(super) fn all(netlink: &mut Netlink, bridge: &IfName, changes: Vec<Self>) -> Result<()> {
         let (requests, about): (Vec<Request>, Vec<_>) =
-            changes.into_iter().map(|change| (change.request, (change.what, change.needs))).unzip();
+            changes.into_iter().map(|change| (change.request, (change.what, change.needs, change._held))).unzip();
         let answers = netlink
             .change(requests)
             .map_err(|error| failed(bridge, "the kernel was asked to make it and did not answer", &error))?;
-        for (answer, (what, needs)) in answers.into_iter().zip(about) {
+        for (answer, (what, needs, _)) in answers.into_iter().zip(about) {
             let Err(error) = answer else { continue };
             return Err(match (needs, error.raw_os_error()) {
-                (Some((module, option)), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)) => {
+                (Some((module, option)), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {
                     let remedy = format!(
                         "The kernel needs {module} to share an uplink ({option}): load that, or give uplink= an interface \
                          that nobody uses, or uplink=none."
@@ -69,21 +76,30 @@ impl Change {
 pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
     Change::all(netlink, &journal.bridge, journal.steps.iter().filter_map(|step| create(step, journal)).collect())?;
     for step in &journal.steps {
-        for (link, setting, value) in ipv6_of(step) {
-            match sysctl::write(link.as_str(), setting, value) {
-                // A kernel that was booted without IPv6.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                done => {
-                    done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
-                }
-            }
-        }
+        set_ipv6(step, journal)?;
         if let Some(share) = step.share() {
-            share::start_marking(&journal.bridge, share)?;
             share::clear_lro(&journal.bridge, share)?;
         }
     }
-    Change::all(netlink, &journal.bridge, journal.steps.iter().flat_map(|step| attach(step, journal)).collect())
+    let mut changes = Vec::new();
+    for step in &journal.steps {
+        changes.extend(attach(step, journal)?);
+    }
+    Change::all(netlink, &journal.bridge, changes)
+}
+
+/// Sets what a step says of the links' IPv6.
+pub(super) fn set_ipv6(step: &Step, journal: &Journal) -> Result<()> {
+    for (link, setting, value) in ipv6_of(step) {
+        match sysctl::write(link.as_str(), setting, value) {
+            // A kernel that was booted without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => {
+                done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The change that makes a link.
@@ -117,8 +133,8 @@ fn ipv6_of(step: &Step) -> Vec<(IfName, &'static str, &'static str)> {
 }
 
 /// What is left to do when the links are there.
-fn attach(step: &Step, journal: &Journal) -> Vec<Change> {
-    match step {
+fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
+    Ok(match step {
         Step::AddBridge { bridge, mtu, .. } => {
             // The kernel drops an alias and forgets an MTU that come with the creating request.
             let mut dress = LinkUnspec::new_with_index(journal.index).alias(journal.alias());
@@ -137,8 +153,8 @@ fn attach(step: &Step, journal: &Journal) -> Vec<Change> {
             let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
             vec![Change::new(join, format!("cannot make {uplink} a port"))]
         }
-        Step::ShareUplink { share, .. } => share::attach(journal, share),
-    }
+        Step::ShareUplink { share, .. } => share::attach(journal, share, &[])?,
+    })
 }
 
 /// Sets a bridge up that was there and down.

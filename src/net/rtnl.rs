@@ -57,12 +57,18 @@ impl Netlink {
         self.socket.add_membership(1)
     }
 
-    /// Also hears what changes in the forwarding databases of bridges; the kernel keeps back what changes about the host's own
-    /// neighbours, which on a busy host is much.
-    pub fn subscribe_to_bridge_neighbours(&mut self) -> io::Result<()> {
-        filter::bridges_alone(self.as_fd())?;
-        // RTNLGRP_NEIGH.
-        self.socket.add_membership(3)
+    /// Also hears what changes in the forwarding databases of bridges, and of qdiscs and filters that are deleted. The kernel
+    /// keeps back the rest, which on a busy host is much.
+    pub fn subscribe_to_sharing(&mut self) -> io::Result<()> {
+        filter::sharing_alone(self.as_fd())?;
+        // RTNLGRP_NEIGH, RTNLGRP_TC.
+        [3, 4].into_iter().try_for_each(|group| self.socket.add_membership(group))
+    }
+
+    /// Also hears what changes about the host's addresses.
+    pub fn subscribe_to_addresses(&mut self) -> io::Result<()> {
+        // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR.
+        [5, 9].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }
 
     /// Also hears what changes about routes.
@@ -102,8 +108,9 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut bytes = Vec::new();
         let mut fine = Vec::new();
+        let mut refused = None;
         for (at, (payload, flags, so_already)) in requests.into_iter().enumerate() {
-            let payload = fault::injected(payload);
+            let payload = fault::injected(payload, || refused = Some(at));
             // Failures are told anyway, and in order: when the last one is answered, all are. A thousand answers more
             // would not fit the socket.
             self.push(&mut bytes, payload, if at == last { flags | NLM_F_ACK } else { flags });
@@ -126,6 +133,9 @@ impl Netlink {
                 });
                 is_done |= at == last;
             })?;
+        }
+        if let Some(refused) = refused {
+            results[refused] = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         Ok(results)
     }
@@ -244,13 +254,14 @@ mod fault {
     use super::RouteNetlinkMessage;
 
     #[cfg(not(debug_assertions))]
-    pub(super) fn injected(request: RouteNetlinkMessage) -> RouteNetlinkMessage {
+    pub(super) fn injected(request: RouteNetlinkMessage, _: impl FnOnce()) -> RouteNetlinkMessage {
         request
     }
 
-    /// The request of the number that KVM_BRIDGE_TEST_FAIL says, counted from 1, is one for no link at all: EINVAL.
+    /// The request of the number that KVM_BRIDGE_TEST_FAIL says, counted from 1, is one for no link at all, and `refuse` is
+    /// called: the kernel has to have said that it knows nothing of the kind (EOPNOTSUPP).
     #[cfg(debug_assertions)]
-    pub(super) fn injected(request: RouteNetlinkMessage) -> RouteNetlinkMessage {
+    pub(super) fn injected(request: RouteNetlinkMessage, refuse: impl FnOnce()) -> RouteNetlinkMessage {
         use rtnetlink::packet_route::link::LinkMessage;
         use std::sync::atomic::{AtomicUsize, Ordering};
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -260,6 +271,7 @@ mod fault {
             return request;
         }
         eprintln!("request {number} fails");
+        refuse();
         RouteNetlinkMessage::SetLink(LinkMessage::default())
     }
 }

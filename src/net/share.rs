@@ -1,24 +1,49 @@
 //! Shares an uplink, keeps it shared while it changes, and takes that back: see `crate::share` for what the filters do.
 
-use super::apply::{Change, failed, set};
-use super::observe;
+use super::apply::{self, Change, failed, set};
 use super::rtnl::Netlink;
 use super::rtnl::tc::{self, Cookie, Found, IngressQdisc, Links};
-use crate::error::Result;
+use super::{observe, undo};
+use crate::error::{Error, Result, reason};
 use crate::host::{Link, NotShareable};
 use crate::journal::{Files, Journal};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::plan::why_no_uplink;
-use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, PREF, Share};
-use crate::sys::ethtool;
-use crate::sys::program::{self, Program};
+use crate::plan::{not_shareable, why_no_uplink};
+use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
+use crate::step::Step;
+use crate::sys::{bpf, ethtool, sysctl};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use std::collections::BTreeSet;
 use std::io;
+use std::time::{Duration, Instant};
+
+/// What is on an uplink's two hooks.
+struct There {
+    ingress: Vec<Found>,
+    egress: Vec<Found>,
+}
+
+impl There {
+    fn of(netlink: &mut Netlink, uplink: u32) -> io::Result<Self> {
+        Ok(Self { ingress: netlink.filters(uplink, Hook::Ingress)?, egress: netlink.filters(uplink, Hook::Egress)? })
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Hook, &Found)> {
+        let of = |hook: Hook, all| std::iter::repeat(hook).zip::<&Vec<Found>>(all);
+        of(Hook::Ingress, &self.ingress).chain(of(Hook::Egress, &self.egress))
+    }
+
+    /// A place for the filters of a journal, which its own are not in the way of.
+    fn place(&self, journal: Option<&Journal>) -> Option<Place> {
+        let is_ours = |found: &Found| journal.is_some_and(|journal| journal.made(found));
+        let prefs = self.all().filter(|(_, found)| !is_ours(found)).map(|(_, found)| found.pref).collect();
+        Place::beside(&prefs, &self.egress.iter().filter_map(|found| found.table).collect())
+    }
+}
 
 /// Whether a link can be shared, and what that changes on it.
 pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Result<Changes, NotShareable>> {
@@ -26,18 +51,24 @@ pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Re
     if qdisc == IngressQdisc::Other {
         return Ok(Err(NotShareable::IngressQdisc));
     }
+    let mut place = Some(Place::default());
     if qdisc == IngressQdisc::Clsact {
-        let found = netlink.filters(link.index, Hook::Ingress)?;
-        let through = found.iter().find(|found| found.cookie.is_some()).and_then(|found| found.target);
-        // One whose other end has gone is left over.
-        if let Some(through) = through.map(|index| netlink.link_at(index)).transpose()?.flatten() {
-            return Ok(Err(NotShareable::IsShared(through.name)));
+        let there = There::of(netlink, link.index)?;
+        // Filters that somebody made by hand, as the dry run says, are known by where they lead.
+        for target in there.ingress.iter().filter_map(|found| found.target) {
+            // Where the other end has gone, they are left over.
+            if let Some(through) = netlink.link_at(target)?.filter(|link| link.name.as_str().starts_with("kvbh-")) {
+                return Ok(Err(NotShareable::IsShared(through.name)));
+            }
         }
+        place = there.place(None);
     }
+    let Some(place) = place else { return Ok(Err(NotShareable::NoPlace)) };
     Ok(Ok(Changes {
         adds_clsact: qdisc == IngressQdisc::Absent,
         sets_promiscuous: !link.is_promiscuous,
         clears_lro: ethtool::has_lro(&link.name)?,
+        place,
     }))
 }
 
@@ -54,7 +85,14 @@ pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
     if has_module("modules.dep") || has_module("modules.builtin") {
         return Ok(Some(MarkBy::Skbedit));
     }
-    Ok(program::is_installed("nft").then_some(MarkBy::Nftables))
+    Ok(match bpf::load(&share::marking(true)) {
+        Ok(_) => Some(MarkBy::Program),
+        // A dry run needs no right.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => {
+            Some(MarkBy::Program)
+        }
+        Err(_) => None,
+    })
 }
 
 impl Journal {
@@ -64,6 +102,11 @@ impl Journal {
 
     fn cookie(&self, tap: u32) -> Cookie {
         Cookie { bridge: self.index, tap }
+    }
+
+    /// Whether a filter is of this bridge's.
+    fn made(&self, found: &Found) -> bool {
+        found.cookie.is_some_and(|cookie| cookie.bridge == self.index)
     }
 }
 
@@ -88,28 +131,26 @@ pub(super) fn create_ends(journal: &Journal, share: &Share) -> Change {
     Change::new(request, format!("cannot make the veth pair {host_end} and {port}")).needing("veth", "CONFIG_VETH")
 }
 
-/// The changes that make the pair work and attach the uplink to it, the one that lets frames in last.
-pub(super) fn attach(journal: &Journal, share: &Share) -> Vec<Change> {
+/// The changes that make the pair work and attach the uplink to it, the one that lets frames in last. `fine` are the errnos
+/// that mean that a clsact qdisc is there already.
+pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> Result<Vec<Change>> {
     let [host_end, port] = share::ends(&journal.bridge);
-    let host = LinkUnspec::new_with_index(journal.host_end()).arp(false).alias(journal.alias()).up();
-    let end = LinkUnspec::new_with_index(journal.port_end()).alias(journal.alias()).controller(journal.index).up();
-    let mut changes = vec![
-        Change::new(set(host.build()), format!("cannot set {host_end} up")),
-        Change::new(set(end.build()), format!("cannot make {port} a port")),
-    ];
-    changes.extend(attach_uplink(journal, share, &[]));
-    changes
-}
-
-/// `fine` are the errnos that mean that a clsact qdisc is there already.
-fn attach_uplink(journal: &Journal, share: &Share, fine: &'static [i32]) -> Vec<Change> {
-    let [host_end, _] = share::ends(&journal.bridge);
     let uplink = &share.uplink;
     let clsact = |index: u32, name: &IfName| {
         let change = Change::new(tc::add_clsact(index, fine), format!("cannot give {name} a clsact qdisc"));
         change.needing("sch_ingress", "CONFIG_NET_SCH_INGRESS")
     };
-    let mut changes = vec![clsact(journal.host_end(), &host_end)];
+    let host = LinkUnspec::new_with_index(journal.host_end())
+        .address(share.mac.0.to_vec())
+        .arp(false)
+        .alias(journal.alias())
+        .up();
+    let end = LinkUnspec::new_with_index(journal.port_end()).alias(journal.alias()).controller(journal.index).up();
+    let mut changes = vec![
+        Change::new(set(host.build()), format!("cannot set {host_end} up")),
+        Change::new(set(end.build()), format!("cannot make {port} a port")),
+        clsact(journal.host_end(), &host_end),
+    ];
     if share.changes.sets_promiscuous {
         let promiscuous = LinkUnspec::new_with_index(share.index).promiscuous(true).build();
         changes.push(Change::new(set(promiscuous), format!("cannot set {uplink} promiscuous")));
@@ -117,26 +158,28 @@ fn attach_uplink(journal: &Journal, share: &Share, fine: &'static [i32]) -> Vec<
     if share.changes.adds_clsact {
         changes.push(clsact(share.index, uplink));
     }
-    for filter in share::filters(share.mac, share.mark) {
-        let request = tc::add_filter(&filter, journal.links(share), journal.cookie(0));
+    for filter in share.filters() {
+        let program = match filter.classifier {
+            Classifier::Mark(set) => Some(bpf::load(&share::marking(set)).map_err(|error| not_loaded(uplink, &error))?),
+            _ => None,
+        };
+        let file = program.as_ref().map(std::os::fd::AsFd::as_fd);
+        let request = tc::add_filter(&filter, journal.links(share), journal.cookie(0), file);
         let on = if filter.on == On::Uplink { uplink } else { &host_end };
-        let change = Change::new(request, format!("cannot give {on} a filter"));
+        let change = Change::new(request, format!("cannot give {on} a filter")).holding(program);
         changes.push(match filter.classifier {
-            Classifier::Bpf(_) | Classifier::Verdict(_) => {
+            Classifier::Bpf(_) | Classifier::Verdict(_) | Classifier::Mark(_) => {
                 change.needing("cls_bpf and act_mirred", "CONFIG_NET_CLS_BPF and CONFIG_NET_ACT_MIRRED")
             }
             _ => change.needing("cls_u32", "CONFIG_NET_CLS_U32"),
         });
     }
-    changes
+    Ok(changes)
 }
 
-/// Has nftables mark frames, where that is how it is done.
-pub(super) fn start_marking(bridge: &IfName, share: &Share) -> Result<()> {
-    match share.mark {
-        MarkBy::Skbedit => Ok(()),
-        MarkBy::Nftables => Program::new("nft").words([share::ruleset(bridge, &share.uplink)]).run().map(|_| ()),
-    }
+fn not_loaded(uplink: &IfName, error: &io::Error) -> Error {
+    let what = format!("cannot share {uplink}: the kernel takes no eBPF program: {}", reason(error));
+    Error::new(what, "Load the module act_skbedit, which needs none; in a container, on its host.")
 }
 
 /// Switches large receive offload off, where it is on.
@@ -151,85 +194,98 @@ pub(super) fn clear_lro(bridge: &IfName, share: &Share) -> Result<()> {
 /// The change by which the host reaches a guest that has sent nothing yet, for as long as its TAP is there.
 pub fn entry(journal: &Journal, mac: Mac, tap: u32) -> Option<super::rtnl::Request> {
     let share = journal.share()?;
-    Some(tc::add_filter(&share::entry(mac), journal.links(share), journal.cookie(tap)))
+    Some(tc::add_filter(&share.entry(mac), journal.links(share), journal.cookie(tap), None))
 }
 
 /// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.
 pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
-    if let Some(link) = netlink.link_at(share.index)? {
-        let ingress = netlink.filters(share.index, Hook::Ingress)?;
-        let egress = netlink.filters(share.index, Hook::Egress)?;
-        let is_ours = |found: &&Found| found.cookie.is_some_and(|cookie| cookie.bridge == journal.index);
-        let mut requests = Vec::new();
-        // What lets frames in goes first.
-        for (hook, all) in [(Hook::Ingress, &ingress), (Hook::Egress, &egress)] {
-            let bpf = all.iter().filter(is_ours).filter(|found| !found.program.is_empty());
-            requests.extend(bpf.map(|found| tc::delete_filter(share.index, hook, found, "bpf")));
+    let Some(link) = netlink.link_at(share.index)? else { return Ok(()) };
+    let there = There::of(netlink, share.index)?;
+    let place = share.changes.place;
+    let is_in_place = |found: &&Found| found.kind == "u32" && found.pref == place.of_table();
+    let is_foreign = |found: &Found| found.is_filter() && !journal.made(found);
+    // Of hash tables the kernel tells only those whose own pref is there, and deletes none with it while `u32` is used at
+    // another: then each thing goes by itself.
+    let is_alone = !there.egress.iter().any(|found| found.kind == "u32" && (!is_in_place(&found) || is_foreign(found)));
+    let mut requests = Vec::new();
+    // What lets frames in goes first.
+    for (hook, found) in there.all().filter(|(_, found)| journal.made(found)) {
+        if !(is_alone && is_in_place(&found)) {
+            requests.push(tc::delete_filter(share.index, hook, found));
         }
-        if egress.iter().any(is_of_table) {
-            requests.push(tc::delete_place(share.index, Hook::Egress, PREF + 1));
-        }
-        if share.changes.sets_promiscuous && link.is_promiscuous {
-            requests.push(set(LinkUnspec::new_with_index(share.index).promiscuous(false).build()));
-        }
-        let is_foreign = |found: &Found| !is_ours(&found) && !is_of_table(found);
-        let is_free = !ingress.iter().chain(&egress).any(is_foreign);
-        if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
-            requests.push(tc::delete_clsact(share.index));
-        }
-        netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
-        for hook in [Hook::Ingress, Hook::Egress] {
-            if netlink.filters(share.index, hook)?.iter().any(|found| is_ours(&found)) {
-                return Err(io::Error::other("filters of ours stayed on the uplink"));
+    }
+    if is_alone && there.egress.iter().any(|found| is_in_place(&found)) {
+        requests.push(tc::delete_place(share.index, Hook::Egress, place.of_table()));
+    }
+    if share.changes.sets_promiscuous && link.is_promiscuous {
+        requests.push(set(LinkUnspec::new_with_index(share.index).promiscuous(false).build()));
+    }
+    let is_free = !there.all().any(|(_, found)| is_foreign(found));
+    if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
+        requests.push(tc::delete_clsact(share.index));
+    }
+    netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
+    if !is_alone {
+        delete_table(netlink, share.index, place)?;
+    }
+    if There::of(netlink, share.index)?.all().any(|(_, found)| journal.made(found)) {
+        return Err(io::Error::other("filters of ours stayed on the uplink"));
+    }
+    if share.changes.clears_lro {
+        ethtool::set_lro(&link.name, true)?;
+    }
+    Ok(())
+}
+
+/// Deletes our hash table from among those of others, and its pref if that is ours alone.
+fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<()> {
+    /// What led to a table lets go of it after a grace period of RCU (u32_destroy_key in net/sched/cls_u32.c).
+    const LONGEST: Duration = Duration::from_secs(2);
+    let end = Instant::now() + LONGEST;
+    loop {
+        let mut egress = netlink.filters(uplink, Hook::Egress)?;
+        egress.retain(|found| found.pref == place.of_table() && found.kind == "u32");
+        // Somebody else's are in the table, or beside it.
+        let is_used = egress.iter().any(Found::is_filter);
+        let Some(table) = egress.iter().find(|found| found.is_table() && found.table == Some(place.table)) else {
+            if !is_used && !egress.is_empty() {
+                let gone = vec![tc::delete_place(uplink, Hook::Egress, place.of_table())];
+                return netlink.change(gone)?.into_iter().collect();
             }
+            return Ok(());
+        };
+        if egress.iter().any(|found| found.is_filter() && found.table == table.table) {
+            return Ok(());
         }
-        if share.changes.clears_lro {
-            ethtool::set_lro(&link.name, true)?;
+        let delete = vec![tc::delete_filter(uplink, Hook::Egress, table)];
+        match netlink.change(delete)?.into_iter().collect::<io::Result<()>>() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => done?,
         }
     }
-    Ok(())
-}
-
-/// Has nftables mark nothing any more.
-pub(super) fn stop_marking(bridge: &IfName, share: &Share) -> Result<()> {
-    if share.mark == MarkBy::Nftables {
-        let table = share::table(bridge);
-        // 'add' makes one where there is none: then there is one to delete.
-        let delete = |family: &str| format!("add table {family} {table}; delete table {family} {table}");
-        Program::new("nft").words([format!("{}; {}", delete("bridge"), delete("inet"))]).run()?;
-    }
-    Ok(())
-}
-
-/// Whether it is of the hash table, or leads there, or made room for it: these have no cookie.
-fn is_of_table(found: &Found) -> bool {
-    found.pref == PREF + 1 && found.program.is_empty()
 }
 
 /// Those of the filters that are not there as they should be.
 pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<Vec<Filter>> {
     let links = journal.links(share);
+    let cookie = journal.cookie(0);
     let mut missing = Vec::new();
     for (on, hook) in [(On::HostEnd, Hook::Ingress), (On::Uplink, Hook::Egress), (On::Uplink, Hook::Ingress)] {
         let index = if on == On::Uplink { links.uplink } else { links.host_end };
         let found = netlink.filters(index, hook)?;
-        let its =
-            share::filters(share.mac, share.mark).into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
-        missing.extend(its.filter(|filter| !found.iter().any(|found| tc::is_as(found, filter, links))));
+        let its = share.filters().into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
+        missing.extend(its.filter(|filter| !found.iter().any(|found| tc::is_as(found, filter, links, cookie))));
     }
     Ok(missing)
 }
 
-/// Whether others have filters on the uplink too.
-pub fn has_foreign(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
-    let is_ours =
-        |found: &Found| found.cookie.is_some_and(|cookie| cookie.bridge == journal.index) || is_of_table(found);
-    for hook in [Hook::Ingress, Hook::Egress] {
-        if !netlink.filters(share.index, hook)?.iter().all(is_ours) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Whether others have filters on the uplink that see what comes in before ours do.
+pub fn is_behind_others(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
+    let ingress = netlink.filters(share.index, Hook::Ingress)?;
+    let is_before = |found: &Found| found.is_filter() && found.pref < share.changes.place.pref;
+    Ok(ingress.iter().any(|found| is_before(found) && !journal.made(found)))
 }
 
 /// How many frames and bytes each way has carried.
@@ -248,9 +304,9 @@ pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Re
     let links = journal.links(share);
     let mut sum = |index: u32, hook: Hook| -> io::Result<(u64, u64)> {
         let found = netlink.filters(index, hook)?;
-        let ours = found.iter().filter(|found| found.cookie.is_some_and(|cookie| cookie.bridge == journal.index));
-        // What only clears a mark sends nothing.
-        let ours = ours.filter(|found| found.target.is_some());
+        // What only marks sends nothing; what is for many goes both to the network and to the host, and is counted once.
+        let ours = found.iter().filter(|found| journal.made(found) && found.target.is_some());
+        let ours = ours.filter(|found| index != links.host_end || found.pref != share::LAST);
         Ok(ours.fold((0, 0), |(packets, bytes), found| (packets + found.packets, bytes + found.bytes)))
     };
     Ok(Counts {
@@ -261,57 +317,123 @@ pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Re
 }
 
 /// Sees to it that the uplink is shared as the journal says, whatever has become of it meanwhile: its address or MTU has
-/// changed, it was replaced by another of its name, the default route leads elsewhere, filters of ours were removed. For who
-/// holds the bridge's lock alone. Whether anything was changed.
+/// changed, it was replaced by another of its name, the default route leads elsewhere, filters or the veth pair were removed;
+/// or a port has got an address. For who holds the bridge's lock alone. Whether anything was changed.
 pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
-    let Some(share) = journal.share().cloned() else { return Ok(false) };
+    let Some(share) = journal.share().cloned() else { return share_port(netlink, files, journal) };
     let bridge = journal.bridge.clone();
     let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
     let Some(link) = target(netlink, &share)? else { return Ok(false) };
     let Some(mac) = link.mac else { return Ok(false) };
-    let is_same = link.index == share.index;
-    let is_whole = is_same && mac == share.mac && missing(netlink, journal, &share).map_err(unsure)?.is_empty();
+    let is_whole = link.index == share.index && mac == share.mac && is_whole(netlink, journal).map_err(unsure)?;
     if is_whole && link.mtu == share.mtu && (link.is_promiscuous || !share.changes.sets_promiscuous) {
         return Ok(false);
     }
-    let new = match is_same {
-        true => Share { mac, mtu: link.mtu, uplink: link.name.clone(), ..share.clone() },
-        false => {
-            detach(netlink, journal, &share).map_err(unsure)?;
-            let Ok(changes) = sharing(netlink, &link).map_err(unsure)? else { return Ok(false) };
-            Share { index: link.index, mac, mtu: link.mtu, uplink: link.name.clone(), changes, ..share.clone() }
+    let mut new = Share { mac, mtu: link.mtu, uplink: link.name.clone(), index: link.index, ..share.clone() };
+    if !is_whole {
+        detach(netlink, journal, &share).map_err(unsure)?;
+        let changes = sharing(netlink, &link).map_err(unsure)?;
+        let mut changes = changes.map_err(|why| not_shareable(&link.name, &why))?;
+        if link.index == share.index {
+            // What was to be changed back still is; `link` is from before that.
+            changes.adds_clsact |= share.changes.adds_clsact;
+            changes.sets_promiscuous |= share.changes.sets_promiscuous;
+            changes.clears_lro |= share.changes.clears_lro;
         }
-    };
-    // Of both the journal has to know what is to be undone, whenever we are killed.
+        new.changes = changes;
+    }
+    // Whenever we are killed, the journal has to know what is to be changed back.
     journal.set_share(new.clone());
     files.write(journal)?;
     if !is_whole {
-        detach(netlink, journal, &new).map_err(unsure)?;
-        clear_lro(&journal.bridge, &new)?;
-        if new.uplink != share.uplink {
-            start_marking(&journal.bridge, &new)?;
-        }
-        let address = LinkUnspec::new_with_index(journal.host_end()).address(mac.0.to_vec()).build();
-        let mut changes = vec![Change::new(set(address), "cannot give the uplink's address on".to_owned())];
-        if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
-            changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
-        }
-        // Where others have filters on ours it has stayed.
-        changes.extend(attach_uplink(journal, &new, &[libc::EEXIST]));
-        Change::all(netlink, &journal.bridge, changes)?;
+        make_anew(netlink, journal, &new)?;
     } else if new.changes.sets_promiscuous {
         let promiscuous = LinkUnspec::new_with_index(new.index).promiscuous(true).build();
-        Change::all(
-            netlink,
-            &journal.bridge,
-            vec![Change::new(set(promiscuous), "cannot set it promiscuous".to_owned())],
-        )?;
+        let change = Change::new(set(promiscuous), "cannot set it promiscuous".to_owned());
+        Change::all(netlink, &journal.bridge, vec![change])?;
     }
     if link.mtu != share.mtu {
         let sized = |index: u32| set(LinkUnspec::new_with_index(index).mtu(link.mtu).build());
         let requests = vec![sized(journal.host_end()), sized(journal.port_end())];
         netlink.change(requests).map_err(unsure)?;
     }
+    Ok(true)
+}
+
+/// Whether all that shares an uplink is there: the veth pair as we made it, and the filters.
+pub fn is_whole(netlink: &mut Netlink, journal: &Journal) -> io::Result<bool> {
+    let Some(share) = journal.share() else { return Ok(true) };
+    let host = netlink.link_at(journal.host_end())?;
+    let port = netlink.link_at(journal.port_end())?;
+    let is_joined = |port: &Link| port.is_up && port.controller == Some(journal.index);
+    Ok(host.is_some_and(|host| host.is_up && host.mac == Some(share.mac))
+        && port.as_ref().is_some_and(is_joined)
+        && missing(netlink, journal, share)?.is_empty())
+}
+
+/// Makes what shares an uplink from which all of ours was taken: the veth pair where it is not there, and the filters.
+fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<()> {
+    let unsure = |error: io::Error| failed(&journal.bridge, "cannot look at its uplink", &error);
+    if netlink.link_at(journal.host_end()).map_err(unsure)?.is_none() {
+        Change::all(netlink, &journal.bridge, vec![create_ends(journal, share)])?;
+    }
+    for step in &journal.steps {
+        if step.share().is_some() {
+            apply::set_ipv6(step, journal)?;
+        }
+    }
+    clear_lro(&journal.bridge, share)?;
+    let mut changes = Vec::new();
+    if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
+        changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
+    }
+    // Where others have filters on the uplink's clsact it has stayed.
+    changes.extend(attach(journal, share, &[libc::EEXIST])?);
+    Change::all(netlink, &journal.bridge, changes)
+}
+
+/// Shares an interface that nobody used when it was made a port, and that the host has an address on by now: as a port it
+/// would carry nothing of the host's.
+fn share_port(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
+    let bridge = journal.bridge.clone();
+    let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
+    let Some((index, had_ipv6)) = journal.steps.iter().find_map(|step| match step {
+        Step::AttachPort { index, had_ipv6, is_asked: false, .. } => Some((*index, *had_ipv6)),
+        _ => None,
+    }) else {
+        return Ok(false);
+    };
+    let addresses = netlink.addresses(index).map_err(unsure)?;
+    let Some(link) = netlink.link_at(index).map_err(unsure)?.filter(|link| journal.is_port_of(link)) else {
+        return Ok(false);
+    };
+    let (Some(mac), true) = (link.mac, addresses.iter().any(|address| !address.is_link_local)) else {
+        return Ok(false);
+    };
+    let changes = sharing(netlink, &link).map_err(unsure)?.map_err(|why| not_shareable(&link.name, &why))?;
+    let mark = mark(netlink).map_err(unsure)?.ok_or_else(|| {
+        let what = format!("{} has an address by now, and can't be shared: the kernel can't mark frames", link.name);
+        Error::new(what, format!("To have the host use it: ip link set dev {} nomaster", link.name))
+    })?;
+    let share = Share { uplink: link.name.clone(), index, mac, mtu: link.mtu, follow: false, mark, changes };
+    // Both are to be taken back until it is done.
+    journal.steps.push(Step::ShareUplink { bridge: bridge.clone(), share: share.clone() });
+    journal.is_finished = false;
+    files.write(journal)?;
+    undo::give_back(netlink, journal, index, had_ipv6).map_err(unsure)?;
+    if netlink.addresses(journal.index).map_err(unsure)?.iter().all(|address| address.is_link_local) {
+        // As that of a bridge that was made with a shared uplink: else it answers for the host's address.
+        netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(false).build())]).map_err(unsure)?;
+        let _ = sysctl::write(bridge.as_str(), "ipv6/disable_ipv6", "1");
+    }
+    make_anew(netlink, journal, &share)?;
+    journal.steps.retain(|step| match step {
+        Step::AttachPort { .. } => false,
+        Step::SetUp { link } => *link == bridge,
+        _ => true,
+    });
+    journal.is_finished = true;
+    files.write(journal)?;
     Ok(true)
 }
 
@@ -354,7 +476,7 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
         return Ok(());
     }
     let found = netlink.filters(share.index, Hook::Egress)?;
-    let there = found.into_iter().filter(|found| found.entry.is_some()).collect();
+    let there = found.into_iter().filter(|found| found.entry.is_some() && journal.made(found)).collect();
     let (mut behind, mut beyond) = (BTreeSet::new(), BTreeSet::new());
     for entry in netlink.fdb(journal.index)?.into_iter().filter(|entry| !entry.is_own) {
         if entry.port == journal.port_end() {
@@ -367,7 +489,7 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
     let ports = netlink.ports(journal.index)?.into_iter().map(|port| port.index).collect();
     let (wanted, unwanted) = reconcile(there, &behind, &beyond, &ports);
     let mut requests: Vec<_> =
-        unwanted.iter().map(|found| tc::delete_filter(share.index, Hook::Egress, found, "u32")).collect();
+        unwanted.iter().map(|found| tc::delete_filter(share.index, Hook::Egress, found)).collect();
     requests.extend(wanted.into_iter().filter_map(|mac| entry(journal, mac, 0)));
     match netlink.change(requests)?.into_iter().collect::<io::Result<()>>() {
         // It goes in this moment, or its filters do, which is seen where the links are looked at.
@@ -400,21 +522,15 @@ fn reconcile(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::TABLE;
 
     #[test]
     fn the_host_reaches_who_is_behind_the_bridge_and_nobody_else_through_it() {
         let mac = |last: u8| Mac([2, 0, 0, 0, 0, last]);
         let entry = |last: u8, tap: u32, handle: u32| Found {
-            pref: PREF + 1,
             handle,
-            program: Vec::new(),
             entry: Some(mac(last)),
-            sender: None,
             cookie: Some(Cookie { bridge: 1, tap }),
-            target: Some(7),
-            packets: 0,
-            bytes: 0,
+            ..Found::default()
         };
         let set = |all: &[u8]| all.iter().map(|last| mac(*last)).collect::<BTreeSet<Mac>>();
         let there = vec![
@@ -435,10 +551,5 @@ mod tests {
         assert_eq!(reconcile(Vec::new(), &flood.collect(), &set(&[]), &BTreeSet::new()).0.len(), MOST_ENTRIES);
         let (wanted, unwanted) = reconcile(Vec::new(), &set(&[]), &set(&[1]), &BTreeSet::new());
         assert!(wanted.is_empty() && unwanted.is_empty());
-    }
-
-    #[test]
-    fn the_table_has_a_number_that_u32_takes() {
-        const { assert!(TABLE > 0 && TABLE < 0x800) };
     }
 }

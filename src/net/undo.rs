@@ -42,7 +42,6 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
         let undone = match step {
             Step::ShareUplink { share, .. } => {
                 let detached = share::detach(netlink, journal, share);
-                faults.extend(share::stop_marking(&journal.bridge, share).err().map(|error| error.what().to_owned()));
                 detached.and_then(|()| delete_owned(netlink, journal, journal.host_end()))
             }
             Step::AttachPort { index, had_ipv6, .. } => give_back(netlink, journal, *index, *had_ipv6),
@@ -90,7 +89,7 @@ fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32) -> io::Res
 }
 
 /// Frees an interface that was made a port, and leaves it as it was.
-fn give_back(netlink: &mut Netlink, journal: &Journal, index: u32, had_ipv6: bool) -> io::Result<()> {
+pub(super) fn give_back(netlink: &mut Netlink, journal: &Journal, index: u32, had_ipv6: bool) -> io::Result<()> {
     let Some(link) = netlink.link_at(index)?.filter(|link| journal.is_port_of(link)) else { return Ok(()) };
     let is_ours = link.controller == Some(journal.index);
     if !is_ours && link.controller.is_some() {
@@ -101,8 +100,8 @@ fn give_back(netlink: &mut Netlink, journal: &Journal, index: u32, had_ipv6: boo
         requests.push(set(LinkUnspec::new_with_index(index).nocontroller().build()));
     }
     let was_down = journal.steps.iter().any(|step| matches!(step, Step::SetUp { link } if *link != journal.bridge));
-    // One that was freed by hand, and used since, stays up.
-    if was_down && (is_ours || netlink.addresses(index)?.is_empty()) {
+    // One that is used by now stays up.
+    if was_down && netlink.addresses(index)?.is_empty() {
         requests.push(set(LinkUnspec::new_with_index(index).down().build()));
     }
     netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;

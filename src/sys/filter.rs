@@ -6,17 +6,31 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// An instruction of classic BPF (linux/filter.h): code, how many to skip if true and if false, operand.
 pub type Instruction = (u16, u8, u8, u32);
 
-/// Of what a netlink socket would hear about neighbours, only bridges' (ndm_family, behind struct nlmsghdr).
-const OF_BRIDGES: [Instruction; 4] = [
-    ((libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16, 0, 0, 16),
-    ((libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, 0, 1, libc::AF_BRIDGE as u32),
-    ((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, u32::MAX),
-    ((libc::BPF_RET | libc::BPF_K) as u16, 0, 0, 0),
+const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// The type of a netlink message as a filter sees it, which reads all numbers as the network has them.
+const fn kind(kind: u16) -> u32 {
+    kind.to_be() as u32
+}
+
+/// Of what a netlink socket hears of neighbours and of traffic control: deleted qdiscs and filters, and of neighbours only
+/// those of bridges (nlmsg_type in struct nlmsghdr; ndm_family behind it).
+const OF_SHARING: [Instruction; 7] = [
+    (LOAD_HALF, 0, 0, 4),
+    (IF_EQUAL, 3, 0, kind(libc::RTM_DELQDISC)),
+    (IF_EQUAL, 2, 0, kind(libc::RTM_DELTFILTER)),
+    (LOAD_BYTE, 0, 0, 16),
+    (IF_EQUAL, 0, 1, libc::AF_BRIDGE as u32),
+    (RETURN, 0, 0, u32::MAX),
+    (RETURN, 0, 0, 0),
 ];
 
-/// Has a netlink socket hear of neighbours only those of bridges.
-pub fn bridges_alone(socket: BorrowedFd) -> io::Result<()> {
-    attach(socket, &OF_BRIDGES)
+/// Has a netlink socket hear of no more than what sharing an uplink depends on.
+pub fn sharing_alone(socket: BorrowedFd) -> io::Result<()> {
+    attach(socket, &OF_SHARING)
 }
 
 /// Gives a socket a filter.

@@ -19,6 +19,10 @@ impl Process {
         super::wait::patiently(std::time::Duration::from_secs(2), || (!is_alive(self.pid)).then_some(()));
     }
 
+    pub fn send(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid), signal).expect("the process runs");
+    }
+
     pub fn stat(&self) -> Stat {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("the process runs");
         let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 1..].split_whitespace().collect();

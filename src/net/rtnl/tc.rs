@@ -6,11 +6,12 @@
 use super::read::{attribute, text, whole};
 use super::{Netlink, Request, u16_at, u32_at};
 use crate::mac::Mac;
-use crate::share::{Action, Classifier, Filter, Hook, Instruction, MARK, On, TABLE};
+use crate::share::{Action, Classifier, Filter, Hook, Instruction, MARK, On};
 use rtnetlink::packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::tc::{TcActionMessage, TcActionMessageAttribute, TcAttribute, TcMessage};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The indices of the links that a filter is about.
 #[derive(Debug, Clone, Copy)]
@@ -49,20 +50,40 @@ impl Cookie {
         let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         (bytes.get(..4)? == Self::START).then_some(Self { bridge: number(4)?, tap: number(8)? })
     }
+
+    /// The name of an eBPF program, which has no action to carry the mark (TCA_BPF_NAME).
+    fn name(self, set: bool) -> String {
+        format!("kvmb-{:08x}-{}", self.bridge, if set { "mark" } else { "clear" })
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let (bridge, _) = name.strip_prefix("kvmb-")?.split_once('-')?;
+        Some(Self { bridge: u32::from_str_radix(bridge, 16).ok()?, tap: 0 })
+    }
 }
 
 /// A filter that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// Its place.
     pub pref: u16,
     /// Its number there.
     pub handle: u32,
+    /// Its classifier, as the kernel calls it.
+    pub kind: String,
+    /// Whether it is none, but the place of filters that may be there.
+    pub is_place: bool,
+    /// The hash table that it is or that it is in (`u32` only).
+    pub table: Option<u32>,
+    /// The hash table that it leads to (`u32` only).
+    pub leads_to: Option<u32>,
     /// Its classic program, of one that has one.
     pub program: Vec<Instruction>,
+    /// Its name, of an eBPF program.
+    pub name: Option<String>,
     /// The address that it is for, of one in a hash table.
     pub entry: Option<Mac>,
-    /// The sender that it is for, of one that leads to our hash table.
+    /// The sender that it is for, of one that leads to a hash table.
     pub sender: Option<Mac>,
     /// Whose it is, if it is ours.
     pub cookie: Option<Cookie>,
@@ -72,6 +93,18 @@ pub struct Found {
     pub packets: u64,
     /// And how many bytes they had.
     pub bytes: u64,
+}
+
+impl Found {
+    /// Whether it classifies frames: a place and a hash table do not.
+    pub fn is_filter(&self) -> bool {
+        !self.is_place && !self.is_table()
+    }
+
+    /// Whether it is a hash table and none of its entries.
+    pub fn is_table(&self) -> bool {
+        self.table.is_some() && self.handle & 0x000f_ffff == 0
+    }
 }
 
 /// The qdisc that a link has for what comes in.
@@ -95,6 +128,8 @@ const NESTED: u16 = 1 << 15;
 const TCA_BPF_ACT: u16 = 1;
 const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_U32_HASH: u16 = 2;
 const TCA_U32_LINK: u16 = 3;
@@ -111,7 +146,6 @@ const PARMS: u16 = 2;
 const TCA_SKBEDIT_MARK: u16 = 5;
 const TCA_SKBEDIT_MASK: u16 = 8;
 const TC_ACT_UNSPEC: i32 = -1;
-const TC_ACT_PIPE: i32 = 3;
 const TC_ACT_STOLEN: i32 = 4;
 
 /// The request that gives a link a clsact qdisc; `fine` are the errnos that mean that it has one.
@@ -132,17 +166,17 @@ fn clsact(index: u32) -> TcMessage {
     message
 }
 
-/// The request that makes a filter.
-pub fn add_filter(filter: &Filter, links: Links, cookie: Cookie) -> Request {
+/// The request that makes a filter; `program` is that of one that marks, and has to live until it is sent.
+pub fn add_filter(filter: &Filter, links: Links, cookie: Cookie, program: Option<BorrowedFd>) -> Request {
     let mut message = at(links.index(filter.on), filter.hook, filter.pref);
     let kind = match filter.classifier {
-        Classifier::Bpf(_) | Classifier::Verdict(_) => "bpf",
+        Classifier::Bpf(_) | Classifier::Verdict(_) | Classifier::Mark(_) => "bpf",
         _ => "u32",
     };
-    if matches!(filter.classifier, Classifier::Table) {
-        message.header.handle = (TABLE << 20).into();
+    if let Classifier::Table(table) = filter.classifier {
+        message.header.handle = (table << 20).into();
     }
-    let options = options(filter, links, cookie);
+    let options = options(filter, links, cookie, program);
     message.attributes.push(TcAttribute::Kind(kind.to_owned()));
     message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS | NESTED, options)));
     (Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, &[])
@@ -153,11 +187,11 @@ pub fn delete_place(index: u32, hook: Hook, pref: u16) -> Request {
     (Message::DelTrafficFilter(at(index, hook, pref)), 0, GONE)
 }
 
-/// The request that removes one filter.
-pub fn delete_filter(index: u32, hook: Hook, found: &Found, kind: &str) -> Request {
+/// The request that removes one filter, or a hash table with all in it: EBUSY while something leads there.
+pub fn delete_filter(index: u32, hook: Hook, found: &Found) -> Request {
     let mut message = at(index, hook, found.pref);
     message.header.handle = found.handle.into();
-    message.attributes.push(TcAttribute::Kind(kind.to_owned()));
+    message.attributes.push(TcAttribute::Kind(found.kind.clone()));
     (Message::DelTrafficFilter(message), 0, GONE)
 }
 
@@ -173,39 +207,45 @@ fn at(index: u32, hook: Hook, pref: u16) -> TcMessage {
     message
 }
 
-fn options(filter: &Filter, links: Links, cookie: Cookie) -> Vec<u8> {
+fn options(filter: &Filter, links: Links, cookie: Cookie, program: Option<BorrowedFd>) -> Vec<u8> {
     let mut options = Vec::new();
     let act = match &filter.classifier {
         Classifier::Bpf(program) | Classifier::Verdict(program) => {
             push(&mut options, TCA_BPF_OPS_LEN, &(program.len() as u16).to_ne_bytes());
             let ops: Vec<u8> = program.iter().flat_map(instruction_bytes).collect();
             push(&mut options, TCA_BPF_OPS, &ops);
-            if matches!(filter.classifier, Classifier::Verdict(_)) {
-                // TCA_BPF_FLAG_ACT_DIRECT.
-                push(&mut options, TCA_BPF_FLAGS, &1_u32.to_ne_bytes());
-            }
             TCA_BPF_ACT
         }
-        Classifier::Table => {
+        Classifier::Mark(set) => {
+            let fd = program.map_or(-1, |program| program.as_raw_fd());
+            push(&mut options, TCA_BPF_FD, &fd.to_ne_bytes());
+            push(&mut options, TCA_BPF_NAME, &[cookie.name(*set).as_bytes(), b"\0"].concat());
+            TCA_BPF_ACT
+        }
+        Classifier::Table(_) => {
             push(&mut options, TCA_U32_DIVISOR, &256_u32.to_ne_bytes());
             TCA_U32_ACT
         }
-        Classifier::ToTable(mac) => {
-            push(&mut options, TCA_U32_LINK, &(TABLE << 20).to_ne_bytes());
+        Classifier::ToTable(mac, table) => {
+            push(&mut options, TCA_U32_LINK, &(table << 20).to_ne_bytes());
             // The sender stands 8 bytes before the network header, the last byte of the receiver 9.
             let [a, b, c, d, e, f] = mac.0;
             let keys = [([a, b, c, d], u32::MAX, -8), ([e, f, 0, 0], 0xffff_0000, -4)];
             push(&mut options, TCA_U32_SEL, &selector(&keys, Some((0x0000_00ff, -12))));
             TCA_U32_ACT
         }
-        Classifier::Entry(mac) => {
+        Classifier::Entry(mac, table) => {
             let [a, b, c, d, e, f] = mac.0;
-            push(&mut options, TCA_U32_HASH, &(TABLE << 20 | u32::from(f) << 12).to_ne_bytes());
+            push(&mut options, TCA_U32_HASH, &(table << 20 | u32::from(f) << 12).to_ne_bytes());
             let keys = [([0, 0, a, b], 0x0000_ffff, -16), ([c, d, e, f], u32::MAX, -12)];
             push(&mut options, TCA_U32_SEL, &selector(&keys, None));
             TCA_U32_ACT
         }
     };
+    if matches!(filter.classifier, Classifier::Verdict(_) | Classifier::Mark(_)) {
+        // TCA_BPF_FLAG_ACT_DIRECT.
+        push(&mut options, TCA_BPF_FLAGS, &1_u32.to_ne_bytes());
+    }
     if !filter.actions.is_empty() {
         let mut actions = Vec::new();
         for (number, action) in (1..).zip(&filter.actions) {
@@ -247,7 +287,7 @@ fn action_bytes(action: Action, links: Links, cookie: Cookie) -> Vec<u8> {
         |what: i32| [0_i32, 0, what, 0, 0].iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<u8>>();
     let mut options = Vec::new();
     let kind = match action {
-        Action::Mirred { to, hook, is_copy, goes_on } => {
+        Action::Mirred { to, hook, is_copy } => {
             // TCA_EGRESS_REDIR, TCA_EGRESS_MIRROR, TCA_INGRESS_REDIR, TCA_INGRESS_MIRROR.
             let what = match (hook, is_copy) {
                 (Hook::Egress, false) => 1_u32,
@@ -255,17 +295,13 @@ fn action_bytes(action: Action, links: Links, cookie: Cookie) -> Vec<u8> {
                 (Hook::Ingress, false) => 3,
                 (Hook::Ingress, true) => 4,
             };
-            let then = match (is_copy, goes_on) {
-                (_, true) => TC_ACT_UNSPEC,
-                (true, false) => TC_ACT_PIPE,
-                (false, false) => TC_ACT_STOLEN,
-            };
+            let then = if is_copy { TC_ACT_UNSPEC } else { TC_ACT_STOLEN };
             let parms = [general(then), what.to_ne_bytes().into(), links.index(to).to_ne_bytes().into()].concat();
             push(&mut options, PARMS, &parms);
             "mirred"
         }
         Action::Mark(set) => {
-            push(&mut options, PARMS, &general(if set { TC_ACT_PIPE } else { TC_ACT_UNSPEC }));
+            push(&mut options, PARMS, &general(TC_ACT_UNSPEC));
             push(&mut options, TCA_SKBEDIT_MARK, &(if set { MARK } else { 0 }).to_ne_bytes());
             push(&mut options, TCA_SKBEDIT_MASK, &MARK.to_ne_bytes());
             "skbedit"
@@ -347,37 +383,31 @@ impl Netlink {
 fn parse(body: &[u8]) -> Option<Found> {
     let (handle, info) = (u32_at(body, 8)?, u32_at(body, 16)?);
     let attributes = body.get(20..)?;
-    let options = attribute(attributes, TCA_OPTIONS);
     let kind = text(attribute(attributes, TCA_KIND)?);
+    let mut found = Found { pref: (info >> 16) as u16, handle, kind, ..Found::default() };
     // The place itself is told without options.
-    let options = options?;
-    let mut found = Found {
-        pref: (info >> 16) as u16,
-        handle,
-        program: Vec::new(),
-        entry: None,
-        sender: None,
-        cookie: None,
-        target: None,
-        packets: 0,
-        bytes: 0,
+    let Some(options) = attribute(attributes, TCA_OPTIONS) else {
+        return Some(Found { is_place: true, ..found });
     };
-    let act = match kind.as_str() {
+    let act = match found.kind.as_str() {
         "bpf" => {
             let ops = attribute(options, TCA_BPF_OPS).unwrap_or_default();
             found.program = ops
                 .chunks_exact(8)
                 .filter_map(|op| Some(Instruction(u16_at(op, 0)?, op[2], op[3], u32_at(op, 4)?)))
                 .collect();
+            found.name = attribute(options, TCA_BPF_NAME).map(text);
+            found.cookie = found.name.as_deref().and_then(Cookie::of_name);
             TCA_BPF_ACT
         }
         "u32" => {
+            found.table = Some(handle >> 20);
             let selector = attribute(options, TCA_U32_SEL).unwrap_or_default();
-            found.entry = entry_of(handle, selector);
-            let leads_on = attribute(options, TCA_U32_LINK).and_then(|link| u32_at(link, 0)) == Some(TABLE << 20);
-            found.sender = keys(selector, (-8, -4))
-                .filter(|_| leads_on)
-                .and_then(|[first, second]| Some(Mac([first, second.get(..2)?].concat().try_into().ok()?)));
+            let mac = |first: &[u8], second: &[u8]| Some(Mac([first, second].concat().try_into().ok()?));
+            // As `options` writes them.
+            found.entry = keys(selector, (-16, -12)).and_then(|[first, second]| mac(first.get(2..)?, second));
+            found.sender = keys(selector, (-8, -4)).and_then(|[first, second]| mac(first, second.get(..2)?));
+            found.leads_to = attribute(options, TCA_U32_LINK).and_then(|link| Some(u32_at(link, 0)? >> 20));
             TCA_U32_ACT
         }
         _ => return Some(found),
@@ -403,12 +433,6 @@ fn parse(body: &[u8]) -> Option<Found> {
     Some(found)
 }
 
-/// The address of an entry of our hash table, as `options` writes it.
-fn entry_of(handle: u32, selector: &[u8]) -> Option<Mac> {
-    let [first, second] = keys(selector, (-16, -12)).filter(|_| handle >> 20 == TABLE)?;
-    Some(Mac([first.get(2..)?, second].concat().try_into().ok()?))
-}
-
 /// The values of a selector that has two keys, at these places.
 fn keys(selector: &[u8], places: (i32, i32)) -> Option<[&[u8]; 2]> {
     let key = |at: usize| Some((selector.get(at + 4..at + 8)?, u32_at(selector, at + 8)? as i32));
@@ -417,16 +441,21 @@ fn keys(selector: &[u8], places: (i32, i32)) -> Option<[&[u8]; 2]> {
 }
 
 /// Whether a filter that was found is one that should be.
-pub fn is_as(found: &Found, filter: &Filter, links: Links) -> bool {
+pub fn is_as(found: &Found, filter: &Filter, links: Links, cookie: Cookie) -> bool {
     let target = filter.actions.iter().find_map(|action| match action {
         Action::Mirred { to, .. } => Some(links.index(*to)),
         Action::Mark(_) => None,
     });
     let is_its = match &filter.classifier {
         Classifier::Bpf(program) | Classifier::Verdict(program) => found.program == *program && found.target == target,
-        Classifier::Table => found.handle == TABLE << 20,
-        Classifier::ToTable(mac) => found.sender == Some(*mac),
-        Classifier::Entry(mac) => found.entry == Some(*mac) && found.target == target,
+        Classifier::Mark(set) => found.name.as_deref() == Some(&cookie.name(*set)),
+        Classifier::Table(table) => found.is_table() && found.table == Some(*table),
+        Classifier::ToTable(mac, table) => {
+            found.sender == Some(*mac) && found.leads_to == Some(*table) && found.cookie == Some(cookie)
+        }
+        Classifier::Entry(mac, table) => {
+            found.entry == Some(*mac) && found.table == Some(*table) && found.target == target
+        }
     };
     found.pref == filter.pref && is_its
 }
