@@ -1009,7 +1009,8 @@ fn the_dry_run_can_be_pasted_and_does_the_same() {
     let mut is_leading = false;
     let typed = ours.into_iter().filter(|line| {
         is_leading = line.starts_with(leads) || is_leading && !line.contains(" filter ");
-        !marking(line) && !(is_leading && ["action", "index"].contains(&line.split(' ').nth(2).unwrap_or_default()))
+        let its_action = || ["action", "index"].contains(&line.split(' ').nth(2).unwrap_or_default());
+        !(marking(line) || is_leading && its_action())
     });
     let typed: Vec<String> = typed.collect();
     are_the_same(&typed, &made(&lab), "typed by hand");
