@@ -52,7 +52,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     let vm = VmKey::of(&line.vm);
-    let lease = take_lease(&mut netlink, &vm, &line.nics, &host)?;
+    let lease = take_lease(&mut netlink, &vm, line, &host)?;
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
     let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
@@ -61,7 +61,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }
-            made.news.extend(lease_news(&vm, &lease));
+            made.news.extend(lease_news(line, &vm, &lease));
             Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

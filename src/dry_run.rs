@@ -77,7 +77,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     }
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
-    let known = Store::open()?.peek(&vm, &given)?;
+    let known = Store::open()?.peek(&vm, line.run, &given)?;
     let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;

@@ -1,12 +1,14 @@
 //! What QEMU inherits: descriptors, and the lock that holds its addresses.
 
 use crate::argv::Backend;
+use crate::argv::scan::Line;
 use crate::error::{Error, Result, reason};
 use crate::host::Host;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::net::rtnl::Netlink;
 use crate::request::{Nic, Queues, Vhost};
+use crate::shell::quote;
 use crate::sys::{process, tap};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -83,9 +85,17 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
     }
 }
 
-/// What is to be said of a lease: that guests which nothing tells apart share their addresses. It is said once, to the
-/// second one.
-pub(crate) fn lease_news(vm: &VmKey, lease: &Lease) -> Option<String> {
+/// What is to be said of a lease: that guests which nothing tells apart share their addresses, once, to the second one; and
+/// that a guest moves in whose addresses are not known here.
+pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease) -> Option<String> {
+    if line.run.is_incoming && lease.is_new {
+        let name = vm.display();
+        return Some(format!(
+            "the MAC address of {name} is not known here: the guest that moves in keeps its own, and loses it with its next \
+             reset\n  Before it moves, on the host that it leaves: kvm-bridge mac export {} | ssh HERE kvm-bridge mac import",
+            quote(name)
+        ));
+    }
     (vm.is_unnamed() && lease.slot == 1).then(|| {
         "another guest without a name is running: such guests get their MAC addresses by the order in which they start\n  \
          To give each its own for ever, add a name: -name NAME"
@@ -94,10 +104,10 @@ pub(crate) fn lease_news(vm: &VmKey, lease: &Lease) -> Option<String> {
 }
 
 /// Takes the addresses of a VM on bridges that were looked at.
-pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, nics: &[Nic], host: &Host) -> Result<Lease> {
-    let given: Vec<Option<Mac>> = nics.iter().map(|nic| nic.mac).collect();
-    let bridges: Vec<u32> = nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &Host) -> Result<Lease> {
+    let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
+    let bridges: Vec<u32> = line.nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.
     let is_in_use = |mac| bridges.iter().any(|bridge| netlink.fdb_has(*bridge, mac).unwrap_or_default());
-    Store::open()?.take(vm, &given, is_in_use)
+    Store::open()?.take(vm, line.run, &given, is_in_use)
 }

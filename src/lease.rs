@@ -2,8 +2,9 @@
 //!
 //! A VM's file holds its addresses: for each slot one list, an address for each network card. The first run of a VM has
 //! slot 0; one that is started while another runs has the next free slot. A slot is held by a lock (flock) on a file
-//! that QEMU inherits, so that it is free again when QEMU is gone, however it went. A new address is claimed by a file
-//! of its name that only one can make. Nothing on the launch path depends on how many VMs there are.
+//! that QEMU inherits, so that it is free again when QEMU is gone, however it went. A guest that moves from one QEMU to another
+//! (`-incoming`) is one run of two: each has a lock of the slot. A new address is claimed by a file of its name that only one
+//! can make. Nothing on the launch path depends on how many VMs there are.
 //!
 //! What a power cut leaves: a VM's file is synced with its name before the VM runs, and it alone decides which addresses the VM
 //! has. The rest is not: a claim that is gone is made again by the VM's next start, as the mark of an image is. So a
@@ -15,13 +16,16 @@
 //! /var/lib/kvm-bridge, or a user's $XDG_STATE_HOME/kvm-bridge
 //!     vms/ALICE-0123456789abcdef.json     slots and addresses
 //!     vms/ALICE-0123456789abcdef.0        the lock of slot 0
+//!     vms/ALICE-0123456789abcdef.0.in     another, of a guest that moved in
 //!     macs/92f00b2a4c11                   whose address it is
 //!     images/5e2a1-18a9c3e2f0b7d1c4       which VM an image is the disk of
 //!     lock                                held while a file changes
 //! ```
 
+use crate::argv::scan::Run;
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
+use crate::request::MAX_SLOTS;
 use crate::shell::quote;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
@@ -44,8 +48,6 @@ pub const SYSTEM: &str = "/var/lib/kvm-bridge";
 const UNNAMED: &str = "unnamed:";
 /// How long a run that was told to end may take to leave its slot to one that is started at once.
 const LEAVING: Duration = Duration::from_millis(300);
-/// A VM that runs this many times at once is a mistake.
-const MAX_SLOTS: usize = 1024;
 const VERSION: u32 = 1;
 
 /// One VM's file.
@@ -86,6 +88,8 @@ pub struct Lease {
     pub slot: usize,
     /// The addresses, one for each network card.
     pub macs: Vec<Mac>,
+    /// Whether some of these were made for this run.
+    pub is_new: bool,
 }
 
 /// The folder of leases.
@@ -125,24 +129,43 @@ impl Store {
     /// Takes the VM's first free slot; for the very first it waits a moment, that a restart may have it. `given` are the
     /// addresses that the user gave for this run, one entry for each network card; each other card has the slot's own, which
     /// is made now if it is the first time. `is_in_use` is asked about an address that is about to be made.
-    pub fn take(&self, vm: &VmKey, given: &[Option<Mac>], is_in_use: impl FnMut(Mac) -> bool) -> Result<Lease> {
+    pub fn take(
+        &self,
+        vm: &VmKey,
+        run: Run,
+        given: &[Option<Mac>],
+        is_in_use: impl FnMut(Mac) -> bool,
+    ) -> Result<Lease> {
         let end = Instant::now() + LEAVING;
         let (_all, vm, known, (lock, slot)) = loop {
             let all = self.lock()?;
             let (vm, known) = self.follow(vm)?;
-            if let Some(lock) = self.try_slot(&vm, 0)? {
-                break (all, vm, known, (lock, 0));
+            if run.is_incoming {
+                let moved = self.move_in(&vm, known.as_ref(), run.slot)?;
+                break (all, vm, known, moved);
+            }
+            let slot = run.slot.unwrap_or_default();
+            if let Some(lock) = self.try_slot(&vm, slot)? {
+                break (all, vm, known, (lock, slot));
             }
             // VMs that nothing tells apart are many at once.
             if vm.text == UNNAMED || Instant::now() >= end {
-                let other = self.take_other_slot(&vm)?;
+                let other = match run.slot {
+                    Some(slot) => {
+                        let what = format!("{} is running, in slot {slot}", vm.display());
+                        return Err(Error::new(what, "End it first, or leave slot= out for the first that is free."));
+                    }
+                    None => self.take_other_slot(&vm)?,
+                };
                 break (all, vm, known, other);
             }
             drop(all);
             std::thread::sleep(Duration::from_millis(10));
         };
         let vm = &vm;
-        let macs = match complete(known.as_ref(), slot, given) {
+        let kept = complete(known.as_ref(), slot, given);
+        let is_new = kept.is_none();
+        let macs = match kept {
             Some(macs) => {
                 let own = macs.iter().zip(given).filter(|(_, given)| given.is_none());
                 own.map(|(mac, _)| *mac).try_for_each(|mac| self.claim_again(vm, mac))?;
@@ -155,11 +178,11 @@ impl Store {
         if given.contains(&None) {
             self.note_image(vm)?;
         }
-        Ok(Lease { lock, slot, macs })
+        Ok(Lease { lock, slot, macs, is_new })
     }
 
     /// The addresses that `take` would give now, `None` for one that it would make. Changes nothing.
-    pub fn peek(&self, vm: &VmKey, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
+    pub fn peek(&self, vm: &VmKey, run: Run, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
         // Else a start at this moment would take a slot for taken that is only looked at.
         let path = self.folder.join("lock");
         let _all = lock::wait_if_there(&path, |error| unusable(&path, error))?;
@@ -169,15 +192,59 @@ impl Store {
         };
         let vm = followed.as_ref().unwrap_or(vm);
         let known = self.read(vm)?;
-        let slot = (0..MAX_SLOTS).find(|slot| !self.is_held(vm, *slot)).unwrap_or_default();
+        let slot = match run {
+            Run { is_incoming: true, slot } => self.slot_to_move_in(vm, known.as_ref(), slot)?,
+            Run { slot: Some(slot), .. } => slot,
+            _ => (0..MAX_SLOTS).find(|slot| !self.is_held(vm, *slot)).unwrap_or_default(),
+        };
         let own = known.and_then(|known| known.slots.into_iter().nth(slot)).unwrap_or_default();
         let macs = given.iter().enumerate();
         Ok(macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect())
     }
 
+    /// The two locks of a slot: of a run, and of one that has moved in meanwhile.
+    fn locks(&self, vm: &VmKey, slot: usize) -> [PathBuf; 2] {
+        [self.file(vm, &slot.to_string()), self.file(vm, &format!("{slot}.in"))]
+    }
+
+    /// Takes a slot that nobody has; for who holds the lock of all.
     fn try_slot(&self, vm: &VmKey, slot: usize) -> Result<Option<File>> {
-        let path = self.file(vm, &slot.to_string());
+        let [path, moved_in] = self.locks(vm, slot);
+        if is_locked(&moved_in) {
+            return Ok(None);
+        }
         lock::try_alone(&path).map_err(|error| unusable(&path, &error))
+    }
+
+    /// Takes the lock of a slot that the run which is to move in does not have.
+    fn move_in(&self, vm: &VmKey, known: Option<&Record>, said: Option<usize>) -> Result<(File, usize)> {
+        let slot = self.slot_to_move_in(vm, known, said)?;
+        for path in self.locks(vm, slot) {
+            if let Some(lock) = lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
+                return Ok((lock, slot));
+            }
+        }
+        let what = format!("{} is moving already, from slot {slot}", vm.display());
+        Err(Error::new(what, "End the QEMU that waits for it, or the one that it has left."))
+    }
+
+    /// The slot of the run that is to move in: that which is said, else the only one that is in use, else the first.
+    fn slot_to_move_in(&self, vm: &VmKey, known: Option<&Record>, said: Option<usize>) -> Result<usize> {
+        if let Some(slot) = said {
+            return Ok(slot);
+        }
+        let slots = known.map_or(1, |known| known.slots.len());
+        let running: Vec<usize> = (0..slots).filter(|slot| self.is_held(vm, *slot)).collect();
+        match running.as_slice() {
+            [] => Ok(0),
+            [slot] => Ok(*slot),
+            several => {
+                let slots: Vec<String> = several.iter().map(usize::to_string).collect();
+                let what =
+                    format!("{} runs in the slots {}, and one of them is to move in", vm.display(), slots.join(", "));
+                Err(Error::new(what, format!("Say which: slot={}. 'kvm-bridge status' tells them apart.", slots[0])))
+            }
+        }
     }
 
     fn take_other_slot(&self, vm: &VmKey) -> Result<(File, usize)> {
@@ -205,10 +272,7 @@ impl Store {
 
     /// Whether a slot is in use; one of which that can't be found out may be.
     fn is_held(&self, vm: &VmKey, slot: usize) -> bool {
-        match File::open(self.file(vm, &slot.to_string())) {
-            Ok(file) => file.try_lock().is_err(),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }
+        self.locks(vm, slot).iter().any(|path| is_locked(path))
     }
 
     /// Makes the addresses that a slot lacks; for who holds the lock. What they are is written before they are claimed, so
@@ -348,6 +412,14 @@ fn complete(known: Option<&Record>, slot: usize, given: &[Option<Mac>]) -> Optio
     macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect()
 }
 
+/// Whether somebody has a lock; one of which that can't be found out may be somebody's.
+fn is_locked(path: &Path) -> bool {
+    match File::open(path) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 fn read_record(path: &Path) -> Result<Option<Record>> {
     let text = match fs::read(path) {
         Ok(text) => text,
@@ -401,6 +473,8 @@ mod tests {
         (folder, store)
     }
 
+    const ONE: Run = Run { is_incoming: false, slot: None };
+
     fn key(name: &str) -> VmKey {
         VmKey::of(&Identity::Name(name.into()))
     }
@@ -408,30 +482,65 @@ mod tests {
     #[test]
     fn an_address_is_kept_and_a_second_run_at_once_has_its_own() {
         let (_folder, store) = store();
-        let first = store.take(&key("a"), &[None, None], |_| false).unwrap();
-        let second = store.take(&key("a"), &[None], |_| false).unwrap();
+        let first = store.take(&key("a"), ONE, &[None, None], |_| false).unwrap();
+        let second = store.take(&key("a"), ONE, &[None], |_| false).unwrap();
         assert_eq!((first.slot, second.slot), (0, 1));
         assert!(!first.macs.contains(&second.macs[0]));
-        assert_eq!(store.peek(&key("a"), &[None]).unwrap(), [None]);
+        assert_eq!(store.peek(&key("a"), ONE, &[None]).unwrap(), [None]);
         let macs = [first.macs.clone(), second.macs.clone()];
         drop((first, second));
-        let again = [store.take(&key("a"), &[None, None], |_| false), store.take(&key("a"), &[None], |_| false)];
+        let again =
+            [store.take(&key("a"), ONE, &[None, None], |_| false), store.take(&key("a"), ONE, &[None], |_| false)];
         assert_eq!(again.map(|lease| lease.unwrap().macs), macs);
+    }
+
+    #[test]
+    fn a_guest_that_moves_keeps_its_slot_until_the_last_of_both_has_gone() {
+        let (_folder, store) = store();
+        let a = key("a");
+        let incoming = Run { is_incoming: true, slot: None };
+        let source = store.take(&a, ONE, &[None], |_| false).unwrap();
+        let mac = source.macs[0];
+        assert_eq!(store.peek(&a, incoming, &[None]).unwrap(), [Some(mac)]);
+        let target = store.take(&a, incoming, &[None], |_| false).unwrap();
+        assert_eq!((target.slot, target.macs[0], target.is_new), (0, mac, false));
+        let error = store.take(&a, incoming, &[None], |_| false).unwrap_err().to_string();
+        assert!(error.contains("is moving already"), "{error}");
+        // Beside both another run has another address.
+        assert_eq!(store.take(&a, ONE, &[None], |_| false).unwrap().slot, 1);
+        drop(source);
+        assert_ne!(store.take(&a, ONE, &[None], |_| false).unwrap().macs[0], mac, "it runs at its new place");
+        assert!(store.forget("a").is_err() && store.set("a", 0, 0, Mac([2, 0, 0, 0, 0, 9])).is_err());
+        // And back.
+        let back = store.take(&a, incoming, &[None], |_| false).unwrap();
+        drop(target);
+        assert_eq!((back.slot, back.macs[0]), (0, mac));
+        let second = store.take(&a, ONE, &[None], |_| false).unwrap();
+        let error = store.take(&a, incoming, &[None], |_| false).unwrap_err().to_string();
+        assert!(error.contains("slots 0, 1") && error.contains("slot=0"), "{error}");
+        let said = Run { slot: Some(1), ..incoming };
+        assert_eq!(store.take(&a, said, &[None], |_| false).unwrap().macs, second.macs);
+        assert!(store.take(&a, Run { slot: Some(1), ..ONE }, &[None], |_| false).is_err());
+        drop((second, back));
+        // Nobody runs: it comes from elsewhere.
+        assert_eq!(store.take(&a, incoming, &[None], |_| false).unwrap().macs, [mac]);
+        assert_eq!(store.take(&a, Run { slot: Some(1), ..ONE }, &[None], |_| false).unwrap().slot, 1);
+        assert!(store.take(&key("b"), incoming, &[None], |_| false).unwrap().is_new);
     }
 
     #[test]
     fn the_next_start_forgets_what_a_kill_left_unfinished() {
         let (_folder, store) = store();
-        let (a, kept) = (key("a"), store.take(&key("a"), &[None], |_| false).unwrap().macs[0]);
+        let (a, kept) = (key("a"), store.take(&key("a"), ONE, &[None], |_| false).unwrap().macs[0]);
         // Killed before the record took effect: one claim has its name, one has none yet, one is another VM's.
-        let other = store.take(&key("b"), &[None], |_| false).unwrap().macs[0];
+        let other = store.take(&key("b"), ONE, &[None], |_| false).unwrap().macs[0];
         let left: [Mac; 2] = ["92:00:00:00:00:01".parse().unwrap(), "92:00:00:00:00:02".parse().unwrap()];
         fs::write(store.claim(left[0]), &a.text).unwrap();
         fs::write(store.claim(left[1]), "").unwrap();
         let slots = vec![vec![Some(kept), Some(left[0]), Some(left[1]), Some(other)]];
         let unfinished = Record { version: VERSION, vm: a.text.clone(), slots };
         fs::write(store.file(&a, "new"), serde_json::to_vec(&unfinished).unwrap()).unwrap();
-        assert_eq!(store.take(&a, &[None, None], |_| false).unwrap().macs[0], kept);
+        assert_eq!(store.take(&a, ONE, &[None, None], |_| false).unwrap().macs[0], kept);
         assert_eq!(fs::read_dir(store.folder.join("macs")).unwrap().count(), 3);
         assert!(store.claim(kept).exists() && store.claim(other).exists() && !store.file(&a, "new").exists());
     }
@@ -439,13 +548,13 @@ mod tests {
     #[test]
     fn a_run_that_is_just_ending_leaves_its_address_to_the_next() {
         let (_folder, store) = store();
-        let first = store.take(&key("a"), &[None], |_| false).unwrap();
+        let first = store.take(&key("a"), ONE, &[None], |_| false).unwrap();
         let mac = first.macs[0];
         let end = std::thread::spawn(move || {
             std::thread::sleep(LEAVING / 3);
             drop(first);
         });
-        let second = store.take(&key("a"), &[None], |_| false).unwrap();
+        let second = store.take(&key("a"), ONE, &[None], |_| false).unwrap();
         end.join().unwrap();
         assert_eq!((second.slot, second.macs[0]), (0, mac));
     }
@@ -454,7 +563,7 @@ mod tests {
     fn an_address_that_the_bridge_knows_is_not_given() {
         let (_folder, store) = store();
         let mut asked = Vec::new();
-        let lease = store.take(&key("a"), &[None], |mac| {
+        let lease = store.take(&key("a"), ONE, &[None], |mac| {
             asked.push(mac);
             asked.len() < 3
         });
@@ -465,39 +574,39 @@ mod tests {
     fn a_given_address_is_not_kept() {
         let (_folder, store) = store();
         let given = Mac([2, 0, 0, 0, 0, 1]);
-        assert_eq!(store.take(&key("a"), &[Some(given)], |_| false).unwrap().macs, [given]);
+        assert_eq!(store.take(&key("a"), ONE, &[Some(given)], |_| false).unwrap().macs, [given]);
         assert!(store.list().unwrap().0.is_empty());
     }
 
     #[test]
     fn an_address_of_a_vm_that_runs_is_given_to_no_other() {
         let (_folder, store) = store();
-        let running = store.take(&key("a"), &[None], |_| false).unwrap();
+        let running = store.take(&key("a"), ONE, &[None], |_| false).unwrap();
         let given = [Some(running.macs[0])];
-        let refused = store.take(&key("b"), &given, |_| false).unwrap_err().to_string();
+        let refused = store.take(&key("b"), ONE, &given, |_| false).unwrap_err().to_string();
         assert!(refused.contains("is the address of a, which is running"), "{refused}");
-        assert!(store.take(&key("a"), &given, |_| false).is_err(), "a second run of the same VM");
+        assert!(store.take(&key("a"), ONE, &given, |_| false).is_err(), "a second run of the same VM");
         drop(running);
-        drop(store.take(&key("b"), &given, |_| false).unwrap());
-        assert_eq!(store.take(&key("a"), &given, |_| false).unwrap().macs, [given[0].unwrap()]);
+        drop(store.take(&key("b"), ONE, &given, |_| false).unwrap());
+        assert_eq!(store.take(&key("a"), ONE, &given, |_| false).unwrap().macs, [given[0].unwrap()]);
     }
 
     #[test]
     fn a_broken_file_is_never_reset() {
         let (_folder, store) = store();
-        drop(store.take(&key("a"), &[None], |_| false).unwrap());
+        drop(store.take(&key("a"), ONE, &[None], |_| false).unwrap());
         let path = store.file(&key("a"), "json");
         for broken in
             ["", "{", "{}", r#"{"version":2,"vm":"name:a","slots":[]}"#, r#"{"version":1,"vm":"x","slots":[]}"#]
         {
             fs::write(&path, broken).unwrap();
-            assert!(store.take(&key("a"), &[None], |_| false).is_err(), "{broken}");
+            assert!(store.take(&key("a"), ONE, &[None], |_| false).is_err(), "{broken}");
             assert_eq!(fs::read_to_string(&path).unwrap(), broken);
         }
         fs::write(&path, "{").unwrap();
         store.forget("a").unwrap();
         assert_eq!(fs::read_to_string(path.with_extension("broken")).unwrap(), "{");
-        store.take(&key("a"), &[None], |_| false).unwrap();
+        store.take(&key("a"), ONE, &[None], |_| false).unwrap();
     }
 
     fn rewrite(store: &Store, name: &str, from: Mac, to: Mac) {
@@ -509,10 +618,10 @@ mod tests {
     #[test]
     fn an_address_that_no_card_can_have_is_not_given_to_one() {
         let (_folder, store) = store();
-        let macs = store.take(&key("a"), &[None, None], |_| false).unwrap().macs;
+        let macs = store.take(&key("a"), ONE, &[None, None], |_| false).unwrap().macs;
         for (wrong, why) in [(Mac([3, 0, 0, 0, 0, 1]), "group address"), (macs[1], "another network card")] {
             rewrite(&store, "a", macs[0], wrong);
-            let error = store.take(&key("a"), &[None, None], |_| false).unwrap_err().to_string();
+            let error = store.take(&key("a"), ONE, &[None, None], |_| false).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("mv "), "{error}");
             rewrite(&store, "a", wrong, macs[0]);
         }
@@ -521,27 +630,27 @@ mod tests {
     #[test]
     fn an_address_that_two_vms_keep_is_refused_to_the_second() {
         let (_folder, store) = store();
-        let [a, b] = ["a", "b"].map(|name| store.take(&key(name), &[None], |_| false).unwrap().macs[0]);
+        let [a, b] = ["a", "b"].map(|name| store.take(&key(name), ONE, &[None], |_| false).unwrap().macs[0]);
         rewrite(&store, "b", b, a);
-        let error = store.take(&key("b"), &[None], |_| false).unwrap_err().to_string();
+        let error = store.take(&key("b"), ONE, &[None], |_| false).unwrap_err().to_string();
         assert!(
             error.contains("is the address of a and of b\n  Have b get another: kvm-bridge mac forget b"),
             "{error}"
         );
         store.forget("b").unwrap();
-        assert_ne!(store.take(&key("b"), &[None], |_| false).unwrap().macs[0], a);
+        assert_ne!(store.take(&key("b"), ONE, &[None], |_| false).unwrap().macs[0], a);
         assert_eq!(fs::read_to_string(store.claim(a)).unwrap(), key("a").text);
     }
 
     #[test]
     fn a_claim_that_a_power_cut_took_is_made_again() {
         let (_folder, store) = store();
-        let mac = store.take(&key("a"), &[None], |_| false).unwrap().macs[0];
+        let mac = store.take(&key("a"), ONE, &[None], |_| false).unwrap().macs[0];
         let claim = store.claim(mac);
         fs::remove_file(&claim).unwrap();
         for left in [None, Some(""), Some("name:forgotten")] {
             left.iter().for_each(|text| fs::write(&claim, text).unwrap());
-            assert_eq!(store.take(&key("a"), &[None], |_| false).unwrap().macs, [mac]);
+            assert_eq!(store.take(&key("a"), ONE, &[None], |_| false).unwrap().macs, [mac]);
             assert_eq!(fs::read_to_string(&claim).unwrap(), key("a").text);
         }
     }

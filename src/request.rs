@@ -23,6 +23,9 @@ pub enum Uplink {
     Link(IfName),
 }
 
+/// A VM that runs this many times at once is a mistake.
+pub const MAX_SLOTS: usize = 1024;
+
 /// `attach=`: how an uplink is attached to its bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -74,6 +77,8 @@ pub struct Nic {
     pub id: Option<String>,
     /// `vm=`: whose lease it is.
     pub vm: Option<String>,
+    /// `slot=`: which of its runs at once this is.
+    pub slot: Option<usize>,
     /// `keep=`: whether a bridge that is made stays when its last guest has gone.
     pub keep: Option<bool>,
     /// `mtu=`: of a bridge that is made, in bytes.
@@ -88,7 +93,7 @@ pub struct Nic {
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 13] = [
+pub const KEYS: [(&str, &str, &str); 14] = [
     (
         "uplink",
         "IFACE|auto|none",
@@ -107,6 +112,11 @@ pub const KEYS: [(&str, &str, &str); 13] = [
     ("ifname", "NAME", "the TAP's name on the host (default: the kernel's next tapN)"),
     ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
+    (
+        "slot",
+        "N",
+        "which of a VM's runs at once this is, or moves in to with -incoming (default: the first that is free)",
+    ),
     ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
     ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
     ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
@@ -139,6 +149,7 @@ impl Nic {
             ifname: None,
             id: None,
             vm: None,
+            slot: None,
             keep: None,
             mtu: None,
             attach: None,
@@ -205,6 +216,13 @@ impl Nic {
             }
             "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
+            "slot" => match value.parse() {
+                Ok(slot) if slot < MAX_SLOTS => self.slot = Some(slot),
+                _ => {
+                    let remedy = format!("Give a number from 0 to {}.", MAX_SLOTS - 1);
+                    return Err(Error::new(format!("slot={value} is no slot"), remedy));
+                }
+            },
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
@@ -321,6 +339,9 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
     }
     if differ(&one.vm, &other.vm) {
         return Err(Error::new("vm= names two VMs on one command line", "Give one of them, once."));
+    }
+    if differ(&one.slot, &other.slot) {
+        return Err(Error::new("slot= names two slots on one command line", "Give one of them, once."));
     }
     if one.bridge == other.bridge {
         for (key, differs) in [

@@ -305,33 +305,91 @@ fn a_reboot_inside_the_guest_changes_nothing_outside() {
     lab.becomes_as_before();
 }
 
+/// A guest that moves to another QEMU on this host, is reset there, and moves back.
+#[track_caller]
+fn migrates(lab: &Lab, bridge: &str, model: &str) {
+    let Some((kernel, initramfs)) = real::linux() else { return };
+    let start = |more: &str| {
+        let line = format!("--bridge {bridge},model={model} -accel tcg -m 128 {QUIET} -name alice {more} -kernel");
+        let cmd = shim(lab, &line).arg(&kernel).words("-initrd").arg(&initramfs).words("-append");
+        cmd.arg("ip=dhcp quiet guest.then=hold").start()
+    };
+    let (socket, words) = monitor(lab);
+    let mut from = start(&words);
+    let mac = mac(&mut from);
+    let mut at_first = Qmp::connect(&socket);
+    let address = lab.lan.lease_of(&mac, 90);
+    assert!(lab.lan.reaches(&address));
+    for turn in 1..=2 {
+        let incoming = lab.new_file("incoming");
+        let (socket, words) = monitor(lab);
+        let mut to = start(&format!("{words} -incoming unix:{}", incoming.display()));
+        assert_eq!(real::mac(&mut to), mac, "{}", to.err());
+        let mut at_last = Qmp::connect(&socket);
+        assert_eq!(at_last.status(), "inmigrate");
+        at_first.ask("migrate", json!({ "uri": format!("unix:{}", incoming.display()) }));
+        wait_for("the guest to run there", 60, || (at_last.status() == "running").then_some(()));
+        // While the first is there too, and when it has ended.
+        assert!(lab.lan.reaches(&address), "{model}, before the first has ended");
+        from.terminate().succeeds();
+        assert!(lab.lan.reaches(&address), "{model}, when the first has ended");
+        let acknowledged =
+            || lab.lan.dhcp_log().lines().filter(|line| line.contains("DHCPACK(") && line.contains(&mac)).count();
+        let before = acknowledged();
+        at_last.ask("system_reset", json!({}));
+        wait_for("the guest to have asked again", 90, || (acknowledged() > before).then_some(()));
+        assert_eq!(lab.lan.lease_of(&mac, 90), address, "{model}, turn {turn}");
+        assert!(lab.lan.reaches(&address));
+        (from, at_first) = (to, at_last);
+    }
+    // The slot is that of the guest that runs.
+    let other = shim(lab, &format!("--bridge {bridge} --bridge-dry-run -name alice")).run().succeeds();
+    assert!(!other.out.contains(&mac), "{}", other.out);
+    from.terminate().succeeds();
+}
+
 #[test]
 fn a_guest_that_migrates_is_on_the_network_at_its_new_place() {
     let Some(lab) = lab() else { return };
-    let (kernel, initramfs) = match real::linux() {
-        Some(found) => found,
-        None => return,
-    };
-    let incoming = lab.new_file("incoming");
-    let start = |more: &str| {
-        let cmd = shim(&lab, &format!("--bridge br0,uplink=eth0 -accel tcg -m 128 {QUIET} -name alice {more} -kernel"));
-        let cmd = cmd.arg(&kernel).words("-initrd").arg(&initramfs).words("-append");
-        cmd.arg("ip=dhcp quiet guest.then=hold").start()
-    };
-    let (from_socket, from_words) = monitor(&lab);
-    let (to_socket, to_words) = monitor(&lab);
-    let mut from = start(&from_words);
-    let address = lab.lan.lease_of(&mac(&mut from), 90);
-    assert!(lab.lan.reaches(&address));
-    let to = start(&format!("{to_words} -incoming unix:{}", incoming.display()));
-    let (mut at_first, mut at_last) = (Qmp::connect(&from_socket), Qmp::connect(&to_socket));
-    assert_eq!(at_last.status(), "inmigrate");
-    at_first.ask("migrate", json!({ "uri": format!("unix:{}", incoming.display()) }));
-    wait_for("the guest to run there", 60, || (at_last.status() == "running").then_some(()));
-    from.terminate().succeeds();
-    assert!(lab.lan.reaches(&address));
-    to.terminate().succeeds();
+    migrates(&lab, "br0,uplink=eth0", "e1000");
     lab.becomes_as_before();
+}
+
+#[test]
+fn a_guest_that_migrates_on_a_bridge_that_was_there_keeps_its_address() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    migrates(&lab, "br0", "virtio-net-pci");
+}
+
+#[test]
+fn a_guest_that_moves_in_and_is_not_known_here_is_told_of() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let unknown = lab.shim("--bridge br0 -name alice -incoming defer").run().succeeds();
+    assert!(unknown.err.contains("MAC address of alice is not known here"), "{}", unknown.err);
+    assert!(unknown.err.contains("kvm-bridge mac export alice | ssh HERE kvm-bridge mac import"), "{}", unknown.err);
+    let known = lab.shim("--bridge br0 -name alice -incoming defer").run().succeeds();
+    assert_eq!(known.err, "");
+    let given = lab.shim("--bridge br0,mac=02:00:5e:10:20:30 -name bob -incoming defer").run().succeeds();
+    assert_eq!(given.err, "");
+}
+
+#[test]
+fn with_several_runs_the_slot_says_which_moves_in() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guests: Vec<_> = (0..2).map(|_| lab.shim("--bridge br0 -name alice").boot()).collect();
+    let said = lab.shim("--bridge br0 -name alice -incoming defer").run().exits_with(125).err;
+    assert!(said.contains("alice runs in the slots 0, 1") && said.contains("slot=0"), "{said}");
+    let macs: Vec<String> = (0..2)
+        .map(|slot| {
+            let line = format!("--bridge br0,slot={slot} -name alice -incoming defer");
+            lab.shim(&line).run().succeeds().qemu().macs()[0].clone()
+        })
+        .collect();
+    assert_ne!(macs[0], macs[1]);
+    drop(guests);
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Line {
     pub is_probe: bool,
     /// Whose leases these are.
     pub vm: Identity,
+    /// Which run of it this is.
+    pub run: Run,
     /// Every id that a word of QEMU's gives to something.
     pub ids: HashSet<Vec<u8>>,
     /// The ids of its netdevs alone, which ours may not have.
@@ -89,6 +91,15 @@ pub struct Line {
     pub accel: Option<Vec<u8>>,
     /// How many CPUs the guest starts with.
     pub cpus: u32,
+}
+
+/// Which of a VM's runs a line starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Run {
+    /// Whether a guest that runs moves in (`-incoming`).
+    pub is_incoming: bool,
+    /// Its slot, if that is said (`slot=`).
+    pub slot: Option<usize>,
 }
 
 /// What a line alone does not tell. A closure with the network cards of the environment is one that knows no more.
@@ -146,6 +157,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         mode: Mode::Launch,
         is_probe: false,
         vm: Identity::Unnamed,
+        run: Run::default(),
         ids: HashSet::new(),
         netdevs: HashSet::new(),
         devices_on: HashMap::new(),
@@ -234,6 +246,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
     found.hand_over(&mut line);
     crate::request::check_together(&line.nics)?;
     if !line.nics.is_empty() {
+        line.run.slot = line.nics.iter().find_map(|nic| nic.slot);
         line.vm = found.identity(&line.nics, &outside);
     }
     Ok(line)

@@ -211,6 +211,7 @@ impl Found {
                 self.kernel = get("kernel").or(self.kernel.take());
                 self.firmware.extend(["pflash0", "pflash1"].into_iter().filter_map(get));
             }
+            b"incoming" => line.run.is_incoming = true,
             b"accel" => line.accel = line.accel.take().or(params.get("accel", "accel")),
             b"smp" | b"smp-opts" => {
                 // What several of them say is put together.

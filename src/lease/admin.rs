@@ -79,12 +79,10 @@ impl Store {
             }
         };
         let vm = VmKey::from(record.vm.clone());
-        let locks: Vec<(PathBuf, File)> =
-            (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
+        let _held: Vec<File> = (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
         self.forget_image(&vm);
-        let files =
-            std::iter::once(path.clone()).chain(self.claims_of(&vm)).chain(locks.iter().map(|(path, _)| path.clone()));
-        for path in files {
+        let locks = (0..record.slots.len()).flat_map(|slot| self.locks(&vm, slot)).filter(|path| path.exists());
+        for path in std::iter::once(path.clone()).chain(self.claims_of(&vm)).chain(locks) {
             remove(&path)?;
         }
         Ok(vm.text)
@@ -103,16 +101,12 @@ impl Store {
         keys.iter().map(|vm| self.file(vm, "json")).find(|path| read_record(path).is_err())
     }
 
-    /// Holds a slot that no run has, and tells the path of its lock.
-    fn hold(&self, vm: &VmKey, slot: usize) -> Result<(PathBuf, File)> {
-        let path = self.file(vm, &slot.to_string());
-        match lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
-            Some(lock) => Ok((path, lock)),
-            None => {
-                let what = format!("{} is running, in slot {slot}", vm.display());
-                Err(Error::new(what, "End it first."))
-            }
-        }
+    /// Holds a slot that no run has.
+    fn hold(&self, vm: &VmKey, slot: usize) -> Result<File> {
+        self.try_slot(vm, slot)?.ok_or_else(|| {
+            let what = format!("{} is running, in slot {slot}", vm.display());
+            Error::new(what, "End it first.")
+        })
     }
 
     /// Gives a network card of a VM an address to keep, and tells the VM's key. What it had is free again.

@@ -92,7 +92,9 @@ impl Store {
         };
         // A lock that is held is held under its new name too.
         for slot in 0..record.slots.len() {
-            rename(self.file(old, &slot.to_string()), self.file(new, &slot.to_string()))?;
+            for (from, to) in self.locks(old, slot).into_iter().zip(self.locks(new, slot)) {
+                rename(from, to)?;
+            }
         }
         rename(self.file(old, "json"), self.file(new, "json"))
     }
@@ -133,6 +135,7 @@ mod tests {
     use super::super::tests::store;
     use super::*;
     use crate::argv::scan::Identity;
+    use crate::argv::scan::Run;
     use crate::mac::Mac;
     use std::os::unix::ffi::OsStrExt;
 
@@ -141,8 +144,8 @@ mod tests {
     }
 
     fn mac(store: &Store, image: &Path) -> Mac {
-        let seen = store.peek(&key(image), &[None]).unwrap()[0];
-        let mac = store.take(&key(image), &[None], |_| false).unwrap().macs[0];
+        let seen = store.peek(&key(image), Run::default(), &[None]).unwrap()[0];
+        let mac = store.take(&key(image), Run::default(), &[None], |_| false).unwrap().macs[0];
         assert!(seen.is_none_or(|seen| seen == mac));
         mac
     }
@@ -185,9 +188,9 @@ mod tests {
         let (folder, store) = store();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a.img"), "disk").unwrap();
-        let lease = store.take(&key(&at("a.img")), &[None], |_| false).unwrap();
+        let lease = store.take(&key(&at("a.img")), Run::default(), &[None], |_| false).unwrap();
         fs::rename(at("a.img"), at("b.img")).unwrap();
-        let second = store.take(&key(&at("b.img")), &[None], |_| false).unwrap();
+        let second = store.take(&key(&at("b.img")), Run::default(), &[None], |_| false).unwrap();
         assert_eq!((lease.slot, second.slot), (0, 1));
         assert_ne!(lease.macs, second.macs);
     }
