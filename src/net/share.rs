@@ -1,25 +1,26 @@
 //! Shares an uplink, keeps it shared while it changes, and takes that back: see `crate::share` for what the filters do.
 
-use super::apply::{self, Change, failed, set};
+use super::apply::{Change, failed, set};
 use super::rtnl::Netlink;
 use super::rtnl::tc::{self, Cookie, Found, IngressQdisc, Links};
-use super::{observe, undo};
 use crate::error::{Error, Result, reason};
 use crate::host::{Link, NotShareable};
-use crate::journal::{Files, Journal};
-use crate::mac::Mac;
+use crate::journal::Journal;
 use crate::name::IfName;
-use crate::plan::{not_shareable, why_no_uplink};
 use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
-use crate::step::Step;
-use crate::sys::{bpf, ethtool, sysctl};
+use crate::sys::{bpf, ethtool};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
+
+mod entries;
+mod keep;
+
+pub use entries::{entry, keep_entries};
+pub use keep::{is_whole, keep};
 
 /// What is on an uplink's two hooks.
 struct There {
@@ -191,12 +192,6 @@ pub(super) fn clear_lro(bridge: &IfName, share: &Share) -> Result<()> {
     }
 }
 
-/// The change by which the host reaches a guest that has sent nothing yet, for as long as its TAP is there.
-pub fn entry(journal: &Journal, mac: Mac, tap: u32) -> Option<super::rtnl::Request> {
-    let share = journal.share()?;
-    Some(tc::add_filter(&share.entry(mac), journal.links(share), journal.cookie(tap), None))
-}
-
 /// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.
 pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
     let Some(link) = netlink.link_at(share.index)? else { return Ok(()) };
@@ -314,242 +309,4 @@ pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Re
         from_host: sum(links.uplink, Hook::Egress)?,
         from_bridge: sum(links.host_end, Hook::Ingress)?,
     })
-}
-
-/// Sees to it that the uplink is shared as the journal says, whatever has become of it meanwhile: its address or MTU has
-/// changed, it was replaced by another of its name, the default route leads elsewhere, filters or the veth pair were removed;
-/// or a port has got an address. For who holds the bridge's lock alone. Whether anything was changed.
-pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
-    let Some(share) = journal.share().cloned() else { return share_port(netlink, files, journal) };
-    let bridge = journal.bridge.clone();
-    let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
-    let Some(link) = target(netlink, &share)? else { return Ok(false) };
-    let Some(mac) = link.mac else { return Ok(false) };
-    let is_whole = link.index == share.index && mac == share.mac && is_whole(netlink, journal).map_err(unsure)?;
-    if is_whole && link.mtu == share.mtu && (link.is_promiscuous || !share.changes.sets_promiscuous) {
-        return Ok(false);
-    }
-    let mut new = Share { mac, mtu: link.mtu, uplink: link.name.clone(), index: link.index, ..share.clone() };
-    if !is_whole {
-        detach(netlink, journal, &share).map_err(unsure)?;
-        let changes = sharing(netlink, &link).map_err(unsure)?;
-        let mut changes = changes.map_err(|why| not_shareable(&link.name, &why))?;
-        if link.index == share.index {
-            // What was to be changed back still is; `link` is from before that.
-            changes.adds_clsact |= share.changes.adds_clsact;
-            changes.sets_promiscuous |= share.changes.sets_promiscuous;
-            changes.clears_lro |= share.changes.clears_lro;
-        }
-        new.changes = changes;
-    }
-    // Whenever we are killed, the journal has to know what is to be changed back.
-    journal.set_share(new.clone());
-    files.write(journal)?;
-    if !is_whole {
-        make_anew(netlink, journal, &new)?;
-    } else if new.changes.sets_promiscuous {
-        let promiscuous = LinkUnspec::new_with_index(new.index).promiscuous(true).build();
-        let change = Change::new(set(promiscuous), "cannot set it promiscuous".to_owned());
-        Change::all(netlink, &journal.bridge, vec![change])?;
-    }
-    if link.mtu != share.mtu {
-        let sized = |index: u32| set(LinkUnspec::new_with_index(index).mtu(link.mtu).build());
-        let requests = vec![sized(journal.host_end()), sized(journal.port_end())];
-        netlink.change(requests).map_err(unsure)?;
-    }
-    Ok(true)
-}
-
-/// Whether all that shares an uplink is there: the veth pair as we made it, and the filters.
-pub fn is_whole(netlink: &mut Netlink, journal: &Journal) -> io::Result<bool> {
-    let Some(share) = journal.share() else { return Ok(true) };
-    let host = netlink.link_at(journal.host_end())?;
-    let port = netlink.link_at(journal.port_end())?;
-    let is_joined = |port: &Link| port.is_up && port.controller == Some(journal.index);
-    Ok(host.is_some_and(|host| host.is_up && host.mac == Some(share.mac))
-        && port.as_ref().is_some_and(is_joined)
-        && missing(netlink, journal, share)?.is_empty())
-}
-
-/// Makes what shares an uplink from which all of ours was taken: the veth pair where it is not there, and the filters.
-fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<()> {
-    let unsure = |error: io::Error| failed(&journal.bridge, "cannot look at its uplink", &error);
-    if netlink.link_at(journal.host_end()).map_err(unsure)?.is_none() {
-        Change::all(netlink, &journal.bridge, vec![create_ends(journal, share)])?;
-    }
-    for step in &journal.steps {
-        if step.share().is_some() {
-            apply::set_ipv6(step, journal)?;
-        }
-    }
-    clear_lro(&journal.bridge, share)?;
-    let mut changes = Vec::new();
-    if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
-        changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
-    }
-    // Where others have filters on the uplink's clsact it has stayed.
-    changes.extend(attach(journal, share, &[libc::EEXIST])?);
-    Change::all(netlink, &journal.bridge, changes)
-}
-
-/// Shares an interface that nobody used when it was made a port, and that the host has an address on by now: as a port it
-/// would carry nothing of the host's.
-fn share_port(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
-    let bridge = journal.bridge.clone();
-    let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
-    let Some((index, had_ipv6)) = journal.steps.iter().find_map(|step| match step {
-        Step::AttachPort { index, had_ipv6, is_asked: false, .. } => Some((*index, *had_ipv6)),
-        _ => None,
-    }) else {
-        return Ok(false);
-    };
-    let addresses = netlink.addresses(index).map_err(unsure)?;
-    let Some(link) = netlink.link_at(index).map_err(unsure)?.filter(|link| journal.is_port_of(link)) else {
-        return Ok(false);
-    };
-    let (Some(mac), true) = (link.mac, addresses.iter().any(|address| !address.is_link_local)) else {
-        return Ok(false);
-    };
-    let changes = sharing(netlink, &link).map_err(unsure)?.map_err(|why| not_shareable(&link.name, &why))?;
-    let mark = mark(netlink).map_err(unsure)?.ok_or_else(|| {
-        let what = format!("{} has an address by now, and can't be shared: the kernel can't mark frames", link.name);
-        Error::new(what, format!("To have the host use it: ip link set dev {} nomaster", link.name))
-    })?;
-    let share = Share { uplink: link.name.clone(), index, mac, mtu: link.mtu, follow: false, mark, changes };
-    // Both are to be taken back until it is done.
-    journal.steps.push(Step::ShareUplink { bridge: bridge.clone(), share: share.clone() });
-    journal.is_finished = false;
-    files.write(journal)?;
-    undo::give_back(netlink, journal, index, had_ipv6).map_err(unsure)?;
-    if netlink.addresses(journal.index).map_err(unsure)?.iter().all(|address| address.is_link_local) {
-        // As that of a bridge that was made with a shared uplink: else it answers for the host's address.
-        netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(false).build())]).map_err(unsure)?;
-        let _ = sysctl::write(bridge.as_str(), "ipv6/disable_ipv6", "1");
-    }
-    make_anew(netlink, journal, &share)?;
-    journal.steps.retain(|step| match step {
-        Step::AttachPort { .. } => false,
-        Step::SetUp { link } => *link == bridge,
-        _ => true,
-    });
-    journal.is_finished = true;
-    files.write(journal)?;
-    Ok(true)
-}
-
-/// The interface that is to be shared now: the one that was, whatever it is called; or where it has gone, one of its name or
-/// address; or the default route's, where the bridge follows that. `None` where there is none.
-fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
-    let unreadable = observe::unreadable;
-    let current = netlink.link_at(share.index).map_err(unreadable)?;
-    if share.follow {
-        for index in netlink.default_interfaces().map_err(unreadable)? {
-            let Some(mut link) = netlink.link_at(index).map_err(unreadable)? else { continue };
-            link.uplink.is_wifi = observe::is_wifi(&link.name);
-            if index == share.index || why_no_uplink(&link).is_none() {
-                return Ok(Some(link));
-            }
-        }
-    }
-    if current.is_some() {
-        return Ok(current);
-    }
-    let mut found = netlink.link(&share.uplink).map_err(unreadable)?;
-    if found.is_none() {
-        let all = netlink.links().map_err(unreadable)?;
-        found = all.into_iter().find(|link| link.mac == Some(share.mac) && link.alias.is_none());
-    }
-    let Some(mut link) = found else { return Ok(None) };
-    link.uplink.is_wifi = observe::is_wifi(&link.name);
-    Ok(Some(link).filter(|link| why_no_uplink(link).is_none()))
-}
-
-/// So many addresses behind the bridge have an entry: a guest can pretend to have any number. A bridge has 1,023 ports at the
-/// most.
-const MOST_ENTRIES: usize = 4096;
-
-/// Sees to it that the host reaches all that are behind the bridge, and nobody else through it.
-pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> {
-    let Some(share) = journal.share() else { return Ok(()) };
-    // While it is not there, nobody is reached by it.
-    if netlink.link_at(share.index)?.is_none() {
-        return Ok(());
-    }
-    let found = netlink.filters(share.index, Hook::Egress)?;
-    let there = found.into_iter().filter(|found| found.entry.is_some() && journal.made(found)).collect();
-    let (mut behind, mut beyond) = (BTreeSet::new(), BTreeSet::new());
-    for entry in netlink.fdb(journal.index)?.into_iter().filter(|entry| !entry.is_own) {
-        if entry.port == journal.port_end() {
-            beyond.insert(entry.mac)
-        } else {
-            behind.insert(entry.mac)
-        };
-    }
-    behind.remove(&share.mac);
-    let ports = netlink.ports(journal.index)?.into_iter().map(|port| port.index).collect();
-    let (wanted, unwanted) = reconcile(there, &behind, &beyond, &ports);
-    let mut requests: Vec<_> =
-        unwanted.iter().map(|found| tc::delete_filter(share.index, Hook::Egress, found)).collect();
-    requests.extend(wanted.into_iter().filter_map(|mac| entry(journal, mac, 0)));
-    match netlink.change(requests)?.into_iter().collect::<io::Result<()>>() {
-        // It goes in this moment, or its filters do, which is seen where the links are looked at.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(()),
-        done => done,
-    }
-}
-
-/// Which addresses lack an entry, and which entries are not wanted: those that are doubled, of addresses that are on the
-/// network by now, and of such that neither the bridge has seen nor a TAP that is there was given.
-fn reconcile(
-    there: Vec<Found>,
-    behind: &BTreeSet<Mac>,
-    beyond: &BTreeSet<Mac>,
-    ports: &BTreeSet<u32>,
-) -> (Vec<Mac>, Vec<Found>) {
-    let mut kept = BTreeSet::new();
-    let mut unwanted = Vec::new();
-    for found in there {
-        let Some(mac) = found.entry else { continue };
-        let is_of_tap = found.cookie.is_some_and(|cookie| cookie.tap != 0 && ports.contains(&cookie.tap));
-        if beyond.contains(&mac) || !(is_of_tap || behind.contains(&mac)) || !kept.insert(mac) {
-            unwanted.push(found);
-        }
-    }
-    let room = MOST_ENTRIES.saturating_sub(kept.len());
-    (behind.difference(&kept).take(room).copied().collect(), unwanted)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_reaches_who_is_behind_the_bridge_and_nobody_else_through_it() {
-        let mac = |last: u8| Mac([2, 0, 0, 0, 0, last]);
-        let entry = |last: u8, tap: u32, handle: u32| Found {
-            handle,
-            entry: Some(mac(last)),
-            cookie: Some(Cookie { bridge: 1, tap }),
-            ..Found::default()
-        };
-        let set = |all: &[u8]| all.iter().map(|last| mac(*last)).collect::<BTreeSet<Mac>>();
-        let there = vec![
-            entry(1, 0, 1),  // seen behind the bridge
-            entry(2, 20, 2), // a silent guest of a TAP that is there
-            entry(3, 21, 3), // one whose TAP has gone
-            entry(4, 0, 4),  // gone from the bridge
-            entry(5, 20, 5), // moved to the network
-            entry(1, 20, 6), // doubled
-        ];
-        let (wanted, unwanted) = reconcile(there, &set(&[1, 6]), &set(&[5]), &BTreeSet::from([20]));
-        assert_eq!(wanted, [mac(6)]);
-        assert_eq!(unwanted.iter().map(|found| found.handle).collect::<Vec<u32>>(), [3, 4, 5, 6]);
-        let flood = (0..10_000_u32).map(|number| {
-            let [a, b, c, d] = number.to_be_bytes();
-            Mac([2, 0, a, b, c, d])
-        });
-        assert_eq!(reconcile(Vec::new(), &flood.collect(), &set(&[]), &BTreeSet::new()).0.len(), MOST_ENTRIES);
-        let (wanted, unwanted) = reconcile(Vec::new(), &set(&[]), &set(&[1]), &BTreeSet::new());
-        assert!(wanted.is_empty() && unwanted.is_empty());
-    }
 }
