@@ -134,7 +134,15 @@ impl Journal {
     /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared, or to share it
     /// when the host begins to use it.
     pub fn needs_reaper(&self) -> bool {
-        !self.keep || self.share().is_some() || self.may_share()
+        !self.keep || self.share().is_some() || self.may_share() || self.awaits().is_some()
+    }
+
+    /// The uplink that it waits for: by its name, or as the default route's (`auto`).
+    pub fn awaits(&self) -> Option<&str> {
+        self.steps.iter().find_map(|step| match step {
+            Step::AwaitUplink { uplink, .. } => Some(uplink.as_ref().map_or("auto", IfName::as_str)),
+            _ => None,
+        })
     }
 
     /// Whether its uplink is a port for as long as the host has no address on it.

@@ -81,6 +81,10 @@ pub struct Wish<'a> {
     mtu: Option<u32>,
     /// How the uplink is to be attached, where that is said.
     pub attach: Option<Attach>,
+    /// Whether it may come later.
+    pub is_late: bool,
+    /// Whether it was a port before that nobody used.
+    was_port: bool,
     follow: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
@@ -110,6 +114,8 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             keep: said.keep.or(configured.keep),
             mtu: said.mtu.or(configured.mtu),
             attach: said.attach.or(configured.attach),
+            is_late: its().any(|nic| nic.is_late),
+            was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
             said,
         });
@@ -138,29 +144,86 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
     Ok(if link.is_up { Vec::new() } else { vec![Step::SetUp { link: name.clone() }] })
 }
 
+impl<'a> Wish<'a> {
+    /// That of a bridge which waits for its uplink.
+    pub fn awaited(
+        bridge: &'a IfName,
+        uplink: Option<&IfName>,
+        attach: Option<Attach>,
+        was_port: bool,
+        follow: bool,
+    ) -> Self {
+        let uplink = uplink.map_or(Uplink::Auto, |name| Uplink::Link(name.clone()));
+        let said = Bridge::default();
+        Self { bridge, uplink, keep: None, mtu: None, attach, is_late: true, was_port, follow, said }
+    }
+
+    /// Whether its uplink is not there at all.
+    fn lacks_uplink(&self, host: &Host) -> bool {
+        match &self.uplink {
+            Uplink::Isolated => false,
+            Uplink::Auto => host.default_uplinks.is_empty(),
+            Uplink::Link(name) => host.link(name).is_none(),
+        }
+    }
+}
+
+/// What attaches an uplink that a bridge has waited for; `None` while it is not there.
+pub fn attach_awaited(wish: &Wish, host: &Host) -> Result<Option<Vec<Step>>> {
+    match uplink_of(wish, host)? {
+        Some(uplink) if !wish.lacks_uplink(host) => attach(uplink, how_to_attach(uplink, wish)?, wish, host).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn uplink_of<'a>(wish: &Wish, host: &'a Host) -> Result<Option<&'a Link>> {
+    match &wish.uplink {
+        Uplink::Isolated => Ok(None),
+        _ if wish.is_late && wish.lacks_uplink(host) => Ok(None),
+        Uplink::Auto => choose_uplink(wish, host).map(Some),
+        Uplink::Link(name) => named_uplink(name, wish, host).map(Some),
+    }
+}
+
 fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let bridge = wish.bridge;
-    let uplink = match &wish.uplink {
-        Uplink::Isolated => None,
-        Uplink::Auto => Some(choose_uplink(wish, host)?),
-        Uplink::Link(name) => Some(named_uplink(name, wish, host)?),
-    };
+    let uplink = uplink_of(wish, host)?;
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
     let attach = uplink.map(|uplink| how_to_attach(uplink, wish)).transpose()?;
-    let no_arp = attach == Some(Attach::Share);
+    let is_late = uplink.is_none() && wish.uplink != Uplink::Isolated;
+    let no_arp = attach == Some(Attach::Share) || is_late;
     let ipv6 = match attach.filter(|_| host.has_ipv6) {
+        None if is_late && host.has_ipv6 => Ipv6::Off,
         None => Ipv6::Usual,
         Some(Attach::Port) => Ipv6::NoRouters,
         Some(Attach::Share) => Ipv6::Off,
     };
     let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, ipv6, no_arp };
     let up = Step::SetUp { link: bridge.clone() };
-    let (Some(uplink), Some(attach)) = (uplink, attach) else { return Ok(vec![add, up]) };
-    Ok(match attach {
-        Attach::Share => vec![add, up, Step::ShareUplink { bridge: bridge.clone(), share: share(uplink, wish, host)? }],
+    let mut steps = vec![add, up];
+    if is_late {
+        let uplink = match &wish.uplink {
+            Uplink::Link(name) => Some(name.clone()),
+            _ => None,
+        };
+        let (bridge, attach, follow) = (bridge.clone(), wish.attach, wish.follow);
+        steps.push(Step::AwaitUplink { bridge, uplink, attach, was_port: false, follow });
+    }
+    if let (Some(uplink), Some(how)) = (uplink, attach) {
+        steps.extend(self::attach(uplink, how, wish, host)?);
+    }
+    Ok(steps)
+}
+
+/// The steps that attach an uplink to its bridge.
+fn attach(uplink: &Link, how: Attach, wish: &Wish, host: &Host) -> Result<Vec<Step>> {
+    let bridge = wish.bridge;
+    let unpinned = || Error::new(format!("{} has no address", uplink.name), "Give uplink= another interface.");
+    Ok(match how {
+        Attach::Share => vec![Step::ShareUplink { bridge: bridge.clone(), share: share(uplink, wish, host)? }],
         Attach::Port => {
             let step = Step::AttachPort {
                 bridge: bridge.clone(),
@@ -171,7 +234,7 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
                 is_asked: wish.attach == Some(Attach::Port),
             };
             let set_up = (!uplink.is_up).then(|| Step::SetUp { link: uplink.name.clone() });
-            [add, up, step].into_iter().chain(set_up).collect()
+            std::iter::once(step).chain(set_up).collect()
         }
     })
 }
@@ -201,6 +264,8 @@ fn how_to_attach(uplink: &Link, wish: &Wish) -> Result<Attach> {
         },
         Some(Attach::Share) => Ok(Attach::Share),
         None if uplink.is_used() => Ok(Attach::Share),
+        // Whoever is going to use it may come later still, and could not get an address on a port by DHCP.
+        None if wish.is_late && !wish.was_port => Ok(Attach::Share),
         None => Ok(Attach::Port),
     }
 }
@@ -432,6 +497,7 @@ mod tests {
                     let index = host.link(bridge).unwrap().index;
                     host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
                 }
+                Step::AwaitUplink { .. } => {}
                 Step::ShareUplink { bridge, share } => {
                     host.shared.insert(bridge.clone(), share.clone());
                 }

@@ -17,7 +17,7 @@ use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
-use crate::net::{share, undo};
+use crate::net::{late, share, undo};
 use crate::sys::lock::Hold;
 use crate::sys::memory;
 use crate::sys::process::{self, Stderr};
@@ -110,7 +110,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut sharing: Option<Netlink> = None;
-    let mut hears_addresses = false;
+    let (mut hears_addresses, mut hears_routes) = (false, false);
     let mut idle_since: Option<Instant> = None;
     let mut last: Option<Journal> = None;
     loop {
@@ -139,14 +139,13 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             drop(own.take());
             return Ok(());
         }
-        if let Some(share) = journal.share()
-            && sharing.is_none()
-        {
+        if !hears_routes && (journal.awaits() == Some("auto") || journal.share().is_some_and(|share| share.follow)) {
+            news.subscribe_to_routes().map_err(deaf)?;
+            hears_routes = true;
+        }
+        if journal.share().is_some() && sharing.is_none() {
             let mut events = Netlink::open().map_err(deaf)?;
             events.subscribe_to_sharing().map_err(deaf)?;
-            if share.follow {
-                news.subscribe_to_routes().map_err(deaf)?;
-            }
             sharing = Some(events);
         }
         if journal.may_share() && !hears_addresses {
@@ -157,6 +156,11 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
             Some(guests) if journal.keep || guests > 0 => {
                 idle_since = None;
+                if late::attach(&mut netlink, files, &mut journal)? {
+                    // What it depends on now has to be heard of.
+                    last = Some(journal);
+                    continue;
+                }
                 share::keep(&mut netlink, files, &mut journal)?;
             }
             // Its time is over, or somebody else deleted it, or it was never made.
@@ -238,6 +242,7 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
     }
     let guests = guests(netlink, &journal).map_err(unreadable)?;
     if guests.is_some_and(|guests| journal.keep || guests > 0) {
+        late::attach(netlink, files, &mut journal)?;
         share::keep(netlink, files, &mut journal)?;
         share::keep_entries(netlink, &journal).map_err(unreadable)?;
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::optstr;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ pub enum Uplink {
 pub const MAX_SLOTS: usize = 1024;
 
 /// `attach=`: how an uplink is attached to its bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Attach {
     /// It is shared: the host keeps all that it has on it.
@@ -63,6 +63,8 @@ pub struct Nic {
     pub bridge: IfName,
     /// `uplink=`: of a bridge that is missing.
     pub uplink: Option<Uplink>,
+    /// Whether that may come when the bridge is there already (`kvm-bridge up --late`).
+    pub is_late: bool,
     /// `mac=`: the guest's address, for this run only.
     pub mac: Option<Mac>,
     /// `model=`: the QEMU device.
@@ -150,6 +152,7 @@ impl Nic {
             id: None,
             vm: None,
             slot: None,
+            is_late: false,
             keep: None,
             mtu: None,
             attach: None,

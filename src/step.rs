@@ -3,6 +3,7 @@
 
 use crate::mac::Mac;
 use crate::name::IfName;
+use crate::request::Attach;
 use crate::share::{self, MarkBy, Share};
 use crate::shell::quote;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,19 @@ pub enum Step {
         /// Whether that was asked for (`attach=port`): it stays a port, whatever comes. Else it is shared as soon as the host
         /// has an address on it.
         is_asked: bool,
+    },
+    /// Has the bridge wait for its uplink, which is not there yet. It is done when one of the steps above and below is.
+    AwaitUplink {
+        /// The bridge.
+        bridge: IfName,
+        /// The interface; `None` for the default route's.
+        uplink: Option<IfName>,
+        /// How it is to be attached, if that was said.
+        attach: Option<Attach>,
+        /// Whether it was a port before, that nobody used.
+        was_port: bool,
+        /// Whether the bridge goes with the default route to another uplink.
+        follow: bool,
     },
     /// Shares an interface that the host uses.
     ShareUplink {
@@ -97,7 +111,7 @@ impl Step {
     pub fn uplink(&self) -> Option<&IfName> {
         match self {
             Self::AttachPort { uplink, .. } | Self::ShareUplink { share: Share { uplink, .. }, .. } => Some(uplink),
-            Self::AddBridge { .. } | Self::SetUp { .. } => None,
+            Self::AddBridge { .. } | Self::SetUp { .. } | Self::AwaitUplink { .. } => None,
         }
     }
 
@@ -134,6 +148,8 @@ impl Step {
                 commands.push(format!("ip link set dev {} master {}", quote(uplink), quote(bridge)));
                 commands
             }
+            // There is nothing to be typed before it is there.
+            Self::AwaitUplink { .. } => Vec::new(),
             Self::ShareUplink { bridge, share } => commands_to_share(bridge, share),
         }
     }

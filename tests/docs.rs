@@ -16,6 +16,7 @@
 use crate::shipped::path;
 use crate::support::command::fake_qemu;
 use crate::support::namespaces::hide;
+use crate::support::processes::Process;
 use crate::support::user::{ALICE, BOB, Right, our_helper};
 use crate::support::{Lab, wait_for};
 use std::fs;
@@ -241,7 +242,14 @@ impl Host {
         if !command.contains("-daemonize") {
             let is_guest = |command: &str| command.contains("fake-qemu");
             let guests = self.lab.processes().iter().filter(|process| is_guest(&process.command)).count();
-            wait_for("the reapers to be done", 15, || (guests > 0 || self.lab.reapers().is_empty()).then_some(()));
+            // That of a bridge which stays has work as long as it does.
+            let is_kept = |reaper: &Process| {
+                let bridge = reaper.command.split(' ').nth(1).unwrap_or_default();
+                let journal = fs::read_to_string(self.lab.run_dir().join(format!("{bridge}.json"))).unwrap_or_default();
+                journal.contains("\"keep\": true")
+            };
+            let are_done = || guests > 0 || self.lab.reapers().iter().all(is_kept);
+            wait_for("the reapers to be done", 15, || are_done().then_some(()));
         }
         ended.out.lines().map(|line| plain(line.trim_end_matches('\r'))).collect()
     }

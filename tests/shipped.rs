@@ -279,8 +279,8 @@ fn packages_have_the_version_of_the_programs() {
 #[test]
 fn the_unit_brings_up_and_takes_down_what_its_name_says() {
     let unit = read("kvm-bridge@.service");
-    for (key, command) in [("ExecStart", "up"), ("ExecStop", "down")] {
-        assert!(unit.contains(&format!("\n{key}=/usr/local/bin/kvm-bridge {command} %i\n")), "{unit}");
+    for (key, command, more) in [("ExecStart", "up", " --late"), ("ExecStop", "down", "")] {
+        assert!(unit.contains(&format!("\n{key}=/usr/local/bin/kvm-bridge {command} %i{more}\n")), "{unit}");
         assert!(entries().iter().any(|entry| entry.path == format!("kvm-bridge {command}")));
     }
 }

@@ -24,6 +24,7 @@ mod ip;
 mod joining;
 mod json;
 mod laboratory;
+mod late;
 mod libvirt;
 mod licences;
 mod lives;

@@ -16,10 +16,11 @@ use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::plan::plan;
 use crate::reaper;
-use crate::request::{Nic, Uplink};
+use crate::request::{Attach, Nic, Uplink};
 use crate::step::Tap;
 use crate::sys::{process, tap, tap_owner};
 use nix::unistd::{Uid, User};
+use std::time::{Duration, Instant};
 
 /// A TAP that stays, for a user to attach to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,10 @@ pub struct Up {
     pub bridge: Became,
     /// Its uplink, if it is ours and has one.
     pub uplink: Option<IfName>,
+    /// How that is attached.
+    pub attach: Option<Attach>,
+    /// The uplink that it waits for, if it does.
+    pub awaits: Option<String>,
     /// Its MTU, if it was asked for.
     pub mtu: Option<u32>,
     /// The TAPs that were asked for, and whether each was made now.
@@ -124,7 +129,23 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     };
     let ours = after.filter(|_| became != Became::Found);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
-    Ok(Up { bridge: became, uplink, mtu: nic.mtu, taps: results, news: made.news })
+    let awaits = ours.as_ref().and_then(Journal::awaits).map(str::to_owned);
+    let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
+    let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
+    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps: results, news: made.news })
+}
+
+/// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.
+pub fn wait_for_uplink(bridge: &IfName, time: Duration) -> Result<bool> {
+    let end = Instant::now() + time;
+    let files = Files::of(bridge)?;
+    loop {
+        let has_it = files.read()?.is_none_or(|journal| journal.awaits().is_none());
+        if has_it || Instant::now() >= end {
+            return Ok(has_it);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A bridge without ports that somebody else made has the address of the first TAP, and with the last one loses any: the

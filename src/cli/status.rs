@@ -4,6 +4,7 @@ mod uplinks;
 
 use super::json;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 use crate::manager::{self, Manager};
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
@@ -106,7 +107,11 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     }
     facts.push(format!("MTU {}", link.mtu));
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
-        facts.push("no uplink".to_owned());
+        facts.push(match bridge.journal.as_ref().and_then(Journal::awaits) {
+            Some("auto") => style.paint(Tone::Bad, "waits for a default route"),
+            Some(uplink) => style.paint(Tone::Bad, format!("waits for {uplink}, which is not there")),
+            None => "no uplink".to_owned(),
+        });
     }
     let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
     let width = bridge

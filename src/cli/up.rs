@@ -7,11 +7,12 @@ use crate::config::save::{File, Saved};
 use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::out;
-use crate::request::Nic;
+use crate::request::{Attach, Nic};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The arguments of `kvm-bridge up`.
 #[derive(Debug, Args)]
@@ -37,6 +38,12 @@ pub(super) struct Bring {
     /// With the default route's interface: follow the default route to another one
     #[arg(long)]
     follow: bool,
+    /// An uplink that is not there yet joins when it comes
+    #[arg(long)]
+    late: bool,
+    /// The same, and wait for it so long; exit status 1 if it does not come
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u32>,
     /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
     #[arg(long)]
     save: bool,
@@ -50,10 +57,11 @@ Examples:
   kvm-bridge up br0                              made with the default route's interface
   kvm-bridge up br0 --uplink eth1 --save         and again after the next boot:
   systemctl enable kvm-bridge@br0.service
+  kvm-bridge up br0 --uplink usb0 --late         and usb0 joins when it is plugged in
   kvm-bridge up br0 --tap tap0 --user alice      then, as alice:
   qemu-kvm -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n ...
   kvm-bridge up lab --uplink none --tap tap0 --tap tap1 --user alice
-Doing it twice is the same as doing it once. Exit status: 0 it is so, 125 it is not.";
+Doing it twice is the same as doing it once. Exit status: 0 it is so, 1 the uplink did not come in time, 125 it is not.";
 
 impl Bring {
     pub(super) fn run(self) -> Result<String> {
@@ -65,10 +73,21 @@ impl Bring {
         }
         let taps = self.taps(configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
-        let nic = self.nic().map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
-        let done = up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
+        let mut nic = self.nic().map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
+        nic.is_late = self.late || self.wait.is_some();
+        let mut done =
+            up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
         for news in &done.news {
             out::say("kvm-bridge", news);
+        }
+        if let (Some(awaited), Some(seconds)) = (done.awaits.clone(), self.wait) {
+            if !up::wait_for_uplink(&bridge, Duration::from_secs(seconds.into()))? {
+                let what = format!("up {bridge}: {} did not come within {seconds} s", named(&awaited));
+                let remedy = format!("{bridge} is there, and it joins when it comes. 'ip link' lists what is there.");
+                return Err(Error::new(what, remedy).with_status(1));
+            }
+            // As it is now.
+            done = Up { bridge: done.bridge, taps: done.taps, news: Vec::new(), ..up::up(&nic, &[], &config)? };
         }
         let saved = match file {
             Some(file) => self.save(file, &bridge, &done)?,
@@ -101,14 +120,17 @@ impl Bring {
     /// Keeps it for the next time.
     fn save(&self, file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
         let is_ours = done.bridge != Became::Found;
-        let uplink = match &done.uplink {
-            Some(_) if self.follow => "auto".to_owned(),
-            Some(uplink) => uplink.to_string(),
-            None => "none".to_owned(),
+        let uplink = match (&done.uplink, &done.awaits) {
+            (Some(_), _) if self.follow => "auto".to_owned(),
+            (Some(uplink), _) => uplink.to_string(),
+            (None, Some(awaited)) => awaited.clone(),
+            (None, None) => "none".to_owned(),
         };
+        // At boot nobody uses an interface yet that somebody will: what was found out now is written down.
+        let attach = if done.attach == Some(Attach::Port) { Some("port".to_owned()) } else { self.attach.clone() };
         let saved = Saved {
             uplink: is_ours.then_some(uplink),
-            attach: self.attach.clone().filter(|_| is_ours),
+            attach: attach.filter(|_| is_ours),
             follow: self.follow && is_ours,
             mtu: done.mtu.filter(|_| is_ours),
             taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
@@ -172,10 +194,16 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
         .replace("Give --bridge another", "Give another")
 }
 
+/// What people call an uplink that is waited for.
+fn named(awaited: &str) -> &str {
+    if awaited == "auto" { "the default route's interface" } else { awaited }
+}
+
 fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
-    let uplink = match &done.uplink {
-        Some(uplink) => format!("with the uplink {uplink}"),
-        None => "without an uplink".to_owned(),
+    let uplink = match (&done.uplink, &done.awaits) {
+        (Some(uplink), _) => format!("with the uplink {uplink}"),
+        (None, Some(awaited)) => format!("and waits for {}, which is not there yet", named(awaited)),
+        (None, None) => "without an uplink".to_owned(),
     };
     let mut text = match done.bridge {
         Became::Made => format!("{bridge} is made, {uplink}\n"),
@@ -206,7 +234,7 @@ fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::V
         .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
         .collect();
     let uplink = done.uplink.as_ref().map(IfName::as_str);
-    json!({ "bridge": bridge.as_str(), "became": became, "uplink": uplink, "taps": taps, "saved": saved })
+    json!({ "bridge": bridge.as_str(), "became": became, "uplink": uplink, "waits_for": done.awaits, "taps": taps, "saved": saved })
 }
 
 #[cfg(test)]

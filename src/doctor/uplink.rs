@@ -2,6 +2,7 @@
 
 use super::{Check, Patient, Verdict};
 use crate::host::Link;
+use crate::journal::Journal;
 use crate::manager::permanent;
 use crate::net::observe::observe;
 use crate::net::rtnl::Netlink;
@@ -41,6 +42,14 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     }
     if let Some(shared) = &bridge.shared {
         checks.push(of_shared(shared));
+        return checks;
+    }
+    if let Some(awaited) = bridge.journal.as_ref().and_then(Journal::awaits) {
+        let saw = match awaited {
+            "auto" => format!("{name} waits for a default route, whose interface is to be its uplink"),
+            uplink => format!("{name} waits for {uplink}, which is not there; when it comes, it joins"),
+        };
+        checks.push(Check::failure("uplink", saw, WHY, "ip link; ip route show default"));
         return checks;
     }
     // On somebody else's bridge a port that is no TAP may be the way out as well.

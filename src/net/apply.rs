@@ -117,7 +117,7 @@ fn create(step: &Step, journal: &Journal) -> Option<Change> {
             Some(Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE"))
         }
         Step::ShareUplink { share, .. } => Some(share::create_ends(journal, share)),
-        Step::SetUp { .. } | Step::AttachPort { .. } => None,
+        Step::SetUp { .. } | Step::AttachPort { .. } | Step::AwaitUplink { .. } => None,
     }
 }
 
@@ -133,7 +133,7 @@ fn ipv6_of(step: &Step) -> Vec<(IfName, &'static str, &'static str)> {
 }
 
 /// What is left to do when the links are there.
-fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
+pub(super) fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
     Ok(match step {
         Step::AddBridge { bridge, mtu, .. } => {
             // The kernel drops an alias and forgets an MTU that come with the creating request.
@@ -153,8 +153,27 @@ fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
             let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
             vec![Change::new(join, format!("cannot make {uplink} a port"))]
         }
+        Step::AwaitUplink { .. } => Vec::new(),
         Step::ShareUplink { share, .. } => share::attach(journal, share, &[])?,
     })
+}
+
+/// Suits a bridge that has been made for another uplink to a shared one, or to a port: see `Step::AddBridge`. One on which the
+/// host has an address by now stays as it is.
+pub(super) fn suit(netlink: &mut Netlink, journal: &Journal, is_shared: bool) -> io::Result<()> {
+    if netlink.addresses(journal.index)?.iter().any(|address| !address.is_link_local) {
+        return Ok(());
+    }
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(!is_shared).build())])?)?;
+    let settings = if is_shared { [(NO_IPV6, "1")].as_slice() } else { &[("ipv6/accept_ra", "0"), (NO_IPV6, "0")] };
+    for (setting, value) in settings {
+        match sysctl::write(journal.bridge.as_str(), setting, value) {
+            // A kernel that was booted without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Sets a bridge up that was there and down.

@@ -84,6 +84,13 @@ pub fn by_name(netlink: &mut Netlink, name: &IfName) -> Result<Option<Link>> {
     }
 }
 
+/// The uplink that a bridge waits for, if it is there by now.
+pub fn awaited(netlink: &mut Netlink, wish: &Wish) -> Result<Host> {
+    let mut host = Host::default();
+    look_for_uplink(netlink, wish, &mut host)?;
+    Ok(host)
+}
+
 /// What only matters where a bridge has to be made.
 fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Result<()> {
     let mut is_in_sight = false;
@@ -110,7 +117,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
         look(netlink, host, &ends(wish.bridge)[0])?;
         host.taker = manager::taker().map_err(unreadable)?;
         host.mark = share::mark(netlink).map_err(unreadable)?;
-    } else if host.all.is_empty() {
+    } else if host.all.is_empty() && !wish.is_late {
         host.all = netlink.links().map_err(unreadable)?;
         for link in &mut host.all {
             link.uplink.is_wifi = is_wifi(&link.name);

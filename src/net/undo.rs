@@ -46,7 +46,7 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
             }
             Step::AttachPort { index, had_ipv6, .. } => give_back(netlink, journal, *index, *had_ipv6),
             // A bridge goes as a whole, when all else is back.
-            Step::AddBridge { .. } | Step::SetUp { .. } => Ok(()),
+            Step::AddBridge { .. } | Step::SetUp { .. } | Step::AwaitUplink { .. } => Ok(()),
         };
         faults.extend(undone.err().map(|error| reason(&error)));
     }

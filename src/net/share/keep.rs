@@ -11,7 +11,6 @@ use crate::net::{observe, undo};
 use crate::plan::{not_shareable, why_no_uplink};
 use crate::share::Share;
 use crate::step::Step;
-use crate::sys::sysctl;
 use rtnetlink::LinkUnspec;
 use std::io;
 
@@ -120,11 +119,7 @@ fn share_port(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Re
     journal.is_finished = false;
     files.write(journal)?;
     undo::give_back(netlink, journal, index, had_ipv6).map_err(unsure)?;
-    if netlink.addresses(journal.index).map_err(unsure)?.iter().all(|address| address.is_link_local) {
-        // As that of a bridge that was made with a shared uplink: else it answers for the host's address.
-        netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(false).build())]).map_err(unsure)?;
-        let _ = sysctl::write(bridge.as_str(), "ipv6/disable_ipv6", "1");
-    }
+    apply::suit(netlink, journal, true).map_err(unsure)?;
     make_anew(netlink, journal, &share)?;
     journal.steps.retain(|step| match step {
         Step::AttachPort { .. } => false,
