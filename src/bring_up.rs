@@ -58,6 +58,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
     match made.all(&plan, &host, &claims, devices, &vm, &lease) {
         Ok(taps) => {
+            made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, &host)));
             for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
                 made.news.extend(up::add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
             }

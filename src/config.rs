@@ -136,10 +136,15 @@ impl Config {
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
+        let config: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
-        })
+        })?;
+        let is_auto = |bridge: &Bridge| bridge.uplink.as_ref().is_none_or(|uplink| *uplink == Uplink::Auto);
+        match config.bridges.iter().find(|(_, bridge)| bridge.follow == Some(true) && !is_auto(bridge)) {
+            Some((name, _)) => Err(format!("[bridge.{name}]: follow = true is for uplink = \"auto\"")),
+            None => Ok(config),
+        }
     }
 }
 
@@ -180,5 +185,8 @@ mod tests {
         assert!(Config::parse("model = \"virtio-net-pci\"\nqemu = \n").unwrap_err().starts_with("line 2: "));
         assert_eq!(Config::parse_bytes(b"\n# \xff\n").unwrap_err(), "line 2: this is not UTF-8");
         assert_eq!(Config::parse("").unwrap(), Config::default());
+        let wrong = Config::parse("[bridge.br0]\nuplink = \"eth1\"\nfollow = true\n").unwrap_err();
+        assert_eq!(wrong, "[bridge.br0]: follow = true is for uplink = \"auto\"");
+        assert!(Config::parse("[bridge.br0]\nfollow = true\n").is_ok());
     }
 }

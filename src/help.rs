@@ -24,8 +24,9 @@ Environment:
   KVM_BRIDGE           values of --bridge for callers that can't give options
   KVM_BRIDGE_QEMU      the real QEMU: a path, or a name on PATH
 
-/etc/kvm-bridge/config.toml may set qemu and model. Exit status, if QEMU does not run:
-125 an error of ours, 126 QEMU cannot be executed, 127 there is none. More: man qemu-kvm-bridge
+/etc/kvm-bridge/config.toml may set qemu, model and how bridges are made. Exit status, if QEMU
+does not run: 125 an error of ours, 126 QEMU cannot be executed, 127 there is none.
+More: man qemu-kvm-bridge
 
 Examples:
   qemu-kvm --bridge br0 -kernel bzImage -initrd initramfs \\

@@ -344,9 +344,10 @@ impl Files {
             let what = format!("cannot read the journal {}: {why}", path.display());
             let bridge = &self.bridge;
             let remedy = format!(
-                "{bridge} works, but is not removed by itself any more. Mend the file; or move it away and remove {bridge} \
-                 by hand: ip link del {bridge}; ip link del {}",
-                ends(bridge)[0]
+                "{bridge}, if it is there, works and is not removed by itself any more. To remove all of it: ip link del \
+                 {bridge}; ip link del {}; rm {}",
+                ends(bridge)[0],
+                path.display()
             );
             Error::new(what, remedy)
         };

@@ -12,6 +12,7 @@
 use crate::announce::Announcer;
 use crate::announce::inbox::Inbox;
 use crate::error::{Error, Result, reason};
+use crate::host::Link;
 use crate::journal::{Files, Journal};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -217,10 +218,10 @@ fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()
 }
 
 /// What `look_after` found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// A bridge that so many links need. It has a reaper.
-    InUse(usize),
+    /// A bridge that these links need, each as people know it. It has a reaper.
+    InUse(Vec<String>),
     /// A bridge that is to stay.
     Kept,
     /// A bridge that nobody uses any more, or less than a bridge: it was undone.
@@ -229,36 +230,40 @@ pub enum Found {
     Nothing,
 }
 
-/// Does at once what a reaper would have done in time.
-pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<Found> {
+/// Does at once what a reaper would have done in time. Also whether that mended how the uplink is attached.
+pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)> {
     let _lock = files.lock(Hold::Alone)?;
     let Some(mut journal) = files.read()? else {
         files.remove();
-        return Ok(Found::Nothing);
+        return Ok((Found::Nothing, false));
     };
     if !journal.is_finished && undo::settle(netlink, files, &mut journal)? {
         files.remove();
-        return Ok(Found::Undone);
+        return Ok((Found::Undone, false));
     }
-    let guests = guests(netlink, &journal).map_err(unreadable)?;
-    if guests.is_some_and(|guests| journal.keep || guests > 0) {
-        late::attach(netlink, files, &mut journal)?;
-        share::keep(netlink, files, &mut journal)?;
-        share::keep_entries(netlink, &journal).map_err(unreadable)?;
+    let users = match is_there(netlink, &journal).map_err(unreadable)? {
+        true => Some(undo::users(netlink, &journal).map_err(unreadable)?),
+        false => None,
+    };
+    if users.as_ref().is_none_or(|users| users.is_empty() && !journal.keep) {
+        return restore(netlink, files, &journal).map(|()| (Found::Undone, false));
     }
-    match guests {
-        // Its ports may be TAPs of users that nobody uses.
-        Some(_) if journal.keep => {
-            if journal.needs_reaper() {
-                ensure(files.bridge(), files)?;
-            }
-            Ok(Found::Kept)
-        }
-        Some(guests) if guests > 0 => {
-            ensure(files.bridge(), files)?;
-            Ok(Found::InUse(guests))
-        }
-        _ => restore(netlink, files, &journal).map(|()| Found::Undone),
+    let is_attached = late::attach(netlink, files, &mut journal)?;
+    let is_mended = share::keep(netlink, files, &mut journal)? || is_attached;
+    share::keep_entries(netlink, &journal).map_err(unreadable)?;
+    if journal.needs_reaper() {
+        ensure(files.bridge(), files)?;
+    }
+    // The ports of one that is kept may be TAPs of users that nobody uses.
+    let found = if journal.keep { Found::Kept } else { Found::InUse(users.iter().flatten().map(called).collect()) };
+    Ok((found, is_mended))
+}
+
+/// What people call a link: the TAP of a guest by its VM.
+fn called(link: &Link) -> String {
+    match link.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge ")) {
+        Some(vm) => format!("{vm} ({})", link.name),
+        None => link.name.to_string(),
     }
 }
 

@@ -111,7 +111,7 @@ pub const KEYS: [(&str, &str, &str); 14] = [
     ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
     ("queues", "N|auto", "how many queues a virtio card has; auto: one for each CPU of the guest (default: 1)"),
     ("vhost", "on|off|auto", "a virtio card's frames go through the kernel (default: auto, if /dev/vhost-net opens)"),
-    ("ifname", "NAME", "the TAP's name on the host (default: the kernel's next tapN)"),
+    ("ifname", "NAME", "the TAP's name on the host (default: the next free of kvb0, kvb1 ...)"),
     ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     (

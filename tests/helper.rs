@@ -55,14 +55,14 @@ fn the_tap_is_up_a_port_and_has_the_bridges_mtu_and_a_high_address() {
         lab.ip("link set br0 mtu 1400");
         lab.allow("allow br0\n");
         let _tap = lab.call(helper, "--br=br0 --fd=0").gives_a_tap();
-        let link = lab.a_link("tap0");
+        let link = lab.a_link(helper.first_tap());
         assert_eq!((&link["master"], &link["mtu"]), (&"br0".into(), &1400.into()));
         assert!(link["address"].as_str().is_some_and(|address| address.starts_with("fe:")), "{link}");
         assert!(link["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "UP")), "{link}");
         if helper.is_ours {
             let index = &lab.a_link("br0")["ifindex"];
             assert_eq!(link["ifalias"], format!("kvm-bridge-helper uid 1000 bridge {index}"));
-            assert_eq!(lab.addresses("tap0"), [""; 0]);
+            assert_eq!(lab.addresses("kvb0"), [""; 0]);
         }
     });
 }
@@ -72,7 +72,7 @@ fn the_tap_goes_with_its_last_descriptor() {
     with_each(|lab, helper| {
         lab.allow("allow br0\n");
         drop(lab.call(helper, "--br=br0 --fd=0").gives_a_tap());
-        lab.waits_until_gone("tap0");
+        lab.waits_until_gone(helper.first_tap());
         lab.becomes_as_before();
     });
 }
@@ -175,7 +175,7 @@ fn the_rules_mean_the_same() {
                 true => drop(called.gives_a_tap()),
                 false => drop(called.refusal()),
             }
-            lab.waits_until_gone("tap0");
+            lab.waits_until_gone(helper.first_tap());
         }
     });
 }

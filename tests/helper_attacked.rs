@@ -301,7 +301,7 @@ fn no_limit_of_the_callers_widens_what_is_granted() {
         let called = lab.call_by(cmd);
         assert!(called.received.descriptors.is_empty() && !called.ended.status.success(), "{limit}");
     }
-    lab.waits_until_gone("tap1");
+    lab.waits_until_gone("kvb1");
 }
 
 /// Its user lowers its limits for one system call, and raises them again, so that it can do all the rest.
@@ -345,7 +345,7 @@ fn no_limit_that_is_set_while_it_runs_widens_what_is_granted() {
         let ended = running.end();
         assert!(receive(&ours).descriptors.is_empty() && !ended.status.success(), "{one} {nth}, {next} {its_nth}");
     }
-    lab.waits_until_gone("tap1");
+    lab.waits_until_gone("kvb1");
 }
 
 #[test]
@@ -791,7 +791,7 @@ fn the_quota_is_not_evaded_with_the_descriptor() {
     lab.allow("");
     lab.allow_more("allow br0 user alice max 1\n");
     let tap = lab.call(&helper, WORDS).gives_a_tap();
-    assert_eq!(lab.a_link("tap0")["linkinfo"]["info_data"]["user"], "alice");
+    assert_eq!(lab.a_link("kvb0")["linkinfo"]["info_data"]["user"], "alice");
     // The owner and whether it persists are the holder's to change; the mark that is counted is not.
     // SAFETY: numbers only, for a descriptor of this test's.
     #[allow(unsafe_code)]
@@ -800,14 +800,14 @@ fn the_quota_is_not_evaded_with_the_descriptor() {
         set_owner(tap.as_raw_fd(), 1001).expect("give it to bob");
     }
     drop(tap);
-    assert!(lab.link("tap0").is_some(), "it was to stay");
+    assert!(lab.link("kvb0").is_some(), "it was to stay");
     let said = lab.call(&helper, WORDS).refusal();
     assert!(said.contains("allows: 1"), "{said}");
-    for command in ["ip link set dev tap0 alias x", "ip link set dev tap0 nomaster", "ip link del tap0"] {
+    for command in ["ip link set dev kvb0 alias x", "ip link set dev kvb0 nomaster", "ip link del kvb0"] {
         let ended = lab.as_user(ALICE, "/bin/sh").words("-c").arg(command).run();
         assert!(!ended.status.success(), "{command}");
     }
-    lab.ip("tuntap del dev tap0 mode tap");
+    lab.ip("tuntap del dev kvb0 mode tap");
     lab.call(&helper, WORDS).gives_a_tap();
 }
 

@@ -140,7 +140,7 @@ mod request {
     nix::ioctl_write_int_bad!(tun_set_owner, nix::request_code_write!(b'T', 204, size_of::<super::libc::c_int>()));
 }
 
-/// Makes a TAP behind a descriptor of /dev/net/tun, named by the kernel `tapN`, and tells its name: it lasts as long as
+/// Makes a TAP behind a descriptor of /dev/net/tun, named by the kernel `kvbN`, and tells its name: it lasts as long as
 /// the descriptor.
 pub(crate) fn make_tap(device: &File, vnet_headers: bool) -> io::Result<Vec<u8>> {
     let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
@@ -152,7 +152,7 @@ pub(crate) fn make_tap(device: &File, vnet_headers: bool) -> io::Result<Vec<u8>>
     }
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"tap%d") {
+    for (to, from) in request.ifr_name.iter_mut().zip(b"kvb%d") {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = flags as libc::c_short;

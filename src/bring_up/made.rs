@@ -18,11 +18,21 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-/// What is to be said of a bridge that was made, if it is more than was asked for by name.
-fn news(journal: &Journal) -> Option<String> {
-    let (share, bridge) = (journal.share()?, &journal.bridge);
+/// What is to be said of a bridge that was made for a guest and has an uplink.
+pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
+    let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
-    Some(format!("made {bridge} on the shared uplink {}{until}", share.uplink))
+    let (how, uplink) = match (journal.share(), journal.port()) {
+        (Some(share), _) => ("on the shared uplink", &share.uplink),
+        (None, Some((uplink, _))) => ("with the port", uplink),
+        (None, None) => return None,
+    };
+    // A port is set up; what is the host's is not touched.
+    let is_down = journal.share().is_some() && host.link(uplink).is_some_and(|link| !link.is_up);
+    let down =
+        if is_down { "\n  It is down, and carries nothing until somebody sets it up: ip link set dev " } else { "" };
+    let which = if is_down { uplink.as_str() } else { "" };
+    Some(format!("made {bridge} {how} {uplink}{until}{down}{which}"))
 }
 
 /// What was made so far.
@@ -107,7 +117,6 @@ impl Made {
             files.write(&journal)
         });
         let Err(error) = made else {
-            self.news.extend(news(&journal));
             let index = journal.index;
             self.ours.push((journal, files.clone()));
             return Ok(index);

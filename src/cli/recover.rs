@@ -15,6 +15,7 @@ use crate::shell::quote;
 use crate::sys::process;
 use clap::Args;
 use serde_json::json;
+use std::fmt::Write;
 
 /// The arguments of `kvm-bridge recover`.
 #[derive(Debug, Args)]
@@ -42,21 +43,22 @@ impl Recover {
         let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());
         for files in Files::all()? {
             let bridge = files.bridge();
-            let (found, guests, said) = match reaper::look_after(&mut netlink, &files) {
-                Ok(Found::InUse(1)) => ("in-use", 1, format!("{bridge} is in use: by one other link\n")),
-                Ok(Found::InUse(guests)) => {
-                    ("in-use", guests, format!("{bridge} is in use: by {guests} other links\n"))
-                }
-                Ok(Found::Kept) => ("kept", 0, format!("{bridge} is kept, as was asked for\n")),
-                Ok(Found::Undone) => ("undone", 0, format!("{bridge} was left behind, and is taken back\n")),
-                Ok(Found::Nothing) => continue,
+            let (found, is_mended) = match reaper::look_after(&mut netlink, &files) {
+                Ok(found) => found,
                 Err(error) => {
                     faults.push(error.of(bridge).to_string());
                     continue;
                 }
             };
-            all.push(json!({ "bridge": bridge.as_str(), "found": found, "guests": guests }));
-            text += &said;
+            let (kind, guests, said) = match found {
+                Found::InUse(users) => ("in-use", users.len(), format!("is in use, by {}", some_of(&users))),
+                Found::Kept => ("kept", 0, "is kept, as was asked for".to_owned()),
+                Found::Undone => ("undone", 0, "was left behind, and is taken back".to_owned()),
+                Found::Nothing => continue,
+            };
+            all.push(json!({ "bridge": bridge.as_str(), "found": kind, "guests": guests, "mended": is_mended }));
+            let mended = if is_mended { "; how its uplink is attached is mended" } else { "" };
+            let _ = writeln!(text, "{bridge} {}{mended}", out::one_line(&said));
         }
         journal::tidy_all();
         save::tidy()?;
@@ -83,6 +85,14 @@ impl Recover {
         }
         Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))
     }
+}
+
+/// A few of many names.
+fn some_of(names: &[String]) -> String {
+    const MOST: usize = 5;
+    let more = names.len().saturating_sub(MOST);
+    let rest = if more > 0 { format!(" and {more} others") } else { String::new() };
+    names.iter().take(MOST).map(String::as_str).collect::<Vec<&str>>().join(", ") + &rest
 }
 
 /// The bridges that say by their alias and index that they are ours, and of which no journal says so.

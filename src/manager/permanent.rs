@@ -14,6 +14,20 @@ pub fn setup(manager: Option<&Manager>, bridge: &IfName, link: &Link) -> String 
     let blocks = blocks(section(manager));
     let block = blocks.get(usize::from(is_static)).or_else(|| blocks.first());
     let mut lines: Vec<String> = block.into_iter().flatten().map(|line| filled_in(line, bridge, link)).collect();
+    if is_static && manager.is_none() {
+        // Nothing tells whether a client gave it: udhcpc's addresses have no end.
+        let (first, gateway) = (addresses(link).next().unwrap_or_default(), link.gateway);
+        let route = gateway.map(|gateway| format!(" and 'ExecStart=ip route add default via {gateway} dev {bridge}'"));
+        let route = route.unwrap_or_default();
+        lines.insert(
+            0,
+            format!(
+                "# if no DHCP client gave {} its address, with 'ExecStart=ip address add {first} dev {bridge}'{route} in the \
+                 place of dhclient:",
+                link.name
+            ),
+        );
+    }
     let others: Vec<String> = addresses(link).skip(1).collect();
     if is_static && !others.is_empty() {
         lines.push(format!("# and give {bridge} the other addresses of {} too: {}", link.name, others.join(", ")));

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::host::{Host, Kind, Link};
+use crate::share;
 
 /// Why an interface can't be a port of a bridge, and what to do about it; `None` for one that can.
 pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
@@ -13,6 +14,9 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
             "it is a port of another link already".into(),
             format!("To free it: ip link set dev {name} nomaster"),
         )),
+        Kind::Other(kind) if kind == "veth" && name.as_str().starts_with(share::PREFIX) => {
+            Some(("it is a part of a bridge of kvm-bridge".into(), other()))
+        }
         Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
         Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
         Kind::Other(kind) if why_not_of_kind(kind).is_some() => {

@@ -39,6 +39,13 @@ pub struct Helper {
     pub is_ours: bool,
 }
 
+impl Helper {
+    /// The name of the first TAP that it makes.
+    pub fn first_tap(&self) -> &'static str {
+        if self.is_ours { "kvb0" } else { "tap0" }
+    }
+}
+
 /// Our helper, as it was built. It is a package of its own: with one test chosen by name cargo does not build it.
 pub fn our_helper() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_kvm-bridge")).with_file_name("kvm-bridge-helper");
