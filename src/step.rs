@@ -168,6 +168,7 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
         no_ipv6(&port),
         format!("ip link set dev {host} arp off up"),
         format!("ip link set dev {end} master {} up", quote(bridge)),
+        format!("bridge fdb replace {} dev {end} master static sticky", share.mac),
     ];
     if share.mark == MarkBy::Program {
         let ruleset = quote(share::ruleset(bridge, &share.uplink));

@@ -853,6 +853,41 @@ fn an_ingress_qdisc_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn a_guest_that_pretends_to_be_the_host_gets_nothing_that_is_for_it() {
+    let Some(lab) = host() else { return };
+    lab.baseline();
+    let (thief, other) = (Guest::boot(&lab, 11), Guest::boot(&lab, 12));
+    let mut mac = mac_of(&lab, "eth0");
+    for new in [None, Some("02:00:00:00:12:34")] {
+        if let Some(new) = new {
+            lab.ip(&format!("link set eth0 address {new}"));
+            becomes("the pair to have the new address", || mac_of(&lab, "kvbh-br0") == new);
+            // Nobody else can be held by it: the old one is free again.
+            becomes("the bridge to forget the old one", || learnt(&mac).is_empty());
+            mac = new.to_owned();
+            other.run("ip neigh flush dev eth0");
+        }
+        assert!(other.reaches("10.77.0.2"));
+        let wire = Wire::in_namespace("guest11", "eth0");
+        for number in 0..20 {
+            wire.send(&wire::frame(EVERYBODY, &mac, &format!("false {number}")));
+        }
+        let lan = Wire::in_namespace("lan", "lan0");
+        wire.send(&wire::frame(EVERYBODY, &mac, "last false"));
+        lan.waits_for("last false");
+        Wire::in_namespace("guest12", "eth0").send(&wire::frame(&mac, &other.mac, "secret"));
+        assert!(other.reaches("10.77.0.2"));
+        assert_eq!(wire.came("secret"), 0, "it is the host's alone");
+        assert_eq!(learnt(&mac), ["kvbp-br0"]);
+    }
+    lab.ip(&format!("link set eth0 address {}", mac_of(&lab, "kvbh-br0")));
+    thief.terminate();
+    other.terminate();
+    lab.waits_until_gone("br0");
+    lab.ends_here();
+}
+
+#[test]
 fn a_promiscuous_flag_that_was_set_stays_set() {
     let Some(lab) = host() else { return };
     let is_promiscuous =

@@ -1,18 +1,21 @@
 //! Shares an uplink, keeps it shared while it changes, and takes that back: see `crate::share` for what the filters do.
 
 use super::apply::{Change, failed, set};
-use super::rtnl::Netlink;
 use super::rtnl::tc::{self, Cookie, Found, IngressQdisc, Links};
+use super::rtnl::{Netlink, Request};
 use crate::error::{Error, Result, reason};
 use crate::host::{Link, NotShareable};
 use crate::journal::Journal;
+use crate::mac::Mac;
 use crate::name::IfName;
 use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
 use crate::sys::{bpf, ethtool};
 use rtnetlink::LinkUnspec;
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -150,6 +153,7 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
     let mut changes = vec![
         Change::new(set(host.build()), format!("cannot set {host_end} up")),
         Change::new(set(end.build()), format!("cannot make {port} a port")),
+        Change::new(hold(journal.port_end(), share.mac), format!("cannot hold the host's address on {port}")),
         clsact(journal.host_end(), &host_end),
     ];
     if share.changes.sets_promiscuous {
@@ -176,6 +180,27 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
         });
     }
     Ok(changes)
+}
+
+/// The request that has the bridge hold the host's address on its port to the uplink, whoever says that it is elsewhere: no
+/// guest gets what others send to the host (NTF_STICKY of linux/neighbour.h; the bridge forgets it with the port).
+fn hold(port: u32, host: Mac) -> Request {
+    (Message::NewNeighbour(held(port, host)), NLM_F_CREATE | NLM_F_REPLACE, &[])
+}
+
+/// The request that ends that, when the host has another address.
+fn release(port: u32, host: Mac) -> Request {
+    (Message::DelNeighbour(held(port, host)), 0, &[libc::ENOENT, libc::ENODEV])
+}
+
+fn held(port: u32, host: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = port;
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(host.0.to_vec()));
+    message
 }
 
 fn not_loaded(uplink: &IfName, error: &io::Error) -> Error {

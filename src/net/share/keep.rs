@@ -1,6 +1,6 @@
 //! Keeps an uplink shared while the host's network changes under it.
 
-use super::{attach, clear_lro, create_ends, detach, mark, missing, sharing};
+use super::{attach, clear_lro, create_ends, detach, mark, missing, release, sharing};
 use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::journal::{Files, Journal};
@@ -43,6 +43,9 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
     // Whenever we are killed, the journal has to know what is to be changed back.
     journal.set_share(new.clone());
     files.write(journal)?;
+    if new.mac != share.mac {
+        netlink.change(vec![release(journal.port_end(), share.mac)]).map_err(unsure)?;
+    }
     if !is_whole {
         make_anew(netlink, journal, &new)?;
     } else if new.changes.sets_promiscuous {
