@@ -869,12 +869,10 @@ fn a_guest_that_pretends_to_be_the_host_gets_nothing_that_is_for_it() {
         }
         assert!(other.reaches("10.77.0.2"));
         let wire = Wire::in_namespace("guest11", "eth0");
-        for number in 0..20 {
-            wire.send(&wire::frame(EVERYBODY, &mac, &format!("false {number}")));
-        }
+        // Of a broadcast the bridge would hear the copy that goes to the network as well.
         let lan = Wire::in_namespace("lan", "lan0");
-        wire.send(&wire::frame(EVERYBODY, &mac, "last false"));
-        lan.waits_for("last false");
+        wire.send(&wire::frame(&lab.lan.mac(), &mac, "false"));
+        lan.waits_for("false");
         Wire::in_namespace("guest12", "eth0").send(&wire::frame(&mac, &other.mac, "secret"));
         assert!(other.reaches("10.77.0.2"));
         assert_eq!(wire.came("secret"), 0, "it is the host's alone");
