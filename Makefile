@@ -7,6 +7,7 @@
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
+# make fuzz       feeds odd input to all that reads input, for SECONDS=60 each; TARGETS=argv alone (cargo-fuzz; see CONTRIBUTING.md)
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
 # make deb, make rpm   build packages, in target/
@@ -65,7 +66,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers bench bench-docs soak bench-uplink install uninstall \
+.PHONY: all guest managers demo check check-managers fuzz bench bench-docs soak bench-uplink install uninstall \
 	deb rpm check-packages reproducible clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -100,6 +101,17 @@ check-managers:
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- managers
+
+# libFuzzer's flags are a nightly compiler's; what it finds is kept in tests/corpus.
+SECONDS = 60
+TARGETS = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	for target in $(TARGETS); do \
+		mkdir -p target/fuzz-corpus/$$target && \
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CURDIR)/target/fuzz cargo-fuzz run --fuzz-dir fuzz $$target \
+			target/fuzz-corpus/$$target tests/corpus/$$target -- -max_total_time=$(SECONDS) -rss_limit_mb=4096 || exit 1; \
+	done
 
 # The programs that are measured are those that are installed; the measuring one is built as the tests are.
 bench bench-docs: all

@@ -6,7 +6,7 @@
 
 pub mod devices;
 pub mod image;
-mod json;
+pub(crate) mod json;
 pub mod models;
 pub mod needs;
 pub mod readconfig;

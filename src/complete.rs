@@ -13,7 +13,7 @@
 
 mod ask;
 mod commands;
-mod help;
+pub(crate) mod help;
 mod host;
 mod ours;
 mod qemu;

@@ -129,7 +129,7 @@ impl Config {
         })
     }
 
-    fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
+    pub(crate) fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
         let text = std::str::from_utf8(text)
             .map_err(|error| format!("line {}: this is not UTF-8", line_of(text, error.valid_up_to())))?;
         Self::parse(text)

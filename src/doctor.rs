@@ -13,7 +13,7 @@ mod guests;
 mod host;
 pub mod ikconfig;
 mod kernel;
-mod lzop;
+pub(crate) mod lzop;
 mod macs;
 mod qemu;
 mod rights;

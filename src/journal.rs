@@ -193,6 +193,29 @@ const CHECKSUM: &str = "\"checksum\": \"";
 /// Its sixteen digits where it is not known yet, and while it is computed.
 const UNKNOWN: &str = "0000000000000000";
 
+/// A journal as a file has it.
+pub(crate) fn text_of(journal: &Journal) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(journal).map(sealed)
+}
+
+/// Reads that; else says why it can't be read.
+pub(crate) fn parse(text: &str) -> std::result::Result<Journal, String> {
+    /// Of any version.
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if version != VERSION {
+        return Err(format!("its version is {version}, and this program reads {VERSION}"));
+    }
+    if !is_whole(text) {
+        return Err("it is damaged: its checksum does not fit it".to_owned());
+    }
+    let journal: Journal = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Ok(Journal { checksum: UNKNOWN.to_owned(), ..journal })
+}
+
 /// The text with its checksum in its place.
 fn sealed(text: String) -> String {
     let sum = format!("{:016x}", checksum(text.as_bytes()));
@@ -351,27 +374,14 @@ impl Files {
             );
             Error::new(what, remedy)
         };
-        /// Of any version.
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let Versioned { version } = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        if version != VERSION {
-            return Err(broken(format!("its version is {version}, and this program reads {VERSION}")));
-        }
-        if !is_whole(&text) {
-            return Err(broken("it is damaged: its checksum does not fit it".to_owned()));
-        }
-        let journal: Journal = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        Ok(Some(Journal { checksum: UNKNOWN.to_owned(), ..journal }))
+        parse(&text).map(Some).map_err(broken)
     }
 
     /// Writes the journal whole; for who holds the lock alone. Nothing is synced: /run does not outlive the machine.
     pub fn write(&self, journal: &Journal) -> Result<()> {
         let (path, new) = (self.path("json"), self.path("new"));
-        let text = serde_json::to_string_pretty(journal).map_err(io::Error::from);
-        let written = text.and_then(|text| files::replace(&path, &new, sealed(text).as_bytes(), false));
+        let text = text_of(journal).map_err(io::Error::from);
+        let written = text.and_then(|text| files::replace(&path, &new, text.as_bytes(), false));
         written.map_err(|error| self.failed("json", &error))
     }
 

@@ -426,16 +426,19 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unusable(path, &error)),
     };
-    match serde_json::from_slice::<Record>(&text) {
-        Ok(record) if record.version == VERSION => {
-            let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
-            let checked = macs.iter().try_for_each(|mac| mac.check_unicast().map(|_| ()));
-            checked.and_then(|()| check_different(&macs)).map_err(|error| broken(path, error.what()))?;
-            Ok(Some(record))
-        }
-        Ok(record) => Err(broken(path, &format!("its version {} is not ours, {VERSION}", record.version))),
-        Err(error) => Err(broken(path, &error.to_string())),
+    parse_record(&text).map(Some).map_err(|why| broken(path, &why))
+}
+
+/// Reads a VM's file; else says why it can't be read.
+pub(crate) fn parse_record(text: &[u8]) -> std::result::Result<Record, String> {
+    let record: Record = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if record.version != VERSION {
+        return Err(format!("its version {} is not ours, {VERSION}", record.version));
     }
+    let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
+    let checked = macs.iter().try_for_each(|mac| mac.check_unicast().map(|_| ()));
+    checked.and_then(|()| check_different(&macs)).map_err(|error| error.what().to_owned())?;
+    Ok(record)
 }
 
 /// An address that is given for one card may be the one that the VM keeps for another.

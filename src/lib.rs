@@ -57,6 +57,7 @@ pub mod out;
 pub mod person;
 pub mod plan;
 pub mod ports;
+pub mod properties;
 pub mod qemu_line;
 pub mod reaper;
 pub mod request;

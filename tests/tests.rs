@@ -11,6 +11,7 @@ mod clients;
 mod completions;
 mod completions_oddities;
 mod concurrency;
+mod corpus;
 mod docs;
 mod doctor;
 mod dry_run;

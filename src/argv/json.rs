@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 /// Reads a value; null for what QEMU refuses by itself.
-pub(super) fn parse(text: &[u8]) -> Value {
+pub(crate) fn parse(text: &[u8]) -> Value {
     serde_json::from_slice(&strict(text)).unwrap_or_default()
 }
 

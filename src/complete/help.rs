@@ -5,34 +5,34 @@
 
 /// One option of `qemu -help`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Opt {
+pub(crate) struct Opt {
     /// Its name, without dashes.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What it is for.
-    pub(super) about: String,
+    pub(crate) about: String,
     /// The forms of its value, one for each that the help shows; none if it takes no value.
-    pub(super) forms: Vec<Form>,
+    pub(crate) forms: Vec<Form>,
 }
 
 /// One form of an option's value, and the lines below it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// As the help writes it: `user,id=str[,ipv4=on|off]`.
-    pub(super) synopsis: String,
-    pub(super) details: Vec<String>,
+    pub(crate) synopsis: String,
+    pub(crate) details: Vec<String>,
 }
 
 /// A key of an option string.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) name: String,
+pub(crate) struct Key {
+    pub(crate) name: String,
     /// Its values, where they are a few words.
-    pub(super) values: Vec<String>,
-    pub(super) about: String,
+    pub(crate) values: Vec<String>,
+    pub(crate) about: String,
 }
 
 /// The options that the help shows.
-pub(super) fn options(help: &str) -> Vec<Opt> {
+pub(crate) fn options(help: &str) -> Vec<Opt> {
     let mut options: Vec<Opt> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for line in help.lines() {
@@ -98,20 +98,20 @@ fn head(line: &str) -> (Vec<String>, String, String) {
 
 impl Form {
     /// The word before the first comma, where the synopsis has one that is to be typed as it stands.
-    pub(super) fn first(&self) -> &str {
+    pub(crate) fn first(&self) -> &str {
         let end = self.synopsis.find([',', '[', '=']).unwrap_or(self.synopsis.len());
         if self.synopsis[end..].starts_with('=') { "" } else { &self.synopsis[..end] }
     }
 
     /// The words that the first place can have: `[std|cirrus|none]`.
-    pub(super) fn alternatives(&self) -> Vec<String> {
+    pub(crate) fn alternatives(&self) -> Vec<String> {
         let text = self.synopsis.strip_prefix('[').unwrap_or(&self.synopsis);
         let text = &text[..text.find([',', ']', '[', '=']).unwrap_or(text.len())];
         words(text)
     }
 
     /// All keys of the synopsis, and those that only the lines below it tell of.
-    pub(super) fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = Vec::new();
         let mut add = |name: &str, values: Vec<String>, about: &str| {
             if let Some(known) = keys.iter_mut().find(|key| key.name == name) {
@@ -178,7 +178,7 @@ fn words(form: &str) -> Vec<String> {
 }
 
 /// A list of `help`: a name in each line, with what it is behind blanks. Headings end in a colon or have several words.
-pub(super) fn list(text: &str) -> Vec<(String, String)> {
+pub(crate) fn list(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().filter_map(|line| {
         let line = line.trim();
         let (name, about) = line.split_once("  ").unwrap_or((line, ""));
@@ -189,7 +189,7 @@ pub(super) fn list(text: &str) -> Vec<(String, String)> {
 }
 
 /// The CPU models of `-cpu help`, and the flags that one can add.
-pub(super) fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
+pub(crate) fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
     let (models, flags) = text.split_once("Recognized CPUID flags:").unwrap_or((text, ""));
     let models = models.lines().filter_map(|line| {
         let mut words = line.trim().splitn(2, ' ');
@@ -206,14 +206,14 @@ pub(super) fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
 
 /// A line of `-device help`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Device {
-    pub(super) name: String,
-    pub(super) about: String,
-    pub(super) is_network: bool,
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) about: String,
+    pub(crate) is_network: bool,
 }
 
 /// The devices of `-device help`, by their names and aliases.
-pub(super) fn devices(text: &str) -> Vec<Device> {
+pub(crate) fn devices(text: &str) -> Vec<Device> {
     let mut heading = "";
     let mut devices = Vec::new();
     for line in text.lines() {
@@ -231,7 +231,7 @@ pub(super) fn devices(text: &str) -> Vec<Device> {
 }
 
 /// The properties of `-device e1000,help` and its like: `  mac=<str>  - Ethernet address`.
-pub(super) fn properties(text: &str) -> Vec<Key> {
+pub(crate) fn properties(text: &str) -> Vec<Key> {
     let lines = text.lines().filter_map(|line| {
         let (name, rest) = line.trim().split_once("=<")?;
         let (kind, about) = rest.split_once(" - ").unwrap_or((rest, ""));

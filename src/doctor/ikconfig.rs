@@ -56,6 +56,14 @@ pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
     Ok(found.next())
 }
 
+/// The configuration in an image, if it is there; for `properties`.
+pub(crate) fn in_image(image: &[u8]) -> Option<String> {
+    let kernels = unpacked(image);
+    let _ = bzimage_version(image);
+    let _ = version_of(image);
+    std::iter::once(image).chain(kernels.iter().map(Vec::as_slice)).find_map(embedded)
+}
+
 /// Reads a file, whose folder may be that of a user: who waits for a pipe to be written waits for ever, and a device may
 /// have no end.
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {

@@ -17,7 +17,7 @@ const HAS_EXTRA: u64 = 0x040;
 const HAS_FILTER: u64 = 0x800;
 
 /// What a file unpacks to, as far as it is sound.
-pub(super) fn unpack(file: &[u8]) -> Vec<u8> {
+pub(crate) fn unpack(file: &[u8]) -> Vec<u8> {
     let mut whole = Vec::new();
     let mut rest = Input(file);
     if let Some(flags) = header(&mut rest) {

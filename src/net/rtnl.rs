@@ -212,17 +212,33 @@ impl Netlink {
                 received => break received?.1,
             }
         };
-        let mut rest = if sender.port_number() == 0 { buffer.as_slice() } else { &[] };
-        while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
-            (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
-        {
-            let length = length as usize;
-            let Some(body) = rest.get(HEADER..length) else { break };
-            each(Answer { kind, flags, sequence, body });
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
+        answers(if sender.port_number() == 0 { buffer.as_slice() } else { &[] }, &mut each);
         Ok(())
     }
+}
+
+/// Splits a datagram.
+fn answers(datagram: &[u8], mut each: impl FnMut(Answer)) {
+    let mut rest = datagram;
+    while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
+        (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
+    {
+        let length = length as usize;
+        let Some(body) = rest.get(HEADER..length) else { break };
+        each(Answer { kind, flags, sequence, body });
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+/// Reads a datagram as each of the answers that it may be; for `properties`.
+pub(crate) fn read_as_anything(datagram: &[u8]) {
+    answers(datagram, |answer| {
+        let _ = outcome(&answer);
+        let _ = read::parse_link(answer.body);
+        let _ = read::parse_address(answer.body);
+        let _ = detail::parse(answer.body);
+        let _ = tc::parse(answer.body);
+    });
 }
 
 /// How a request ended: NLMSG_ERROR with an errno or with zero, or NLMSG_DONE. `None` for data.

@@ -160,7 +160,7 @@ fn address_of(attributes: &[u8]) -> Option<Mac> {
     attribute(attributes, 2)?.try_into().ok().map(Mac)
 }
 
-fn parse(body: &[u8]) -> Option<Detail> {
+pub(super) fn parse(body: &[u8]) -> Option<Detail> {
     const IFF_LOWER_UP: u32 = 1 << 16;
     const IFLA_STATS64: u16 = 23;
     const IFLA_INFO_KIND: u16 = 1;

@@ -258,7 +258,7 @@ pub(super) fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// A struct ifaddrmsg and its attributes (linux/if_addr.h).
-fn parse_address(body: &[u8]) -> Option<Address> {
+pub(super) fn parse_address(body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     const IFA_FLAGS: u16 = 8;

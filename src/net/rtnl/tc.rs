@@ -380,7 +380,7 @@ impl Netlink {
 }
 
 /// A struct tcmsg and its attributes.
-fn parse(body: &[u8]) -> Option<Found> {
+pub(super) fn parse(body: &[u8]) -> Option<Found> {
     let (handle, info) = (u32_at(body, 8)?, u32_at(body, 16)?);
     let attributes = body.get(20..)?;
     let kind = text(attribute(attributes, TCA_KIND)?);
