@@ -7,6 +7,7 @@
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
+# make check-sweeps    answers each system call of each program with each error, of which make check tries a sample
 # make fuzz       feeds odd input to all that reads input, for SECONDS=60 each; TARGETS=argv alone (cargo-fuzz; see CONTRIBUTING.md)
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
 # make uninstall  removes that again
@@ -66,7 +67,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers fuzz bench bench-docs soak bench-uplink install uninstall \
+.PHONY: all guest managers demo check check-managers check-sweeps fuzz bench bench-docs soak bench-uplink install uninstall \
 	deb rpm check-packages reproducible clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -101,6 +102,11 @@ check-managers:
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- managers
+
+check-sweeps:
+	tests/packages check
+	$(CARGO) build --locked --examples
+	KVM_BRIDGE_TEST_SWEEP=all $(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- sweeps
 
 # libFuzzer's flags are a nightly compiler's; what it finds is kept in tests/corpus.
 SECONDS = 60

@@ -45,6 +45,7 @@ mod sharing_follows;
 mod sharing_kills;
 mod shipped;
 mod status;
+mod sweeps;
 mod tap;
 mod unprivileged;
 mod up_down;
