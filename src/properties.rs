@@ -12,8 +12,11 @@ use crate::{config, dhcp, journal, lease, optstr};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// Each target: its name, which is that of its corpus, and what has to hold of any data.
-pub const ALL: [(&str, fn(&[u8])); 11] = [
+/// What has to hold of any data.
+pub type Property = fn(&[u8]);
+
+/// Each target: its name, which is that of its corpus, and what has to hold.
+pub const ALL: [(&str, Property); 11] = [
     ("argv", argv),
     ("optstr", option_strings),
     ("readconfig", readconfig),

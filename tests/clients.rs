@@ -1,6 +1,7 @@
 //! Those who call QEMU, with us in its place: each to an address for its guest.
 
 use crate::support::command::{Cmd, Running};
+use crate::support::programs;
 use crate::support::real::{self, IPXE, QEMU, QUIET};
 use crate::support::{Lab, have, namespaces, skip, wait_for};
 use std::fs;
@@ -138,9 +139,9 @@ fn libvirts_session_runs_us_as_an_emulator() {
     let (folder, qemu) = (lab.new_file("user"), lab.new_file("qemu-kvm"));
     fs::create_dir(&folder).expect("make a folder");
     chown(&folder, Some(65534), Some(65534)).expect("give it to the user");
-    fs::copy(SHIM, &qemu).expect("copy the shim");
+    programs::copy(SHIM, &qemu);
     let script = lab.new_file("libvirt");
-    fs::copy(Path::new(CLIENTS).join("libvirt"), &script).expect("copy the script");
+    programs::copy(Path::new(CLIENTS).join("libvirt"), &script);
 
     let cmd = lab.program(&script).env("KVM_BRIDGE_QEMU", QEMU).arg(&folder).arg(&qemu).words("br0 alice");
     let user = "setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=+net_admin --ambient-caps=+net_admin";

@@ -1,6 +1,7 @@
 //! Completions, as they are at a prompt: real interactive shells at a terminal, and the candidates that they enter.
 
 use crate::shipped::{BASH, FISH, Words, entries, options_of_the_shim, path, words};
+use crate::support::programs;
 use crate::support::shell::{Shell, search_path};
 use crate::support::{Lab, have, skip};
 use kvm_bridge::request::KEYS;
@@ -15,8 +16,7 @@ pub(crate) const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_comple
 pub(crate) const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 pub(crate) fn make_script(path: &Path, text: &str) {
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).expect("write a script");
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    programs::script(path, text);
 }
 
 pub(crate) fn have_qemu() -> bool {

@@ -17,6 +17,7 @@ use crate::shipped::path;
 use crate::support::command::fake_qemu;
 use crate::support::namespaces::hide;
 use crate::support::processes::Process;
+use crate::support::programs;
 use crate::support::user::{ALICE, BOB, Right, our_helper};
 use crate::support::{Lab, wait_for};
 use std::fs;
@@ -225,8 +226,7 @@ impl Host {
 
     fn program(&self, name: &str, script: &str) {
         let path = Path::new("/run/bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write a program");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        programs::script(path, script);
     }
 
     /// Runs a command as a reader would, and tells what it printed. What it made for a guest that has ended is gone then.

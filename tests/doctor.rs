@@ -2,6 +2,7 @@
 
 use crate::guests::{boot_linux, mac_of, real};
 use crate::support::namespaces::hide;
+use crate::support::programs;
 use crate::support::real::linux;
 use crate::support::user::{ALICE, Right, our_helper, write_rules};
 use crate::support::{Lab, frames, have, wait_for};
@@ -224,7 +225,7 @@ fn helpers() {
     );
     // QEMU's, with its right, is better than ours without.
     let systems = "/usr/lib/qemu/qemu-bridge-helper";
-    fs::copy("/bin/true", systems).expect("make a helper");
+    programs::copy("/bin/true", systems);
     fs::set_permissions(systems, fs::Permissions::from_mode(0o4755)).expect("make it setuid");
     look_as_alice(&lab).has("helper", "ok", &["/usr/lib/qemu/qemu-bridge-helper is setuid root"]);
     fs::remove_file(systems).expect("remove it");
@@ -441,8 +442,7 @@ fn a_firewall_is_seen_whatever_the_caller_ignores_and_has_on_path() {
     fs::create_dir(&folder).expect("make a folder");
     for name in ["nft", "iptables-legacy-save"] {
         let program = folder.join(name);
-        fs::write(&program, format!("#!/bin/sh\necho ran >{}\n", ran.display())).expect("write a script");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("let it run");
+        programs::script(&program, &format!("echo ran >{}", ran.display()));
     }
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.display());
     let doctor = lab.kvm_bridge("doctor --quick --json br0").env("PATH", path);

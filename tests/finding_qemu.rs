@@ -1,6 +1,7 @@
 //! Which program is the real QEMU: never ourselves, by whatever name and way we were called.
 
 use crate::support::command::fake_qemu;
+use crate::support::programs;
 use crate::support::{Lab, namespaces};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -22,7 +23,7 @@ impl Folder {
         let (to, path) = (to.as_ref(), self.0.join(name));
         // Of a user's checkout: root executes no program of a user's that is found.
         match to.metadata().is_ok_and(|file| file.uid() != 0) {
-            true => drop(fs::copy(to, path).expect("copy a program")),
+            true => programs::copy(to, path),
             false => symlink(to, path).expect("make a link"),
         }
         self
@@ -30,13 +31,12 @@ impl Folder {
 
     fn script(self, name: &str, script: &str) -> Self {
         let path = self.0.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+        programs::script(path, script);
         self
     }
 
     fn copy_of_us(self, name: &str) -> Self {
-        fs::copy(SHIM, self.0.join(name)).expect("copy the shim");
+        programs::copy(SHIM, self.0.join(name));
         self
     }
 }
@@ -265,10 +265,9 @@ fn install(files: &[Place]) {
         let path = Path::new(path);
         fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
         match *what {
-            "QEMU" => drop(fs::copy(fake_qemu(), path).expect("copy the fake QEMU")),
+            "QEMU" => programs::copy(fake_qemu(), path),
             script if script.starts_with("#!") => {
-                fs::write(path, script).expect("write a script");
-                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("make it executable");
+                programs::write(path, script);
             }
             target => symlink(target, path).expect("make a link"),
         }
@@ -364,7 +363,7 @@ fn root_executes_no_qemu_that_others_can_write_unless_it_is_named() {
     let real = Folder::new(&lab).link("kvm", fake_qemu());
     let of_alice = Folder::new(&lab);
     let qemu = of_alice.0.join("qemu-kvm");
-    fs::copy(fake_qemu(), &qemu).expect("copy a program");
+    programs::copy(fake_qemu(), &qemu);
     let belongs = |path: &Path, uid: u32| chown(path, Some(uid), Some(uid)).expect("chown");
     for whose in [&of_alice.0, &qemu] {
         belongs(&of_alice.0, 0);

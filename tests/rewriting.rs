@@ -1,5 +1,6 @@
 //! What becomes of the command line.
 
+use crate::support::programs;
 use crate::support::record::{bytes, key};
 use crate::support::{Lab, have, namespaces};
 
@@ -308,7 +309,7 @@ fn who_may_not_open_dev_kvm_is_told_once_how_to_be_let_in() {
     std::fs::set_permissions(lab.dir.path(), std::fs::Permissions::from_mode(0o777)).expect("let everybody in");
     let folder = lab.new_file("bin");
     std::fs::create_dir(&folder).expect("make a folder");
-    let copy = |from: &str, to: &str| std::fs::copy(from, folder.join(to)).expect("copy a program");
+    let copy = |from: &str, to: &str| programs::copy(from, folder.join(to));
     copy(env!("CARGO_BIN_EXE_qemu-kvm"), "qemu-kvm");
     copy(&crate::support::command::fake_qemu().display().to_string(), "fake-qemu");
     let as_user = |groups: &str, line: &str| {

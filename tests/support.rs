@@ -16,6 +16,7 @@ pub mod lan;
 pub mod managers;
 pub mod namespaces;
 pub mod processes;
+pub mod programs;
 pub mod real;
 pub mod record;
 pub mod shell;

@@ -1,6 +1,7 @@
 //! The shim, called by somebody who is not root.
 
 use crate::support::command::{Cmd, fake_qemu};
+use crate::support::programs;
 use crate::support::user::{ALICE, BOB, QEMUS, Right, our_helper};
 use crate::support::{Lab, have};
 use std::path::Path;
@@ -129,7 +130,7 @@ fn move_with_mode(from: &Path) -> std::io::Result<()> {
 /// A program in the place of QEMU's helper that has its right; what it does is of no interest.
 fn pretend_qemus_helper() {
     std::fs::create_dir_all(Path::new(QEMUS).parent().expect("a folder")).expect("make the folder");
-    std::fs::copy("/bin/true", QEMUS).expect("copy a program");
+    programs::copy("/bin/true", QEMUS);
     set_mode(QEMUS, 0o4755);
 }
 

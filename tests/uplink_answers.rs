@@ -2,9 +2,9 @@
 
 use crate::support::managers::{Managed, Manager, Mode};
 use crate::support::namespaces::hide;
+use crate::support::programs;
 use crate::support::{Lab, wait_for};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 /// Refused by the shim, the dry run and doctor alike, in these words; nothing is touched. What the shim says.
 #[track_caller]
@@ -22,8 +22,7 @@ fn is_refused(lab: &Lab, bridge: &str, words: &[&str]) -> String {
 }
 
 fn program(path: &str, script: &str) {
-    fs::write(path, script).expect("write a program");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    programs::write(path, script);
 }
 
 /// It is shared, and the host's own that was on it is there afterwards.
@@ -69,7 +68,7 @@ fn a_client_that_waits_for_its_first_lease_keeps_its_interface() {
     let Some(host) = Managed::new(Manager::Udhcpc, Mode::Dhcp) else { return };
     host.sh("kill -KILL $(cat /run/udhcpc.eth0.pid)").run().succeeds();
     fs::create_dir_all("/run/bin").expect("make a folder");
-    fs::copy("/usr/sbin/dhclient", "/run/bin/netd").expect("copy a program");
+    programs::copy("/usr/sbin/dhclient", "/run/bin/netd");
     host.lab.ip("addr flush dev eth0");
     host.lan.close();
     let client = host.program("/run/bin/netd").words("-d -pf /run/netd.pid -lf /run/netd.leases eth0").start();
