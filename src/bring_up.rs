@@ -24,8 +24,9 @@ use claims::observe_locked;
 use made::Made;
 use std::fs::File;
 
-/// Brings the network of a line up. If anything fails, what this made is taken back first.
-pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
+/// Brings the network of a line up. If anything fails, what this made is taken back first. `check` is asked before a bridge is
+/// made, whether QEMU would run.
+pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>) -> Result<Inherited> {
     if !process::can_change_network() {
         if !process::is_root() {
             return unprivileged::bring_up(line, config);
@@ -51,6 +52,9 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     }
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
+    if plan.makes_bridges() {
+        check()?;
+    }
     let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, line, &host)?;
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);

@@ -3,6 +3,11 @@
 
 use crate::request::KEYS;
 
+/// What `--bridge-version` prints.
+pub fn version() -> String {
+    concat!("kvm-bridge ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
+}
+
 /// What `--bridge-help` prints.
 pub fn shim() -> String {
     let keys = KEYS.iter().map(|(key, form, meaning)| format!("  {:<20} {meaning}\n", format!("{key}={form}")));
@@ -10,13 +15,14 @@ pub fn shim() -> String {
         "\
 Usage: qemu-kvm [--bridge BR[,key=value...]]... QEMU-ARGUMENTS
 
-Runs QEMU with its guest on the bridge BR: joins the bridge or makes it, gives the
+kvm-bridge {}: runs QEMU with its guest on the bridge BR: joins the bridge or makes it, gives the
 guest a TAP and a MAC address of its own, and becomes QEMU. All other arguments
 reach QEMU as they are; without --bridge nothing else happens.
 
   --bridge BR[,...]    one network card on the bridge BR; may be given again
   --bridge-dry-run     print the commands that would do the same; change nothing
   --bridge-help        print this
+  --bridge-version     print the version of kvm-bridge
 
 Keys, in QEMU's own grammar (a comma in a value is written twice):
 {}
@@ -34,6 +40,7 @@ Examples:
   qemu-kvm --bridge br0,uplink=eth1 disk.qcow2
   qemu-kvm --bridge lab,uplink=none,model=virtio-net-pci -name alice disk.qcow2
 ",
+        env!("CARGO_PKG_VERSION"),
         keys.collect::<String>()
     )
 }

@@ -1,6 +1,7 @@
 //! Finds the real QEMU, and becomes it.
 
 mod chain;
+pub mod refusal;
 
 use crate::argv::table::Arity;
 use crate::config::Config;
@@ -84,6 +85,12 @@ impl Qemu {
             Some((0, said)) if !said.contains("invalid option") => Arity::Alone,
             _ => Arity::Unknown,
         }
+    }
+
+    /// Whether it says that it has no such option.
+    fn refuses(&self, option: &[u8]) -> bool {
+        let word = OsString::from_vec([b"-", option].concat());
+        self.ask(&["-version".as_ref(), &word]).is_some_and(|(_, said)| said.contains("invalid option"))
     }
 
     /// A command that asks it something, without our own variables. It is a group of its own, which ends with it: QEMU may

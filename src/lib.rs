@@ -26,7 +26,7 @@
 //! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
 //!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`plan`],
-//! [`step`], [`mod@share`], [`name`], [`dhcp`].
+//! [`step`], [`mod@share`], [`name`], [`slips`], [`dhcp`].
 //! Effects live in [`net`] (rtnetlink) and [`sys`] (ioctls, locks, processes: the only unsafe code).
 
 pub mod announce;
@@ -65,6 +65,7 @@ pub mod setup;
 pub mod share;
 pub mod shell;
 pub mod shim;
+pub mod slips;
 pub mod step;
 pub mod style;
 pub mod sys;

@@ -15,6 +15,7 @@ use crate::manager::permanent;
 use crate::name::IfName;
 use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
 use crate::share::{Share, ends};
+use crate::slips;
 use crate::step::{Found, Ipv6, Step, Tap};
 use std::collections::BTreeMap;
 use uplinks::why_not;
@@ -28,6 +29,13 @@ pub struct Plan {
     pub taps: Vec<Tap>,
     /// For each bridge of which it is said, whether it stays when its last guest has gone.
     pub keep: BTreeMap<IfName, bool>,
+}
+
+impl Plan {
+    /// Whether a bridge is to be made, and not only joined.
+    pub fn makes_bridges(&self) -> bool {
+        self.bridges.iter().flat_map(|bridge| &bridge.steps).any(|step| matches!(step, Step::AddBridge { .. }))
+    }
 }
 
 /// What one bridge lacks.
@@ -187,6 +195,7 @@ fn uplink_of<'a>(wish: &Wish, host: &'a Host) -> Result<Option<&'a Link>> {
 
 fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let bridge = wish.bridge;
+    slips::check_new_bridge(bridge)?;
     let uplink = uplink_of(wish, host)?;
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;

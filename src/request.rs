@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::name::IfName;
-use crate::optstr;
+use crate::{optstr, slips};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -164,7 +164,10 @@ impl Nic {
             let key = utf8(key.unwrap_or_default())?;
             if !KEYS.iter().any(|(known, ..)| *known == key) {
                 let known: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
-                let remedy = format!("The keys are {}.", known.join(", "));
+                let meant = slips::near(&key, known.iter().copied()).map(|near| format!("Is {near}= meant?"));
+                let remedy = slips::key_of_qemus(&key)
+                    .or(meant)
+                    .unwrap_or_else(|| format!("The keys are {}.", known.join(", ")));
                 return Err(Error::new(format!("there is no key '{key}'"), remedy));
             }
             let Some(value) = value else {

@@ -9,10 +9,11 @@ use crate::argv::{self, Line, Mode, Outside, models, rewrite, scan};
 use crate::bring_up::bring_up;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::launch::{self, Qemu};
+use crate::launch::{self, Qemu, refusal};
 use crate::{announce, dry_run, kvm, out, reaper};
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -44,8 +45,14 @@ fn run(words: Vec<OsString>) -> Result<String> {
         return Err(pass_on(&name, &words, is_probe));
     }
     let mut line = scan(rest, Caller { name: &name })?;
-    if line.mode == Mode::Help {
-        return Ok(crate::help::shim());
+    match line.mode {
+        Mode::Help => return Ok(crate::help::shim()),
+        Mode::Version => return Ok(crate::help::version()),
+        _ => {}
+    }
+    // Programs ask QEMU about itself with all that they have; a person has meant a guest.
+    if line.machine.as_deref() == Some(b"none") && std::io::stderr().is_terminal() {
+        out::say("qemu-kvm", "the machine 'none' has no guest: no network is set up for it");
     }
     if line.nics.is_empty() && line.mode == Mode::Launch {
         return Err(pass_on(&name, &with_name(name.clone(), rewrite(&line, &[])), || line.is_probe));
@@ -100,7 +107,7 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let applied = bring_up(line, config)?.out_of_the_way();
+        let applied = bring_up(line, config, || refusal::check(line, qemu))?.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
         news.extend_from_slice(&applied.news);
@@ -157,5 +164,9 @@ fn nics_of_environment() -> Result<Vec<String>> {
         Error::new(what, format!("Write it as the value of --bridge: {variable}=br0,model=virtio-net-pci"))
     };
     let text = value.to_str().ok_or_else(|| fault("is not UTF-8"))?;
-    shell_words::split(text).map_err(|_| fault("has a quote that is not closed"))
+    let values = shell_words::split(text).map_err(|_| fault("has a quote that is not closed"))?;
+    match values.iter().any(|value| value.starts_with("--bridge") || value.starts_with("-bridge")) {
+        true => Err(fault("has the option itself in it")),
+        false => Ok(values),
+    }
 }

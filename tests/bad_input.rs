@@ -206,3 +206,71 @@ fn another_name_of_a_bridge_or_uplink_is_answered_with_its_own() {
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
 }
+
+#[test]
+fn a_forgotten_value_takes_no_interface() {
+    let Some(lab) = Lab::with_address() else { return };
+    for (name, line) in [
+        ("forgotten name before an option", "--bridge -m 256"),
+        ("forgotten name before an image", "--bridge disk.qcow2"),
+        ("name that begins with a line", "--bridge _br"),
+    ] {
+        is_refused(&lab, name, lab.shim(line));
+    }
+    is_refused(&lab, "the option itself in the environment", lab.shim("-m 64").env("KVM_BRIDGE", "--bridge br0"));
+    let said = lab.kvm_bridge("up -- -m").run().exits_with(125).err;
+    assert!(said.contains("-m") && said.contains("looks like an option"), "{said}");
+    lab.is_untouched();
+    // One that is there may have any name.
+    lab.ip("link add -m type bridge");
+    lab.baseline();
+    lab.shim("--bridge -m -nographic").run().succeeds();
+    lab.ip("link del dev -m");
+    lab.baseline();
+}
+
+#[test]
+fn what_qemu_is_certain_to_refuse_makes_nothing() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let shim = |line: &str| lab.shim(line).env("KVM_BRIDGE_QEMU", crate::support::real::QEMU);
+    for (name, line) in [
+        ("disk that is not there", "--bridge br0 typo.qcow2"),
+        ("drive that is not there", "--bridge br0 -drive if=virtio,file=typo.img,format=raw"),
+        ("kernel that is not there", "--bridge br0 -kernel nosuch"),
+        ("kernel that is a folder", "--bridge br0 -kernel /etc"),
+        ("option that QEMU does not have", "--bridge br0 -nographicc"),
+        ("option without its value", "--bridge br0 -m"),
+        ("misspelt option of ours", "--bridge br0 --brdige br1"),
+    ] {
+        is_refused(&lab, name, shim(line));
+    }
+    // What may be elsewhere, or has no file, is QEMU's to say; and on a bridge that is there all of it is.
+    lab.add_bridge("br1");
+    lab.baseline();
+    let said = shim("--bridge br1 -display none typo.qcow2").run();
+    assert!(said.err.contains("Could not open 'typo.qcow2'"), "{}", said.err);
+    let fake = |line: &str| lab.shim(line).run().succeeds();
+    fake("--bridge br0,uplink=none -bios nosuch.bin");
+    fake("--bridge br0,uplink=none -drive file=rbd:a/b");
+    fake("--bridge br0,uplink=none -initrd a.img,b.img");
+    lab.ip("link del br1");
+    lab.waits_until_gone("br0");
+    lab.baseline();
+}
+
+#[test]
+fn keys_of_qemus_own_are_answered() {
+    let Some(lab) = Lab::new() else { return };
+    for (name, value) in [
+        ("QEMU's key for the address", "br0,macaddr=02:00:00:00:00:01"),
+        ("QEMU's key for the bridge", "uplink=none,br=br0"),
+        ("QEMU's key for a script", "br0,script=no"),
+        ("QEMU's key of a card", "br0,bootindex=1"),
+        ("misspelt key", "br0,uplnk=eth0"),
+    ] {
+        is_refused(&lab, name, lab.shim("--bridge").arg(value));
+    }
+}

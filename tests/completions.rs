@@ -465,7 +465,10 @@ fn names_that_lead_to_the_shim_are_completed_as_it_is_and_plain_qemu_as_before()
     ];
     for mut shell in shells {
         for name in ["qemu-system-alpha", "qemu-system-i386", "kvm"] {
-            assert_eq!(shell.candidates(&format!("{name} --bridge-")), words(["--bridge-dry-run", "--bridge-help"]));
+            assert_eq!(
+                shell.candidates(&format!("{name} --bridge-")),
+                words(["--bridge-dry-run", "--bridge-help", "--bridge-version"])
+            );
             assert_eq!(shell.candidates(&format!("{name} --bridge br0,keep=of")), words(["br0,keep=off"]));
         }
         assert!(shell.candidates("qemu-system-x86_64 -hd").contains("-hda"), "plain QEMU is completed as before");

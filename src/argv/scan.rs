@@ -9,6 +9,7 @@ use super::values::Found;
 use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::request::Nic;
+use crate::slips;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -24,6 +25,8 @@ pub enum Mode {
     DryRun,
     /// `--bridge-help`.
     Help,
+    /// `--bridge-version`.
+    Version,
 }
 
 /// One piece of the command line.
@@ -184,9 +187,15 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
             },
             Some((b"bridge-dry-run", None)) => line.mode = Mode::DryRun,
             Some((b"bridge-help", None)) => line.mode = Mode::Help,
+            Some((b"bridge-version", None)) => line.mode = Mode::Version,
             // One day QEMU may have an option that begins like ours.
             Some((name, value)) if value.is_some() || outside.arity(name) == Arity::Unknown => {
-                let remedy = "Ours are --bridge, --bridge-dry-run and --bridge-help.";
+                let ours = ["bridge", "bridge-dry-run", "bridge-help", "bridge-version"];
+                let near = slips::near(&String::from_utf8_lossy(name), ours);
+                let remedy = match near {
+                    Some(near) => format!("Is --{near} meant?"),
+                    None => format!("Ours are --{}.", ours.join(", --")),
+                };
                 return Err(Error::new(format!("there is no option {}", word.to_string_lossy()), remedy));
             }
             _ => {

@@ -10,10 +10,11 @@ use crate::argv::table::{self, Arity};
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.
-const OURS: [(&str, &str); 3] = [
+const OURS: [(&str, &str); 4] = [
     ("bridge", "a network card on a bridge of the host"),
     ("bridge-dry-run", "print the commands that would do the same, change nothing"),
     ("bridge-help", "print help on --bridge"),
+    ("bridge-version", "print the version of kvm-bridge"),
 ];
 
 /// Options whose value is the name of a file and nothing else.

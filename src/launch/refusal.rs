@@ -1,0 +1,63 @@
+//! What QEMU is certain to refuse, looked for before a bridge is made for nothing: see `argv::needs`. What can't be found out
+//! is left to QEMU.
+
+use super::Qemu;
+use crate::argv::Line;
+use crate::argv::needs::{File, Kind};
+use crate::argv::table;
+use crate::error::{Error, Result, reason};
+use crate::slips;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Checks that QEMU can open the files that a line names, and has its options.
+pub fn check(line: &Line, qemu: &Qemu) -> Result<()> {
+    if let Some(option) = &line.needs.cut {
+        let what = format!("-{} has no value", String::from_utf8_lossy(option));
+        return Err(Error::new(what, "It is the last word, and QEMU wants one behind it."));
+    }
+    for file in &line.needs.files {
+        if let Some(why) = why_not(file) {
+            let what = format!(
+                "{}: QEMU cannot open {}: {why}",
+                file.shown,
+                Path::new(OsStr::from_bytes(&file.path)).display()
+            );
+            return Err(Error::new(what, "Nothing was made. Name a file that is there."));
+        }
+    }
+    for option in &line.needs.unknown {
+        if qemu.refuses(option) {
+            let option = String::from_utf8_lossy(option);
+            let known = table::names().chain(["bridge", "bridge-dry-run", "bridge-help"]);
+            let near = slips::near(&option, known).map(|near| format!(" Is -{near} meant?")).unwrap_or_default();
+            let what = format!("{} has no option -{option}", qemu.path().display());
+            return Err(Error::new(what, format!("Nothing was made.{near}")));
+        }
+    }
+    Ok(())
+}
+
+/// Why a file can't be opened, if it is certain.
+fn why_not(file: &File) -> Option<String> {
+    let path = Path::new(OsStr::from_bytes(&file.path));
+    let is_elsewhere = match file.kind {
+        // QEMU looks for it in folders of its own.
+        Kind::Firmware => !file.path.contains(&b'/'),
+        // Several, or one with arguments.
+        Kind::Initrd => file.path.iter().any(|byte| b", ".contains(byte)),
+        _ => false,
+    };
+    if is_elsewhere || file.behind.is_some() {
+        return None;
+    }
+    // Not opened: who opens a pipe waits for whoever is at its other end.
+    match eaccess(path, AccessFlags::R_OK) {
+        Err(error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP)) => Some(reason(&error.into())),
+        _ if file.kind != Kind::Folder && path.is_dir() => Some("it is a folder".to_owned()),
+        _ => None,
+    }
+}
