@@ -70,9 +70,15 @@ pub fn main() -> ExitCode {
     if words.first().is_some_and(|name| name == announce::NAME) {
         return ExitCode::from(announce::main(&words) as u8);
     }
-    let cli = match Cli::try_parse() {
+    let is_json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+    let cli = match Cli::try_parse_from(with_help(words)) {
         Ok(cli) => cli,
         Err(error) => {
+            if is_json && error.use_stderr() {
+                let said = error.to_string();
+                let (what, remedy) = said.trim_end().split_once("\n\n").unwrap_or((said.trim_end(), ""));
+                let _ = out::print(&error_as_json(what.trim_start_matches("error: "), remedy, FAILED));
+            }
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
@@ -80,10 +86,27 @@ pub fn main() -> ExitCode {
     match cli.command.run().and_then(|(text, status)| out::print(&text).map(|()| status)) {
         Ok(status) => status,
         Err(error) => {
+            // A program reads one value, whatever it tells.
+            if is_json && !out::has_printed() {
+                let _ = out::print(&error_as_json(error.what(), error.remedy(), error.status()));
+            }
             out::say("kvm-bridge", &error);
             ExitCode::from(error.status())
         }
     }
+}
+
+/// `kvm-bridge help up` means `kvm-bridge up --help`.
+fn with_help(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.get(1).is_some_and(|word| word == "help") {
+        words.remove(1);
+        words.push("--help".into());
+    }
+    words
+}
+
+fn error_as_json(what: &str, remedy: &str, status: u8) -> String {
+    json(&serde_json::json!({ "error": { "what": what, "remedy": remedy, "status": status } }))
 }
 
 impl Command {

@@ -5,9 +5,10 @@ pub mod refusal;
 
 use crate::argv::table::Arity;
 use crate::config::Config;
-use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::error::{self, CANNOT_EXECUTE, Error, NOT_FOUND, Result};
 use crate::shell::quote;
 use crate::sys::{entry, files, process, program};
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, geteuid};
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -282,6 +283,10 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     environment.push(&depth);
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
-    let what = format!("cannot execute {}: {}", qemu.path.display(), errno.desc());
-    Error::new(what, format!("Mend it, or name another QEMU: {QEMU}=/path/to/qemu")).with_status(CANNOT_EXECUTE)
+    let what = format!("cannot execute {}: {}", qemu.path.display(), error::words(errno));
+    let remedy = match errno {
+        Errno::E2BIG => "Put options into a file: -readconfig FILE.".to_owned(),
+        _ => format!("Mend it, or name another QEMU: {QEMU}=/path/to/qemu"),
+    };
+    Error::new(what, remedy).with_status(CANNOT_EXECUTE)
 }

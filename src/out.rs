@@ -3,9 +3,18 @@
 
 use crate::error::{Error, Result, reason};
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything was printed as a result.
+pub fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
+}
 
 /// Prints a result; a reader that has gone is no fault, a full disk is.
 pub fn print(text: &str) -> Result<()> {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -118,3 +118,39 @@ fn no_command_is_without_it() {
     }
     check(&definition);
 }
+
+#[test]
+fn an_error_is_json_too() {
+    let Some(lab) = Lab::new() else { return };
+    for (words, status, what) in [
+        ("status nosuch --json", 125, "there is no bridge nosuch"),
+        ("ip nosuch --json", 125, "nosuch"),
+        ("up br0 --uplink nosuch --json", 125, "there is no interface nosuch"),
+        ("mac forget nosuch --json", 125, "no VM called nosuch has a MAC"),
+        ("up --json", 125, "required"),
+        ("plan --json -- --bridge br0,uplnk=eth0", 125, "uplnk"),
+    ] {
+        let ended = lab.kvm_bridge(words).run().exits_with(status);
+        let value: Value =
+            serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{words}: {error}: {}", ended.out));
+        assert!(value["error"]["what"].as_str().is_some_and(|said| said.contains(what)), "{words}: {value}");
+        assert_eq!(value["error"]["status"], status, "{words}: {value}");
+        assert!(value["error"]["remedy"].is_string() && ended.err.contains(what), "{words}: {value}");
+    }
+    // With guests down refuses, and a program wants to know which.
+    lab.kvm_bridge("up br0 --uplink none").run().succeeds();
+    let guest = lab.shim("--bridge br0").boot();
+    let ended = lab.kvm_bridge("down br0 --json").run();
+    let value: Value = serde_json::from_str(&ended.out).expect("JSON");
+    assert!(value.to_string().contains("kvb0"), "{value}");
+    guest.kill();
+    lab.kvm_bridge("down br0").run().succeeds();
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let Some(lab) = Lab::new() else { return };
+    for (asked, means) in [("help up", "up --help"), ("help", "--help"), ("help mac set", "mac set --help")] {
+        assert_eq!(lab.kvm_bridge(asked).run().succeeds().out, lab.kvm_bridge(means).run().succeeds().out, "{asked}");
+    }
+}

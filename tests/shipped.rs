@@ -271,6 +271,37 @@ fn the_configuration_that_packages_bring_says_nothing_and_all_of_its_comments_ar
 }
 
 #[test]
+fn examples_of_the_configuration_are_what_its_page_shows() {
+    if !have("mandoc") {
+        return;
+    }
+    let shown =
+        Command::new("mandoc").args(["-T", "ascii"]).arg(path("man/kvm-bridge.conf.5")).output().expect("mandoc");
+    // Overstruck letters are how a terminal of old shows bold.
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(&shown.stdout).chars() {
+        match c {
+            '\u{8}' => _ = text.pop(),
+            c => text.push(c),
+        }
+    }
+    let inline: Vec<&str> =
+        text.split('`').skip(1).filter_map(|rest| rest.split_once('\'')).map(|(quoted, _)| quoted).collect();
+    let inline = inline.into_iter().filter(|quoted| quoted.contains(" = "));
+    let is_line = |line: &&str| {
+        line.starts_with("           ") && !line.contains('`') && (line.contains(" = ") || line.trim().starts_with('['))
+    };
+    let block: Vec<&str> = text.lines().filter(is_line).map(str::trim).collect();
+    assert!(block.len() >= 6, "{text}");
+    let mut seen = 0;
+    for example in inline.map(str::to_owned).chain(block.iter().map(|line| (*line).to_owned())) {
+        toml::from_str::<toml::Table>(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
+        seen += 1;
+    }
+    assert!(seen > 6, "{seen}");
+}
+
+#[test]
 fn packages_have_the_version_of_the_programs() {
     let changelog = read("packaging/deb/changelog");
     assert!(changelog.starts_with(&format!("kvm-bridge ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");

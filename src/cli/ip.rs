@@ -25,6 +25,9 @@ pub(super) struct Ip {
     /// Wait for so long until it is there and each of its cards has an IPv4 address; to watch a port needs root
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
+    /// Print one address only, the first that is good beyond its own link
+    #[arg(long, conflicts_with = "json")]
+    first: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +36,7 @@ pub(super) struct Ip {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge ip alice
-  ssh root@$(kvm-bridge ip alice --wait 60 | head -n 1)
+  ip=$(kvm-bridge ip alice --wait 60 --first) && ssh root@$ip
 One address on a line, those that are good on their own link only at the end. Exit status:
 0 an address is known, 1 none is, 125 there is no such guest or it could not be looked for.";
 
@@ -78,6 +81,9 @@ impl Ip {
         }
         let mut addresses: Vec<IpAddr> = known.iter().flat_map(Known::keys).copied().collect();
         addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
+        if self.first {
+            addresses.truncate(1);
+        }
         if addresses.is_empty() {
             let more = match self.wait {
                 None => {

@@ -111,8 +111,12 @@ pub fn create(path: &Path) -> io::Result<File> {
 
 fn create_with(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    if nix::unistd::geteuid().is_root() {
-        file.set_permissions(Permissions::from_mode(mode))?;
+    if nix::unistd::geteuid().is_root()
+        && let Err(error) = file.set_permissions(Permissions::from_mode(mode))
+    {
+        // Who is told that it could not be made does not take it away.
+        let _ = fs::remove_file(path);
+        return Err(error);
     }
     Ok(file)
 }
