@@ -786,6 +786,24 @@ fn a_hundred_at_once_get_no_more_than_the_quota_and_no_less() {
 }
 
 #[test]
+fn rules_behind_a_link_that_leads_nowhere_refuse() {
+    let Some((lab, helper)) = lab() else { return };
+    // The wide rule would grant it.
+    lab.allow("allow br0\n");
+    lab.call(&helper, WORDS).gives_a_tap();
+    lab.waits_until_gone("kvb0");
+    std::fs::create_dir_all("/etc/kvm-bridge").expect("make the folder");
+    let ours = "/etc/kvm-bridge/bridge.conf";
+    let _ = std::fs::remove_file(ours);
+    std::os::unix::fs::symlink("/etc/kvm-bridge/elsewhere.conf", ours).expect("make a link");
+    let said = lab.call(&helper, WORDS).refusal();
+    assert!(said.contains("is a link that leads nowhere"), "{said}");
+    std::fs::remove_file(ours).expect("remove it");
+    lab.call(&helper, WORDS).gives_a_tap();
+    lab.waits_until_gone("kvb0");
+}
+
+#[test]
 fn the_quota_is_not_evaded_with_the_descriptor() {
     let Some((lab, helper)) = lab() else { return };
     lab.allow("");

@@ -25,6 +25,10 @@ pub fn rules(path: &Path) -> acl::File {
             // Nothing else means that there is none, or that it is for others: EMFILE is the caller's own limit, by
             // which no rule is passed over.
             return match error.raw_os_error() {
+                // Rules that somebody wrote are not passed over.
+                Some(nix::libc::ENOENT) if fs::symlink_metadata(path).is_ok() => {
+                    acl::File::Unfit("is a link that leads nowhere".to_owned())
+                }
                 Some(nix::libc::ENOENT) => fault_of_way(path).map_or(acl::File::Missing, acl::File::Unfit),
                 Some(nix::libc::EACCES) => acl::File::Unreadable,
                 _ => acl::File::Unfit(cannot_be_read(&error)),
