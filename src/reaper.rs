@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What fails is tried again after the time of grace, and after so many times that in the end.
 const ATTEMPTS: u32 = 10;
 /// For so long at the most it does not look at a forwarding database that changes all the time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What has worked for so long fails for another reason than before.
 const WELL: Duration = Duration::from_secs(60);
 
@@ -199,7 +199,13 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
             let is_over = || left().is_some_and(|left| left.is_zero());
             let paused = left().map_or(pause, |left| left.min(pause));
-            if wait(&news, announcers, None, Some(paused))? == Woken::ByLinks || is_over() {
+            // What guests say by DHCP does not end it.
+            let until = Instant::now() + paused;
+            let mut woken = Woken::ByOthers;
+            while woken != Woken::ByLinks && Instant::now() < until {
+                woken = wait(&news, announcers, None, Some(until.saturating_duration_since(Instant::now())))?;
+            }
+            if woken == Woken::ByLinks || is_over() {
                 break;
             }
             let sharing = sharing.as_ref().map(Netlink::as_fd);

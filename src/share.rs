@@ -31,8 +31,8 @@ pub const MARK: u32 = 0x1000_0000;
 const TABLE: u32 = 0x6b7;
 /// The largest number of a hash table of one's own (`tc-u32(8)`, handles): the kernel's begin behind it.
 const LAST_TABLE: u32 = 0x7ff;
-/// The pref of the last filter on the host's end, which has what was for the network too.
-pub const LAST: u16 = 6;
+/// The pref of the filter on the host's end that sends copies to the network of what the host gets too.
+pub const COPIES: u16 = 3;
 /// 01:80:c2:00:00:00 to 0f: link-local control frames (IEEE 802.1Q, 8.6.3), as of STP, LACP, 802.1X and LLDP.
 const LINK_LOCAL: u32 = 0x0180_c200;
 
@@ -132,9 +132,11 @@ pub fn ends(bridge: &IfName) -> [IfName; 2] {
     ["kvbh-", "kvbp-"].map(|start| IfName::seen(format!("{start}{short}")))
 }
 
-/// The two links that have filters.
+/// The links that have filters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
+    /// The bridge itself.
+    Bridge,
     /// The uplink.
     Uplink,
     /// The host's end of the veth pair.
@@ -202,12 +204,13 @@ pub struct Filter {
 }
 
 impl Share {
-    /// The filters, those on our own link first, and last the one that lets frames in: in this order they are made, and in the
-    /// other removed.
-    pub fn filters(&self) -> Vec<Filter> {
+    /// The filters, those on our own links first, and last the one that lets frames in: in this order they are made, and in the
+    /// other removed. `learnt` are the addresses behind the bridge that it has only heard of: what the network sends from one of
+    /// these to the host is copied to the bridge as well, which then knows better.
+    pub fn filters(&self, learnt: &BTreeSet<Mac>) -> Vec<Filter> {
         use Classifier::{Bpf, Table, ToTable, Verdict};
         use Hook::{Egress, Ingress};
-        use On::{HostEnd, Uplink};
+        use On::{Bridge, HostEnd, Uplink};
         let Place { pref, table } = self.changes.place;
         let host = self.mac;
         let filter = |on, hook, pref, classifier, actions: &[Action]| Filter {
@@ -225,13 +228,15 @@ impl Share {
             MarkBy::Program => filter(on, hook, pref, Classifier::Mark(set), &[]),
         };
         vec![
+            // The host is reached by its uplink alone, where its firewall looks: it would take its own addresses' packets here
+            // as well.
+            filter(Bridge, Ingress, 1, Verdict(program::drop_all()), &[]),
             // From the bridge.
-            filter(HostEnd, Ingress, 1, Verdict(program::drop_link_local()), &[]),
-            filter(HostEnd, Ingress, 2, Bpf(program::to(host)), &[send(Uplink, Ingress)]),
-            filter(HostEnd, Ingress, 3, Bpf(program::to_one()), &[send(Uplink, Egress)]),
-            filter(HostEnd, Ingress, 4, Bpf(program::all()), &[copy(Uplink, Egress)]),
-            mark(HostEnd, Ingress, 5, true),
-            filter(HostEnd, Ingress, LAST, Bpf(program::all()), &[send(Uplink, Ingress)]),
+            filter(HostEnd, Ingress, 1, Verdict(program::drop_unfit(host)), &[]),
+            filter(HostEnd, Ingress, 2, Bpf(program::to_another_than(host)), &[send(Uplink, Egress)]),
+            filter(HostEnd, Ingress, COPIES, Bpf(program::to_many()), &[copy(Uplink, Egress)]),
+            mark(HostEnd, Ingress, 4, true),
+            filter(HostEnd, Ingress, 5, Bpf(program::all()), &[send(Uplink, Ingress)]),
             // From the host.
             filter(Uplink, Egress, pref, Bpf(program::copied_from(host)), &[copy(HostEnd, Egress)]),
             filter(Uplink, Egress, pref + 1, Table(table), &[]),
@@ -239,7 +244,7 @@ impl Share {
             filter(Uplink, Egress, pref + 1, ToTable(host, table), &[send(HostEnd, Egress)]),
             // From the network.
             mark(Uplink, Ingress, pref + 1, false),
-            filter(Uplink, Ingress, pref, Bpf(program::not_for_host_alone(host)), &[copy(HostEnd, Egress)]),
+            filter(Uplink, Ingress, pref, Bpf(program::not_for_host_alone(host, learnt)), &[copy(HostEnd, Egress)]),
         ]
     }
 
@@ -281,12 +286,15 @@ pub fn marking(set: bool) -> [u64; 5] {
 mod program {
     use super::{Instruction, LINK_LOCAL, MARK};
     use crate::mac::Mac;
+    use std::collections::BTreeSet;
 
     const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const IF_EQUAL: u16 = 0x15;
     const IF_ANY_BIT: u16 = 0x45;
+    const IF_AT_LEAST: u16 = 0x35;
+    const SKIP: u16 = 0x05;
     const RETURN: u16 = 0x06;
     /// SKF_AD_OFF + SKF_AD_MARK: the frame's mark.
     const ITS_MARK: u32 = (-0x1000_i32 + 20) as u32;
@@ -311,23 +319,35 @@ mod program {
         vec![Instruction(LOAD_WORD, 0, 0, ITS_MARK), Instruction(IF_ANY_BIT, 0, 1, MARK), YES, NO]
     }
 
-    pub(super) fn to_one() -> Vec<Instruction> {
-        vec![Instruction(LOAD_BYTE, 0, 0, 0), Instruction(IF_ANY_BIT, 1, 0, 1), YES, NO]
+    pub(super) fn to_many() -> Vec<Instruction> {
+        vec![Instruction(LOAD_BYTE, 0, 0, 0), Instruction(IF_ANY_BIT, 0, 1, 1), YES, NO]
     }
 
-    pub(super) fn to(host: Mac) -> Vec<Instruction> {
+    /// To one, who is not the host.
+    pub(super) fn to_another_than(host: Mac) -> Vec<Instruction> {
         vec![
+            Instruction(LOAD_BYTE, 0, 0, 0),
+            Instruction(IF_ANY_BIT, 5, 0, 1),
             Instruction(LOAD_WORD, 0, 0, 0),
-            Instruction(IF_EQUAL, 0, 3, high(host)),
+            Instruction(IF_EQUAL, 0, 2, high(host)),
             Instruction(LOAD_HALF, 0, 0, 4),
-            Instruction(IF_EQUAL, 0, 1, low(host)),
+            Instruction(IF_EQUAL, 1, 0, low(host)),
             YES,
             NO,
         ]
     }
 
-    pub(super) fn drop_link_local() -> Vec<Instruction> {
+    pub(super) fn drop_all() -> Vec<Instruction> {
+        vec![DROP]
+    }
+
+    /// Link-local control frames, which no bridge forwards; and what a guest sends in the host's name.
+    pub(super) fn drop_unfit(host: Mac) -> Vec<Instruction> {
         vec![
+            Instruction(LOAD_WORD, 0, 0, 6),
+            Instruction(IF_EQUAL, 0, 2, high(host)),
+            Instruction(LOAD_HALF, 0, 0, 10),
+            Instruction(IF_EQUAL, 4, 0, low(host)),
             Instruction(LOAD_WORD, 0, 0, 0),
             Instruction(IF_EQUAL, 0, 3, LINK_LOCAL),
             Instruction(LOAD_HALF, 0, 0, 4),
@@ -360,29 +380,67 @@ mod program {
         ]
     }
 
-    /// All that comes in but what is for the host's address, link-local control frames, and what we put there.
-    pub(super) fn not_for_host_alone(host: Mac) -> Vec<Instruction> {
-        vec![
+    /// All that comes in but what is for the host's address, link-local control frames, and what we put there; of what is for
+    /// the host's address, that from a sender who may be behind the bridge.
+    pub(super) fn not_for_host_alone(host: Mac, learnt: &BTreeSet<Mac>) -> Vec<Instruction> {
+        let search = search(learnt);
+        let from_where = if search.is_empty() { 4 } else { 5 };
+        let mut program = vec![
             Instruction(LOAD_WORD, 0, 0, ITS_MARK),
             Instruction(IF_ANY_BIT, 8, 0, MARK),
             Instruction(LOAD_WORD, 0, 0, 0),
             Instruction(IF_EQUAL, 0, 2, high(host)),
             Instruction(LOAD_HALF, 0, 0, 4),
-            Instruction(IF_EQUAL, 4, 3, low(host)),
+            Instruction(IF_EQUAL, from_where, 3, low(host)),
             Instruction(IF_EQUAL, 0, 2, LINK_LOCAL),
             Instruction(LOAD_HALF, 0, 0, 4),
             Instruction(IF_ANY_BIT, 0, 1, 0xfff0),
             YES,
             NO,
-        ]
+        ];
+        program.extend(search);
+        program
+    }
+
+    /// Looks for the last four bytes of the sender: whom it takes for another is copied without harm.
+    fn search(senders: &BTreeSet<Mac>) -> Vec<Instruction> {
+        fn among(sorted: &[u32]) -> Vec<Instruction> {
+            /// So many are compared one after the other.
+            const FEW: usize = 16;
+            let count = sorted.len();
+            if count <= FEW {
+                let compare = |(at, low): (usize, &u32)| Instruction(IF_EQUAL, (count - at) as u8, 0, *low);
+                return sorted.iter().enumerate().map(compare).chain([NO, YES]).collect();
+            }
+            let (below, above) = sorted.split_at(count / 2);
+            let below = among(below);
+            let mut both = vec![Instruction(IF_AT_LEAST, 0, 1, above[0]), Instruction(SKIP, 0, 0, below.len() as u32)];
+            both.extend(below);
+            both.extend(among(above));
+            both
+        }
+        let lows: BTreeSet<u32> =
+            senders.iter().map(|mac| u32::from_be_bytes([mac.0[2], mac.0[3], mac.0[4], mac.0[5]])).collect();
+        let lows: Vec<u32> = lows.into_iter().collect();
+        match lows.is_empty() {
+            true => Vec::new(),
+            false => std::iter::once(Instruction(LOAD_WORD, 0, 0, 8)).chain(among(&lows)).collect(),
+        }
     }
 }
 
 impl Filter {
-    /// The `tc` command that makes it, for an uplink and the host's end of these names. `None` for a program that only we can
-    /// load: there `nft` has to do it.
-    pub fn command(&self, uplink: &IfName, host_end: &IfName) -> Option<String> {
-        let name = |on: On| quote(if on == On::Uplink { uplink } else { host_end });
+    /// The `tc` command that makes it, for a bridge and an uplink of these names. `None` for a program that only we can load:
+    /// there `nft` has to do it.
+    pub fn command(&self, bridge: &IfName, uplink: &IfName) -> Option<String> {
+        let [host_end, _] = ends(bridge);
+        let name = |on: On| {
+            quote(match on {
+                On::Bridge => bridge,
+                On::Uplink => uplink,
+                On::HostEnd => &host_end,
+            })
+        };
         let hook = |hook: Hook| if hook == Hook::Ingress { "ingress" } else { "egress" };
         let bytecode = |program: &[Instruction]| {
             let rest: String =
@@ -470,6 +528,8 @@ mod tests {
                 0x30 => a = u32::from(frame[from]),
                 0x15 => at += usize::from(if a == k { jt } else { jf }),
                 0x45 => at += usize::from(if a & k != 0 { jt } else { jf }),
+                0x35 => at += usize::from(if a >= k { jt } else { jf }),
+                0x05 => at += from,
                 0x06 => return k,
                 _ => panic!("{code:#x}"),
             }
@@ -506,7 +566,7 @@ mod tests {
 
     #[test]
     fn each_frame_goes_where_it_belongs() {
-        let filters = shared(MarkBy::Skbedit).filters();
+        let filters = shared(MarkBy::Skbedit).filters(&BTreeSet::new());
         let (host, guest, other, all) =
             ("52:54:00:01:02:03", "02:00:00:00:00:aa", "02:00:00:00:00:bb", "ff:ff:ff:ff:ff:ff");
         let (stp, many) = ("01:80:c2:00:00:00", "01:00:5e:00:00:01");
@@ -543,18 +603,48 @@ mod tests {
         assert_eq!(out(&tagged(guest, host)), [PREF, PREF + 1]);
         assert_eq!(out(&tagged(guest, other)), [] as [u16; 0]);
         assert_eq!(out(&tagged(stp, host)), [PREF + 1]);
-        // The first that ends it; before that, what is for many is copied and marked.
-        for (to, end) in [(stp, 1), (host, 2), (other, 3), (near_host, 3), (all, 6), (many, 6)] {
+        // The first that ends it; before that, what is for many is copied, and what the host gets is marked.
+        for (to, end) in [(stp, 1), (other, 2), (near_host, 2), (host, 5), (all, 5), (many, 5)] {
             let met = is_for(&filters, On::HostEnd, Hook::Ingress, &frame(to, guest), 0);
-            let ends = |pref: &&u16| !matches!(pref, 4 | 5);
+            let ends = |pref: &&u16| !matches!(**pref, COPIES | 4);
             assert_eq!(met.iter().find(ends), Some(&end), "from the bridge: to {to}");
-            assert_eq!(met.starts_with(&[4, 5]), end == 6, "from the bridge: to {to}");
+            assert_eq!(met.contains(&COPIES) && end == 5, to == all || to == many, "from the bridge: to {to}");
+            assert_eq!(met.contains(&4), end == 5 || end < 4, "from the bridge: to {to}");
+        }
+        // Nobody sends in the host's name, and the bridge itself gets nothing.
+        assert_eq!(is_for(&filters, On::HostEnd, Hook::Ingress, &frame(all, host), 0).first(), Some(&1));
+        for to in [all, host, guest] {
+            assert_eq!(is_for(&filters, On::Bridge, Hook::Ingress, &frame(to, guest), 0), [1]);
+        }
+    }
+
+    #[test]
+    fn who_may_be_behind_the_bridge_is_heard_there_too() {
+        let mac = |number: u32| {
+            let [a, b, c, d] = number.wrapping_mul(2_654_435_761).to_be_bytes();
+            Mac([2, 0, a, b, c, d])
+        };
+        for count in [0, 1, 2, 15, 16, 17, 33, 100, 2048] {
+            let learnt: BTreeSet<Mac> = (0..count).map(mac).collect();
+            let program = program::not_for_host_alone(HOST, &learnt);
+            // BPF_MAXINSNS.
+            assert!(program.len() <= 4096, "{count}: {}", program.len());
+            let is_copied =
+                |to: Mac, from: Mac, mark: u32| run(&program, &frame(&to.to_string(), &from.to_string()), mark) != 0;
+            for number in 0..count {
+                assert!(is_copied(HOST, mac(number), 0) && !is_copied(HOST, mac(number), MARK), "{count}: {number}");
+            }
+            for number in count..count + 100 {
+                assert!(!is_copied(HOST, mac(number), 0), "{count}: {number}");
+                assert!(is_copied(mac(7), mac(number), 0), "{count}: {number}");
+            }
         }
     }
 
     #[test]
     fn without_skbedit_nothing_of_it_is_asked_for() {
-        let (by_action, by_program) = (shared(MarkBy::Skbedit).filters(), shared(MarkBy::Program).filters());
+        let (by_action, by_program) =
+            (shared(MarkBy::Skbedit).filters(&BTreeSet::new()), shared(MarkBy::Program).filters(&BTreeSet::new()));
         assert!(by_program.iter().flat_map(|filter| &filter.actions).all(|action| !matches!(action, Action::Mark(_))));
         let marks = |filters: &[Filter]| -> Vec<(On, Hook, u16)> {
             let marking = |filter: &&Filter| {
@@ -563,7 +653,7 @@ mod tests {
             };
             filters.iter().filter(marking).map(|filter| (filter.on, filter.hook, filter.pref)).collect()
         };
-        assert_eq!(marks(&by_action), [(On::HostEnd, Hook::Ingress, 5), (On::Uplink, Hook::Ingress, PREF + 1)]);
+        assert_eq!(marks(&by_action), [(On::HostEnd, Hook::Ingress, 4), (On::Uplink, Hook::Ingress, PREF + 1)]);
         assert_eq!(marks(&by_action), marks(&by_program));
         let eth0 = IfName::new("eth0").unwrap();
         let typed = |filters: &[Filter]| filters.iter().filter_map(|filter| filter.command(&eth0, &eth0)).count();

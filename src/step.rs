@@ -7,6 +7,7 @@ use crate::request::Attach;
 use crate::share::{self, MarkBy, Share};
 use crate::shell::quote;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// A change that lasts longer than the process that makes it, and so has to be undone by somebody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,11 +181,12 @@ fn commands_to_share(bridge: &IfName, share: &Share) -> Vec<String> {
     if share.changes.sets_promiscuous {
         commands.push(format!("ip link set dev {uplink} promisc on"));
     }
+    commands.push(format!("tc qdisc add dev {} clsact", quote(bridge)));
     commands.push(format!("tc qdisc add dev {host} clsact"));
     if share.changes.adds_clsact {
         commands.push(format!("tc qdisc add dev {uplink} clsact"));
     }
-    commands.extend(share.filters().iter().filter_map(|filter| filter.command(&share.uplink, &host_end)));
+    commands.extend(share.filters(&BTreeSet::new()).iter().filter_map(|filter| filter.command(bridge, &share.uplink)));
     commands
 }
 
@@ -220,8 +222,7 @@ impl Tap {
             format!("ip link set dev {dev} master {} up", quote(&self.bridge)),
         ];
         if let Some(share) = share {
-            let [host_end, _] = share::ends(&self.bridge);
-            commands.extend(share.entry(mac).command(&share.uplink, &host_end));
+            commands.extend(share.entry(mac).command(&self.bridge, &share.uplink));
         }
         commands
     }

@@ -647,7 +647,7 @@ fn a_firewall_that_knows_the_interface_by_name_goes_on_working() {
 #[test]
 fn no_frame_that_the_host_gets_has_our_mark() {
     let Some(lab) = host() else { return };
-    let rules = "add table inet host; add counter inet host marked; add chain inet host in { type filter hook prerouting \
+    let rules = "add table inet host; add counter inet host marked; add chain inet host in { type filter hook input \
                  priority 0; }; add rule inet host in meta mark and 0x10000000 != 0 counter name marked";
     lab.program("nft").arg(rules).run().succeeds();
     lab.baseline();
@@ -869,10 +869,11 @@ fn a_guest_that_pretends_to_be_the_host_gets_nothing_that_is_for_it() {
         }
         assert!(other.reaches("10.77.0.2"));
         let wire = Wire::in_namespace("guest11", "eth0");
-        // Of a broadcast the bridge would hear the copy that goes to the network as well.
         let lan = Wire::in_namespace("lan", "lan0");
         wire.send(&wire::frame(&lab.lan.mac(), &mac, "false"));
-        lan.waits_for("false");
+        wire.send(&wire::frame(&lab.lan.mac(), &thief.mac, "fence"));
+        lan.waits_for("fence");
+        assert_eq!(lan.came("false"), 0, "nobody else sends in the host's name");
         Wire::in_namespace("guest12", "eth0").send(&wire::frame(&mac, &other.mac, "secret"));
         assert!(other.reaches("10.77.0.2"));
         assert_eq!(wire.came("secret"), 0, "it is the host's alone");
@@ -883,6 +884,71 @@ fn a_guest_that_pretends_to_be_the_host_gets_nothing_that_is_for_it() {
     other.terminate();
     lab.waits_until_gone("br0");
     lab.ends_here();
+}
+
+#[test]
+fn the_host_is_reached_by_its_uplink_alone() {
+    let Some(lab) = host() else { return };
+    if !crate::support::have("nft") {
+        return;
+    }
+    let rules = "add table inet host; add counter inet host in; add chain inet host in { type filter hook input \
+                 priority 0; }; add rule inet host in iifname { \"br0\", \"kvbh-br0\" } counter name in";
+    lab.program("nft").arg(rules).run().succeeds();
+    lab.baseline();
+    let guest = Guest::boot(&lab, 11);
+    assert!(guest.reaches("10.77.0.2"));
+    // What a bridge would give to the host itself: what is for all, and what is for its own address.
+    let bridge = mac_of(&lab, "br0");
+    for stack in ["guest11", "lan"] {
+        let link = if stack == "lan" { "lan0" } else { "eth0" };
+        for command in [
+            format!("ip neigh replace 10.77.0.2 lladdr {bridge} dev {link}"),
+            "ping -c 3 -i 0.2 -w 2 10.77.0.2".to_owned(),
+            format!("ip neigh del 10.77.0.2 dev {link}"),
+            "ping -b -c 3 -i 0.2 -w 2 10.77.0.255".to_owned(),
+        ] {
+            let mut command = Command::new("ip").args(["netns", "exec", stack]).args(command.split(' ')).output();
+            assert!(command.as_mut().is_ok(), "run ip");
+        }
+    }
+    let shown = lab.sh("nft list counter inet host in").run().succeeds().out;
+    assert!(shown.contains("packets 0"), "a firewall that looks at eth0 has not seen these: {shown}");
+    assert!(guest.reaches("10.77.0.2") && lab.lan.reaches("10.77.0.2"));
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_guest_that_pretends_to_be_the_gateway_is_found_out() {
+    let Some(lab) = host() else { return };
+    lab.baseline();
+    let guest = Guest::boot(&lab, 11);
+    assert!(guest.reaches("10.77.0.2"));
+    host_reaches(&lab, "10.77.0.1");
+    let gateway = lab.lan.mac();
+    // As any gateway it has something to say to the host, by which the bridge knows where it is.
+    let mut others = lab.lan.command("ping -q -i 0.02 -w 6 10.77.0.2").spawn().expect("run ping");
+    let mut pings = lab.sh("ping -q -i 0.02 -c 200 -w 6 10.77.0.1").start();
+    let wire = Wire::in_namespace("guest11", "eth0");
+    while pings.is_running() {
+        wire.send(&wire::frame(EVERYBODY, &gateway, "false"));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let said = pings.end().out;
+    others.wait().expect("ping ends");
+    let received: u32 = said
+        .split(" packets transmitted, ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{said}"));
+    // Each takes the gateway's next packet to the host; with a plain bridge it is the same.
+    assert!(received > 120, "{said}");
+    becomes("the gateway to be on the network", || learnt(&gateway) == ["kvbp-br0"]);
+    assert!(!entries("eth0").contains(&gateway));
+    guest.terminate();
+    lab.becomes_as_before();
 }
 
 #[test]
@@ -1037,7 +1103,7 @@ fn the_dry_run_can_be_pasted_and_does_the_same() {
     let leads = "eth0 egress filter protocol all pref 27511 u32 chain 0 fh 800::800";
     let programs = ours.iter().filter(|line| line.contains(" kvmb-")).count();
     assert_eq!(programs, if is_by_program { 2 } else { 0 }, "{ours:#?}");
-    let places = ["kvbh-br0 ingress filter protocol all pref 5 bpf", "eth0 ingress filter protocol all pref 27511 bpf"];
+    let places = ["kvbh-br0 ingress filter protocol all pref 4 bpf", "eth0 ingress filter protocol all pref 27511 bpf"];
     let marking = |line: &str| is_by_program && places.iter().any(|place| line.starts_with(place));
     let mut is_leading = false;
     let typed = ours.into_iter().filter(|line| {

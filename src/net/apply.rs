@@ -18,6 +18,10 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 use std::io;
 use std::os::fd::OwnedFd;
 
+/// So many addresses a bridge learns at the most (IFLA_BR_FDB_MAX_LEARNED, since Linux 6.7; older kernels pass it over): a
+/// guest can pretend to have any number.
+const MOST_LEARNT: u32 = 16_384;
+
 /// The setting that keeps IPv6 off a link.
 const NO_IPV6: &str = "ipv6/disable_ipv6";
 
@@ -112,6 +116,7 @@ fn create(step: &Step, journal: &Journal) -> Option<Change> {
                 .arp(!no_arp)
                 .stp_state(BridgeStpState::Disabled)
                 .forward_delay(0)
+                .fdb_max_learned(MOST_LEARNT)
                 .build();
             let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
             Some(Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE"))

@@ -249,7 +249,7 @@ fn outcome(answer: &Answer) -> Option<io::Result<()>> {
         return None;
     }
     Some(match u32_at(answer.body, 0).map(|code| code as i32) {
-        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
+        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.checked_neg().unwrap_or(libc::EINVAL))),
         Some(_) => Ok(()),
         // The end of a dump may come alone; of a request it would say nothing.
         None if answer.kind == NLMSG_DONE => Ok(()),

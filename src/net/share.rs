@@ -16,6 +16,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,7 @@ pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
 
 impl Journal {
     fn links(&self, share: &Share) -> Links {
-        Links { uplink: share.index, host_end: self.host_end() }
+        Links { bridge: self.index, uplink: share.index, host_end: self.host_end() }
     }
 
     fn cookie(&self, tap: u32) -> Cookie {
@@ -151,10 +152,11 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
         .up();
     let end = LinkUnspec::new_with_index(journal.port_end()).alias(journal.alias()).controller(journal.index).up();
     let mut changes = vec![
+        clsact(journal.index, &journal.bridge),
+        clsact(journal.host_end(), &host_end),
         Change::new(set(host.build()), format!("cannot set {host_end} up")),
         Change::new(set(end.build()), format!("cannot make {port} a port")),
         Change::new(hold(journal.port_end(), share.mac), format!("cannot hold the host's address on {port}")),
-        clsact(journal.host_end(), &host_end),
     ];
     if share.changes.sets_promiscuous {
         let promiscuous = LinkUnspec::new_with_index(share.index).promiscuous(true).build();
@@ -163,14 +165,18 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
     if share.changes.adds_clsact {
         changes.push(clsact(share.index, uplink));
     }
-    for filter in share.filters() {
+    for filter in share.filters(&BTreeSet::new()) {
         let program = match filter.classifier {
             Classifier::Mark(set) => Some(bpf::load(&share::marking(set)).map_err(|error| not_loaded(uplink, &error))?),
             _ => None,
         };
         let file = program.as_ref().map(std::os::fd::AsFd::as_fd);
         let request = tc::add_filter(&filter, journal.links(share), journal.cookie(0), file);
-        let on = if filter.on == On::Uplink { uplink } else { &host_end };
+        let on = match filter.on {
+            On::Bridge => &journal.bridge,
+            On::Uplink => uplink,
+            On::HostEnd => &host_end,
+        };
         let change = Change::new(request, format!("cannot give {on} a filter")).holding(program);
         changes.push(match filter.classifier {
             Classifier::Bpf(_) | Classifier::Verdict(_) | Classifier::Mark(_) => {
@@ -292,11 +298,14 @@ pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::R
     let links = journal.links(share);
     let cookie = journal.cookie(0);
     let mut missing = Vec::new();
-    for (on, hook) in [(On::HostEnd, Hook::Ingress), (On::Uplink, Hook::Egress), (On::Uplink, Hook::Ingress)] {
-        let index = if on == On::Uplink { links.uplink } else { links.host_end };
-        let found = netlink.filters(index, hook)?;
-        let its = share.filters().into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
+    let mut learnt = BTreeSet::new();
+    // The last of these goes by the entries of the one before.
+    let places = [On::Bridge, On::HostEnd].map(|on| (on, Hook::Ingress));
+    for (on, hook) in places.into_iter().chain([(On::Uplink, Hook::Egress), (On::Uplink, Hook::Ingress)]) {
+        let found = netlink.filters(links.index(on), hook)?;
+        let its = share.filters(&learnt).into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
         missing.extend(its.filter(|filter| !found.iter().any(|found| tc::is_as(found, filter, links, cookie))));
+        learnt.extend(found.iter().filter(|found| journal.made(found)).filter_map(entries::learnt));
     }
     Ok(missing)
 }
@@ -326,7 +335,7 @@ pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Re
         let found = netlink.filters(index, hook)?;
         // What only marks sends nothing; what is for many goes both to the network and to the host, and is counted once.
         let ours = found.iter().filter(|found| journal.made(found) && found.target.is_some());
-        let ours = ours.filter(|found| index != links.host_end || found.pref != share::LAST);
+        let ours = ours.filter(|found| index != links.host_end || found.pref != share::COPIES);
         Ok(ours.fold((0, 0), |(packets, bytes), found| (packets + found.packets, bytes + found.bytes)))
     };
     Ok(Counts {

@@ -50,10 +50,10 @@ impl Packets {
         Self::open_with(index, FILTER)
     }
 
-    /// The same, of DHCP alone: what else a guest sends, and how much, wakes nobody up.
+    /// The same, of DHCP servers' answers alone: what a guest sends, and how much, wakes nobody up.
     pub fn open_for_dhcp(index: u32) -> io::Result<Self> {
         let mut filter = FILTER;
-        (filter[1].1, filter[2].1) = (13, 12);
+        (filter[1].1, filter[2].1, filter[10].1) = (13, 12, 4);
         Self::open_with(index, filter)
     }
 

@@ -16,6 +16,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// The indices of the links that a filter is about.
 #[derive(Debug, Clone, Copy)]
 pub struct Links {
+    /// The bridge.
+    pub bridge: u32,
     /// The uplink.
     pub uplink: u32,
     /// The host's end of the veth pair.
@@ -23,8 +25,13 @@ pub struct Links {
 }
 
 impl Links {
-    fn index(&self, on: On) -> u32 {
-        if on == On::Uplink { self.uplink } else { self.host_end }
+    /// That of one.
+    pub fn index(&self, on: On) -> u32 {
+        match on {
+            On::Bridge => self.bridge,
+            On::Uplink => self.uplink,
+            On::HostEnd => self.host_end,
+        }
     }
 }
 
@@ -180,6 +187,15 @@ pub fn add_filter(filter: &Filter, links: Links, cookie: Cookie, program: Option
     message.attributes.push(TcAttribute::Kind(kind.to_owned()));
     message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS | NESTED, options)));
     (Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, &[])
+}
+
+/// The request that has a filter that is there be another one.
+pub fn change_filter(filter: &Filter, links: Links, cookie: Cookie, there: &Found) -> Request {
+    let (mut message, ..) = add_filter(filter, links, cookie, None);
+    if let Message::NewTrafficFilter(message) = &mut message {
+        message.header.handle = there.handle.into();
+    }
+    (message, NLM_F_CREATE, &[])
 }
 
 /// The request that removes all filters of a place.

@@ -9,7 +9,7 @@ use crate::net::rtnl::Netlink;
 use crate::net::rtnl::tc::{self, IngressQdisc};
 use crate::net::{observe, undo};
 use crate::plan::{not_shareable, why_no_uplink};
-use crate::share::Share;
+use crate::share::{Hook, Share};
 use crate::step::Step;
 use rtnetlink::LinkUnspec;
 use std::io;
@@ -85,6 +85,13 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
     }
     clear_lro(&journal.bridge, share)?;
     let mut changes = Vec::new();
+    // Our own two links: what is there is made anew, but for what others have put on the bridge.
+    for found in netlink.filters(journal.index, Hook::Ingress).map_err(unsure)? {
+        if found.pref == 1 && found.kind == "bpf" {
+            let request = tc::delete_filter(journal.index, Hook::Ingress, &found);
+            changes.push(Change::new(request, "cannot replace filters".to_owned()));
+        }
+    }
     if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
         changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
     }
