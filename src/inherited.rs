@@ -88,6 +88,16 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
 /// What is to be said of a lease: that guests which nothing tells apart share their addresses, once, to the second one; and
 /// that a guest moves in whose addresses are not known here.
 pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease) -> Option<String> {
+    if lease.is_new && Store::open().is_ok_and(|store| store.is_read_only()) {
+        let macs: Vec<String> = lease.macs.iter().map(Mac::to_string).collect();
+        return Some(format!(
+            "the MAC address of {} can't be kept, where nothing can be written: it is {} for this run\n  To have it the same \
+             each time: mac={}",
+            vm.display(),
+            macs.join(", "),
+            macs[0]
+        ));
+    }
     if line.run.is_incoming && lease.is_new {
         let name = vm.display();
         return Some(format!(
@@ -109,5 +119,11 @@ pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &
     let bridges: Vec<u32> = line.nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.
     let is_in_use = |mac| bridges.iter().any(|bridge| netlink.fdb_has(*bridge, mac).unwrap_or_default());
-    Store::open()?.take(vm, line.run, &given, is_in_use)
+    let store = Store::open()?;
+    // A guest that only joins a bridge, or brings its addresses, needs nothing to be written.
+    let is_joined = bridges.len() == line.nics.len();
+    if (is_joined || !given.contains(&None)) && store.is_read_only() {
+        return store.without_keeping(vm, line.run, &given);
+    }
+    store.take(vm, line.run, &given, is_in_use)
 }

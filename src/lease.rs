@@ -118,6 +118,24 @@ impl Store {
         std::iter::once(system).chain(own).collect()
     }
 
+    /// Whether nothing can be kept there: the file system, or that of the nearest folder above, is read-only.
+    pub fn is_read_only(&self) -> bool {
+        let there = self.folder.ancestors().find(|folder| folder.exists());
+        there.is_some_and(|folder| {
+            rustix::fs::statvfs(folder).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        })
+    }
+
+    /// What a run has where nothing can be kept: the addresses that are given or known, and others for this run alone.
+    pub fn without_keeping(&self, vm: &VmKey, run: Run, given: &[Option<Mac>]) -> Result<Lease> {
+        let known = self.peek(vm, run, given)?;
+        let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
+        check_different(&macs)?;
+        let nobodys = Path::new("/dev/null");
+        let lock = File::open(nobodys).map_err(|error| unusable(nobodys, &error))?;
+        Ok(Lease { lock, slot: 0, macs, is_new: known.contains(&None) })
+    }
+
     fn file(&self, vm: &VmKey, end: &str) -> PathBuf {
         self.folder.join("vms").join(format!("{}.{end}", vm.file_name()))
     }

@@ -572,3 +572,32 @@ fn a_start_syncs_what_it_makes_and_an_ordinary_one_nothing() {
     assert!(first.len() == 2 && first[0].ends_with(".new") && first[1].ends_with("/vms"), "{first:?}");
     assert_eq!(synced(), [""; 0]);
 }
+
+#[test]
+fn where_nothing_can_be_written_a_guest_still_joins_and_brings_its_own() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let kept = mac_of(&lab, "--bridge br0 -name alice");
+    crate::support::namespaces::read_only("/var/lib/kvm-bridge").expect("make it read-only");
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), kept);
+    let bob = lab.shim("--bridge br0 -name bob").run().succeeds();
+    let mac = bob.qemu().mac();
+    assert!(
+        bob.err.contains(&format!("it is {mac} for this run")) && bob.err.contains(&format!("mac={mac}")),
+        "{}",
+        bob.err
+    );
+    let given = "02:00:5e:00:00:01";
+    let made = lab.shim(&format!("--bridge br1,uplink=none,mac={given} -name carol")).run().succeeds();
+    assert_eq!((made.qemu().mac().as_str(), made.err.as_str()), (given, ""));
+    lab.waits_until_gone("br1");
+    let refused = lab.shim("--bridge br1,uplink=none -name carol").run().exits_with(125).err;
+    assert!(refused.contains("/var/lib/kvm-bridge") && refused.contains("Read-only"), "{refused}");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_told_in_a_sentence() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let script = r#"(ulimit -f 0; "$0" "$@"; echo "status $?") 2>&1 | cat"#;
+    let said = lab.shim("--bridge br0 -name alice").through_sh(script).run().out;
+    assert!(said.contains("a file may not become so large (ulimit -f)") && said.contains("status 125"), "{said}");
+}

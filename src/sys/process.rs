@@ -86,6 +86,7 @@ fn above(file: &impl AsFd, first: RawFd) -> nix::Result<OwnedFd> {
 /// them.
 pub fn hold_standard_places() -> Result<()> {
     use nix::fcntl::{FcntlArg, fcntl};
+    outlive_file_limit();
     for standard in 0..3 {
         // SAFETY: whether the descriptor is open is all that is asked.
         let place = unsafe { BorrowedFd::borrow_raw(standard) };
@@ -96,6 +97,16 @@ pub fn hold_standard_places() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has a write beyond `ulimit -f` fail (EFBIG) and not end this process in the midst of its work. What is executed in its place
+/// has the usual again, which it would not with a signal that is ignored.
+fn outlive_file_limit() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    let _ = unsafe { sigaction(Signal::SIGXFSZ, &action) };
 }
 
 fn open_null() -> Result<File> {
@@ -222,6 +233,7 @@ pub fn hear_all_signals() -> nix::Result<()> {
 /// gone.
 pub fn ignore_requests_to_end() {
     use nix::sys::signal::{SigHandler, Signal, signal};
+    outlive_file_limit();
     for request in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGPIPE] {
         // SAFETY: to ignore it is no function of ours.
         let _ = unsafe { signal(request, SigHandler::SigIgn) };
