@@ -205,7 +205,8 @@ fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
     let guest = lab.shim("--bridge br0,ifname=tap7 -name bob").boot();
     let refused = lab.kvm_bridge("down br0 --json").run().exits_with(1);
     assert!(refused.err.contains(&format!("tap7: bob, fake-qemu ({})\n", guest.pid())), "{}", refused.err);
-    assert_eq!(refused.out, "");
+    let told: Value = serde_json::from_str(&refused.out).expect("JSON");
+    assert!(told["error"]["what"].as_str().is_some_and(|what| what.contains("tap7: bob")), "{told}");
     drop(guest);
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 is not ours, and stays\n");
     // One on a TAP of its own loses nothing.

@@ -68,7 +68,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         free(&mut netlink, link, ports, ours, is_forced, &mut done)?;
     }
     if let Some(journal) = ours {
-        undo::undo(&mut netlink, &files, journal)?;
+        undo::undo_with(&mut netlink, &files, journal, is_forced)?;
         files.remove();
         done.is_taken_back = true;
         done.uplink = journal.uplink().cloned();

@@ -147,6 +147,19 @@ impl Ip {
         let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
         let guests: Vec<Guest> =
             ports.filter(|(_, port)| is_called(port)).map(|(bridge, port)| guest(bridge, port)).collect();
+        // Anybody may call a program of theirs a VM of somebody else's.
+        let mut owners: Vec<u32> =
+            guests.iter().filter_map(|guest| guest.port.process.as_ref()).map(|process| process.uid).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        if owners.len() > 1 {
+            let taps: Vec<String> = guests.iter().map(|guest| guest.port.detail.link.name.to_string()).collect();
+            let what = format!("{} can be guests of several users, on {}", self.name(), taps.join(", "));
+            return Err(Error::new(
+                what,
+                format!("Say which: kvm-bridge ip {}. 'kvm-bridge status' tells whose they are.", taps[0]),
+            ));
+        }
         match guests.is_empty() {
             false => Ok(guests),
             true => {

@@ -227,9 +227,10 @@ pub fn plug(
     Ok(())
 }
 
-/// Takes a port off its bridge.
+/// Takes a port off its bridge; one that is gone is off it.
 pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
-    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).nocontroller().build())])?)
+    let (request, flags, _) = set(LinkUnspec::new_with_index(index).nocontroller().build());
+    only(netlink.change(vec![(request, flags, &[libc::ENODEV])])?)
 }
 
 /// Deletes a link, if it is there.

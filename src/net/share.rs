@@ -145,16 +145,13 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
         let change = Change::new(tc::add_clsact(index, fine), format!("cannot give {name} a clsact qdisc"));
         change.needing("sch_ingress", "CONFIG_NET_SCH_INGRESS")
     };
-    let host = LinkUnspec::new_with_index(journal.host_end())
-        .address(share.mac.0.to_vec())
-        .arp(false)
-        .alias(journal.alias())
-        .up();
+    let host =
+        LinkUnspec::new_with_index(journal.host_end()).address(share.mac.0.to_vec()).arp(false).alias(journal.alias());
     let end = LinkUnspec::new_with_index(journal.port_end()).alias(journal.alias()).controller(journal.index).up();
     let mut changes = vec![
         clsact(journal.index, &journal.bridge),
         clsact(journal.host_end(), &host_end),
-        Change::new(set(host.build()), format!("cannot set {host_end} up")),
+        Change::new(set(host.build()), format!("cannot set up {host_end}")),
         Change::new(set(end.build()), format!("cannot make {port} a port")),
         Change::new(hold(journal.port_end(), share.mac), format!("cannot hold the host's address on {port}")),
     ];
@@ -165,7 +162,14 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
     if share.changes.adds_clsact {
         changes.push(clsact(share.index, uplink));
     }
-    for filter in share.filters(&BTreeSet::new()) {
+    let filters = share.filters(&BTreeSet::new());
+    let own = filters.iter().filter(|filter| filter.on != On::Uplink).count();
+    for (at, filter) in filters.into_iter().enumerate() {
+        // Nothing gets out of it into the host while its filters are not there.
+        if at == own {
+            let up = LinkUnspec::new_with_index(journal.host_end()).up().build();
+            changes.push(Change::new(set(up), format!("cannot set {host_end} up")));
+        }
         let program = match filter.classifier {
             Classifier::Mark(set) => Some(bpf::load(&share::marking(set)).map_err(|error| not_loaded(uplink, &error))?),
             _ => None,

@@ -17,6 +17,12 @@ use std::io;
 /// A bridge that somebody else uses stays, with all that is on it. One of the journal's index that is not as we made it is
 /// somebody else's altogether: it is not touched. For who holds the bridge's lock alone.
 pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()> {
+    undo_with(netlink, files, journal, false)
+}
+
+/// The same; with `is_forced` also of a bridge that somebody uses, of which all was asked before: who comes again and again
+/// would keep it for ever.
+pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_forced: bool) -> Result<()> {
     if !journal.is_current()? {
         return Ok(());
     }
@@ -26,7 +32,7 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
     let bridge = netlink.link_at(journal.index).map_err(unsure)?;
     let is_ours = bridge.as_ref().is_none_or(|link| journal.owns(link));
     if is_ours && let Some(link) = &bridge {
-        if let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
+        if !is_forced && let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
             let what = format!("{} is used by {}, which is not ours, and stays", link.name, user.name);
             let remedy = match user.controller {
                 Some(_) => format!("To take it off: ip link set dev {} nomaster", user.name),

@@ -1,7 +1,7 @@
 //! What only people ask about: a port's counters, a bridge's settings, its forwarding database, the host's neighbours.
 //! All of them are dumps, and none is ever on the launch path.
 
-use super::read::{attribute, ip_of, parse_link, text, whole};
+use super::read::{attribute, ip_of, parse_link, text, whole, whole_or_some};
 use super::{HEADER, Netlink, u16_at, u32_at};
 use crate::host::Link;
 use crate::mac::Mac;
@@ -87,12 +87,10 @@ pub struct Neighbour {
 impl Netlink {
     /// All links, in detail.
     pub fn details(&mut self) -> io::Result<Vec<Detail>> {
-        whole(|| {
-            let mut found = Vec::new();
+        whole_or_some(|found| {
             self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |answer| {
                 found.extend(parse(answer.body));
-            })?;
-            Ok(found)
+            })
         })
     }
 

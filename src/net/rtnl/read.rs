@@ -62,15 +62,15 @@ impl Netlink {
     }
 
     fn dump_links(&mut self, message: LinkMessage, wanted: impl Fn(&Link) -> bool) -> io::Result<Vec<Link>> {
-        whole(|| {
-            let (mut links, mut is_read) = (Vec::new(), true);
-            self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
+        whole_or_some(|links| {
+            let mut is_read = true;
+            let asked = self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
                 let link = parse_link(answer.body);
                 is_read &= link.is_some();
                 links.extend(link.filter(&wanted));
-            })?;
+            });
             // One that is left out would not be counted.
-            if is_read { Ok(links) } else { Err(io::ErrorKind::InvalidData.into()) }
+            if is_read { asked } else { Err(io::ErrorKind::InvalidData.into()) }
         })
     }
 
@@ -249,6 +249,24 @@ pub(super) fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> 
         }
     }
     ask()
+}
+
+/// The same of a list. Where somebody makes and deletes links without end, what was there of it in the last answer has to do: it
+/// lacks what comes and goes. An empty list is told of only if it is whole: none is what a bridge is deleted for.
+pub(super) fn whole_or_some<T>(mut ask: impl FnMut(&mut Vec<T>) -> io::Result<()>) -> io::Result<Vec<T>> {
+    let mut found = Vec::new();
+    let mut answer = Ok(());
+    for _ in 0..50 {
+        found.clear();
+        answer = ask(&mut found);
+        if !answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+            break;
+        }
+    }
+    match answer {
+        Err(error) if error.kind() != io::ErrorKind::ResourceBusy || found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// An IP address.

@@ -84,7 +84,9 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
         }
     }
     clear_lro(&journal.bridge, share)?;
-    let mut changes = Vec::new();
+    // Up again when its filters are there: what comes out of it then would be the host's.
+    let down = LinkUnspec::new_with_index(journal.host_end()).down().build();
+    let mut changes = vec![Change::new(set(down), "cannot set its end down".to_owned())];
     // Our own two links: what is there is made anew, but for what others have put on the bridge.
     for found in netlink.filters(journal.index, Hook::Ingress).map_err(unsure)? {
         if found.pref == 1 && found.kind == "bpf" {
@@ -161,7 +163,10 @@ fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
     let mut found = netlink.link(&share.uplink).map_err(unreadable)?;
     if found.is_none() {
         let all = netlink.links().map_err(unreadable)?;
-        found = all.into_iter().find(|link| link.mac == Some(share.mac) && link.alias.is_none());
+        // A TAP of a user's may have any address.
+        found = all
+            .into_iter()
+            .find(|link| link.mac == Some(share.mac) && link.alias.is_none() && why_no_uplink(link).is_none());
     }
     let Some(mut link) = found else { return Ok(None) };
     link.uplink.is_wifi = observe::is_wifi(&link.name);
