@@ -43,7 +43,7 @@ fn is_refused(lab: &Lab, words: &str) -> String {
 }
 
 /// All files of the folders that it writes to, with what they hold.
-fn files() -> Vec<String> {
+pub(crate) fn files() -> Vec<String> {
     fn walk(folder: &Path, found: &mut Vec<String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));

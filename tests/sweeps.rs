@@ -212,3 +212,63 @@ fn a_mac_is_kept_whole_or_as_it_was() {
         },
     );
 }
+
+#[test]
+fn an_installation_is_whole_or_made_so_by_the_next_try() {
+    let Some(lab) = crate::install::lab().filter(|_| have("strace")) else { return };
+    let kvm_bridge = |words: &str| lab.program("/run/bin/kvm-bridge").words(&format!("install {words}"));
+    // The folder of records stays, empty.
+    let files = || {
+        let mut files = crate::install::files();
+        files.retain(|file| !file.starts_with("/var/lib/kvm-bridge 4"));
+        files
+    };
+    let before = files();
+    sweep(
+        &lab,
+        8,
+        |_| (),
+        |lab| lab.program("/run/bin/kvm-bridge").words("install --allow br0:alice"),
+        |_, when| {
+            // What it began is ended, and taken back.
+            for words in ["--allow br0:alice", "--uninstall"] {
+                let ended = kvm_bridge(words).run();
+                assert!(ended.status.success(), "{when}: {words}: {}{}", ended.out, ended.err);
+            }
+            assert_eq!(files(), before, "{when}");
+        },
+    );
+}
+
+/// Starts a guest whose reaper is traced, ends the guest, and waits until the reaper has ended or has had its time.
+fn with_a_traced_reaper(lab: &Lab, trace: &[&str]) {
+    let guest = lab.shim("--bridge br0").boot();
+    let reaper = lab.reaper_of("br0").pid;
+    let mut tracer = std::process::Command::new("strace");
+    let mut tracer = tracer.args(["-qq"]).args(trace).args(["-p", &reaper.to_string()]).spawn().expect("start strace");
+    wait_for("strace to be there", 10, || {
+        let status = std::fs::read_to_string(format!("/proc/{reaper}/status")).ok()?;
+        status.contains(&format!("TracerPid:\t{}\n", tracer.id())).then_some(())
+    });
+    guest.kill();
+    patiently(Duration::from_secs(10), || tracer.try_wait().expect("wait"));
+    let _ = tracer.kill();
+    let _ = tracer.wait();
+}
+
+#[test]
+fn a_reaper_does_its_work_or_leaves_it_to_recover() {
+    let Some(lab) = lab() else { return };
+    let log = lab.new_file("trace");
+    with_a_traced_reaper(&lab, &["-o", &log.display().to_string()]);
+    recovers(&lab, "untouched");
+    let calls = calls(&log);
+    assert!(calls.len() > 10, "{calls:?}");
+    let all = calls.len() * ERRORS.len();
+    let trials = calls.iter().flat_map(|call| ERRORS.iter().map(move |error| (call, error)));
+    for (_, ((name, nth), error)) in trials.enumerate().filter(|(number, _)| is_chosen(*number, all, 3)) {
+        let inject = format!("inject={name}:error={error}:when={nth}");
+        with_a_traced_reaper(&lab, &["-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject]);
+        recovers(&lab, &format!("{error} at {name} number {nth} of the reaper"));
+    }
+}
