@@ -912,6 +912,20 @@ fn the_host_is_reached_by_its_uplink_alone() {
             assert!(command.as_mut().is_ok(), "run ip");
         }
     }
+    // Also while the filters are made anew.
+    let before = mac_of(&lab, "eth0");
+    let mut noise = guest.stack.command("ping -b -q -i 0.002 -w 6 10.77.0.255").spawn().expect("run ping");
+    for number in 0..10 {
+        let new = format!("02:00:00:00:13:{number:02x}");
+        lab.ip(&format!("link set eth0 address {new}"));
+        becomes("the pair to have the new address", || mac_of(&lab, "kvbh-br0") == new);
+    }
+    lab.ip(&format!("link set eth0 address {before}"));
+    noise.kill().expect("end it");
+    noise.wait().expect("it ends");
+    becomes("the pair to have the old address", || mac_of(&lab, "kvbh-br0") == before);
+    guest.run("ip neigh flush dev eth0");
+    lab.lan.run("ip neigh flush dev lan0");
     let shown = lab.sh("nft list counter inet host in").run().succeeds().out;
     assert!(shown.contains("packets 0"), "a firewall that looks at eth0 has not seen these: {shown}");
     assert!(guest.reaches("10.77.0.2") && lab.lan.reaches("10.77.0.2"));

@@ -148,6 +148,29 @@ fn an_uplink_that_vanishes_and_comes_back_is_shared_again() {
 }
 
 #[test]
+fn a_tap_with_the_uplinks_address_is_not_taken_for_it() {
+    let Some(lab) = host() else { return };
+    let guest = Guest::boot(&lab, 11);
+    let (lan, mac) = (lab.lan.mac(), mac_of(&lab, "eth0"));
+    lab.ip("tuntap add dev aaa0 mode tap");
+    lab.ip(&format!("link set aaa0 address {mac}"));
+    lab.ip("link del eth0");
+    // It comes back under another name, with its address.
+    lab.ip(&format!("link add name enx1 address {mac} type veth peer name lan0 address {lan} netns lan"));
+    for command in ["addr add 10.77.0.1/24 dev lan0", "link set lan0 up"] {
+        lab.lan.run(&format!("ip {command}"));
+    }
+    lab.ip("link set enx1 up");
+    lab.ip("addr add 10.77.0.2/24 dev enx1");
+    guest.run("ip neigh flush dev eth0");
+    assert!(guest.reaches("10.77.0.1") && guest.reaches("10.77.0.2"));
+    guest.terminate();
+    lab.waits_until_gone("br0");
+    lab.ip("link del aaa0");
+    lab.ends_here();
+}
+
+#[test]
 fn an_uplink_that_has_gone_for_good_leaves_nothing() {
     let Some(lab) = host() else { return };
     let guest = Guest::boot(&lab, 11);
