@@ -196,7 +196,9 @@ impl Host {
         let kernel = ["vmlinux", "vmlinuz"].map(|name| guest.join(name)).into_iter().find(|kernel| kernel.exists());
         symlink(kernel.unwrap_or_else(|| guest.join("vmlinux")), home.join("bzImage")).expect("make a link");
         symlink(guest.join("initramfs"), home.join("initramfs")).expect("make a link");
-        fs::write(home.join("disk.qcow2"), [0; 512]).expect("write a file");
+        for disk in ["disk.qcow2", "alice.qcow2", "bob.qcow2"] {
+            fs::write(home.join(disk), [0; 512]).expect("write a file");
+        }
         for program in [env!("CARGO_BIN_EXE_qemu-kvm"), env!("CARGO_BIN_EXE_kvm-bridge")].map(Path::new) {
             lab.install(program, Right::None);
         }
