@@ -159,7 +159,7 @@ pub(super) fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
             vec![Change::new(join, format!("cannot make {uplink} a port"))]
         }
         Step::AwaitUplink { .. } => Vec::new(),
-        Step::ShareUplink { share, .. } => share::attach(journal, share, &[])?,
+        Step::ShareUplink { share, .. } => share::attach(journal, share, &[], false)?,
     })
 }
 

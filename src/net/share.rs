@@ -137,8 +137,8 @@ pub(super) fn create_ends(journal: &Journal, share: &Share) -> Change {
 }
 
 /// The changes that make the pair work and attach the uplink to it, the one that lets frames in last. `fine` are the errnos
-/// that mean that a clsact qdisc is there already.
-pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> Result<Vec<Change>> {
+/// that mean that a clsact qdisc is there already; `is_closed`, whether the bridge has its filter already.
+pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_closed: bool) -> Result<Vec<Change>> {
     let [host_end, port] = share::ends(&journal.bridge);
     let uplink = &share.uplink;
     let clsact = |index: u32, name: &IfName| {
@@ -162,7 +162,8 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32]) -> 
     if share.changes.adds_clsact {
         changes.push(clsact(share.index, uplink));
     }
-    let filters = share.filters(&BTreeSet::new());
+    let mut filters = share.filters(&BTreeSet::new());
+    filters.retain(|filter| !(is_closed && filter.on == On::Bridge));
     let own = filters.iter().filter(|filter| filter.on != On::Uplink).count();
     for (at, filter) in filters.into_iter().enumerate() {
         // Nothing gets out of it into the host while its filters are not there.

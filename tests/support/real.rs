@@ -33,7 +33,11 @@ pub fn qemu_called(lab: &Lab, name: &str) -> Process {
         names.iter().any(|name| line.contains(name))
             && std::fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(is_qemu)
     };
-    wait_for(&format!("a QEMU called {name}"), 60, || lab.processes().into_iter().find(runs_it))
+    wait_for(&format!("a QEMU called {name}"), 60, || {
+        let pid = lab.processes().into_iter().find(runs_it)?.pid;
+        // Its words may have been read before it was executed in the shim's place.
+        lab.processes().into_iter().find(|process| process.pid == pid)
+    })
 }
 
 /// The first MAC on the line of a QEMU that we gave a network card.

@@ -9,7 +9,7 @@ use crate::net::rtnl::Netlink;
 use crate::net::rtnl::tc::{self, IngressQdisc};
 use crate::net::{observe, undo};
 use crate::plan::{not_shareable, why_no_uplink};
-use crate::share::{Hook, Share};
+use crate::share::{On, Share};
 use crate::step::Step;
 use rtnetlink::LinkUnspec;
 use std::io;
@@ -87,18 +87,12 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
     // Up again when its filters are there: what comes out of it then would be the host's.
     let down = LinkUnspec::new_with_index(journal.host_end()).down().build();
     let mut changes = vec![Change::new(set(down), "cannot set its end down".to_owned())];
-    // Our own two links: what is there is made anew, but for what others have put on the bridge.
-    for found in netlink.filters(journal.index, Hook::Ingress).map_err(unsure)? {
-        if found.pref == 1 && found.kind == "bpf" {
-            let request = tc::delete_filter(journal.index, Hook::Ingress, &found);
-            changes.push(Change::new(request, "cannot replace filters".to_owned()));
-        }
-    }
     if netlink.ingress_qdisc(journal.host_end()).map_err(unsure)? == IngressQdisc::Clsact {
         changes.push(Change::new(tc::delete_clsact(journal.host_end()), "cannot replace filters".to_owned()));
     }
-    // Where others have filters on the uplink's clsact it has stayed.
-    changes.extend(attach(journal, share, &[libc::EEXIST])?);
+    // Where others have filters on the uplink's clsact it has stayed; and so has what keeps frames for the bridge itself out.
+    let is_closed = !missing(netlink, journal, share).map_err(unsure)?.iter().any(|filter| filter.on == On::Bridge);
+    changes.extend(attach(journal, share, &[libc::EEXIST], is_closed)?);
     Change::all(netlink, &journal.bridge, changes)
 }
 
