@@ -202,20 +202,28 @@ fn throughput(runs: usize) {
 
 fn host_alone(runs: usize) {
     const GUESTS: [usize; 4] = [0, 1, 100, 1000];
+    /// Below what one port can have.
+    const PER_PORT: usize = 60;
     let mut figures = Figures::default();
     for _ in 0..runs {
         for (place, guests) in GUESTS.iter().enumerate() {
             let Some(lab) = host() else { return };
             let _running = (*guests > 0).then(|| lab.shim("--bridge br0").boot());
             let _stack = (*guests > 1).then(|| guest(&lab));
+            let ports: Vec<String> = (0..guests.div_ceil(PER_PORT)).map(|port| format!("more{port}")).collect();
             if *guests > 1 {
                 let mut batch = String::new();
+                for port in &ports {
+                    lab.ip(&format!("tuntap add dev {port} mode tap"));
+                    lab.ip(&format!("link set dev {port} master br0 up"));
+                }
                 for number in 1..*guests {
                     let _ = writeln!(
                         batch,
-                        "fdb add 02:00:00:00:{:02x}:{:02x} dev kvbt0 master dynamic",
+                        "fdb add 02:00:00:00:{:02x}:{:02x} dev more{} master dynamic",
                         number / 256,
-                        number % 256
+                        number % 256,
+                        number / PER_PORT
                     );
                 }
                 let file = lab.new_file("fdb");
@@ -227,6 +235,9 @@ fn host_alone(runs: usize) {
             for (what, on, from, to) in [("host to LAN", "lan", "", LAN), ("LAN to host", "", "lan", HOST)] {
                 figures.add(place, &format!("{what}, Gbit/s"), stream(on, from, to).0);
                 figures.add(place, &format!("{what}, round trip, us"), round_trip(on, from, to));
+            }
+            if *guests > 1 {
+                ports.iter().for_each(|port| lab.ip(&format!("link del dev {port}")));
             }
             lab.ends_here();
         }

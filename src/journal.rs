@@ -329,6 +329,11 @@ impl Files {
         self.path("inbox")
     }
 
+    /// Where the DHCP leases of guests are kept.
+    pub fn leases(&self) -> PathBuf {
+        self.path("leases")
+    }
+
     /// Whether there is a journal.
     pub fn exist(&self) -> bool {
         self.path("json").exists()
@@ -402,7 +407,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "inbox", "reaper", "lock"] {
+        for end in ["json", "new", "error", "inbox", "leases", "leases.new", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         tidy(&self.folder);

@@ -23,7 +23,8 @@
 //! [`complete`] answers the shells' completions, for our own words and for QEMU's.
 //! `kvm-bridge` looks at the same things for people: [`ports`] has what is on a bridge, [`watch`] hears what guests and
 //! DHCP servers tell each other on a port, [`doctor`] has the checks, one file for a group; [`bring_up::up`] and
-//! [`bring_up::down`] make and take back what is to stay. [`announce`] is the reaper's ear on a guest's port.
+//! [`bring_up::down`] make and take back what is to stay. [`announce`] and
+//! [`dhcp_leases`] are the reaper's ears on a guest's port.
 //!
 //! Pure modules forbid unsafe code and do no I/O: [`argv`], [`optstr`], [`request`], [`host`], [`plan`],
 //! [`step`], [`mod@share`], [`name`], [`slips`], [`dhcp`].
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod complete;
 pub mod config;
 pub mod dhcp;
+pub mod dhcp_leases;
 pub mod doctor;
 pub mod dry_run;
 pub mod error;

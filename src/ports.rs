@@ -4,6 +4,7 @@
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
 use crate::bring_up::up::{is_lasting, user_name};
+use crate::dhcp_leases::{self, DhcpLease};
 use crate::error::Result;
 use crate::holders::{self, Process};
 use crate::host::Kind;
@@ -47,7 +48,9 @@ impl Bridge {
             None => (self.detail.link.mac, &self.addresses),
         };
         let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
-        probe::questions(host, addresses, guest, &port.last_known)
+        let leases = port.leases.iter().map(|lease| lease.address.into());
+        let known: Vec<IpAddr> = leases.chain(port.last_known.iter().copied()).collect();
+        probe::questions(host, addresses, guest, &known)
     }
 }
 
@@ -136,6 +139,8 @@ pub struct Port {
     pub slot: Option<usize>,
     /// The guest's addresses that the host knows.
     pub addresses: Vec<IpAddr>,
+    /// The DHCP leases that it was seen to get.
+    pub leases: Vec<DhcpLease>,
     /// Those that a guest of this address once had: whether this one has them nobody has seen.
     pub last_known: Vec<IpAddr>,
 }
@@ -145,6 +150,20 @@ impl Port {
     pub fn is_tap(&self) -> bool {
         matches!(self.detail.link.kind, Kind::Tap { .. })
     }
+
+    /// All of the guest's addresses that are known, those that are good beyond their own link first.
+    pub fn known_addresses(&self) -> Vec<IpAddr> {
+        let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
+        in_order(self.addresses.iter().copied().chain(leases))
+    }
+}
+
+/// Each once, those that are good beyond their own link first.
+fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = ips.into_iter().collect();
+    ips.sort_by_key(|ip| (is_link_local(ip), *ip));
+    ips.dedup();
+    ips
 }
 
 /// All bridges with what is on them, by name.
@@ -184,7 +203,10 @@ fn look_at(
     if let Some(shared) = &shared {
         neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
     }
-    let seen = Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, processes, records };
+    let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
+    let leases = &leases;
+    let seen =
+        Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, leases, processes, records };
     let ports = details.iter().filter(|port| port.link.controller == Some(index));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {
@@ -207,6 +229,7 @@ struct Seen<'a> {
     journal: Option<&'a Journal>,
     fdb: &'a [FdbEntry],
     neighbours: &'a [Neighbour],
+    leases: &'a [DhcpLease],
     processes: &'a [Process],
     records: &'a [Record],
 }
@@ -230,11 +253,8 @@ impl Seen<'_> {
         let age = holder.and_then(Process::age);
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
         let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
-        let ips = |neighbours: Vec<&Neighbour>| {
-            let mut ips: Vec<IpAddr> = neighbours.into_iter().map(|known| known.ip).collect();
-            ips.sort_by_key(|ip| (is_link_local(ip), *ip));
-            ips
-        };
+        let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));
+        let is_its = |lease: &&DhcpLease| lease.port == link.index && mac.is_none_or(|mac| mac == lease.mac);
         Port {
             detail: detail.clone(),
             role,
@@ -244,6 +264,7 @@ impl Seen<'_> {
             slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
             mac,
             addresses: ips(now),
+            leases: self.leases.iter().filter(is_its).copied().collect(),
             last_known: ips(before),
         }
     }

@@ -11,6 +11,7 @@
 
 use crate::announce::Announcer;
 use crate::announce::inbox::Inbox;
+use crate::dhcp_leases::Listeners;
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::{Files, Journal};
@@ -87,11 +88,12 @@ pub fn main(words: &[OsString]) -> i32 {
     let cards = words.iter().skip(2).filter_map(|word| word.to_str()?.parse().ok());
     // Without an inbox, guests that come later have processes of their own.
     let inbox = Inbox::open(&files.inbox()).ok();
-    let mut announcers = Announcers { cards: cards.collect(), listening: Vec::new(), inbox };
+    let leases = Listeners::default();
+    let mut listening = Listening { cards: cards.collect(), announcers: Vec::new(), inbox, leases };
     let mut attempts = 0;
     loop {
         let start = Instant::now();
-        match watch(&bridge, &files, &mut own, &mut announcers) {
+        match watch(&bridge, &files, &mut own, &mut listening) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
@@ -103,7 +105,7 @@ pub fn main(words: &[OsString]) -> i32 {
 
 /// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the
 /// bridge's lock is still held, so that whoever comes next finds that there is no reaper any more.
-fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mut Announcers) -> Result<()> {
+fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut Listening) -> Result<()> {
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
@@ -153,9 +155,11 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             news.subscribe_to_addresses().map_err(deaf)?;
             hears_addresses = true;
         }
-        match guests(&mut netlink, &journal).map_err(deaf)? {
+        let users = users(&mut netlink, &journal).map_err(deaf)?;
+        listening.leases.follow(files, users.as_deref().unwrap_or_default());
+        match users.map(|users| users.len()) {
             Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
-            Some(guests) if journal.keep || guests > 0 => {
+            Some(users) if journal.keep || users > 0 => {
                 idle_since = None;
                 if late::attach(&mut netlink, files, &mut journal)? {
                     // What it depends on now has to be heard of.
@@ -174,7 +178,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
         files.forget_complaint();
         drop(lock);
         last = Some(journal.clone());
-        announcers.begin(&mut netlink, bridge, journal.index);
+        listening.begin(&mut netlink, bridge, journal.index);
         let mut is_whole = share::is_whole(&mut netlink, &journal).map_err(deaf)?;
         let idle = idle_since.map(|since| GRACE.saturating_sub(since.elapsed()));
         let end = idle.map(|idle| Instant::now() + idle);
@@ -203,13 +207,13 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, announcers: &mu
             let until = Instant::now() + paused;
             let mut woken = Woken::ByOthers;
             while woken != Woken::ByLinks && Instant::now() < until {
-                woken = wait(&news, announcers, None, Some(until.saturating_duration_since(Instant::now())))?;
+                woken = wait(&news, files, listening, None, Some(until.saturating_duration_since(Instant::now())))?;
             }
             if woken == Woken::ByLinks || is_over() {
                 break;
             }
             let sharing = sharing.as_ref().map(Netlink::as_fd);
-            if wait(&news, announcers, sharing, left())? == Woken::ByLinks || is_over() {
+            if wait(&news, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
         }
@@ -247,10 +251,7 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)>
         files.remove();
         return Ok((Found::Undone, false));
     }
-    let users = match is_there(netlink, &journal).map_err(unreadable)? {
-        true => Some(undo::users(netlink, &journal).map_err(unreadable)?),
-        false => None,
-    };
+    let users = users(netlink, &journal).map_err(unreadable)?;
     if users.as_ref().is_none_or(|users| users.is_empty() && !journal.keep) {
         return restore(netlink, files, &journal).map(|()| (Found::Undone, false));
     }
@@ -273,12 +274,12 @@ fn called(link: &Link) -> String {
     }
 }
 
-/// How many links need the bridge, whosever they are; `None` where our bridge is gone.
-fn guests(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<usize>> {
+/// The links that need the bridge, whosever they are; `None` where our bridge is gone.
+fn users(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<Vec<Link>>> {
     if !is_there(netlink, journal)? {
         return Ok(None);
     }
-    Ok(Some(undo::users(netlink, journal)?.len()))
+    undo::users(netlink, journal).map(Some)
 }
 
 /// Whether our bridge is there.
@@ -298,29 +299,27 @@ enum Woken {
 /// Sleeps until there is news, for `time` at the most.
 fn wait(
     news: &Netlink,
-    announcers: &mut Announcers,
+    bridge: &Files,
+    listening: &mut Listening,
     sharing: Option<BorrowedFd>,
     time: Option<Duration>,
 ) -> Result<Woken> {
-    let timeout = match time {
+    let timeout = match time.into_iter().chain(listening.leases.pause()).min() {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
-    let listening = announcers.listening.iter().map(|announcer| PollFd::new(announcer.as_fd(), PollFlags::POLLIN));
-    let inbox = announcers.inbox.iter().map(|inbox| PollFd::new(inbox.as_fd(), PollFlags::POLLIN));
-    let sharing = sharing.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    let mut files: Vec<PollFd> = std::iter::once(PollFd::new(news.as_fd(), PollFlags::POLLIN))
-        .chain(listening)
-        .chain(inbox)
+    let mut files: Vec<PollFd> = std::iter::once(news.as_fd())
+        .chain(listening.sockets())
         .chain(sharing)
+        .map(|file| PollFd::new(file, PollFlags::POLLIN))
         .collect();
     match poll(&mut files, timeout) {
         Ok(0) => Ok(Woken::ByOthers),
         Err(Errno::EINTR) => Ok(Woken::ByLinks),
         Ok(_) => {
             let is_news = files[0].any().unwrap_or(true);
-            announcers.hear();
+            listening.hear(bridge);
             Ok(if is_news { Woken::ByLinks } else { Woken::ByOthers })
         }
         Err(error) => {
@@ -329,31 +328,38 @@ fn wait(
     }
 }
 
-/// What a reaper announces on the stderr of who started it.
-#[derive(Default)]
-struct Announcers {
-    /// The cards that it was asked for and that have not been looked for yet.
+/// What a reaper hears of its guests' addresses.
+struct Listening {
+    /// The cards whose addresses it was asked to announce, and that have not been looked for yet.
     cards: Vec<Mac>,
-    listening: Vec<Announcer>,
-    /// Where guests that come later hand over theirs.
+    announcers: Vec<Announcer>,
+    /// Where guests that come later hand over their announcers.
     inbox: Option<Inbox>,
+    /// Those that are kept for `kvm-bridge ip`.
+    leases: Listeners,
 }
 
-impl Announcers {
-    /// Begins to listen. The lock was had once: the guest is plugged in, or it never will be.
+impl Listening {
+    /// Begins to listen for what is announced. The lock was had once: the guest is plugged in, or it never will be.
     fn begin(&mut self, netlink: &mut Netlink, bridge: &IfName, index: u32) {
         if !self.cards.is_empty() {
             let cards = std::mem::take(&mut self.cards);
             let announcer = |mac| Announcer::on_port(netlink, bridge, index, mac).ok().flatten();
-            self.listening.extend(cards.into_iter().filter_map(announcer));
+            self.announcers.extend(cards.into_iter().filter_map(announcer));
             self.let_go();
         }
     }
 
-    fn hear(&mut self) {
-        self.listening.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
-        if !self.listening.is_empty() {
-            self.listening.retain(|announcer| !announcer.hear());
+    fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let inbox = self.inbox.iter().map(Inbox::as_fd);
+        self.announcers.iter().map(Announcer::as_fd).chain(inbox).chain(self.leases.sockets())
+    }
+
+    fn hear(&mut self, files: &Files) {
+        self.leases.hear(files);
+        self.announcers.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
+        if !self.announcers.is_empty() {
+            self.announcers.retain(|announcer| !announcer.hear());
             self.let_go();
         }
     }
@@ -361,7 +367,7 @@ impl Announcers {
     /// Each later guest's stderr is its announcer's; of this process's own, nobody needs to wait for the end when none of
     /// those that it was started for is left.
     fn let_go(&self) {
-        if self.cards.is_empty() && !self.listening.iter().any(Announcer::tells_on_own_stderr) {
+        if self.cards.is_empty() && !self.announcers.iter().any(Announcer::tells_on_own_stderr) {
             process::let_go_of_stderr();
         }
     }

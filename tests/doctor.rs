@@ -96,15 +96,26 @@ fn own_tun(mode: u32) {
 #[test]
 fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     let Some(lab) = Lab::with_address() else { return };
-    let ended = lab.kvm_bridge("doctor br0 --quick").run().succeeds();
-    assert!(ended.out.contains("ok       uplink of br0: eth0 would be shared\n"), "{}", ended.out);
+    let all = lab.kvm_bridge("doctor br0 --quick --verbose").run().succeeds().out;
+    assert!(all.contains("ok       uplink of br0: eth0 would be shared\n"), "{all}");
     lab.is_untouched();
+    // Without it, all that is well is one line.
+    let ended = lab.kvm_bridge("doctor br0 --quick").run().succeeds();
+    let well = all.lines().filter(|line| line.starts_with("ok ")).count();
+    let bad: Vec<&str> = ended.out.lines().filter(|line| line.starts_with("warning ")).collect();
+    assert!(!ended.out.contains("\nok ") && !ended.out.starts_with("ok "), "{}", ended.out);
+    let end = match bad.is_empty() {
+        true => format!("Nothing is amiss: {well} checks passed; --verbose shows them.\n"),
+        false => format!(" and {well} checks passed; --verbose shows them.\n"),
+    };
+    assert!(ended.out.ends_with(&end), "{}", ended.out);
     let ended = lab.kvm_bridge("doctor br0 --quick -- --bridge br0,uplink=eth7").run().exits_with(1);
     let expected = "failure  uplink of br0: --bridge br0: there is no interface eth7 to be the uplink\n         \
                     The bridge is not there: a guest's start would make it, with this uplink.\n         \
                     mend: To make it: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
     assert!(ended.out.contains(expected), "{}", ended.out);
-    assert!(ended.out.ends_with("1 failure, 0 warnings.\n"), "{}", ended.out);
+    let end = ended.out.lines().last().unwrap_or_default();
+    assert!(end.starts_with("1 failure, 0 warnings, and ") && end.ends_with(" passed; --verbose shows them."), "{end}");
     lab.kvm_bridge("doctor a/b").run().exits_with(125);
     lab.is_untouched();
 }

@@ -96,7 +96,7 @@ fn names_the_manager(host: &Managed) -> String {
     let by = name.map(|name| format!(", which {name} manages,")).unwrap_or_default();
     let dry = host.shim("--bridge-dry-run --bridge br0").run().succeeds().out;
     assert!(dry.contains(&format!("# eth0{by} is shared: ")), "{dry}");
-    let doctor = host.kvm_bridge("doctor br0 --quick").run().out;
+    let doctor = host.kvm_bridge("doctor br0 --quick --verbose").run().out;
     assert!(doctor.contains(&format!("ok       uplink of br0: eth0{by} would be shared")), "{doctor}");
     host.is_untouched();
     let refused = host.shim("--bridge br0,uplink=eth0,attach=port").run().exits_with(125).err;

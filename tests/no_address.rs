@@ -88,7 +88,7 @@ fn shows(name: &str, output: &str) {
 }
 
 fn doctor(lab: &Lab, words: &str) -> String {
-    lab.kvm_bridge(&format!("doctor {words}")).start().end_within(90).out
+    lab.kvm_bridge(&format!("doctor --verbose {words}")).start().end_within(90).out
 }
 
 #[test]

@@ -5,12 +5,12 @@
 use crate::acl::{Acl, Caller, Fault, File, OURS, Place, QEMU, Verdict, quote, show};
 use crate::failure::Failure;
 use crate::files::{self, Accounts};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// What the rules on this host say of a bridge to a caller, and the files that say it.
-pub fn judge(bridge: &[u8], caller: &Caller) -> Result<(Verdict, Vec<PathBuf>), Fault> {
+/// What the rules on this host say of a bridge to a caller, and the rules themselves.
+pub fn judge(bridge: &[u8], caller: &Caller) -> Result<(Verdict, Acl), Fault> {
     let acl = Acl::read(files::rules)?;
-    Ok((acl.judge(bridge, caller, &Accounts::read())?, acl.files))
+    Ok((acl.judge(bridge, caller, &Accounts::read())?, acl))
 }
 
 /// The same by the rules that QEMU's own helper reads.
@@ -28,7 +28,7 @@ pub fn check(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Fai
 pub fn explain(
     bridge: &[u8],
     caller: &Caller,
-    verdict: Result<(Verdict, Vec<PathBuf>), Fault>,
+    verdict: Result<(Verdict, Acl), Fault>,
 ) -> Result<Option<(u32, Place)>, Failure> {
     let (bridge, user) = (show(bridge), || Accounts::read().user(caller.uid));
     let (what, remedy) = match verdict {
@@ -40,11 +40,11 @@ pub fn explain(
                 format!("Ask your admin to change that line: sudoedit {file}"),
             )
         }
-        Ok((Verdict::NoRule, files)) => {
+        Ok((Verdict::NoRule, acl)) => {
             let user = user();
             let rule = quote(&format!("{bridge}:{user}"));
             (
-                format!("access denied: no rule allows {bridge} to {user}: {}", looked_at(&files)),
+                format!("access denied: no rule allows {bridge} to {user}: {}", looked_at(&acl)),
                 format!("Ask your admin for: sudo kvm-bridge install --allow {rule}"),
             )
         }
@@ -56,11 +56,13 @@ pub fn explain(
     Err(Failure::new(what, remedy))
 }
 
-/// Where a rule was looked for, as the end of a sentence.
-pub fn looked_at(files: &[PathBuf]) -> String {
-    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    match files.is_empty() {
-        true => format!("there is neither {QEMU} nor {OURS}"),
-        false => format!("looked in {}", files.join(" and ")),
+/// Where a rule was looked for, as the end of a sentence, and what looked like one.
+pub fn looked_at(acl: &Acl) -> String {
+    let files: Vec<String> = acl.files.iter().map(|file| file.display().to_string()).collect();
+    if files.is_empty() {
+        return format!("there is neither {QEMU} nor {OURS}");
     }
+    // Who has many such lines mends them one by one.
+    let slips: String = acl.slips().take(3).map(|slip| format!("; {slip}")).collect();
+    format!("looked in {}{slips}", files.join(" and "))
 }

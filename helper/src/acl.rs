@@ -107,6 +107,21 @@ pub struct Acl {
     pub files: Vec<PathBuf>,
 }
 
+/// A rule that allows no bridge, since none can have been meant by the name that it gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slip {
+    /// Where it stands.
+    pub place: Place,
+    /// What it was probably meant to be.
+    pub meant: String,
+}
+
+impl fmt::Display for Slip {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} allows no bridge of any name; write {}", self.place, self.meant)
+    }
+}
+
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -191,6 +206,12 @@ impl Acl {
             }
         }
         Ok(())
+    }
+
+    /// The rules that allow nothing by mistake. The kernel lets a link be called `br0,br1`, so it is no fault.
+    pub fn slips(&self) -> impl Iterator<Item = Slip> {
+        let allowing = self.rules.iter().filter(|rule| rule.allows);
+        allowing.filter_map(|rule| Some(Slip { place: rule.place.clone(), meant: rule.bridge.slip()? }))
     }
 
     /// Whether `caller` may put a TAP on `bridge`.

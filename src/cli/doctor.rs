@@ -28,7 +28,10 @@ pub(super) struct Doctor {
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
     #[arg(long)]
     quick: bool,
-    /// Print JSON
+    /// Show what is well, too
+    #[arg(short, long)]
+    verbose: bool,
+    /// Print JSON, with all checks
     #[arg(long)]
     json: bool,
     /// The arguments that qemu-kvm would be given
@@ -40,7 +43,7 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge doctor
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
-  kvm-bridge doctor br0 --user alice
+  kvm-bridge doctor br0 --user alice --verbose
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
 It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds. A
 guest whose address the host does not know is asked for it (ARP, on its own port), and watched if
@@ -69,11 +72,21 @@ impl Doctor {
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
         let style = Style::of_stdout();
-        let mut text: String = checks.iter().map(|check| tell(check, style)).collect();
+        let is_shown = |check: &&Check| self.verbose || check.verdict != Verdict::Ok;
+        let mut text: String = checks.iter().filter(is_shown).map(|check| tell(check, style)).collect();
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let well = plural(count(Verdict::Ok), "check");
+        let hint = if self.verbose { "" } else { "; --verbose shows them" };
         let _ = match (failures, warnings) {
-            (0, 0) => writeln!(text, "{}", style.paint(Tone::Good, "Nothing is amiss.")),
-            _ => writeln!(text, "{}, {}.", plural(failures, "failure"), plural(warnings, "warning")),
+            (0, 0) => {
+                writeln!(text, "{}", style.paint(Tone::Good, format!("Nothing is amiss: {well} passed{hint}.")))
+            }
+            _ => writeln!(
+                text,
+                "{}, {}, and {well} passed{hint}.",
+                plural(failures, "failure"),
+                plural(warnings, "warning")
+            ),
         };
         Ok((text, status))
     }

@@ -1,7 +1,10 @@
 //! `kvm-bridge ip`.
 
 use super::json;
+use crate::dhcp_leases::{self, DhcpLease};
 use crate::error::{Error, Result};
+use crate::journal::Files;
+use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::out::{self, ProgressLine};
@@ -58,6 +61,15 @@ impl Guest {
     fn index(&self) -> u32 {
         self.port.detail.link.index
     }
+
+    /// Writes down which lease it was seen to get: the bridge may have nobody else who listens.
+    fn keep(&self, progress: &Progress) {
+        let lease = progress.ack.and_then(|message| DhcpLease::of(self.index(), &message));
+        let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
+        if let (Some(lease), Ok(files)) = (lease, files) {
+            dhcp_leases::keep(&files, &[lease], |_| true);
+        }
+    }
 }
 
 /// How an address is known.
@@ -68,7 +80,7 @@ impl Ip {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         let guests = self.find_in_time(&mut netlink, end)?;
-        let mut known: Vec<Known> = guests.iter().map(|guest| neighbours(&guest.port)).collect();
+        let mut known: Vec<Known> = guests.iter().map(|guest| known_of(&guest.port)).collect();
         if let Some(end) = end
             && !known.iter().all(is_enough)
         {
@@ -204,6 +216,7 @@ impl Ip {
                             && let Some(mac) = guest.port.mac.or_else(|| heard.client())
                         {
                             progress.hear(heard.told, mac);
+                            guest.keep(progress);
                             note(known, heard.told, &progress.addresses);
                         }
                     }
@@ -226,7 +239,7 @@ impl Ip {
         })?;
         for (guest, known) in guests.iter().zip(known) {
             if let Some(now) = now.iter().find(|now| now.index() == guest.index()) {
-                known.extend(neighbours(&now.port));
+                known.extend(known_of(&now.port));
             }
         }
         Ok(())
@@ -244,8 +257,10 @@ fn note(known: &mut Known, told: Told, addresses: &std::collections::BTreeSet<Ip
     }
 }
 
-fn neighbours(port: &Port) -> Known {
-    port.addresses.iter().map(|ip| (*ip, "neighbour")).collect()
+/// What is known of it without watching.
+fn known_of(port: &Port) -> Known {
+    let leases = port.leases.iter().map(|lease| (lease.address.into(), "dhcp"));
+    port.addresses.iter().map(|ip| (*ip, "neighbour")).chain(leases).collect()
 }
 
 /// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.

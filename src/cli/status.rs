@@ -3,6 +3,7 @@
 mod uplinks;
 
 use super::json;
+use crate::dhcp_leases::DhcpLease;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::manager::{self, Manager};
@@ -197,7 +198,7 @@ fn line(port: &Port, style: Style) -> String {
     }
     facts.extend(port.mac.map(|mac| mac.to_string()));
     facts.extend(port.slot.map(|slot| format!("slot {slot}")));
-    facts.extend(port.addresses.iter().map(|ip| ip.to_string()));
+    facts.extend(port.known_addresses().iter().map(ToString::to_string));
     if let Some(since) = port.process.as_ref().and_then(|process| process.since) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         facts.push(format!("for {}", style::duration(now.saturating_sub(since))));
@@ -285,10 +286,15 @@ fn port_to_json(port: &Port) -> serde_json::Value {
         "user": port.user,
         "mac": port.mac,
         "slot": port.slot,
-        "addresses": port.addresses,
+        "addresses": port.known_addresses(),
+        "dhcp_leases": port.leases.iter().map(lease_to_json).collect::<Vec<_>>(),
         "rx_packets": detail.stats.rx_packets,
         "rx_bytes": detail.stats.rx_bytes,
         "tx_packets": detail.stats.tx_packets,
         "tx_bytes": detail.stats.tx_bytes,
     })
+}
+
+fn lease_to_json(lease: &DhcpLease) -> serde_json::Value {
+    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left() })
 }

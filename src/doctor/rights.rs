@@ -6,7 +6,8 @@ use crate::helper;
 use crate::person::Person;
 use crate::shell::quote;
 use kvm_bridge_helper::access::{judge, looked_at};
-use kvm_bridge_helper::acl::Verdict;
+use kvm_bridge_helper::acl::{Acl, Slip, Verdict};
+use kvm_bridge_helper::files::rules;
 
 const HELPER: &str = "Users who are not root get on a bridge by this program alone.";
 const ACL: &str = "A bridge that no rule allows is refused to users who are not root.";
@@ -24,13 +25,28 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
             Err(useless) => format!("none: {}", useless.what),
         };
         let saw = format!("root needs no helper; users have {users}");
-        return vec![Check::ok("helper", saw, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
+        let mut checks = vec![Check::ok("helper", saw, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
+        checks.extend(slips());
+        return checks;
     }
     let bridges = patient.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
     let bridges = bridges.chain(patient.missing.iter().map(|nic| nic.bridge.to_string()));
     let mut checks = vec![look_as(&person, has_helper)];
     checks.extend(bridges.map(|bridge| look_as(&person, || is_allowed(&bridge, &person)).of(&bridge)));
     checks
+}
+
+/// The rules that allow nothing by mistake, and those that refuse everybody; who is no root is told with the refusal.
+fn slips() -> Vec<Check> {
+    let acl = match Acl::read(rules) {
+        Ok(acl) => acl,
+        Err(fault) => return vec![Check::failure("acl", fault.0, ACL, "sudo kvm-bridge install --check")],
+    };
+    let check = |slip: Slip| {
+        let mend = format!("sudoedit {}", slip.place.file.display());
+        Check::warning("acl", slip.to_string(), ACL, mend)
+    };
+    acl.slips().map(check).collect()
 }
 
 fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
@@ -62,8 +78,8 @@ fn is_allowed(bridge: &str, person: &Person) -> Check {
             let mend = format!("sudoedit {}", place.file.display());
             Check::failure("acl", format!("{place} denies {bridge} to {name}"), ACL, mend)
         }
-        Ok((Verdict::NoRule, files)) => {
-            let saw = format!("no rule allows {bridge} to {name}: {}", looked_at(&files));
+        Ok((Verdict::NoRule, acl)) => {
+            let saw = format!("no rule allows {bridge} to {name}: {}", looked_at(&acl));
             Check::failure(
                 "acl",
                 saw,

@@ -46,6 +46,7 @@ pub fn check(allows: &[Allow]) -> Result<String> {
         Ok(acl) => {
             let files: Vec<String> = acl.files.iter().map(|file| file.display().to_string()).collect();
             there += &format!("rules are read from {}\n", files.join(" and "));
+            missing.extend(acl.slips().map(|slip| slip.to_string()));
             for allow in allows {
                 let of = allow.person()?.name;
                 match allow.verdict()? {

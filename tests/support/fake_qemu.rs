@@ -8,6 +8,7 @@
 //! - `daemonize` goes on in a child, while the first process exits 0, as QEMU's own `-daemonize`;
 //! - `arp:IP` asks for that address through every TAP it was given, as a guest's NIC would, and notes who answered;
 //! - `send:HEX` sends that frame four times a second for a quarter of a minute;
+//! - `flood:HEX` sends it as fast as a guest might, for half a minute;
 //! - `dhcp` asks for an address through every TAP it was given, and notes the one that is acknowledged;
 //! - `answer:IP` is a guest that has this address: it answers such questions until a signal ends it;
 //! - `stack:NAME` is a guest whose network stack is that of the network namespace of this name: its first card is eth0
@@ -66,7 +67,8 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             "hold" if object.is_empty() => sleep(FOR_EVER),
             "hold" => sleep(Duration::from_millis(object.parse().expect("hold: takes milliseconds"))),
             "daemonize" => daemonize(),
-            "send" => send(&nics(&argv), object),
+            "send" => send(&nics(&argv), object, 60, Duration::from_millis(250)),
+            "flood" => send(&nics(&argv), object, 400_000, Duration::from_micros(50)),
             "stack" => stack(nics(&argv).first().expect("stack: takes a network card"), object),
             "answer" => answer(&nics(&argv), object.parse().expect("answer: takes an IPv4 address")),
             _ => panic!("FAKE_QEMU_THEN has an unknown word: {deed}"),
@@ -284,13 +286,13 @@ impl Nic {
     }
 }
 
-/// Sends a frame, in hexadecimal, from each card four times a second for a quarter of a minute.
-fn send(nics: &[Nic], frame: &str) {
+/// Sends a frame, in hexadecimal, from each card so often, with so much time between.
+fn send(nics: &[Nic], frame: &str, times: u32, pause: Duration) {
     let byte = |at: usize| u8::from_str_radix(&frame[at..at + 2], 16).expect("send: takes hexadecimal");
     let frame: Vec<u8> = (0..frame.len()).step_by(2).map(byte).collect();
-    for _ in 0..60 {
+    for _ in 0..times {
         nics.iter().for_each(|nic| nic.send(&frame));
-        sleep(Duration::from_millis(250));
+        sleep(pause);
     }
 }
 

@@ -34,3 +34,18 @@ pub fn dhcp(kind: u8, options: &[u8]) -> String {
     builder.write(&mut frame, &message).expect("write to memory");
     hex(&frame)
 }
+
+/// What a DHCP server answers a client that gets an address (DHCPACK), for an hour.
+pub fn dhcp_answer(client: [u8; 6], address: [u8; 4]) -> String {
+    let mut message = vec![0; 240];
+    message[..4].copy_from_slice(&[2, 1, 6, 0]);
+    message[16..20].copy_from_slice(&address);
+    message[28..34].copy_from_slice(&client);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([53, 1, 5, 51, 4, 0, 0, 14, 16, 255]);
+    message.resize(300, 0);
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(OWN, client).ipv4([10, 66, 6, 1], address, 64).udp(67, 68);
+    builder.write(&mut frame, &message).expect("write to memory");
+    hex(&frame)
+}

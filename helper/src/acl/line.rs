@@ -22,8 +22,8 @@ pub(super) enum Grammar {
 pub(super) enum Bridge {
     All,
     Named(Vec<u8>),
-    /// What no bridge is called.
-    None,
+    /// What no bridge is called: all behind the first word, in QEMU's grammar.
+    Words(Vec<u8>),
 }
 
 impl Bridge {
@@ -31,12 +31,44 @@ impl Bridge {
         match self {
             Self::All => true,
             Self::Named(own) => own == name,
-            Self::None => false,
+            Self::Words(_) => false,
         }
     }
 
     fn named(name: &[u8]) -> Self {
         if name == b"all" { Self::All } else { Self::Named(name.to_vec()) }
+    }
+
+    /// What such a rule was probably meant to say, where no bridge has the name that stands there: names are neither quoted
+    /// nor listed, and there are no patterns.
+    pub(super) fn slip(&self) -> Option<String> {
+        let (Self::Named(written) | Self::Words(written)) = self else { return None };
+        let text = super::show(written);
+        if let Self::Words(_) = self {
+            let (first, rest) = text.split_once([' ', '\t']).unwrap_or((&text, ""));
+            return Some(match rest.trim_start() {
+                rest if rest.starts_with('#') => format!("allow {first}, with '{rest}' on a line of its own"),
+                rest if rest.starts_with("user ") || rest.starts_with("group ") || rest.starts_with("max ") => {
+                    format!("allow {first} {rest}, in {}", super::OURS)
+                }
+                _ => "one line for each bridge: allow NAME".to_owned(),
+            });
+        }
+        if text == "*" {
+            return Some("allow all".to_owned());
+        }
+        if let Some((bridge, user)) = text.split_once(':') {
+            return Some(format!("allow {bridge} user {user}, in {}", super::OURS));
+        }
+        if written.iter().any(|byte| b"*?[]{}".contains(byte)) {
+            return Some("one line for each bridge, allow NAME, or: allow all".to_owned());
+        }
+        let names: Vec<&str> = text.split([',', ';', '"', '\'']).filter(|name| !name.is_empty()).collect();
+        match names.as_slice() {
+            [only] if *only == text => None,
+            [only] => Some(format!("allow {only}")),
+            _ => Some("one line for each bridge: allow NAME".to_owned()),
+        }
     }
 }
 
@@ -88,9 +120,13 @@ impl<'a> Line<'a> {
         let rule = |allows, bridge| Self::Rule { allows, bridge, who: Who::Anybody, max: None };
         match command {
             // QEMU takes all behind the first word for the name.
-            b"allow" | b"deny" if argument.len() > MAX_NAME => Err(format!("'{}' is no name", super::show(argument))),
+            b"allow" | b"deny" if argument.len() > MAX_NAME => {
+                let why = format!("'{}' is no name", super::show(argument));
+                let is_comment = argument.contains(&b'#');
+                Err(if is_comment { format!("{why}; a comment stands on a line of its own") } else { why })
+            }
             // With the words that follow there is no such bridge.
-            b"allow" if argument != first => Ok(rule(true, Bridge::None)),
+            b"allow" if argument != first => Ok(rule(true, Bridge::Words(argument.to_vec()))),
             b"allow" => Ok(rule(true, Bridge::named(argument))),
             // What was meant to deny denies.
             b"deny" => Ok(rule(false, Bridge::named(first))),

@@ -84,6 +84,37 @@ fn what_qemu_reads_otherwise_than_it_looks_allows_nothing() {
 }
 
 #[test]
+fn a_rule_that_allows_nothing_by_mistake_is_told_with_what_it_should_be() {
+    let slips = |file: &str, line: &str| {
+        let acl = acl_of(&[(file, &format!("allow br7\n{line}\n"))]).unwrap();
+        acl.slips().map(|slip| slip.to_string()).collect::<Vec<_>>()
+    };
+    let many = "one line for each bridge: allow NAME";
+    for (line, meant) in [
+        ("allow br0 # lan", "allow br0, with '# lan' on a line of its own"),
+        ("allow br0 user al", "allow br0 user al, in /etc/kvm-bridge/bridge.conf"),
+        ("allow br0:alice", "allow br0 user alice, in /etc/kvm-bridge/bridge.conf"),
+        ("allow br0 br1", many),
+        ("allow br0,br1", many),
+        ("allow br0, br1", many),
+        ("allow \"br0\"", "allow br0"),
+        ("allow 'br0'", "allow br0"),
+        ("allow br0;", "allow br0"),
+        ("allow *", "allow all"),
+        ("allow br*", "one line for each bridge, allow NAME, or: allow all"),
+    ] {
+        let expected = format!("/etc/qemu/bridge.conf, line 2 allows no bridge of any name; write {meant}");
+        assert_eq!(slips(QEMU, line), [expected], "{line}");
+        assert!(!may(&[(QEMU, line)], "br0"), "{line}");
+    }
+    assert_eq!(slips(OURS, "allow br0,br1 user alice").len(), 1);
+    for line in ["allow br0", "allow all", "allow br-lan_0.1", "deny br0,br1", "allow br0 # the office"] {
+        let file = if line.contains('#') { OURS } else { QEMU };
+        assert_eq!(slips(file, line), [""; 0], "{line}");
+    }
+}
+
+#[test]
 fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
     let long = format!("#{}allow br0\n", "x".repeat(4095));
     for text in [
