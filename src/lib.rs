@@ -71,5 +71,6 @@ pub mod slips;
 pub mod step;
 pub mod style;
 pub mod sys;
+pub mod table;
 pub mod unprivileged;
 pub mod watch;

@@ -36,7 +36,7 @@ pub struct Bridge {
     pub shared: Option<SharedUplink>,
     /// Its forwarding database.
     pub fdb: Vec<FdbEntry>,
-    /// Its ports: the uplink first.
+    /// Its ports: the uplink first, then by their VMs.
     pub ports: Vec<Port>,
 }
 
@@ -210,7 +210,7 @@ fn look_at(
     let ports = details.iter().filter(|port| port.link.controller == Some(index));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {
-        let key = |port: &Port| (port.role != Role::Uplink, port.detail.link.index);
+        let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);
         key(a).cmp(&key(b))
     });
     Ok(Bridge {

@@ -33,6 +33,12 @@ impl Style {
         Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb }
     }
 
+    /// How wide a line may be: as wide as the terminal.
+    pub fn width(self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| self.has_trees)?;
+        Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    }
+
     /// A text in its tone.
     pub fn paint(self, tone: Tone, text: impl Display) -> String {
         let code = match tone {
@@ -54,6 +60,15 @@ impl Style {
             (false, _) => "  ",
             (true, false) => "├─ ",
             (true, true) => "└─ ",
+        }
+    }
+
+    /// What stands beside a branch that goes on below, or before any.
+    pub fn trunk(self, goes_on: bool) -> &'static str {
+        match (self.has_trees, goes_on) {
+            (false, _) => "  ",
+            (true, true) => "│  ",
+            (true, false) => "   ",
         }
     }
 }

@@ -84,7 +84,7 @@ fn anything_else_on_the_command_line_is_answered_with_the_usage() {
         for words in [
             "",
             "--help",
-            "--version",
+            "--version=1",
             "--br=br0",
             "--fd=0",
             "--br br0 --fd 0",
@@ -96,6 +96,36 @@ fn anything_else_on_the_command_line_is_answered_with_the_usage() {
             assert!(said.to_lowercase().contains("usage"), "{words}: {said}");
         }
     });
+}
+
+#[test]
+fn it_tells_its_version_and_gives_no_tap_for_it() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
+    let Some((path, _)) = helpers().into_iter().find(|(_, is_ours)| *is_ours) else { return };
+    let told = lab.as_user(ALICE, &path).words("--version").run().succeeds();
+    assert_eq!(told.out, format!("kvm-bridge-helper {}\n", env!("CARGO_PKG_VERSION")));
+    lab.as_user(ALICE, &path).words("--version --br=br0").run().exits_with(1);
+}
+
+#[test]
+fn a_rule_that_allows_nothing_by_mistake_is_told_with_the_refusal() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
+    let Some((path, is_ours)) = helpers().into_iter().find(|(_, is_ours)| *is_ours) else { return };
+    let helper = lab.install_helper(&path, is_ours, Right::Capability);
+    for (rule, meant) in [
+        ("allow br0 # my bridge", "write allow br0, with '# my bridge' on a line of its own"),
+        ("allow br0,br1", "write one line for each bridge: allow NAME"),
+        ("allow \"br0\"", "write allow br0"),
+    ] {
+        lab.allow(&format!("{rule}\n"));
+        let refused = lab.call(&helper, "--br=br0 --fd=0").refusal();
+        let expected = format!("/etc/qemu/bridge.conf, line 1 allows no bridge of any name; {meant}");
+        assert!(refused.contains(&expected), "{refused}");
+        let checked = lab.kvm_bridge("install --check").run();
+        assert!(checked.err.contains(&expected), "{}", checked.err);
+        let doctor = lab.kvm_bridge("doctor --quick").run();
+        assert!(doctor.out.contains(&expected), "{}", doctor.out);
+    }
 }
 
 #[test]

@@ -72,8 +72,13 @@ fn every_command_prints_what_the_page_says() {
     let Some(lab) = Lab::with_address() else { return };
     is_as_documented(&lab, "plan", "plan --json -- --bridge br0 -M microvm disk");
     is_as_documented(&lab, "up", "up br0 --tap tap9 --user root --save --json");
-    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    if !lab.lan.serve_dhcp() {
+        return;
+    }
+    let mut guest = lab.shim("--bridge br0 -name alice").then("dhcp,hold").start();
     let mac = guest.qemu().macs()[0].clone();
+    let has_lease = || lab.kvm_bridge("status br0 --json").run().out.contains("\"seconds_left\"").then_some(());
+    wait_for("the lease to be known", 10, has_lease);
     lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev eth0"));
     // One of somebody else's, with what bridges of ours do not have.
     lab.ip("link add name other type bridge");

@@ -166,8 +166,20 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
 fn pages() -> Vec<String> {
     let entries = fs::read_dir(path("man")).expect("read man").flatten().map(|entry| entry.file_name());
     let mut pages: Vec<String> = entries.filter_map(|name| Some(format!("man/{}", name.into_string().ok()?))).collect();
+    pages.retain(|name| other_name_of(name).is_none());
     pages.sort();
     pages
+}
+
+/// The page that this one is another name of.
+fn other_name_of(name: &str) -> Option<String> {
+    read(name).strip_prefix(".so man1/").map(|page| format!("man/{}", page.trim_end()))
+}
+
+#[test]
+fn the_shim_is_found_by_what_one_calls_it() {
+    assert_eq!(other_name_of("man/qemu-kvm-shim.1").as_deref(), Some(SHIM_PAGE));
+    assert!(read("Makefile").contains("qemu-kvm-shim.1"));
 }
 
 #[test]

@@ -29,12 +29,19 @@ fn it_tells_who_is_on_the_bridge() {
     let text = lab.kvm_bridge("status br0").run().succeeds().out;
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, STP off, MTU 1500"), "{text}");
-    assert!(lines[1].starts_with("  kvbp-br0  shared uplink eth0, carrier, from the network "), "{text}");
-    let first = format!("  kvb0      alice, fake-qemu {} of root, {mac}, slot 0, 10.77.0.100, for ", alice.pid());
-    assert!(lines[2].starts_with(&first) && lines[2].contains(", in 1 packets 60 B, out "), "{text}");
-    assert!(lines[3].contains(&format!("kvb1      alice, fake-qemu {} of root, ", second.pid())), "{text}");
-    assert!(lines[3].contains(", slot 1, "), "{text}");
-    assert!(lines[4].starts_with("  veth0     foreign veth, no carrier, "), "{text}");
+    let cells = |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+    let cells: Vec<Vec<String>> = lines[1..].iter().map(|line| cells(line)).collect();
+    let header =
+        ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"].map(str::to_owned);
+    assert_eq!(cells[0], header, "{text}");
+    assert_eq!(cells[1][..3], ["kvbp-br0", "-", "shared uplink eth0, carrier"], "{text}");
+    let process = format!("fake-qemu {}", alice.pid());
+    assert_eq!(cells[2][..8], ["kvb0", "alice", "in use", "10.77.0.100", &mac, "root", &process, "0"], "{text}");
+    assert_eq!(cells[2][9], "60 B", "{text}");
+    let process = format!("fake-qemu {}", second.pid());
+    assert_eq!((&cells[3][1], &cells[3][6], &cells[3][7]), (&"alice".into(), &process, &"1".into()), "{text}");
+    assert_eq!(cells[4][..3], ["veth0", "-", "foreign veth, no carrier"], "{text}");
+    assert!(lines[6].starts_with("  eth0: from the network ") && lines.len() == 7, "{text}");
     assert!(!text.contains('\x1b') && !text.contains('├'), "{text}");
 
     let found = json(&lab, "status --json");
@@ -72,6 +79,24 @@ fn trees_and_colours_are_for_terminals() {
 }
 
 #[test]
+fn ports_are_in_the_order_of_their_vms_and_a_narrow_terminal_is_enough() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("script") {
+        return;
+    }
+    let _guests = ["zoe", "alice", "mia"].map(|name| lab.shim(&format!("--bridge br0 -name {name}")).boot());
+    let found = json(&lab, "status br0 --json");
+    let ports = found["bridges"][0]["ports"].as_array().expect("a list").clone();
+    let vms: Vec<&str> = ports.iter().filter_map(|port| port["vm"].as_str()).collect();
+    assert_eq!(vms, ["alice", "mia", "zoe"]);
+    let command = format!("stty cols 60; env TERM=xterm NO_COLOR=1 {} status br0", env!("CARGO_BIN_EXE_kvm-bridge"));
+    let text = lab.program("script").words("-q -e -c").arg(command).arg("/dev/null").run().out;
+    let lines: Vec<&str> = text.lines().skip(1).map(|line| line.trim_end_matches('\r')).collect();
+    assert!(lines.len() > 8 && lines.iter().all(|line| line.chars().count() <= 60), "{text}");
+    assert!(lines.iter().any(|line| line.starts_with("├─ kvb")), "{text}");
+}
+
+#[test]
 fn a_user_sees_what_the_kernel_lets_one_see() {
     let Some(lab) = Lab::with_address() else { return };
     if !have("setpriv") {
@@ -82,7 +107,9 @@ fn a_user_sees_what_the_kernel_lets_one_see() {
     let ended =
         lab.kvm_bridge("status").through("setpriv --reuid nobody --clear-groups --inh-caps=-all").run().succeeds();
     assert!(ended.out.contains("br0  made by kvm-bridge, goes with its last guest, STP off"), "{}", ended.out);
-    assert!(ended.out.contains(&format!("kvb0      alice, {mac}, slot 0")), "{}", ended.out);
+    let line = ended.out.lines().find(|line| line.contains("kvb0 ")).expect("its line");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[..6], ["kvb0", "alice", "in", "use", &mac, "0"], "{}", ended.out);
     assert_eq!(ended.err, "kvm-bridge: the processes of other users' guests are seen by root only\n");
 }
 
@@ -144,7 +171,7 @@ fn a_guest_whose_tap_a_helper_made_is_no_foreigner() {
     lab.ip("link set dev tap7 master br0 up");
     let text = lab.kvm_bridge("status br0").run().succeeds().out;
     let line = text.lines().find(|line| line.contains("tap7")).expect("its line");
-    assert!(line.contains("tap7  carol, ") && line.contains("02:00:00:00:00:07"), "{text}");
+    assert!(line.contains("tap7  carol  in use ") && line.contains("02:00:00:00:00:07"), "{text}");
     guest.kill();
 }
 

@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 /// What a mistake on the command line is answered with.
-pub const USAGE: &str = "Usage: kvm-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET";
+pub const USAGE: &str = "Usage: kvm-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET, or --version";
 
 impl Options {
     /// Reads the words behind argv\[0\].

@@ -15,8 +15,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 
-/// The whole program: `words` are argv. Exit status 0 is a promise that a descriptor was sent: without one, QEMU would
-/// take its own standard input for the TAP.
+/// The whole program: `words` are argv. But for `--version`, exit status 0 is a promise that a descriptor was sent: without
+/// one, QEMU would take its own standard input for the TAP.
 pub fn main(words: Vec<OsString>) -> c_int {
     match run(words) {
         Ok(()) => 0,
@@ -35,6 +35,11 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let (caller, reserve) = privilege::drop_to_caller()
         .map_err(|error| Failure::new(format!("cannot give rights up: {}", reason(&error)), "Please report this."))?;
     hold_standard_places()?;
+    if let [_, word] = words.as_slice()
+        && word == "--version"
+    {
+        return print_version();
+    }
     let options = Options::parse(words.into_iter().skip(1)).map_err(|why| Failure::new(why, ""))?;
     close_strays(options.fd)?;
     let socket = socket(options.fd)?;
@@ -45,6 +50,11 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
     let tap = network::attach(&task, reserve)?;
     hand_over(socket, &tap)
+}
+
+fn print_version() -> Result<(), Failure> {
+    let text = format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"));
+    io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::new(format!("cannot write: {}", reason(&error)), ""))
 }
 
 /// Opens /dev/null in the places of standard files that the caller has closed: else the TAP would get one of their

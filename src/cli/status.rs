@@ -14,6 +14,7 @@ use crate::out;
 use crate::ports::{self, Bridge, Port, Role, SharedUplink};
 use crate::shell::quote;
 use crate::style::{self, Style, Tone};
+use crate::table::{self, Cell};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -115,105 +116,110 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
         });
     }
     let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
-    let width = bridge
-        .ports
-        .iter()
-        .map(|port| out::one_line(port.detail.link.name.as_str()).chars().count())
-        .max()
-        .unwrap_or_default();
-    let complaints: Vec<&str> = bridge.complaint.iter().flat_map(|text| text.lines()).collect();
-    for (at, port) in bridge.ports.iter().enumerate() {
-        let branch = style.branch(at + 1 == bridge.ports.len() && complaints.is_empty());
-        let name = format!("{:<width$}", out::one_line(port.detail.link.name.as_str()));
-        let facts = match (&bridge.shared, port.role) {
-            (Some(shared), Role::Uplink) => line_of_shared(shared, style),
-            _ => line(port, style),
-        };
-        let _ = writeln!(text, "{branch}{}  {facts}", style.paint(Tone::Title, name));
+    let mut branches: Vec<Vec<String>> = Vec::new();
+    if !bridge.ports.is_empty() {
+        let rows: Vec<Vec<Cell>> = bridge.ports.iter().map(|port| row(port, bridge.shared.as_ref())).collect();
+        let width = style.width().map(|width| width.saturating_sub(style.trunk(true).chars().count()));
+        branches.extend(table::lines(&COLUMNS, &rows, width, style));
+        let header = branches.remove(0);
+        header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
-    for (at, complaint) in complaints.iter().enumerate() {
-        let _ = writeln!(
-            text,
-            "{}{}",
-            style.branch(at + 1 == complaints.len()),
-            style.paint(Tone::Bad, out::one_line(complaint.trim()))
-        );
+    branches.extend(bridge.shared.iter().map(|shared| vec![frames_of(shared, style)]));
+    let complaints = bridge.complaint.iter().flat_map(|text| text.lines());
+    branches.extend(complaints.map(|line| vec![style.paint(Tone::Bad, out::one_line(line.trim()))]));
+    for (at, lines) in branches.iter().enumerate() {
+        let is_last = at + 1 == branches.len();
+        for (at, line) in lines.iter().enumerate() {
+            let before = if at == 0 { style.branch(is_last) } else { style.trunk(!is_last) };
+            let _ = writeln!(text, "{before}{line}");
+        }
     }
     text
 }
 
-/// What is said of the port that leads to a shared uplink.
-fn line_of_shared(shared: &SharedUplink, style: Style) -> String {
-    let mut facts = vec![format!("shared uplink {}", style.paint(Tone::Title, out::one_line(shared.name().as_str())))];
-    match &shared.detail {
-        None => facts.push(style.paint(Tone::Bad, "is not there")),
-        Some(detail) if !detail.link.is_up => facts.push(style.paint(Tone::Bad, "down")),
-        Some(detail) if !detail.has_carrier => facts.push(style.paint(Tone::Bad, "no carrier")),
-        Some(_) if !shared.missing.is_empty() => facts
-            .push(style.paint(Tone::Bad, format!("{} filters are missing: kvm-bridge recover", shared.missing.len()))),
-        Some(_) => facts.push("carrier".to_owned()),
-    }
-    let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
-    let Counts { from_network, from_host, from_bridge } = shared.counts;
-    facts.push(style.paint(
-        Tone::Quiet,
-        format!(
-            "from the network {}, from the host {}, from guests {}",
-            frames(from_network),
-            frames(from_host),
-            frames(from_bridge)
-        ),
-    ));
-    facts.join(", ")
+/// What is told of each port; what no port has is left out.
+const COLUMNS: [&str; 11] =
+    ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"];
+
+fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
+    let detail = &port.detail;
+    let plain = |text: String| (None, text);
+    let process = port.process.as_ref();
+    let since = process.and_then(|process| process.since).map(|since| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        style::duration(now.saturating_sub(since))
+    });
+    let known = port.known_addresses();
+    let far: Vec<String> = known.iter().filter(|ip| !ports::is_link_local(ip)).map(ToString::to_string).collect();
+    // Those of its own link alone are of use where it has no other.
+    let near = || known.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let addresses = if far.is_empty() { near() } else { far };
+    let Stats { rx_bytes, tx_bytes, .. } = detail.stats;
+    vec![
+        (Some(Tone::Title), out::one_line(detail.link.name.as_str())),
+        (Some(Tone::Good), port.vm.as_deref().map(out::one_line).unwrap_or_default()),
+        match (shared, port.role) {
+            (Some(shared), Role::Uplink) => state_of_shared(shared),
+            _ => state(port),
+        },
+        plain(addresses.join(" ")),
+        plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
+        plain(port.user.clone().unwrap_or_default()),
+        plain(process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default()),
+        plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
+        plain(since.unwrap_or_default()),
+        plain(style::bytes(rx_bytes)),
+        plain(style::bytes(tx_bytes)),
+    ]
 }
 
-fn line(port: &Port, style: Style) -> String {
+fn state(port: &Port) -> Cell {
     let detail = &port.detail;
-    let mut facts = Vec::new();
-    match port.role {
-        Role::Uplink => facts.push("uplink".to_owned()),
-        Role::Foreign => {
-            let kind = detail.kind.as_deref().map(|kind| format!(" {kind}")).unwrap_or_default();
-            facts.push(style.paint(Tone::Warning, format!("foreign{kind}")));
+    let kind = || detail.kind.as_deref().map(|kind| format!(" {kind}")).unwrap_or_default();
+    let role = match port.role {
+        Role::Uplink => "uplink, ".to_owned(),
+        Role::Foreign => format!("foreign{}, ", kind()),
+        Role::Guest | Role::Lasting => String::new(),
+    };
+    let is_in_use = detail.has_carrier && detail.link.is_up;
+    let (tone, state) = match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
+        (_, _, false) => (Some(Tone::Bad), "down"),
+        _ if detail.is_forwarding == Some(false) && is_in_use => (Some(Tone::Warning), "does not forward yet"),
+        (true, true, _) => (None, "in use"),
+        (true, false, _) => (Some(Tone::Quiet), "not in use"),
+        (false, true, _) => (None, "carrier"),
+        (false, false, _) => (Some(Tone::Bad), "no carrier"),
+    };
+    let is_foreign = port.role == Role::Foreign;
+    (tone.or(is_foreign.then_some(Tone::Warning)), format!("{role}{state}"))
+}
+
+fn state_of_shared(shared: &SharedUplink) -> Cell {
+    let name = out::one_line(shared.name().as_str());
+    let (tone, state) = match &shared.detail {
+        None => (Some(Tone::Bad), "is not there".to_owned()),
+        Some(detail) if !detail.link.is_up => (Some(Tone::Bad), "down".to_owned()),
+        Some(detail) if !detail.has_carrier => (Some(Tone::Bad), "no carrier".to_owned()),
+        Some(_) if !shared.missing.is_empty() => {
+            (Some(Tone::Bad), format!("{} filters are missing: kvm-bridge recover", shared.missing.len()))
         }
-        Role::Guest | Role::Lasting => {}
-    }
-    facts.extend(port.vm.as_ref().map(|vm| style.paint(Tone::Good, out::one_line(vm))));
-    facts.push(match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
-        (_, _, false) => style.paint(Tone::Bad, "down"),
-        (true, true, _) => String::new(),
-        (true, false, _) => style.paint(Tone::Quiet, "not in use"),
-        (false, true, _) => "carrier".to_owned(),
-        (false, false, _) => style.paint(Tone::Bad, "no carrier"),
-    });
-    if detail.is_forwarding == Some(false) && detail.has_carrier && detail.link.is_up {
-        facts.push(style.paint(Tone::Warning, "does not forward yet"));
-    }
-    match (&port.process, &port.user) {
-        (Some(process), Some(user)) => {
-            facts.push(format!("{} {} of {user}", out::one_line(&process.program), process.pid))
-        }
-        (None, Some(user)) => facts.push(format!("for {user}")),
-        _ => {}
-    }
-    facts.extend(port.mac.map(|mac| mac.to_string()));
-    facts.extend(port.slot.map(|slot| format!("slot {slot}")));
-    facts.extend(port.known_addresses().iter().map(ToString::to_string));
-    if let Some(since) = port.process.as_ref().and_then(|process| process.since) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        facts.push(format!("for {}", style::duration(now.saturating_sub(since))));
-    }
-    let Stats { rx_packets, tx_packets, rx_bytes, tx_bytes, .. } = detail.stats;
-    facts.push(style.paint(
-        Tone::Quiet,
-        format!(
-            "in {rx_packets} packets {}, out {tx_packets} packets {}",
-            style::bytes(rx_bytes),
-            style::bytes(tx_bytes)
-        ),
-    ));
-    facts.retain(|fact| !fact.is_empty());
-    facts.join(", ")
+        Some(_) => (None, "carrier".to_owned()),
+    };
+    (tone, format!("shared uplink {name}, {state}"))
+}
+
+/// What a shared uplink has carried, each way.
+fn frames_of(shared: &SharedUplink, style: Style) -> String {
+    let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
+    let Counts { from_network, from_host, from_bridge } = shared.counts;
+    let text = format!(
+        "{}: from the network {}, from the host {}, from guests {}",
+        out::one_line(shared.name().as_str()),
+        frames(from_network),
+        frames(from_host),
+        frames(from_bridge)
+    );
+    style.paint(Tone::Quiet, text)
 }
 
 fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
