@@ -40,6 +40,8 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
         return Err(Error::new(what, "Run it as root, or leave announce= out."));
     }
     process::hold_standard_places()?;
+    // Before any lock is held: the way to a disk may be a user's, who can keep whoever goes it.
+    let vm = VmKey::of(&line.vm);
     let mut netlink = Netlink::open().map_err(unreadable)?;
     unprivileged::check_making(&mut netlink, &line.nics)?;
     reaper::ensure_all()?;
@@ -55,7 +57,6 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
     if plan.makes_bridges() {
         check()?;
     }
-    let vm = VmKey::of(&line.vm);
     let lease = take_lease(&mut netlink, &vm, line, &host)?;
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();

@@ -34,7 +34,8 @@ Examples:
   kvm-bridge mac list
   kvm-bridge recover
 
-Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)";
+Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)
+kvm-bridge help COMMAND tells more of a command.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -79,7 +80,11 @@ pub fn main() -> ExitCode {
                 let (what, remedy) = said.trim_end().split_once("\n\n").unwrap_or((said.trim_end(), ""));
                 let _ = out::print(&error_as_json(what.trim_start_matches("error: "), remedy, FAILED));
             }
-            let _ = error.print();
+            let text = error.render().to_string();
+            match text.strip_prefix("error: ") {
+                Some(text) if error.use_stderr() => out::say("kvm-bridge", text.trim_end()),
+                _ => drop(error.print()),
+            }
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
     };
@@ -96,13 +101,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `kvm-bridge help up` means `kvm-bridge up --help`.
+/// `kvm-bridge help up` means `kvm-bridge up --help`, and `kvm-bridge help help` is a question too.
 fn with_help(mut words: Vec<OsString>) -> Vec<OsString> {
-    if words.get(1).is_some_and(|word| word == "help") {
-        words.remove(1);
+    let is_help = |words: &[OsString]| words.get(1).is_some_and(|word| word == "help");
+    if is_help(&words) {
+        while is_help(&words) {
+            words.remove(1);
+        }
         words.push("--help".into());
     }
     words
+}
+
+/// A number of the command line; clap's own words for a wrong one are those of a programming language.
+fn number(text: &str) -> std::result::Result<u32, String> {
+    text.parse().map_err(|_| "it has to be a whole number".to_owned())
 }
 
 fn error_as_json(what: &str, remedy: &str, status: u8) -> String {
@@ -130,7 +143,7 @@ impl Command {
 
 /// JSON for a program, with a newline behind it.
 fn json(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    out::json_for_terminals(&format!("{value:#}\n"))
 }
 
 /// The command line's definition, for the tests that hold completions and man pages against it.

@@ -161,6 +161,8 @@ struct Patient<'a> {
     /// The arguments, understood.
     line: Option<Line>,
     netlink: Netlink,
+    /// Whether the host's own firewall drops what is forwarded.
+    is_firewalled: bool,
 }
 
 /// Makes all checks.
@@ -188,14 +190,19 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
-    let mut patient = Patient { question, config: Config::load()?, bridges, there, missing, line, netlink };
+    let mut patient =
+        Patient { question, config: Config::load()?, bridges, there, missing, line, netlink, is_firewalled: false };
     let mut checks = host::checks(&patient);
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));
     checks.extend(uplink::checks(&mut patient));
     checks.extend(bridge::checks(&patient));
     checks.extend(macs::checks(&patient));
-    checks.extend(firewall::checks(&patient));
+    checks.extend(bridge::unplugged(&mut patient));
+    let firewall = firewall::checks(&patient);
+    // Who drops what servers answer is known then.
+    patient.is_firewalled = firewall.iter().any(|check| check.verdict == Verdict::Failure);
+    checks.extend(firewall);
     checks.extend(dhcp::checks(&mut patient));
     checks.extend(guests::checks(&mut patient)?);
     if let Some(words) = &question.words {

@@ -4,7 +4,7 @@ use crate::argv::{self, Backend, Line, rewrite};
 use crate::config::Config;
 use crate::error::Result;
 use crate::host::Host;
-use crate::launch::Qemu;
+use crate::launch::{Qemu, refusal};
 use crate::lease::{Store, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -71,6 +71,9 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
     };
+    if plan.makes_bridges() {
+        refusal::check_files(line)?;
+    }
     let mut host = host;
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
         host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::sys::program;
 use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, eaccess};
 use std::fmt;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -63,7 +63,7 @@ impl Right {
         let flags = nix::sys::statvfs::statvfs(path).map(|file_system| file_system.flags());
         match flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)) {
             true => Self::Nosuid,
-            false if access(path, AccessFlags::X_OK).is_err() => Self::Closed,
+            false if eaccess(path, AccessFlags::X_OK).is_err() => Self::Closed,
             false => right,
         }
     }

@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 
 use crate::name::IfName;
-use crate::sys::process;
+use crate::sys::patience::within;
+use crate::sys::{process, tap};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A process that has TAPs open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,26 +69,8 @@ pub fn qemus() -> Vec<Process> {
         .collect()
 }
 
-/// Whether a process runs in this network namespace whose command line begins with these words. Where another user's is, a
-/// user can't tell: it may be here.
-pub fn runs(words: &[&str]) -> bool {
-    let own = process::own_network();
-    let start: String = words.iter().map(|word| format!("{word}\0")).collect();
-    let is_it = |path: &Path| fs::read(path.join("cmdline")).is_ok_and(|line| line.starts_with(start.as_bytes()));
-    let is_here = |path: &Path| process::network_of(path).is_none_or(|network| Some(network) == own);
-    process::all().any(|(path, _)| is_it(&path) && is_here(&path))
-}
-
-fn read((path, pid): (std::path::PathBuf, i32)) -> Option<Process> {
-    let files = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
-    let mut taps: BTreeMap<IfName, Vec<i32>> = BTreeMap::new();
-    for file in files.filter(|file| fs::read_link(file.path()).is_ok_and(|link| link.ends_with("tun"))) {
-        let info = fs::read_to_string(path.join("fdinfo").join(file.file_name())).unwrap_or_default();
-        let name = info.lines().find_map(|line| line.strip_prefix("iff:\t"));
-        if let (Some(name), Some(fd)) = (name, file.file_name().to_str().and_then(|fd| fd.parse().ok())) {
-            taps.entry(IfName::seen(name.to_owned())).or_default().push(fd);
-        }
-    }
+fn read((path, pid): (PathBuf, i32)) -> Option<Process> {
+    let taps = tap::held_by(&path);
     if taps.is_empty() {
         return None;
     }
@@ -93,16 +78,41 @@ fn read((path, pid): (std::path::PathBuf, i32)) -> Option<Process> {
 }
 
 fn describe(path: &Path, pid: i32) -> Option<Process> {
-    let line = fs::read(path.join("cmdline")).ok()?;
+    let uid = fs::metadata(path).ok()?.uid();
+    let line = command_line(path, uid)?;
     let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     Some(Process {
         pid,
         program: fs::read_to_string(path.join("comm")).unwrap_or_default().trim_end().to_owned(),
-        uid: fs::metadata(path).ok()?.uid(),
+        uid,
         since: since(path),
         words: words.map(|word| OsString::from_vec(word.to_vec())).collect(),
         taps: BTreeMap::new(),
     })
+}
+
+/// The longest command line that is read: a few thousand words of QEMU's.
+const LONGEST: u64 = 128 << 10;
+/// How long all command lines of other users may take together.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A process's command line, or its beginning. It is in that process's own memory, so that its owner can keep whoever reads it
+/// for as long as they like: another user's is read in a thread that nobody waits for in the end, and is empty then.
+fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
+    static SPENT: AtomicU64 = AtomicU64::new(0);
+    let path = process.join("cmdline");
+    let read = move || {
+        let mut line = Vec::new();
+        fs::File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut line)).ok().map(|_| line)
+    };
+    if uid == nix::unistd::geteuid().as_raw() {
+        return read();
+    }
+    let left = PATIENCE.saturating_sub(Duration::from_micros(SPENT.load(Ordering::Relaxed)));
+    let start = Instant::now();
+    let line = within(left, read);
+    SPENT.fetch_add(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    line.unwrap_or_else(|| Some(Vec::new()))
 }
 
 /// The 22nd field of /proc/PID/stat counts clock ticks since the machine was booted (proc(5)).

@@ -22,6 +22,8 @@ pub struct Host {
     pub all: Vec<Link>,
     /// For each bridge of ours that shares an uplink, how; with the uplink's name now.
     pub shared: BTreeMap<IfName, Share>,
+    /// For each bridge that is there and is to have no uplink, the port by which it has one. Looked up for these only.
+    pub ways_out: BTreeMap<IfName, IfName>,
     /// Whether the kernel has IPv6.
     pub has_ipv6: bool,
     /// A network manager that would take our links. Looked up where an uplink is going to be shared.
@@ -158,6 +160,19 @@ pub enum Kind {
     Other(String),
     /// No kind: a network card.
     Card,
+}
+
+impl Kind {
+    /// Whether it is an interface to a network, and not to a guest or container.
+    pub fn is_card(&self) -> bool {
+        const CARDS: [&str; 9] =
+            ["vlan", "bond", "team", "macvlan", "macvlan passthru", "bond balance", "vxlan", "gretap", "geneve"];
+        match self {
+            Self::Card => true,
+            Self::Other(kind) => CARDS.contains(&kind.as_str()),
+            _ => false,
+        }
+    }
 }
 
 impl Link {

@@ -360,6 +360,11 @@ impl Files {
         lock::try_alone(&self.path("reaper")).map_err(|error| self.failed("reaper", &error))
     }
 
+    /// Whether the bridge's reaper runs: by the lock that it holds, as anybody can call a process like it.
+    pub fn has_reaper(&self) -> bool {
+        lock::is_held(&self.path("reaper"))
+    }
+
     /// The journal, if there is one. One that can't be read is an error, and stays.
     pub fn read(&self) -> Result<Option<Journal>> {
         let path = self.path("json");

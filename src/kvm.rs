@@ -20,12 +20,18 @@ pub fn word(name: &OsStr, line: &Line) -> Option<String> {
     let tries = line.accel.as_deref().map_or_else(|| name.as_bytes().ends_with(b"kvm"), is_kvm);
     let device = Path::new(DEVICE);
     (tries && process::is_kept_from(device)).then(|| {
-        let group = device.metadata().ok().filter(|device| device.gid() != 0 && device.mode() & 0o060 == 0o060);
-        let group = group.and_then(|device| Group::from_gid(Gid::from_raw(device.gid())).ok().flatten());
-        let remedy = match group {
-            Some(group) => format!("sudo usermod -aG {} $USER, and log in again", group.name),
-            None => format!("sudo chgrp kvm {DEVICE} && sudo chmod 660 {DEVICE}, and be in the group kvm"),
-        };
+        let remedy = let_in();
         format!("{DEVICE} is there and you may not use it: without KVM the guest is slow\n  To be let in: {remedy}")
     })
+}
+
+/// How a user is let in.
+pub fn let_in() -> String {
+    let device = Path::new(DEVICE).metadata().ok();
+    let group = device.filter(|device| device.gid() != 0 && device.mode() & 0o060 == 0o060);
+    let group = group.and_then(|device| Group::from_gid(Gid::from_raw(device.gid())).ok().flatten());
+    match group {
+        Some(group) => format!("sudo usermod -aG {} $USER, and log in again", group.name),
+        None => format!("sudo chgrp kvm {DEVICE} && sudo chmod 660 {DEVICE}, and be in the group kvm"),
+    }
 }

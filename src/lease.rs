@@ -231,14 +231,14 @@ impl Store {
         if is_locked(&moved_in) {
             return Ok(None);
         }
-        lock::try_alone(&path).map_err(|error| unusable(&path, &error))
+        lock::try_alone_read_only(&path).map_err(|error| unusable(&path, &error))
     }
 
     /// Takes the lock of a slot that the run which is to move in does not have.
     fn move_in(&self, vm: &VmKey, known: Option<&Record>, said: Option<usize>) -> Result<(File, usize)> {
         let slot = self.slot_to_move_in(vm, known, said)?;
         for path in self.locks(vm, slot) {
-            if let Some(lock) = lock::try_alone(&path).map_err(|error| unusable(&path, &error))? {
+            if let Some(lock) = lock::try_alone_read_only(&path).map_err(|error| unusable(&path, &error))? {
                 return Ok((lock, slot));
             }
         }

@@ -39,6 +39,20 @@ pub fn lines(text: &str) -> String {
     text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
 }
 
+/// JSON in which what a terminal obeys is escaped, as JSON can have it: only in texts are there such characters, but for line
+/// breaks.
+pub fn json_for_terminals(json: &str) -> String {
+    let mut units = [0; 2];
+    json.chars()
+        .map(|c| match c {
+            c if c != '\n' && is_obeyed(c) => {
+                c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+            }
+            c => c.to_string(),
+        })
+        .collect()
+}
+
 /// Whether a terminal does something else with a character than to show it where it stands.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()

@@ -4,8 +4,8 @@
 
 use crate::unprivileged;
 use kvm_bridge_helper::acl::Caller;
-use nix::unistd::{User, geteuid, getgrouplist};
-use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use nix::unistd::{User, geteuid, getgrouplist, setfsgid, setfsuid};
+use rustix::thread::{Gid, set_thread_groups};
 use std::ffi::CString;
 use std::io;
 
@@ -54,13 +54,17 @@ impl Person {
     }
 }
 
-/// Makes this thread, and it alone, somebody else, for as long as it lives.
+/// Makes this thread, and it alone, look at files as somebody else, for as long as it lives: by the IDs for file systems alone
+/// (setfsuid(2); the capabilities over files go with them). With that user's real or effective ID in it, that user could stop and
+/// end this process, and set its limits.
 fn become_user(caller: &Caller) -> rustix::io::Result<()> {
     let gids: Vec<Gid> = caller.gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     set_thread_groups(&gids)?;
     // Who is known by a number only has no group, and not root's.
-    let gid = gids.first().copied().unwrap_or(Gid::from_raw(65534));
-    set_thread_res_gid(gid, gid, gid)?;
-    let uid = Uid::from_raw(caller.uid);
-    set_thread_res_uid(uid, uid, uid)
+    let (uid, gid) = (caller.uid, caller.gids.first().copied().unwrap_or(65534));
+    setfsgid(gid.into());
+    setfsuid(uid.into());
+    // They tell what was before, never whether they failed.
+    let is_done = setfsgid(gid.into()).as_raw() == gid && setfsuid(uid.into()).as_raw() == uid;
+    if is_done { Ok(()) } else { Err(rustix::io::Errno::PERM) }
 }

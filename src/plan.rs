@@ -94,6 +94,8 @@ pub struct Wish<'a> {
     /// Whether it was a port before that nobody used.
     was_port: bool,
     follow: bool,
+    /// Whether the configuration names its uplink.
+    is_uplink_configured: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
@@ -125,6 +127,7 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             is_late: its().any(|nic| nic.is_late),
             was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
+            is_uplink_configured: said.uplink.is_none() && configured.uplink.is_some(),
             said,
         });
     }
@@ -136,13 +139,29 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
     let name = wish.bridge;
     if link.kind != Kind::Bridge {
         let what = format!("{name} is there and is no bridge");
-        return Err(Error::new(what, "Give --bridge another name; 'ip link show type bridge' lists the bridges."));
+        return Err(Error::new(what, "Name another one; 'ip link show type bridge' lists the bridges."));
+    }
+    let share = host.shared.get(name);
+    let refuse = |why: String, key: &str| {
+        let what = format!("{name} is there, and {why}");
+        Err(Error::new(what, format!("Leave {key}= out to join it as it is, or name another bridge.")))
+    };
+    let way_out = share.map(|share| &share.uplink).or_else(|| host.ways_out.get(name));
+    if let (Some(Uplink::Isolated), Some(uplink)) = (&wish.said.uplink, way_out) {
+        return refuse(format!("{uplink} is its uplink"), "uplink");
+    }
+    match (wish.said.attach.filter(|_| !wish.is_late), share) {
+        (Some(Attach::Port), Some(share)) => return refuse(format!("shares {}", share.uplink), "attach"),
+        (Some(Attach::Share), None) => return refuse("shares no uplink".to_owned(), "attach"),
+        _ => {}
+    }
+    if wish.said.follow == Some(true) && !wish.is_late && share.is_none_or(|share| !share.follow) {
+        return refuse("does not follow the default route".to_owned(), "follow");
     }
     if let Some(Uplink::Link(uplink)) = &wish.said.uplink {
         let is_port = host.link(uplink).is_some_and(|port| port.controller == Some(link.index));
-        if !is_port && host.shared.get(name).map(|share| &share.uplink) != Some(uplink) {
-            let what = format!("{name} is there, and {uplink} is not its uplink");
-            return Err(Error::new(what, "Leave uplink= out to join it as it is, or give --bridge another name."));
+        if !is_port && share.map(|share| &share.uplink) != Some(uplink) {
+            return refuse(format!("{uplink} is not its uplink"), "uplink");
         }
     }
     if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -163,7 +182,8 @@ impl<'a> Wish<'a> {
     ) -> Self {
         let uplink = uplink.map_or(Uplink::Auto, |name| Uplink::Link(name.clone()));
         let said = Bridge::default();
-        Self { bridge, uplink, keep: None, mtu: None, attach, is_late: true, was_port, follow, said }
+        let (keep, mtu, is_uplink_configured) = (None, None, false);
+        Self { bridge, uplink, keep, mtu, attach, is_late: true, was_port, follow, is_uplink_configured, said }
     }
 
     /// Whether its uplink is not there at all.
@@ -206,6 +226,8 @@ fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
     let no_arp = attach == Some(Attach::Share) || is_late;
     let ipv6 = match attach.filter(|_| host.has_ipv6) {
         None if is_late && host.has_ipv6 => Ipv6::Off,
+        // Without an uplink it is guests who would advertise themselves as the host's routers.
+        None if host.has_ipv6 => Ipv6::NoRouters,
         None => Ipv6::Usual,
         Some(Attach::Port) => Ipv6::NoRouters,
         Some(Attach::Share) => Ipv6::Off,
@@ -341,8 +363,11 @@ fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Li
     match host.link(name) {
         Some(link) => check_uplink(link, wish, host),
         None => {
-            let remedy = format!("{} 'ip link' lists all.", candidates(wish, host));
-            Err(Error::new(format!("there is no interface {name} to be the uplink"), remedy))
+            let near = slips::near(name.as_str(), host.all.iter().map(|link| link.name.as_str()));
+            let near = near.map(|near| format!("Is {near} meant? ")).unwrap_or_default();
+            let remedy = format!("{near}{} 'ip link' lists all.", candidates(wish, host));
+            let by = if wish.is_uplink_configured { ", which the configuration names" } else { "" };
+            Err(Error::new(format!("there is no interface {name}{by} to be the uplink"), remedy))
         }
     }
 }
@@ -401,7 +426,7 @@ fn candidates(wish: &Wish, host: &Host) -> String {
     if cannot.len() > MOST {
         reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
     }
-    format!("To make it: {uplinks}{none}{reasons}")
+    format!("To make {}: {uplinks}{none}{reasons}", wish.bridge)
 }
 
 /// The MTU that the bridge has, or will have.

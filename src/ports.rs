@@ -205,8 +205,15 @@ fn look_at(
     }
     let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
     let leases = &leases;
-    let seen =
-        Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, leases, processes, records };
+    let seen = Seen {
+        bridge: name,
+        journal: journal.as_ref(),
+        fdb: &fdb,
+        neighbours: &neighbours,
+        leases,
+        processes,
+        records,
+    };
     let ports = details.iter().filter(|port| port.link.controller == Some(index));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {
@@ -281,7 +288,7 @@ impl Seen<'_> {
             // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
             _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
             // What made the bridge gave it its card, too.
-            None if is_card(&link.kind) => Role::Uplink,
+            None if link.kind.is_card() => Role::Uplink,
             _ => Role::Foreign,
         }
     }
@@ -319,18 +326,6 @@ fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
             (Some(confirmed), Some(age)) => confirmed + BLUR < age,
             _ => known.is_fresh,
         }
-}
-
-/// Whether it is an interface to a network, and not to a guest or container.
-fn is_card(kind: &Kind) -> bool {
-    match kind {
-        Kind::Card => true,
-        Kind::Other(kind) => {
-            ["vlan", "bond", "team", "macvlan", "macvlan passthru", "bond balance", "vxlan", "gretap", "geneve"]
-                .contains(&kind.as_str())
-        }
-        _ => false,
-    }
 }
 
 /// Whether an address is good on its own link only.

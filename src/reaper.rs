@@ -38,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 10;
 /// For so long at the most it does not look at a forwarding database that changes all the time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// And for so long at the most it does not look at links that change all the time.
+const LONGEST_REST: Duration = Duration::from_millis(200);
 /// What has worked for so long fails for another reason than before.
 const WELL: Duration = Duration::from_secs(60);
 
@@ -116,7 +118,11 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
     let (mut hears_addresses, mut hears_routes) = (false, false);
     let mut idle_since: Option<Instant> = None;
     let mut last: Option<Journal> = None;
+    let mut work = Duration::ZERO;
     loop {
+        // A user can change a TAP of theirs as often as they like, which every reaper hears of.
+        std::thread::sleep((work * 10).min(LONGEST_REST));
+        let start = Instant::now();
         news.drain().map_err(deaf)?;
         let lock = files.lock_for_ever()?;
         let mut journal = match (files.read()?, last.take()) {
@@ -177,6 +183,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
         }
         files.forget_complaint();
         drop(lock);
+        work = start.elapsed();
         last = Some(journal.clone());
         listening.begin(&mut netlink, bridge, journal.index);
         let mut is_whole = share::is_whole(&mut netlink, &journal).map_err(deaf)?;

@@ -125,6 +125,11 @@ pub const KEYS: [(&str, &str, &str); 14] = [
 ];
 
 impl Nic {
+    /// Whether it says anything of the bridge's uplink.
+    pub fn is_about_uplink(&self) -> bool {
+        self.uplink.is_some() || self.attach.is_some() || self.follow.is_some()
+    }
+
     /// Reads a value: `BR[,key=value...]` in QEMU's own grammar.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let show = String::from_utf8_lossy(text).into_owned();
@@ -135,6 +140,10 @@ impl Nic {
     }
 
     fn parse_params(text: &[u8]) -> Result<Self> {
+        if text.ends_with(b",") && !text.ends_with(b",,") {
+            let remedy = "Leave it out; what comes behind it comes without a blank: --bridge br0,uplink=eth0.";
+            return Err(Error::new("a comma is the end of it", remedy));
+        }
         let mut params = optstr::parse(text).into_iter();
         let name = match params.next() {
             Some(optstr::Param { key: None, value: Some(name) }) => name,
@@ -199,7 +208,10 @@ impl Nic {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let wrong = || Error::new(format!("{key}={value} is not {key}={}", form_of(key)), "See --bridge-help.");
+        let wrong = || {
+            let ways: Vec<String> = form_of(key).split('|').map(|way| format!("{key}={way}")).collect();
+            Error::new(format!("{key} cannot be '{value}'"), format!("Write {}.", ways.join(" or ")))
+        };
         match key {
             "uplink" => self.uplink = Some(value.parse()?),
             "mac" => self.mac = Some(value.parse::<Mac>()?.check_unicast()?),

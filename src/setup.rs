@@ -180,6 +180,14 @@ impl Work {
         let installed = beside.iter().take(1).cloned().chain(helper::OURS.map(PathBuf::from));
         let installed = installed.into_iter().find(|path| is_roots_own(path));
         let built = beside.into_iter().find(|path| path.is_file());
+        // Nobody but root is to be able to put another program there.
+        let open = |folder: &Path| {
+            let part = open_part(folder);
+            part.map_or(Ok(()), |part| {
+                let what = format!("others than root can write to {}, on the way to the helper", part.display());
+                Err(Error::new(what, format!("Close it: sudo chmod go-w {}", quote(&part))))
+            })
+        };
         let path = match (installed, built) {
             (Some(path), Some(built)) if self.record.made_helper(&path) && !same_text(&path, &built) => {
                 self.copy(&built, &path)?;
@@ -188,6 +196,8 @@ impl Work {
             (Some(path), _) => path,
             (None, Some(built)) => {
                 let path = PathBuf::from(helper::OURS[0]);
+                self.folder_of(&path)?;
+                open(path.parent().unwrap_or(&path))?;
                 self.copy(&built, &path)?;
                 path
             }
@@ -279,13 +289,18 @@ fn same_text(one: &Path, other: &Path) -> bool {
 
 /// Whether nobody but root can put another program in a file's place.
 fn is_roots_own(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
-    path.is_file()
-        && path.ancestors().all(|part| {
-            // The group of a folder of the system is one of admins (Debian's staff).
-            let by_others = |file: &fs::Metadata| if file.is_dir() || file.gid() == 0 { 0o002 } else { 0o022 };
-            part.symlink_metadata().is_ok_and(|file| file.uid() == 0 && file.mode() & by_others(&file) == 0)
-        })
+    path.is_file() && open_part(path).is_none()
+}
+
+/// What others than root can write to: a file, or a folder above it. One that can't be looked at counts.
+fn open_part(path: &Path) -> Option<PathBuf> {
+    let Ok(whole) = path.canonicalize() else { return Some(path.to_owned()) };
+    let is_open = |part: &Path| {
+        // The group of a folder of the system is one of admins (Debian's staff).
+        let by_others = |file: &fs::Metadata| if file.is_dir() || file.gid() == 0 { 0o002 } else { 0o022 };
+        !part.symlink_metadata().is_ok_and(|file| file.uid() == 0 && file.mode() & by_others(&file) == 0)
+    };
+    whole.ancestors().find(|part| is_open(part)).map(Path::to_owned)
 }
 
 /// The file capability; on a file system that has none, setuid root.

@@ -107,7 +107,9 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let applied = bring_up(line, config, || refusal::check(line, qemu))?.out_of_the_way();
+        let files = refusal::check_files(line);
+        let applied = bring_up(line, config, || files.and_then(|()| refusal::check_options(line, qemu)))?;
+        let applied = applied.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
         news.extend_from_slice(&applied.news);
@@ -121,6 +123,9 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: V
         Err(error) => error,
     }
 }
+
+/// Of the longest file for `-readconfig` that is looked into, in bytes.
+const LONGEST_CONFIG: u64 = 1 << 20;
 
 /// What the line does not tell: the environment, QEMU, and files.
 pub struct Caller<'a> {
@@ -145,7 +150,8 @@ impl Outside for Caller<'_> {
     fn config(&self, path: &[u8]) -> Option<Vec<u8>> {
         let path = Path::new(OsStr::from_bytes(path));
         // What is no file, such as a shell's <(...), can be read only once: by QEMU.
-        path.metadata().ok().filter(|metadata| metadata.is_file()).and_then(|_| std::fs::read(path).ok())
+        let is_fit = |metadata: &std::fs::Metadata| metadata.is_file() && metadata.len() <= LONGEST_CONFIG;
+        path.metadata().ok().filter(is_fit).and_then(|_| std::fs::read(path).ok())
     }
 }
 

@@ -75,7 +75,8 @@ pub enum Step {
 pub enum Ipv6 {
     /// What every new link has.
     Usual,
-    /// No address or route from router advertisements: by an uplink that it does not use it does not join the network.
+    /// No address or route from router advertisements: by an uplink that it does not use it does not join the network, and
+    /// where there is none, no guest is the host's router.
     NoRouters,
     /// Nothing: it has it on the shared uplink.
     Off,

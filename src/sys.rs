@@ -11,6 +11,7 @@ pub mod lock;
 pub mod memory;
 pub mod netns;
 pub mod packet;
+pub mod patience;
 pub mod process;
 pub mod program;
 pub mod random;

@@ -226,10 +226,12 @@ fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
 }
 
 fn somebody_elses(tap: &Tap, name: &IfName) -> Error {
-    let (name, bridge, user) = (quote(name.as_str()), quote(tap.bridge.as_str()), quote(user()));
+    let (bridge, user) = (quote(tap.bridge.as_str()), user());
+    let own: String = format!("{user}0").chars().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect();
     let remedy = format!(
-        "Have it made yours: sudo ip tuntap del dev {name} mode tap && sudo ip tuntap add dev {name} mode tap user {user} && \
-         sudo ip link set dev {name} master {bridge} up"
+        "Leave ifname= out, or have one made for you: sudo kvm-bridge up {bridge} --tap {} --user {}",
+        quote(own),
+        quote(user)
     );
     Error::new(format!("the TAP {name} is somebody else's"), remedy)
 }

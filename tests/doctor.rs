@@ -112,7 +112,7 @@ fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     let ended = lab.kvm_bridge("doctor br0 --quick -- --bridge br0,uplink=eth7").run().exits_with(1);
     let expected = "failure  uplink of br0: --bridge br0: there is no interface eth7 to be the uplink\n         \
                     The bridge is not there: a guest's start would make it, with this uplink.\n         \
-                    mend: To make it: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
+                    mend: Is eth0 meant? To make br0: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
     assert!(ended.out.contains(expected), "{}", ended.out);
     let end = ended.out.lines().last().unwrap_or_default();
     assert!(end.starts_with("1 failure, 0 warnings, and ") && end.ends_with(" passed; --verbose shows them."), "{end}");
@@ -177,7 +177,7 @@ fn kvm_and_tun() {
     }
     if Path::new("/dev/kvm").exists() {
         look(&lab, "").has("kvm", "ok", &[]);
-        look_as_nobody(&lab, "").has("kvm", "warning", &["may not be opened", "usermod -aG kvm"]);
+        look_as_nobody(&lab, "").has("kvm", "warning", &["may not be opened", "sudo "]);
         mount(Some("/dev/null"), "/dev/kvm", None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("hide KVM");
         look(&lab, "").has("kvm", "warning", &["is not KVM's device", "mknod"]);
     } else {
@@ -771,7 +771,7 @@ fn how_far_a_guest_got() {
         guest
     };
     let guest = start("hold");
-    watch(&lab).has("guest", "failure", &["carol (kvb0)", "no frame at all", "kvm-bridge doctor br0 --"]);
+    watch(&lab).has("guest", "failure", &["carol (kvb0)", "no frame at all", "Look at its console."]);
     guest.kill();
     lab.waits_until_gone("kvb0");
 

@@ -20,6 +20,7 @@ mod finding_qemu;
 mod guests;
 mod helper;
 mod helper_attacked;
+mod hostile;
 mod install;
 mod ip;
 mod joining;

@@ -50,7 +50,8 @@ pub fn explain(
         }
         Err(fault) => (
             format!("access denied: the rules cannot be gone by: {}", fault.0),
-            "Ask your admin to mend that: sudo kvm-bridge install --check".to_owned(),
+            "Ask your admin to mend that with an editor; then 'kvm-bridge install --check' has no complaint."
+                .to_owned(),
         ),
     };
     Err(Failure::new(what, remedy))

@@ -23,6 +23,8 @@ pub struct Down {
     pub is_there: bool,
     /// Its uplink, which is free again.
     pub uplink: Option<IfName>,
+    /// Whether that is there.
+    pub has_uplink: bool,
     /// The TAPs of users that were deleted.
     pub taps: Vec<IfName>,
     /// The TAPs of guests that lost their bridge.
@@ -58,6 +60,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         is_taken_back: false,
         is_there: false,
         uplink: None,
+        has_uplink: false,
         taps: Vec::new(),
         cut_off: Vec::new(),
         guests: Vec::new(),
@@ -72,6 +75,10 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         files.remove();
         done.is_taken_back = true;
         done.uplink = journal.uplink().cloned();
+        done.has_uplink = match &done.uplink {
+            Some(uplink) => netlink.link(uplink).map_err(unreadable)?.is_some(),
+            None => false,
+        };
     }
     done.is_there = link.is_some() && !done.is_taken_back;
     Ok(done)

@@ -93,22 +93,29 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
         return Err(Error::new(what, remedy));
     }
     let plan = plan(nics, config, &host)?;
-    for (tap, user) in taps.iter().zip(&users) {
-        check(&mut netlink, tap, *user, bridge, host.link(bridge).map(|link| link.index))?;
+    // Whose a TAP is can change it. One of the configuration is no reason for the bridge not to come up, nor for another's TAP.
+    let known = configured(bridge, config);
+    let (mut wanted, mut news) = (Vec::new(), Vec::new());
+    for (tap, user) in taps.iter().zip(users) {
+        match check(&mut netlink, tap, user, bridge, host.link(bridge).map(|link| link.index)) {
+            Ok(_) => wanted.push((tap, user)),
+            Err(error) if known.contains(tap) => news.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
     }
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced: Vec::new() };
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news, announced: Vec::new() };
     let mut results = Vec::new();
     let mut all = || {
-        for wanted in &plan.bridges {
-            let index = made.bridge(wanted, &host, claims.get(bridge), &plan);
+        for planned in &plan.bridges {
+            let index = made.bridge(planned, &host, claims.get(bridge), &plan);
             let index = index.map_err(|error| error.of(format_args!("up {bridge}")))?;
-            if !taps.is_empty() && claims.get(bridge).is_none_or(|claim| claim.journal.is_none()) {
+            if !wanted.is_empty() && claims.get(bridge).is_none_or(|claim| claim.journal.is_none()) {
                 let pinned = keep_address(&mut made.netlink, host.link(bridge));
                 let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
                 made.news.extend(pinned.map_err(failed)?);
             }
-            for (tap, user) in taps.iter().zip(&users) {
-                results.push((tap.clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
+            for (tap, user) in &wanted {
+                results.push(((*tap).clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
             }
         }
         Ok(())

@@ -23,7 +23,7 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// How long to watch guests whose address is not known [default: 10, and 3 for one that never sent a frame]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
     watch: Option<u32>,
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
     #[arg(long)]

@@ -50,7 +50,10 @@ fn tell(bridge: &IfName, done: &Down) -> String {
         let _ = writeln!(text, "{name} is deleted");
     }
     let _ = match (done.is_taken_back, &done.uplink) {
-        (true, Some(uplink)) => writeln!(text, "{bridge} is removed, and {uplink} is as it was before"),
+        (true, Some(uplink)) if done.has_uplink => {
+            writeln!(text, "{bridge} is removed, and {uplink} is as it was before")
+        }
+        (true, Some(uplink)) => writeln!(text, "{bridge} is removed; its uplink {uplink} is not there"),
         (true, None) => writeln!(text, "{bridge} is removed"),
         (false, _) if done.is_there => {
             let guests = done.guests.iter().filter(|guest| !done.taps.contains(guest));

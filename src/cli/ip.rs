@@ -26,7 +26,7 @@ pub(super) struct Ip {
     /// The VM, as 'kvm-bridge status' calls it; or its TAP, its MAC address, or the process of its QEMU
     vm: String,
     /// Wait for so long until it is there and each of its cards has an IPv4 address; to watch a port needs root
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
     wait: Option<u32>,
     /// Print one address only, the first that is good beyond its own link
     #[arg(long, conflicts_with = "json")]
@@ -159,7 +159,23 @@ impl Ip {
         let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
         let guests: Vec<Guest> =
             ports.filter(|(_, port)| is_called(port)).map(|(bridge, port)| guest(bridge, port)).collect();
-        // Anybody may call a program of theirs a VM of somebody else's.
+        // Anybody may call a program of theirs a VM of somebody else's, or the only one of that name while it does not run.
+        let is_called_so_by_us = |guest: &Guest| {
+            let alias = guest.port.detail.link.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge "));
+            alias.is_some() || guest.port.process.as_ref().is_some_and(|process| process.uid == 0)
+        };
+        let is_named = |guest: &Guest| {
+            guest.port.detail.link.name.as_str() != self.vm
+                && guest.port.process.as_ref().is_none_or(|process| process.pid.to_string() != self.vm)
+        };
+        if nix::unistd::geteuid().is_root()
+            && let Some(other) = guests.iter().find(|guest| is_named(guest) && !is_called_so_by_us(guest))
+        {
+            let tap = &other.port.detail.link.name;
+            let whose = other.port.user.as_deref().unwrap_or("another user");
+            let what = format!("{} is what {} calls a guest, on {tap}", self.name(), out::one_line(whose));
+            return Err(Error::new(what, format!("If that is meant: kvm-bridge ip {}", quote(tap.as_str()))));
+        }
         let mut owners: Vec<u32> =
             guests.iter().filter_map(|guest| guest.port.process.as_ref()).map(|process| process.uid).collect();
         owners.sort_unstable();

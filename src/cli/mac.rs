@@ -41,15 +41,16 @@ enum Command {
     )]
     Set {
         /// The VM: its name, or as 'kvm-bridge mac list' calls it
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         vm: String,
         /// The address, such as 52:54:00:12:34:56
         mac: String,
         /// The place of the network card on the command line
-        #[arg(long, default_value_t = 0)]
-        nic: usize,
+        #[arg(long, default_value_t = 0, value_parser = super::number)]
+        nic: u32,
         /// 0, or 1 for a second run at the same time, and so on
-        #[arg(long, default_value_t = 0)]
-        slot: usize,
+        #[arg(long, default_value_t = 0, value_parser = super::number)]
+        slot: u32,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -95,16 +96,22 @@ impl Mac {
             }),
             Command::Set { vm, mac, nic, slot, json } => {
                 let mac = mac.parse::<crate::mac::Mac>()?.check_unicast()?;
-                store.set(&vm, slot, nic, mac).map(|vm| match json {
+                let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+                let which =
+                    if nic == 0 && slot == 0 { String::new() } else { format!(" for NIC {nic} of slot {slot}") };
+                store.set(&vm, place(slot), place(nic), mac).map(|vm| match json {
                     true => super::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
-                    false => format!("{} has {mac}\n", out::one_line(&vm)),
+                    false => format!("{} has {mac}{which}\n", out::one_line(&vm)),
                 })
             }
             Command::Export { vm, .. } => print_records(&store, |records| export(records, &vm)),
             Command::Import { file, json } => {
-                let count = store.import(read_export(file.as_deref())?)?;
+                let records = read_export(file.as_deref())?;
+                let all = records.len();
+                let count = store.import(records)?;
                 Ok(match json {
                     true => super::json(&serde_json::json!({ "imported": count })),
+                    false if count == 0 && all > 0 => "nothing to import: all of it is here already\n".to_owned(),
                     false => format!("imported {count} {}\n", if count == 1 { "VM" } else { "VMs" }),
                 })
             }
@@ -177,7 +184,7 @@ fn read_export(file: Option<&Path>) -> Result<Vec<Listed>> {
 
 fn json(value: &impl Serialize) -> Result<String> {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => Ok(text + "\n"),
+        Ok(text) => Ok(out::json_for_terminals(&(text + "\n"))),
         Err(error) => Err(Error::new(format!("cannot write JSON: {error}"), "Please report this.")),
     }
 }

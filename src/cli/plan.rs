@@ -24,7 +24,7 @@ pub(super) struct Plan {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
-Nothing is changed, and no privileges are needed. Exit status: 0 it can be done, 125 it cannot,
+Nothing is changed, and no privileges are needed. Exit status: 0 it can be done, if need be by root, 125 it cannot,
 126 or 127 QEMU cannot be executed or found.";
 
 impl Plan {

@@ -7,6 +7,7 @@ use crate::dhcp_leases::DhcpLease;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::manager::{self, Manager};
+use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
 use crate::net::share::Counts;
@@ -46,6 +47,11 @@ impl Status {
         let mut bridges = ports::look(&mut netlink)?;
         if let Some(name) = &self.bridge {
             bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
+            let other = if bridges.is_empty() { IfName::new(name).ok() } else { None };
+            if let Some(other) = other.map(|name| netlink.link(&name)).transpose().map_err(unreadable)?.flatten() {
+                let what = format!("{} is there and is no bridge", out::one_line(other.name.as_str()));
+                return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
+            }
             if bridges.is_empty() {
                 let what = format!("there is no bridge {}", out::one_line(name));
                 return Err(Error::new(
@@ -165,7 +171,9 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         plain(addresses.join(" ")),
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
         plain(port.user.clone().unwrap_or_default()),
-        plain(process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default()),
+        plain(
+            process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default(),
+        ),
         plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         plain(since.unwrap_or_default()),
         plain(style::bytes(rx_bytes)),

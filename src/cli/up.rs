@@ -24,7 +24,7 @@ pub(super) struct Bring {
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
     /// The MTU in bytes of a bridge that is made
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = super::number)]
     mtu: Option<u32>,
     /// A persistent TAP on the bridge; may be given again
     #[arg(long = "tap", value_name = "NAME", requires = "users")]
@@ -42,7 +42,7 @@ pub(super) struct Bring {
     #[arg(long)]
     late: bool,
     /// The same, and wait for it so long; exit status 1 if it does not come
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
     wait: Option<u32>,
     /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
     #[arg(long)]

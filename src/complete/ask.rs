@@ -16,6 +16,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A QEMU that was silent is not asked again for so long: the next key is pressed at once.
 const REST: Duration = Duration::from_secs(60);
+/// Root's cache.
+const SYSTEM: &str = "/var/cache/kvm-bridge";
 /// Where it is written that it was.
 const SILENT: &str = "silent";
 
@@ -89,15 +91,23 @@ impl Asker {
 fn folder(qemu: &Path) -> Option<PathBuf> {
     let real = qemu.canonicalize().ok()?;
     let metadata = real.metadata().ok()?;
-    let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
+    let cache = cache()?;
     let which = format!("qemu-{:016x}-", hash(real.as_os_str().as_encoded_bytes()));
     let version = format!("{:x}-{:x}.{:x}", metadata.size(), metadata.mtime(), metadata.mtime_nsec());
-    let folder = folders.cache_dir().join(format!("{which}{version}"));
+    let folder = cache.join(format!("{which}{version}"));
     if !folder.is_dir() {
-        forget_others(folders.cache_dir(), &which);
+        forget_others(&cache, &which);
         fs::create_dir_all(&folder).ok()?;
     }
     Some(folder)
+}
+
+/// Root's own, whatever HOME says: what is in a user's, that user has written.
+fn cache() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return Some(SYSTEM.into());
+    }
+    directories::ProjectDirs::from("", "", "kvm-bridge").map(|folders| folders.cache_dir().to_owned())
 }
 
 /// What was kept of the same QEMU before it was another version.

@@ -2,10 +2,13 @@
 
 use super::Candidate;
 use crate::config::Config;
+use crate::journal::{Files, Journal};
 use crate::lease::Store;
+use crate::name::IfName;
 use crate::net::rtnl::Netlink;
 use crate::plan::why_no_uplink;
 use crate::request::Uplink;
+use crate::share;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +92,13 @@ fn describe(bridge: &Link) -> String {
 pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
     let is_there = Link(Path::new(LINKS).join(bridge)).has("bridge");
     let names: Vec<String> = match is_there {
-        true => ports(bridge).iter().filter(|port| !port.has("tun_flags")).map(Link::name).collect(),
+        true => {
+            let names = ports(bridge).into_iter().filter(|port| !port.has("tun_flags")).map(|port| port.name());
+            let shared = IfName::new(bridge).and_then(|bridge| Files::of_journal(&bridge)).ok().flatten();
+            let shared = shared.and_then(|files| files.read().ok().flatten());
+            let shared = shared.as_ref().and_then(Journal::share).map(|share| share.uplink.to_string());
+            names.filter(|name| !name.starts_with(share::PREFIX)).chain(shared).collect()
+        }
         false => {
             let all = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
             all.iter().filter(|link| why_no_uplink(link).is_none()).map(|link| link.name.to_string()).collect()

@@ -1,12 +1,10 @@
 //! The bridge itself: its settings, its ports, what we have written down about it.
 
 use super::{Check, Patient};
-use crate::holders;
-use crate::host::Link;
+use crate::host::{Kind, Link};
 use crate::journal::Files;
 use crate::net::rtnl::Detail;
 use crate::ports::{Bridge, Role};
-use crate::reaper;
 use crate::shell::quote;
 use std::fs;
 
@@ -139,6 +137,24 @@ fn room(bridge: &Bridge) -> Check {
     }
 }
 
+/// Guests of ours whose TAP is on no bridge: somebody deleted the bridge, or took the TAP off.
+pub(super) fn unplugged(patient: &mut Patient) -> Vec<Check> {
+    const WHY: &str = "What is on no bridge reaches nobody.";
+    let Ok(links) = patient.netlink.links() else { return Vec::new() };
+    let is_unplugged =
+        |link: &Link| matches!(link.kind, Kind::Tap { is_persistent: false, .. }) && link.controller.is_none();
+    let check = |link: &Link| {
+        let vm = link.alias.as_deref()?.strip_prefix("kvm-bridge ")?;
+        let saw = format!("{vm} is on no bridge: its TAP {} is a port of none", link.name);
+        let mend = format!(
+            "ip link set dev {} master BRIDGE   # one that is there, or: kvm-bridge up br0",
+            quote(link.name.as_str())
+        );
+        Some(Check::failure("guest", saw, WHY, mend).of(format!("{vm} ({})", link.name)))
+    };
+    links.iter().filter(|link| is_unplugged(link)).filter_map(check).collect()
+}
+
 /// The journals of this network namespace.
 pub(super) fn journals(patient: &Patient) -> Vec<Check> {
     const WHY: &str = "A journal says what has to be taken back when the last guest has gone.";
@@ -166,10 +182,7 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
             (Ok(Some(journal)), None) => match known {
                 // It is there, and not asked about.
                 None if patient.there.contains(name) => continue,
-                Some(bridge)
-                    if bridge.journal.is_some()
-                        && (!journal.needs_reaper() || holders::runs(&[reaper::NAME, name.as_str()])) =>
-                {
+                Some(bridge) if bridge.journal.is_some() && (!journal.needs_reaper() || files.has_reaper()) => {
                     let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
                     Check::ok("journal", format!("{name} is ours, and {until}"), WHY)
                 }
@@ -197,7 +210,6 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
-    use crate::host::{Kind, Link};
     use crate::name::IfName;
     use crate::net::rtnl::{BridgeDetail, Stats};
 

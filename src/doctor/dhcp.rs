@@ -63,7 +63,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     for (answers, (bridge, on, has_uplink)) in answers {
         let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
         let shared = patient.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
-        let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent);
+        let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent && !patient.is_firewalled);
         let check = shared.and_then(of_one_mac).unwrap_or_else(|| judge(answers, has_uplink, &on));
         checks.push(check.of(bridge));
     }

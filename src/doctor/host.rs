@@ -1,8 +1,8 @@
 //! The machine: KVM, /dev/net/tun, QEMU.
 
 use super::{Check, Patient, Verdict};
-use crate::launch;
 use crate::sys::tap;
+use crate::{kvm, launch};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -12,10 +12,10 @@ const KVM: &str = "/dev/kvm";
 const KVM_DEVICE: u64 = nix::sys::stat::makedev(10, 232);
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    vec![kvm(Path::new(KVM)), tun(), qemu(patient)]
+    vec![kvm_device(Path::new(KVM)), tun(), qemu(patient)]
 }
 
-fn kvm(path: &Path) -> Check {
+fn kvm_device(path: &Path) -> Check {
     const WHY: &str = "Without KVM the guest's processor is emulated, many times slower.";
     let warning = |saw: &str, mend: &str| Check::warning("kvm", format!("{} {saw}", path.display()), WHY, mend);
     match path.metadata() {
@@ -33,7 +33,7 @@ fn kvm(path: &Path) -> Check {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Check::ok("kvm", "/dev/kvm can be opened", WHY),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            warning("may not be opened by this user", "sudo usermod -aG kvm $USER   # and log in again")
+            warning("may not be opened by this user", &kvm::let_in().replace(", and", "   # and"))
         }
         Err(_) => warning("cannot be opened", "dmesg | grep -i kvm"),
     }

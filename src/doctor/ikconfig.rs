@@ -9,6 +9,7 @@
 use super::lzop;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -67,10 +68,13 @@ pub(crate) fn in_image(image: &[u8]) -> Option<String> {
 /// Reads a file, whose folder may be that of a user: who waits for a pipe to be written waits for ever, and a device may
 /// have no end.
 fn read(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-    let file = fs::File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
+    // Not opened before it is known to be a file: to open a device can be an order to it.
+    let place = fs::File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    if !place.metadata()?.is_file() {
         return Err(std::io::Error::other("it is no file"));
     }
+    let (flags, again) = (libc::O_NONBLOCK | libc::O_NOCTTY, format!("/proc/self/fd/{}", place.as_raw_fd()));
+    let file = fs::File::options().read(true).custom_flags(flags).open(again)?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -13,8 +13,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Checks that QEMU can open the files that a line names, and has its options.
-pub fn check(line: &Line, qemu: &Qemu) -> Result<()> {
+/// Checks that QEMU can open the files that a line names. Others may have made the way to one, and keep whoever goes it:
+/// never while a lock is held.
+pub fn check_files(line: &Line) -> Result<()> {
     if let Some(option) = &line.needs.cut {
         let what = format!("-{} has no value", String::from_utf8_lossy(option));
         return Err(Error::new(what, "It is the last word, and QEMU wants one behind it."));
@@ -29,6 +30,11 @@ pub fn check(line: &Line, qemu: &Qemu) -> Result<()> {
             return Err(Error::new(what, "Nothing was made. Name a file that is there."));
         }
     }
+    Ok(())
+}
+
+/// Checks that QEMU has the options of a line: it is asked, so only where much is going to be made.
+pub fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
     for option in &line.needs.unknown {
         if qemu.refuses(option) {
             let option = String::from_utf8_lossy(option);

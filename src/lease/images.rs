@@ -75,11 +75,9 @@ impl Store {
         }
     }
 
-    /// The file that is named after the image; `None` for what is no image, or on a file system that knows no births.
+    /// The file that is named after the image's mark.
     fn mark(&self, vm: &VmKey) -> Option<PathBuf> {
-        let metadata = vm.image.as_ref()?.metadata().ok().filter(fs::Metadata::is_file)?;
-        let birth = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some(self.folder.join("images").join(format!("{:x}-{:x}", metadata.ino(), birth.as_nanos())))
+        Some(self.folder.join("images").join(vm.mark.as_ref()?))
     }
 
     /// Gives what is kept under one key to another, which has nothing. The record goes in one step; whatever is killed
@@ -113,6 +111,13 @@ impl Store {
     }
 }
 
+/// The mark of an image; `None` for what is no image, or on a file system that knows no births.
+pub(super) fn mark_of(image: &Path) -> Option<String> {
+    let metadata = image.metadata().ok().filter(fs::Metadata::is_file)?;
+    let birth = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{:x}-{:x}", metadata.ino(), birth.as_nanos()))
+}
+
 /// Whether a record found under one key can be that of another, whose image has moved.
 pub(super) fn can_have_moved(from: &str, to: &str) -> bool {
     ["disk:", "kernel:"].iter().any(|kind| from.starts_with(kind) && to.starts_with(kind))
@@ -127,7 +132,8 @@ pub(super) fn with_image(key: VmKey) -> VmKey {
     let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(super::key::path_of);
     // Any other is the name of something elsewhere.
     let image = image.filter(|image| image.is_absolute());
-    VmKey { image, ..key }
+    let mark = image.as_deref().and_then(mark_of);
+    VmKey { image, mark, ..key }
 }
 
 #[cfg(test)]

@@ -12,15 +12,19 @@ pub struct VmKey {
     pub(super) text: String,
     /// The image that it is the key of.
     pub(super) image: Option<PathBuf>,
+    /// What marks that image, wherever it is.
+    pub(super) mark: Option<String>,
 }
 
 impl VmKey {
-    /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key.
+    /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key. The way to an
+    /// image can be another user's, who can keep whoever goes it: it is gone here once, before any lock is held.
     pub fn of(identity: &Identity) -> Self {
         let of_path = |kind: &str, path: &[u8]| {
             let image = resolve(path);
             let full = image.as_deref().map_or(path, |image| image.as_os_str().as_bytes());
-            Self { text: format!("{kind}:{}", readable(full)), image }
+            let mark = image.as_deref().and_then(super::images::mark_of);
+            Self { text: format!("{kind}:{}", readable(full)), image, mark }
         };
         match identity {
             Identity::Name(name) => Self::from(format!("name:{}", readable(name))),
@@ -82,7 +86,7 @@ impl VmKey {
 
 impl From<String> for VmKey {
     fn from(text: String) -> Self {
-        Self { text, image: None }
+        Self { text, image: None, mark: None }
     }
 }
 

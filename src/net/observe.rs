@@ -24,11 +24,23 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<H
         if host.link(wish.bridge).is_none() {
             host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
             look_for_uplink(netlink, &wish, &mut host)?;
-        } else if nics.iter().any(|nic| nic.bridge == *wish.bridge && nic.uplink.is_some()) {
+        } else if nics.iter().any(|nic| nic.bridge == *wish.bridge && nic.is_about_uplink()) {
             host.shared.extend(shared_by(netlink, wish.bridge)?.map(|share| (wish.bridge.clone(), share)));
+            if wish.uplink == Uplink::Isolated {
+                host.ways_out.extend(way_out(netlink, &host, wish.bridge)?.map(|port| (wish.bridge.clone(), port)));
+            }
         }
     }
     Ok(host)
+}
+
+/// The port by which a bridge that shares nothing leads to a network.
+fn way_out(netlink: &mut Netlink, host: &Host, bridge: &IfName) -> Result<Option<IfName>> {
+    let Some(link) = host.link(bridge).filter(|link| link.kind == Kind::Bridge) else { return Ok(None) };
+    let journal = Files::of_journal(bridge)?.and_then(|files| files.read().ok().flatten());
+    let is_ours = |port: &Link| journal.as_ref().is_some_and(|journal| journal.attached(port.index));
+    let ports = netlink.ports(link.index).map_err(unreadable)?;
+    Ok(ports.into_iter().find(|port| is_ours(port) || port.kind.is_card()).map(|port| port.name))
 }
 
 /// How a bridge of ours shares an uplink, with the uplink's name now.

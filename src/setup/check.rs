@@ -1,14 +1,14 @@
 //! What is missing.
 #![forbid(unsafe_code)]
 
-use super::{Allow, is_roots_own};
+use super::{Allow, is_roots_own, open_part};
 use crate::error::{Error, Result};
 use crate::helper::{self, Right};
 use crate::person::Person;
 use crate::sys::tap;
 use kvm_bridge_helper::acl::{self, Acl, Verdict};
 use kvm_bridge_helper::files::rules;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, eaccess};
 use std::fmt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,12 @@ pub fn check(allows: &[Allow]) -> Result<String> {
         None => missing.push(format!("no {} is installed", helper::NAME)),
         Some(path) => match Right::of(&path) {
             _ if !is_roots_own(&path) => {
-                missing.push(format!("{}, or a folder above it, can be written by others than root", path.display()));
+                let part = open_part(&path).unwrap_or_else(|| path.clone());
+                missing.push(format!(
+                    "others than root can replace {}, since they can write to {1}: sudo chmod go-w {1}",
+                    path.display(),
+                    part.display()
+                ));
             }
             right if right.is_there() => there += &format!("{} {right}\n", path.display()),
             right => missing.push(format!("{} {right}", path.display())),
@@ -31,11 +36,15 @@ pub fn check(allows: &[Allow]) -> Result<String> {
     let closed = closed(allows)?;
     let is_open = closed.is_empty();
     missing.extend(closed);
+    let mut has_broken_rules = false;
     let mut ask_for = |allow: &dyn fmt::Display| commands += &format!(" --allow {allow}");
     match Acl::read(rules) {
         // It is among what is closed.
         Err(_) if !is_open => {}
-        Err(fault) => missing.push(format!("the rules cannot be gone by: {}", fault.0)),
+        Err(fault) => {
+            has_broken_rules = true;
+            missing.push(format!("the rules cannot be gone by: {}", fault.0));
+        }
         Ok(acl) if acl.files.is_empty() => {
             missing.push(format!("no bridge is allowed to anybody: there is neither {} nor {}", acl::QEMU, acl::OURS));
             match allows {
@@ -62,6 +71,9 @@ pub fn check(allows: &[Allow]) -> Result<String> {
     }
     match missing.is_empty() {
         true => Ok(there),
+        false if has_broken_rules => {
+            Err(Error::new(missing.join("\n  "), format!("Mend that line with an editor, as root; then: {commands}")))
+        }
         false => Err(Error::new(missing.join("\n  "), format!("To set up what can be: {commands}"))),
     }
 }
@@ -112,7 +124,7 @@ impl Need {
         };
         let is_anybody = *person == Person::anybody();
         // A list of access rights can give more than the mode does.
-        let can = || matches!(access(path, flag), Ok(()) | Err(nix::Error::ENOENT));
+        let can = || matches!(eaccess(path, flag), Ok(()) | Err(nix::Error::ENOENT));
         if !is_anybody && person.look(can).unwrap_or_default() {
             return None;
         }

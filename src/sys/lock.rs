@@ -58,8 +58,28 @@ pub fn wait_for_ever(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether somebody holds a lock, as far as can be seen; nobody is kept from taking it meanwhile.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = path.metadata() else { return false };
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    holder_in(&locks, file.dev(), file.ino()).is_some()
+}
+
 /// Takes the lock alone if nobody has it.
 pub fn try_alone(path: &Path) -> io::Result<Option<File>> {
+    try_with(path, open)
+}
+
+/// The same, by a descriptor that nothing can be written with: for one that another program is going to hold. On file systems
+/// that let only writers lock alone (NFS) it can be written with.
+pub fn try_alone_read_only(path: &Path) -> io::Result<Option<File>> {
+    match try_with(path, |path| open_with(path, OpenOptions::new().read(true).custom_flags(libc::O_CREAT))) {
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => try_alone(path),
+        tried => tried,
+    }
+}
+
+fn try_with(path: &Path, open: impl Fn(&Path) -> io::Result<File>) -> io::Result<Option<File>> {
     loop {
         let file = open(path)?;
         match file.try_lock() {
@@ -104,9 +124,12 @@ impl Drop for Passing {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    open_with(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+}
+
+fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     loop {
-        match open() {
+        match options.mode(0o600).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => create_folder_of(path)?,
             opened => return opened,
         }

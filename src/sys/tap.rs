@@ -3,10 +3,13 @@
 use super::process;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
+use crate::out;
 use kvm_bridge_helper::container;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// The device that TAPs are made with.
 pub const DEVICE: &str = "/dev/net/tun";
@@ -100,22 +103,31 @@ pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
     }
 }
 
-/// Who holds a TAP open, as `NAME (PID)`: the kernel tells in the `iff:` line of a descriptor's fdinfo. A process of
-/// another network namespace has its own by that name. It is looked for only where somebody wants a TAP by a name that is
-/// taken.
-pub fn holder(name: &IfName) -> Option<String> {
-    let wanted = format!("iff:\t{name}");
-    let own = process::own_network();
-    let is_holder = |path: &std::path::Path| {
-        if process::network_of(path) != own {
-            return false;
+/// The TAPs that a process has open, each with its descriptors; `process` is its folder in /proc. The kernel tells in the
+/// `iff:` line of a descriptor's fdinfo. No other descriptor's is read: that of an epoll is kept from whoever reads it for as
+/// long as its owner likes.
+pub fn held_by(process: &Path) -> BTreeMap<IfName, Vec<i32>> {
+    let mut taps: BTreeMap<IfName, Vec<i32>> = BTreeMap::new();
+    for file in std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        if !std::fs::read_link(file.path()).is_ok_and(|link| link.ends_with("tun")) {
+            continue;
         }
-        let files = std::fs::read_dir(path.join("fdinfo")).ok().into_iter().flatten().flatten();
-        let mut infos = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        infos.any(|info| info.lines().any(|line| line == wanted))
-    };
+        let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
+        let name = info.lines().find_map(|line| line.strip_prefix("iff:\t"));
+        if let (Some(name), Some(fd)) = (name, file.file_name().to_str().and_then(|fd| fd.parse().ok())) {
+            taps.entry(IfName::seen(name.to_owned())).or_default().push(fd);
+        }
+    }
+    taps
+}
+
+/// Who holds a TAP open, as `NAME (PID)`, for people. A process of another network namespace has its own by that name. It is
+/// looked for only where somebody wants a TAP by a name that is taken.
+pub fn holder(name: &IfName) -> Option<String> {
+    let own = process::own_network();
+    let is_holder = |path: &Path| process::network_of(path) == own && held_by(path).contains_key(name);
     process::all().find(|(path, _)| is_holder(path)).map(|(path, pid)| {
         let program = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        format!("{} ({pid})", program.trim_end())
+        format!("{} ({pid})", out::one_line(program.trim_end_matches('\n')))
     })
 }

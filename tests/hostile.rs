@@ -1,0 +1,234 @@
+//! What a user without rights does to have root's commands wait, refuse, believe or write: each way was found by trying.
+
+use crate::support::user::ALICE;
+use crate::support::{Lab, have, wait_for};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The system calls of a command, by strace.
+fn traced(lab: &Lab, words: &str, calls: &str) -> String {
+    let log = lab.new_file("trace");
+    lab.kvm_bridge(words).through(&format!("strace -f -qq -y -e trace={calls} -o {}", log.display())).run();
+    fs::read_to_string(&log).expect("the trace")
+}
+
+/// Whoever reads the fdinfo of an epoll waits for its owner: of other processes' descriptors, those of TAPs alone are read.
+#[test]
+fn no_other_descriptor_than_a_taps_is_looked_into() {
+    let Some(lab) = Lab::new().filter(|_| have("strace") && have("python3")) else { return };
+    lab.kvm_bridge("up lab --uplink none --tap tap0 --user root").run().succeeds();
+    let script = "import select, time; e = select.epoll(); print('ready', flush=True); time.sleep(60)";
+    let epoll = lab.program("python3").words("-c").arg(script).start();
+    wait_for("its epoll", 10, || epoll.out().contains("ready").then_some(()));
+    let guest = lab.shim("--bridge lab,ifname=tap0").boot();
+    let trace = traced(&lab, "down lab", "openat");
+    assert!(trace.contains(&format!("/proc/{}/fdinfo/", guest.pid())), "{trace}");
+    assert!(!trace.contains(&format!("/proc/{}/fdinfo", epoll.pid())), "{trace}");
+    epoll.kill();
+    guest.kill();
+    lab.kvm_bridge("down lab").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// The way to a disk can be a user's, who keeps whoever goes it: no lock is held meanwhile.
+#[test]
+fn the_way_to_a_disk_is_gone_before_any_lock_is_held() {
+    let Some(lab) = Lab::new().filter(|_| have("strace")) else { return };
+    let disk = lab.new_file("disk.img");
+    fs::write(&disk, "disk").expect("write a disk");
+    let log = lab.new_file("trace");
+    for _ in 0..2 {
+        let strace = format!("strace -qq -y -e trace=file,flock -o {}", log.display());
+        let line = format!("--bridge br0,uplink=none -hda {}", disk.display());
+        lab.shim(&line).through(&strace).run().succeeds();
+        let trace = fs::read_to_string(&log).expect("the trace");
+        let name = disk.file_name().expect("a name").to_str().expect("UTF-8");
+        let begins = trace.lines().position(|line| line.starts_with("flock(")).expect("a lock");
+        let ours = trace.lines().skip(begins).take_while(|line| !line.starts_with("execve("));
+        let on_the_way: Vec<&str> = ours.filter(|line| line.contains(&format!("/{name}\""))).collect();
+        assert!(on_the_way.is_empty(), "{on_the_way:#?}");
+    }
+}
+
+/// With the user's own ID in one of its threads, root's process would be theirs to stop and to end.
+#[test]
+fn who_looks_as_a_user_is_not_theirs() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("strace")) else { return };
+    lab.allow("allow br0\n");
+    let trace = traced(&lab, "doctor --quick --user alice", "setresuid,setreuid,setuid,setfsuid");
+    assert!(trace.contains("setfsuid("), "{trace}");
+    assert!(!["setresuid(", "setreuid(", "setuid("].iter().any(|call| trace.contains(call)), "{trace}");
+}
+
+/// On a bridge without an uplink every router is a guest.
+#[test]
+fn no_guest_is_the_hosts_router() {
+    let Some(lab) = Lab::new() else { return };
+    let setting = Path::new("/proc/sys/net/ipv6/conf/lab/accept_ra");
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return;
+    }
+    let guest = lab.shim("--bridge lab,uplink=none").boot();
+    assert_eq!(fs::read_to_string(setting).expect("the setting").trim(), "0");
+    guest.kill();
+    lab.becomes_as_before();
+}
+
+/// Who may open a TAP can give it away.
+#[test]
+fn a_tap_that_its_user_gave_away_keeps_no_other_from_being_made() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
+    lab.configure("[bridge.lab]\nuplink = \"none\"\ntaps = { tap0 = \"root\", tap1 = \"bob\" }\n");
+    lab.ip("tuntap add dev tap0 mode tap user alice");
+    let done = lab.kvm_bridge("up lab").run().succeeds();
+    assert!(done.err.contains("tap0 is there and belongs to"), "{}", done.err);
+    assert!(lab.ports("lab").contains(&"tap1".to_owned()));
+    // Named on the command line it is refused, before anything is made.
+    lab.kvm_bridge("down lab").run().succeeds();
+    lab.configure("");
+    lab.kvm_bridge("up lab --uplink none --tap tap0 --user root").run().exits_with(125);
+    assert!(lab.link("lab").is_none());
+    lab.ip("link del tap0");
+    lab.ends_here();
+}
+
+/// QEMU holds a slot by its lock, and may have been broken out of.
+#[test]
+fn what_qemu_inherits_of_a_slot_cannot_be_written() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    guest.qemu();
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", guest.pid())).expect("its descriptors").flatten();
+    let is_slot = |path: &Path| fs::read_link(path).is_ok_and(|file| file.to_string_lossy().contains("/vms/"));
+    let slots: Vec<_> = descriptors.map(|entry| entry.path()).filter(|path| is_slot(path)).collect();
+    assert_eq!(slots.len(), 1, "{slots:?}");
+    let number = slots[0].file_name().expect("a number").to_string_lossy().into_owned();
+    let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", guest.pid())).expect("its fdinfo");
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:\t")).expect("flags");
+    assert_eq!(i32::from_str_radix(flags.trim(), 8).expect("octal") & libc::O_ACCMODE, libc::O_RDONLY, "{info}");
+    // It is held all the same.
+    let second = lab.shim("--bridge br0 -name alice").run().succeeds();
+    assert!(lab.kvm_bridge("mac list").run().out.lines().count() > 2, "{}", second.err);
+    drop(guest);
+}
+
+/// Anybody can call a process like a reaper.
+#[test]
+fn a_process_that_is_called_like_a_reaper_is_none() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    lab.reaper_of("br0").kill();
+    let script = "exec -a kvm-bridge-reaper sleep 30 br0";
+    let liar = lab.program("bash").words("-c").arg(script).start();
+    let found = lab.kvm_bridge("doctor br0 --quick").run();
+    assert!(found.out.contains("br0 is ours, and its reaper was killed"), "{}", found.out);
+    liar.kill();
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// To open a device can be an order to it, and a terminal becomes that of who opens it.
+#[test]
+fn a_guests_kernel_is_opened_only_if_it_is_a_file() {
+    let Some(lab) = Lab::with_bridge("br0").filter(|_| have("strace")) else { return };
+    let words = "--bridge br0 -name alice -kernel /dev/ptmx";
+    let guest = lab.shim(words).boot();
+    let trace = traced(&lab, "doctor br0 --watch 1", "openat");
+    let opened: Vec<&str> = trace.lines().filter(|line| line.contains("/dev/ptmx\"")).collect();
+    assert!(!opened.is_empty() && opened.iter().all(|line| line.contains("O_PATH")), "{opened:#?}");
+    guest.kill();
+}
+
+/// A guest that root calls alice is not what another user calls so.
+#[test]
+fn a_name_that_a_user_gives_leads_root_nowhere() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("qemu-system-x86_64")) else {
+        return;
+    };
+    lab.ip("tuntap add dev tap7 mode tap user alice");
+    lab.ip("link set dev tap7 master br0 up");
+    let words = "-accel tcg -display none -S -name alice -netdev tap,id=n,ifname=tap7,script=no,downscript=no \
+                 -device e1000,netdev=n,mac=02:00:00:00:00:07";
+    let hers = lab.as_user(ALICE, "/usr/bin/qemu-system-x86_64").words(words).start();
+    let mac = "02:00:00:00:00:07";
+    wait_for("her guest", 20, || lab.kvm_bridge("status br0").run().out.contains(mac).then_some(()));
+    lab.ip(&format!("neigh add 10.66.6.6 lladdr {mac} dev br0"));
+    let refused = lab.kvm_bridge("ip alice --first").run().exits_with(125);
+    assert!(refused.out.is_empty() && refused.err.contains("kvm-bridge ip tap7"), "{}", refused.err);
+    assert_eq!(lab.kvm_bridge("ip tap7 --first").run().succeeds().out, "10.66.6.6\n");
+    hers.kill();
+    lab.ip("link del tap7");
+    lab.ends_here();
+}
+
+/// JSON at a terminal is text, too.
+#[test]
+fn json_commands_no_terminal() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0 -name").arg("a\u{9b}31m\u{202e}b").boot();
+    let text = lab.kvm_bridge("status br0 --json").run().succeeds().out;
+    assert!(text.contains(r"a\u009b31m\u202eb"), "{text}");
+    let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert!(read.to_string().contains("a\u{9b}31m\u{202e}b"), "{read}");
+    guest.kill();
+}
+
+/// Root's completions keep nothing in, and believe nothing of, a folder that HOME names.
+#[test]
+fn roots_completions_have_a_cache_of_roots() {
+    let Some(lab) = Lab::new() else { return };
+    let home = lab.new_file("home");
+    fs::create_dir(&home).expect("make a folder");
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).expect("open it");
+    lab.program(env!("CARGO_BIN_EXE_kvm-bridge"))
+        .words("complete --shell bash --index 2 -- qemu-kvm -device e10")
+        .env("HOME", home.to_str().expect("UTF-8"))
+        .env("KVM_BRIDGE_QEMU", crate::support::real::QEMU)
+        .run();
+    assert_eq!(fs::read_dir(&home).expect("the folder").count(), 0);
+}
+
+/// A user's process can keep whoever reads its command line: that is not waited for.
+#[test]
+fn a_large_command_line_is_read_in_part() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let word = "x".repeat(100_000);
+    let guest = lab.shim("--bridge br0 -name alice").arg("-append").arg(&word).arg("-append").arg(&word).boot();
+    let start = Instant::now();
+    assert!(lab.kvm_bridge("status br0").run().succeeds().out.contains("alice"));
+    assert!(start.elapsed() < Duration::from_secs(20));
+    let cmdline = fs::metadata(format!("/proc/{}/cmdline", guest.pid())).expect("its command line");
+    assert_eq!(cmdline.uid(), 0);
+    guest.kill();
+}
+
+/// A link's own news are heard at a pace: whose TAP it is can make as many as they like.
+#[test]
+fn a_tap_that_changes_all_the_time_keeps_no_reaper_busy() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    let reaper = wait_for("the reaper", 5, || lab.reapers().pop());
+    let busy = || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", reaper.pid)).expect("its stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+    };
+    lab.ip("tuntap add dev noise mode tap");
+    let before = busy();
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut changes = 0;
+    while Instant::now() < end {
+        let batch: String = (0..50).map(|number| format!("link set dev noise mtu {}\n", 1400 + number)).collect();
+        let file = lab.new_file(&format!("batch{changes}"));
+        fs::write(&file, batch).expect("write the batch");
+        lab.ip(&format!("-batch {}", file.display()));
+        changes += 50;
+    }
+    let ticks = busy() - before;
+    assert!(changes > 200 && ticks < 100, "the reaper was busy for {ticks} of 300 hundredths, for {changes} changes");
+    lab.ip("link del noise");
+    guest.kill();
+    lab.becomes_as_before();
+}
