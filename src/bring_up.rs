@@ -16,6 +16,7 @@ use crate::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease
 use crate::lease::VmKey;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
+use crate::out;
 use crate::plan::plan;
 use crate::reaper;
 use crate::sys::{process, tap};
@@ -54,10 +55,18 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
     }
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
+    out::step(|| {
+        let steps: usize = plan.bridges.iter().map(|bridge| bridge.steps.len()).sum();
+        format!("the host was looked at: steps to make or set up bridges: {steps}, TAPs: {}", plan.taps.len())
+    });
     if plan.makes_bridges() {
         check()?;
     }
     let lease = take_lease(&mut netlink, &vm, line, &host)?;
+    out::step(|| {
+        let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();
+        format!("{} has slot {} and {}", vm.display(), lease.slot, macs.join(", "))
+    });
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
     let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };

@@ -21,6 +21,9 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "kvm-bridge", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
+    /// Tell of each step, with the time that it took until then; with doctor, show what is well, too
+    #[arg(short, long, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -88,6 +91,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
     };
+    if cli.verbose {
+        out::tell_steps("kvm-bridge");
+    }
     match cli.command.run().and_then(|(text, status)| out::print(&text).map(|()| status)) {
         Ok(status) => status,
         Err(error) => {

@@ -21,6 +21,7 @@ reach QEMU as they are; without --bridge nothing else happens.
 
   --bridge BR[,...]    one network card on the bridge BR; may be given again
   --bridge-dry-run     print the commands that would do the same; change nothing
+  --bridge-verbose     tell of each step, with the time that it took until then
   --bridge-help        print this
   --bridge-version     print the version of kvm-bridge
 
@@ -29,6 +30,7 @@ Keys, in QEMU's own grammar (a comma in a value is written twice):
 Environment:
   KVM_BRIDGE           values of --bridge for callers that can't give options
   KVM_BRIDGE_QEMU      the real QEMU: a path, or a name on PATH
+  KVM_BRIDGE_VERBOSE   if it is not empty, as --bridge-verbose
 
 /etc/kvm-bridge/config.toml may set qemu, model and how bridges are made. Exit status, if QEMU
 does not run: 125 an error of ours, 126 QEMU cannot be executed, 127 there is none.

@@ -10,6 +10,7 @@ use crate::name::IfName;
 use crate::share::{Share, ends};
 use crate::step::Step;
 use crate::sys::files;
+use crate::sys::journald;
 use crate::sys::lock::{self, Hold, Passing};
 use crate::sys::netns;
 use crate::sys::random;
@@ -395,8 +396,11 @@ impl Files {
         written.map_err(|error| self.failed("json", &error))
     }
 
-    /// Leaves an error for people to find: the reaper has no terminal.
+    /// Leaves an error for people to find, once: the reaper has no terminal.
     pub fn complain(&self, error: &Error) {
+        if self.complaint().is_none_or(|known| known.trim_end() != error.to_string()) {
+            journald::warn("kvm-bridge-reaper", &format!("{}: {error}", self.bridge));
+        }
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 

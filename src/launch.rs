@@ -6,6 +6,7 @@ pub mod refusal;
 use crate::argv::table::Arity;
 use crate::config::Config;
 use crate::error::{self, CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::out;
 use crate::shell::quote;
 use crate::sys::{entry, files, process, program};
 use nix::errno::Errno;
@@ -14,6 +15,7 @@ use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -27,6 +29,8 @@ use chain::Chain;
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
 /// The environment variable with network cards for callers that can't give an option.
 pub const NICS: &str = "KVM_BRIDGE";
+/// The environment variable that has each step told.
+pub const VERBOSE: &str = "KVM_BRIDGE_VERBOSE";
 /// Tells those after us who has run to find one QEMU.
 const DEPTH: &str = "KVM_BRIDGE_DEPTH";
 /// More of us in a row than anybody has copies and wrappers.
@@ -92,6 +96,24 @@ impl Qemu {
     fn refuses(&self, option: &[u8]) -> bool {
         let word = OsString::from_vec([b"-", option].concat());
         self.ask(&["-version".as_ref(), &word]).is_some_and(|(_, said)| said.contains("invalid option"))
+    }
+
+    /// Whether it is a script, and not QEMU itself.
+    pub fn is_script(&self) -> bool {
+        let mut start = [0; 2];
+        File::open(&self.path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
+    }
+
+    /// Whether it reaches QEMU with a descriptor that it inherits; `None` if it does not answer. QEMU looks at `-add-fd` before it
+    /// obeys `-device help`.
+    pub fn passes_on(&self, descriptor: RawFd) -> Option<bool> {
+        let set = OsString::from(format!("fd={descriptor},set=1"));
+        let help: [&OsStr; 2] = ["-device".as_ref(), "help".as_ref()];
+        match self.ask(&["-add-fd".as_ref(), &set, help[0], help[1]])? {
+            (0, _) => Some(true),
+            // What it refuses may be another thing.
+            _ => (self.ask(&help)?.0 == 0).then_some(false),
+        }
     }
 
     /// A command that asks it something, without our own variables. It is a group of its own, which ends with it: QEMU may
@@ -281,6 +303,7 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     let mut environment = entry::environment();
     environment.retain(|entry| !is_ours(entry));
     environment.push(&depth);
+    out::step(|| format!("executes {}", qemu.path.display()));
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
     let what = format!("cannot execute {}: {}", qemu.path.display(), error::words(errno));

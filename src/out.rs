@@ -3,13 +3,35 @@
 
 use crate::error::{Error, Result, reason};
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether anything was printed as a result.
 pub fn has_printed() -> bool {
     HAS_PRINTED.load(Ordering::Relaxed)
+}
+
+/// Who tells of each step, and since when; nobody, if nobody asked.
+static STEPS: OnceLock<(&'static str, Instant)> = OnceLock::new();
+
+/// Has each step told from now on, in the name of a program.
+pub fn tell_steps(program: &'static str) {
+    let _ = STEPS.set((program, Instant::now()));
+}
+
+/// Whether each step is told.
+pub fn tells_steps() -> bool {
+    STEPS.get().is_some()
+}
+
+/// Tells of a step that was done, with the time that has passed, if that is asked for.
+pub fn step(text: impl FnOnce() -> String) {
+    if let Some((program, start)) = STEPS.get() {
+        say(program, format_args!("{:>6.1} ms  {}", start.elapsed().as_secs_f64() * 1e3, text()));
+    }
 }
 
 /// Prints a result; a reader that has gone is no fault, a full disk is.

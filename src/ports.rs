@@ -17,6 +17,7 @@ use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::net::share::{self, Counts};
 use crate::qemu_line::QemuLine;
 use crate::share::{Filter, Share};
+use crate::watch::ask::PROBE;
 use crate::watch::probe;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -214,7 +215,8 @@ fn look_at(
         processes,
         records,
     };
-    let ports = details.iter().filter(|port| port.link.controller == Some(index));
+    let is_probe = |port: &Detail| port.link.alias.as_deref() == Some(PROBE);
+    let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(port));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {
         let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);

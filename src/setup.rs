@@ -21,6 +21,7 @@ use std::str::FromStr;
 
 mod check;
 mod record;
+pub mod sudo;
 mod undo;
 
 pub use check::check;
@@ -125,6 +126,7 @@ pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
     for (name, target) in shim {
         work.link(&Path::new(LINKS).join(name), &target)?;
     }
+    work.told += &sudo::hint().map(|hint| format!("{hint}\n")).unwrap_or_default();
     for hint in check::device().into_iter().chain(check::closed(allows)?) {
         work.told += &format!("still missing: {hint}\n");
     }

@@ -45,6 +45,9 @@ fn run(words: Vec<OsString>) -> Result<String> {
         return Err(pass_on(&name, &words, is_probe));
     }
     let mut line = scan(rest, Caller { name: &name })?;
+    if line.is_verbose || env::var_os(launch::VERBOSE).is_some_and(|value| !value.is_empty()) {
+        out::tell_steps("qemu-kvm");
+    }
     match line.mode {
         Mode::Help => return Ok(crate::help::shim()),
         Mode::Version => return Ok(crate::help::version()),
@@ -60,6 +63,7 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let config = Config::load()?;
     let qemu = launch::find(&name, &config)?;
     qemu.check_not_again()?;
+    out::step(|| format!("QEMU is {}", qemu.path().display()));
     let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
         Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
@@ -112,6 +116,9 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: V
         let applied = applied.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
+        if let Some(descriptor) = applied.descriptor() {
+            refusal::check_script(qemu, descriptor)?;
+        }
         news.extend_from_slice(&applied.news);
         for news in &news {
             out::say("qemu-kvm", news);

@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod ethtool;
 pub mod files;
 pub mod filter;
+pub mod journald;
 pub mod lock;
 pub mod memory;
 pub mod netns;

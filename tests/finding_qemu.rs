@@ -2,7 +2,7 @@
 
 use crate::support::command::fake_qemu;
 use crate::support::programs;
-use crate::support::{Lab, namespaces};
+use crate::support::{Lab, have, namespaces, wait_for};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -391,4 +391,68 @@ fn a_qemu_of_ones_own_in_the_first_folder_comes_before_the_distributions() {
     // What was called comes first all the same.
     let called = Folder::new(&lab).link("qemu-kvm", fake_qemu());
     lab.shim("-m 64").finding_qemu_on(path(&[&distribution, &called])).run().succeeds().qemu();
+}
+
+/// As Python's subprocess does, unless it is told not to.
+#[test]
+fn a_script_that_closes_what_it_inherits_is_found_out() {
+    let Some(lab) = Lab::with_bridge("br0").filter(|_| have("qemu-system-x86_64") && have("python3")) else { return };
+    let script = |name: &str, text: &str| {
+        let path = lab.new_file(name);
+        programs::script(&path, &format!("#!/bin/sh\n{text}\n"));
+        path
+    };
+    let python = |keeps: &str| {
+        format!(
+            "exec python3 -c 'import subprocess, sys; sys.exit(subprocess.run([\"qemu-system-x86_64\"] + sys.argv[1:]{keeps}).returncode)' \"$@\""
+        )
+    };
+    let closes = script("closes", &python(""));
+    let refused =
+        lab.shim("--bridge br0 -accel tcg -display none -S").env("KVM_BRIDGE_QEMU", &closes).run().exits_with(125);
+    let expected = format!("{} closes the files that it inherits, and the guest's TAP is one", closes.display());
+    assert!(refused.err.contains(&expected) && refused.err.contains("close_fds=False"), "{}", refused.err);
+    let keeps = script("keeps", &python(", close_fds=False"));
+    let mut guest = lab.shim("--bridge br0 -accel tcg -display none -S").env("KVM_BRIDGE_QEMU", &keeps).start();
+    wait_for("its TAP to be open", 20, || (lab.link("kvb0").is_some()).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(guest.is_running(), "{}", guest.err());
+    let qemu = lab.processes().into_iter().find(|process| process.command.starts_with("qemu-system-x86_64"));
+    qemu.expect("QEMU").kill();
+    guest.kill();
+}
+
+#[test]
+fn each_step_is_told_if_that_is_asked_for() {
+    let Some(lab) = Lab::with_address() else { return };
+    for (line, variable) in [("--bridge-verbose --bridge br0", ""), ("--bridge br0", "1")] {
+        let told = lab.shim(line).env("KVM_BRIDGE_VERBOSE", variable).run().succeeds().err;
+        for step in ["QEMU is ", "the host was looked at", "has slot 0 and ", "is a port of br0", "executes "] {
+            assert!(told.contains(step), "{step}: {told}");
+        }
+        assert!(told.lines().any(|line| line.starts_with("qemu-kvm: ") && line.contains(" ms  ")), "{told}");
+    }
+    assert!(!lab.shim("--bridge br0").run().succeeds().err.contains(" ms  "));
+    let told = lab.kvm_bridge("down br0 --verbose").run().succeeds().err;
+    assert!(told.contains("kvm-bridge: ") && told.contains("undoes what was made for br0"), "{told}");
+    lab.becomes_as_before();
+}
+
+/// What doctor plugs in to ask for servers is nobody's guest.
+#[test]
+fn doctors_own_tap_is_no_guest_and_keeps_no_bridge() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
+    let guest = lab.shim("--bridge br0,ifname=tap0").boot();
+    let asking = lab.kvm_bridge("doctor br0 --watch 0").start();
+    let probe = wait_for("its TAP", 5, || {
+        lab.ports("br0").into_iter().find(|port| port.starts_with("kvb") && port != "kvbp-br0")
+    });
+    let shown = lab.kvm_bridge("status br0").run().succeeds().out;
+    assert!(!shown.contains(&probe), "{shown}");
+    guest.kill();
+    lab.kvm_bridge("down br0").run().succeeds();
+    assert!(lab.link("br0").is_none());
+    asking.end_within(20);
+    lab.becomes_as_before();
 }

@@ -70,7 +70,7 @@ fn ended_as_documented(command: &str, ended: &Ended) {
 #[test]
 fn every_command_prints_what_the_page_says() {
     let Some(lab) = Lab::with_address() else { return };
-    is_as_documented(&lab, "plan", "plan --json -- --bridge br0 -M microvm disk");
+    is_as_documented(&lab, "plan", "plan --json -- --bridge br0 -M microvm");
     is_as_documented(&lab, "up", "up br0 --tap tap9 --user root --save --json");
     if !lab.lan.serve_dhcp() {
         return;

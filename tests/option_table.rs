@@ -110,7 +110,11 @@ fn a_newer_qemu_is_asked_only_where_its_answer_makes_a_difference() {
         let (netdev, device) = (ended.qemu().value_of("-netdev"), ended.qemu().value_of("-device"));
         let nic = format!("-netdev {netdev} -device {device}");
         assert_eq!(ended.qemu().line().replace(&nic, "NIC"), becomes, "{line}");
-        assert_eq!(fs::read_to_string(&asked).unwrap_or_default(), questions, "{line}");
+        // As it is a script, it is asked besides whether it hands on what it inherits.
+        let asked = fs::read_to_string(&asked).unwrap_or_default();
+        let asked: String =
+            asked.lines().filter(|line| !line.starts_with("-add-fd")).map(|line| format!("{line}\n")).collect();
+        assert_eq!(asked, questions, "{line}");
     }
     // However the caller has left signals and files.
     for script in

@@ -66,6 +66,8 @@ pub struct Line {
     pub nics: Vec<Nic>,
     /// What is to be done.
     pub mode: Mode,
+    /// `--bridge-verbose`: tell of each step.
+    pub is_verbose: bool,
     /// Whether QEMU is only asked about itself.
     pub is_probe: bool,
     /// Whose leases these are.
@@ -158,6 +160,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         parts: Vec::with_capacity(words.len()),
         nics: Vec::new(),
         mode: Mode::Launch,
+        is_verbose: false,
         is_probe: false,
         vm: Identity::Unnamed,
         run: Run::default(),
@@ -188,9 +191,10 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
             Some((b"bridge-dry-run", None)) => line.mode = Mode::DryRun,
             Some((b"bridge-help", None)) => line.mode = Mode::Help,
             Some((b"bridge-version", None)) => line.mode = Mode::Version,
+            Some((b"bridge-verbose", None)) => line.is_verbose = true,
             // One day QEMU may have an option that begins like ours.
             Some((name, value)) if value.is_some() || outside.arity(name) == Arity::Unknown => {
-                let ours = ["bridge", "bridge-dry-run", "bridge-help", "bridge-version"];
+                let ours = ["bridge", "bridge-dry-run", "bridge-help", "bridge-verbose", "bridge-version"];
                 let near = slips::near(&String::from_utf8_lossy(name), ours);
                 let remedy = match near {
                     Some(near) => format!("Is --{near} meant?"),

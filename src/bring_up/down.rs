@@ -12,6 +12,7 @@ use crate::out;
 use crate::ports;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
+use crate::watch::ask::PROBE;
 use std::collections::BTreeMap;
 
 /// What `down` did.
@@ -94,8 +95,11 @@ fn free(
     done: &mut Down,
 ) -> Result<()> {
     let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.attached(port.index));
-    let (lasting, others): (Vec<Link>, Vec<Link>) =
-        ports.into_iter().filter(|port| !is_uplink(port)).partition(|port| is_lasting(port, &bridge.name));
+    let is_probe = |port: &Link| port.alias.as_deref() == Some(PROBE);
+    let (lasting, others): (Vec<Link>, Vec<Link>) = ports
+        .into_iter()
+        .filter(|port| !is_uplink(port) && !is_probe(port))
+        .partition(|port| is_lasting(port, &bridge.name));
     // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.
     let details = netlink.details().map_err(unreadable)?;
     let has_carrier = |port: &Link| details.iter().any(|known| known.link.index == port.index && known.has_carrier);

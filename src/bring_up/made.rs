@@ -9,6 +9,7 @@ use crate::lease::{Lease, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::{apply, rtnl::Netlink, share, undo::undo};
+use crate::out;
 use crate::plan::{BridgePlan, Plan};
 use crate::reaper;
 use crate::step::{Step, Tap};
@@ -112,12 +113,16 @@ impl Made {
             self.ensure_reaper(&plan.bridge, files)?;
         }
         files.write(&journal)?;
+        out::step(|| format!("the journal of {} is written, its reaper runs", plan.bridge));
         let made = apply::make(&mut self.netlink, &journal).and_then(|()| {
             journal.is_finished = true;
             files.write(&journal)
         });
         let Err(error) = made else {
             let index = journal.index;
+            for command in plan.steps.iter().flat_map(Step::commands) {
+                out::step(|| format!("done: {command}"));
+            }
             self.ours.push((journal, files.clone()));
             return Ok(index);
         };
@@ -201,6 +206,7 @@ impl Made {
                 announcer.leave_behind()?;
             }
         }
+        out::step(|| format!("{name} is a port of {}", tap.bridge));
         Ok(queues)
     }
 

@@ -28,9 +28,6 @@ pub(super) struct Doctor {
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
     #[arg(long)]
     quick: bool,
-    /// Show what is well, too
-    #[arg(short, long)]
-    verbose: bool,
     /// Print JSON, with all checks
     #[arg(long)]
     json: bool,
@@ -72,11 +69,11 @@ impl Doctor {
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
         let style = Style::of_stdout();
-        let is_shown = |check: &&Check| self.verbose || check.verdict != Verdict::Ok;
+        let is_shown = |check: &&Check| out::tells_steps() || check.verdict != Verdict::Ok;
         let mut text: String = checks.iter().filter(is_shown).map(|check| tell(check, style)).collect();
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let well = plural(count(Verdict::Ok), "check");
-        let hint = if self.verbose { "" } else { "; --verbose shows them" };
+        let hint = if out::tells_steps() { "" } else { "; --verbose shows them" };
         let _ = match (failures, warnings) {
             (0, 0) => {
                 writeln!(text, "{}", style.paint(Tone::Good, format!("Nothing is amiss: {well} passed{hint}.")))

@@ -10,9 +10,10 @@ use crate::argv::table::{self, Arity};
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.
-const OURS: [(&str, &str); 4] = [
+const OURS: [(&str, &str); 5] = [
     ("bridge", "a network card on a bridge of the host"),
     ("bridge-dry-run", "print the commands that would do the same, change nothing"),
+    ("bridge-verbose", "tell of each step"),
     ("bridge-help", "print help on --bridge"),
     ("bridge-version", "print the version of kvm-bridge"),
 ];

@@ -3,8 +3,11 @@
 use super::{Check, Patient};
 use crate::error::reason;
 use crate::helper;
+use crate::launch;
 use crate::person::Person;
+use crate::setup::sudo;
 use crate::shell::quote;
+use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
 use kvm_bridge_helper::acl::{Acl, Slip, Verdict};
 use kvm_bridge_helper::files::rules;
@@ -32,8 +35,17 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     let bridges = patient.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
     let bridges = bridges.chain(patient.missing.iter().map(|nic| nic.bridge.to_string()));
     let mut checks = vec![look_as(&person, has_helper)];
+    checks.extend(kept_by_sudo());
     checks.extend(bridges.map(|bridge| look_as(&person, || is_allowed(&bridge, &person)).of(&bridge)));
     checks
+}
+
+/// Whether the caller relies on a variable that sudo takes away.
+fn kept_by_sudo() -> Option<Check> {
+    const WHY: &str = "sudo gives a program a fresh environment: without the variable, qemu-kvm is QEMU alone.";
+    std::env::var_os(launch::NICS).filter(|value| !value.is_empty())?;
+    let saw = format!("{} is set, and 'sudo qemu-kvm' loses it, unless sudo is told to keep it", launch::NICS);
+    program::is_installed("sudo").then(|| Check::warning("sudo", saw, WHY, sudo::KEEP))
 }
 
 /// The rules that allow nothing by mistake, and those that refuse everybody; who is no root is told with the refusal.

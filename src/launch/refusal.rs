@@ -1,7 +1,7 @@
 //! What QEMU is certain to refuse, looked for before a bridge is made for nothing: see `argv::needs`. What can't be found out
 //! is left to QEMU.
 
-use super::Qemu;
+use super::{QEMU, Qemu};
 use crate::argv::Line;
 use crate::argv::needs::{File, Kind};
 use crate::argv::table;
@@ -10,6 +10,7 @@ use crate::slips;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 use std::ffi::OsStr;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -38,13 +39,27 @@ pub fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
     for option in &line.needs.unknown {
         if qemu.refuses(option) {
             let option = String::from_utf8_lossy(option);
-            let known = table::names().chain(["bridge", "bridge-dry-run", "bridge-help"]);
+            let known = table::names().chain(["bridge", "bridge-dry-run", "bridge-help", "bridge-verbose"]);
             let near = slips::near(&option, known).map(|near| format!(" Is -{near} meant?")).unwrap_or_default();
             let what = format!("{} has no option -{option}", qemu.path().display());
             return Err(Error::new(what, format!("Nothing was made.{near}")));
         }
     }
     Ok(())
+}
+
+/// Checks that a QEMU which is a script hands on what it inherits; one that does not leaves QEMU without its TAP.
+pub fn check_script(qemu: &Qemu, descriptor: RawFd) -> Result<()> {
+    if !qemu.is_script() || qemu.passes_on(descriptor) != Some(false) {
+        return Ok(());
+    }
+    let what = format!("{} closes the files that it inherits, and the guest's TAP is one", qemu.path().display());
+    Err(Error::new(
+        what,
+        format!(
+            "Have it keep them (in Python: os.execv, or close_fds=False), or name QEMU itself: {QEMU}=/path/to/qemu"
+        ),
+    ))
 }
 
 /// Why a file can't be opened, if it is certain.

@@ -59,7 +59,8 @@ impl Store {
     /// Notes which image it is that has a key; for who holds the lock.
     pub(super) fn note_image(&self, vm: &VmKey) -> Result<()> {
         let Some(mark) = self.mark(vm) else { return Ok(()) };
-        if read(&mark).is_some_and(|known| known.text == vm.text) {
+        // The image itself is not looked at again.
+        if fs::read_to_string(&mark).is_ok_and(|known| known == vm.text) {
             return Ok(());
         }
         let written = files::create_folder_of(&mark)

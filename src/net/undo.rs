@@ -6,8 +6,10 @@ use super::share;
 use crate::error::{Error, Result, reason};
 use crate::host::Link;
 use crate::journal::{Files, Journal};
+use crate::out;
 use crate::step::Step;
 use crate::sys::sysctl;
+use crate::watch::ask::PROBE;
 use rtnetlink::LinkUnspec;
 use std::io;
 
@@ -29,6 +31,7 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
     let unsure = |error: io::Error| {
         Error::new(format!("cannot look at {}: {}", journal.bridge, reason(&error)), "To try again: kvm-bridge recover")
     };
+    out::step(|| format!("undoes what was made for {}", journal.bridge));
     let bridge = netlink.link_at(journal.index).map_err(unsure)?;
     let is_ours = bridge.as_ref().is_none_or(|link| journal.owns(link));
     if is_ours && let Some(link) = &bridge {
@@ -82,7 +85,7 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Re
 /// The links that need the bridge, whosever they are: its ports beside the uplink, else what is stacked on it.
 pub fn users(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> {
     let mut ports = netlink.ports(journal.index)?;
-    ports.retain(|port| !journal.attached(port.index));
+    ports.retain(|port| !journal.attached(port.index) && port.alias.as_deref() != Some(PROBE));
     if ports.is_empty() { netlink.stacked_on(journal.index) } else { Ok(ports) }
 }
 

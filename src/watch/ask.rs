@@ -36,6 +36,8 @@ pub struct Offer {
     pub router: Option<Ipv4Addr>,
 }
 
+/// The alias of the TAP that is plugged in to ask: it is nobody's guest, and keeps no bridge.
+pub const PROBE: &str = "kvm-bridge-doctor";
 /// How long answers are waited for: a server that first looks whether an address is free takes two or three seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// When the question is repeated.
@@ -60,7 +62,7 @@ impl Asker {
         let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
         let highest = Mac([0xfe, 0xff, 0xff, a, b, c]);
         let index = tap::index_of(&tap, &name).map_err(|error| cannot(&error))?;
-        apply::plug(netlink, &wanted, (&name, index), highest, "kvm-bridge doctor", bridge.index, None)?;
+        apply::plug(netlink, &wanted, (&name, index), highest, PROBE, bridge.index, None)?;
         let tap = File::from(tap);
         files::do_not_block(&tap).map_err(|error| cannot(&error))?;
         Ok(Self { way: Way::Tap(tap), client, ready: Instant::now() + delay })
