@@ -366,7 +366,7 @@ fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Li
             let near = slips::near(name.as_str(), host.all.iter().map(|link| link.name.as_str()));
             let near = near.map(|near| format!("Is {near} meant? ")).unwrap_or_default();
             let remedy = format!("{near}{} 'ip link' lists all.", candidates(wish, host));
-            let by = if wish.is_uplink_configured { ", which the configuration names" } else { "" };
+            let by = if wish.is_uplink_configured { ", which the configuration names," } else { "" };
             Err(Error::new(format!("there is no interface {name}{by} to be the uplink"), remedy))
         }
     }

@@ -126,7 +126,8 @@ pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
     for (name, target) in shim {
         work.link(&Path::new(LINKS).join(name), &target)?;
     }
-    work.told += &sudo::hint().map(|hint| format!("{hint}\n")).unwrap_or_default();
+    let sudo = if work.told.is_empty() { None } else { sudo::hint() };
+    work.told += &sudo.map(|hint| format!("{hint}\n")).unwrap_or_default();
     for hint in check::device().into_iter().chain(check::closed(allows)?) {
         work.told += &format!("still missing: {hint}\n");
     }

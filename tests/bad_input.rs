@@ -230,6 +230,27 @@ fn a_forgotten_value_takes_no_interface() {
 }
 
 #[test]
+fn a_blank_behind_a_comma_is_seen() {
+    let Some(lab) = Lab::with_address() else { return };
+    let said = lab.shim("--bridge br0, uplink=eth0").run().exits_with(125).err;
+    assert!(said.contains("a comma is the end of it") && said.contains("without a blank"), "{said}");
+    lab.is_untouched();
+    // A comma in a value is written twice.
+    lab.shim("--bridge br0,uplink=none,vm=a,,").run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_misspelt_uplink_is_met_with_what_is_near_and_where_it_was_named() {
+    let Some(lab) = Lab::with_address() else { return };
+    let said = lab.shim("--bridge br0,uplink=eht0").run().exits_with(125).err;
+    assert!(said.contains("there is no interface eht0 to be the uplink\n  Is eth0 meant? To make br0: "), "{said}");
+    lab.configure("[bridge.br0]\nuplink = \"eht0\"\n");
+    let said = lab.shim("--bridge br0").run().exits_with(125).err;
+    assert!(said.contains("there is no interface eht0, which the configuration names, to be the uplink"), "{said}");
+}
+
+#[test]
 fn what_qemu_is_certain_to_refuse_makes_nothing() {
     let Some(lab) = Lab::with_address() else { return };
     if !have("qemu-system-x86_64") {

@@ -52,6 +52,17 @@ fn texts(lab: &Lab, typed: &str) -> Words {
 }
 
 #[test]
+fn the_uplink_of_a_bridge_that_is_there_is_completed_and_no_link_of_ours() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0").boot();
+    let found = texts(&lab, "qemu-kvm --bridge br0,uplink=");
+    assert!(found.iter().any(|text| text.ends_with("uplink=eth0")), "{found:?}");
+    assert!(!found.iter().any(|text| text.contains("kvb")), "{found:?}");
+    guest.kill();
+    lab.becomes_as_before();
+}
+
+#[test]
 fn every_option_command_and_key_is_completed_and_none_that_does_not_exist() {
     let Some(lab) = Lab::new() else { return };
     for entry in entries() {

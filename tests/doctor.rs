@@ -744,6 +744,36 @@ fn a_dhcp_server_is_found_before_the_bridge_is_made_and_on_the_host_itself() {
 }
 
 #[test]
+fn a_guest_whose_bridge_was_deleted_is_named() {
+    let Some(lab) = Lab::with_address() else { return };
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    lab.ip("link del br0");
+    look(&lab, "").has("guest", "failure", &["alice (kvb0)", "alice is on no bridge", "ip link set dev kvb0 master"]);
+    guest.kill();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn what_a_firewall_of_the_host_drops_is_not_laid_to_the_switch() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        return crate::support::lacks("this kernel has no br_netfilter");
+    }
+    if !have("nft") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    run("nft", "add table ip filter");
+    run("nft", "add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    let found = examined(lab.kvm_bridge("doctor br0 --json --watch 0"));
+    found.has("firewall", "failure", &["FORWARD"]).has("dhcp", "failure", &["nobody on br0 answers"]);
+    assert!(found.of("dhcp").iter().all(|check| !check["saw"].as_str().unwrap_or_default().contains("own MAC")));
+    guest.kill();
+    run("nft", "delete table ip filter");
+    lab.becomes_as_before();
+}
+
+#[test]
 fn what_a_firewall_drops_is_not_answered() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("nft") || !lab.lan.serve_dhcp() {

@@ -1,6 +1,6 @@
 //! What a user without rights does to have root's commands wait, refuse, believe or write: each way was found by trying.
 
-use crate::support::user::ALICE;
+use crate::support::user::{ALICE, BOB};
 use crate::support::{Lab, have, wait_for};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -158,6 +158,12 @@ fn a_name_that_a_user_gives_leads_root_nowhere() {
     let refused = lab.kvm_bridge("ip alice --first").run().exits_with(125);
     assert!(refused.out.is_empty() && refused.err.contains("kvm-bridge ip tap7"), "{}", refused.err);
     assert_eq!(lab.kvm_bridge("ip tap7 --first").run().succeeds().out, "10.66.6.6\n");
+    // And keeps root from none of root's own.
+    let mut roots = lab.shim("--bridge br0 -name alice").boot();
+    let mac = roots.qemu().macs()[0].clone();
+    lab.ip(&format!("neigh add 10.77.0.60 lladdr {mac} dev br0"));
+    assert_eq!(lab.kvm_bridge("ip alice").run().succeeds().out, "10.77.0.60\n");
+    roots.kill();
     hers.kill();
     lab.ip("link del tap7");
     lab.ends_here();
@@ -231,4 +237,48 @@ fn a_tap_that_changes_all_the_time_keeps_no_reaper_busy() {
     lab.ip("link del noise");
     guest.kill();
     lab.becomes_as_before();
+}
+
+/// Users' TAPs come and go as they like.
+#[test]
+fn taps_that_come_and_go_keep_no_bridge() {
+    let Some(lab) = Lab::new() else { return };
+    lab.kvm_bridge("up lab --uplink none").run().succeeds();
+    let churn = "for i in $(seq 2000); do ip tuntap add dev churn0 mode tap && ip link set dev churn0 master lab up; \
+                 ip link del churn0; done 2>/dev/null";
+    let churning = lab.program("sh").words("-c").arg(churn).start();
+    let start = Instant::now();
+    while lab.link("churn0").is_none() && start.elapsed() < Duration::from_secs(10) {}
+    lab.kvm_bridge("down lab --force").start().end_within(30).succeeds();
+    assert!(lab.link("lab").is_none());
+    churning.kill();
+    if lab.link("churn0").is_some() {
+        lab.ip("link del churn0");
+    }
+    lab.ends_here();
+}
+
+/// An address can be claimed by anybody who has a TAP.
+#[test]
+fn a_guest_that_several_users_can_have_is_not_guessed() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("qemu-system-x86_64")) else {
+        return;
+    };
+    let start = |tap: &str, user: &str, by: &str| {
+        lab.ip(&format!("tuntap add dev {tap} mode tap user {user}"));
+        lab.ip(&format!("link set dev {tap} master br0 up"));
+        let words = format!(
+            "-accel tcg -display none -S -name twin -netdev tap,id=n,ifname={tap},script=no,downscript=no -device \
+             e1000,netdev=n"
+        );
+        lab.as_user(by, "/usr/bin/qemu-system-x86_64").words(&words).start()
+    };
+    let guests = [start("tap7", "alice", ALICE), start("tap8", "bob", BOB)];
+    wait_for("both", 20, || (lab.kvm_bridge("status br0").run().out.matches("twin").count() == 2).then_some(()));
+    let refused = lab.kvm_bridge("ip twin").run().exits_with(125);
+    assert!(refused.out.is_empty() && refused.err.contains("kvm-bridge ip tap7"), "{}", refused.err);
+    guests.into_iter().for_each(|guest| drop(guest.kill()));
+    lab.ip("link del tap7");
+    lab.ip("link del tap8");
+    lab.ends_here();
 }

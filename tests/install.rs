@@ -360,3 +360,21 @@ fn killed_at_any_system_call_that_writes_it_is_finished_or_taken_back() {
     }
     assert!(kills > 30, "{kills}");
 }
+
+#[test]
+fn a_folder_that_others_can_write_to_gets_no_helper() {
+    let Some(lab) = lab() else { return };
+    let folder = Path::new("/usr/local/libexec");
+    fs::create_dir_all(folder).expect("make the folder");
+    for mode in [0o777, 0o1777] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).expect("open it");
+        let refused = lab.program("/run/bin/kvm-bridge").words("install --allow br0:alice").run().exits_with(125);
+        let expected = "others than root can write to /usr/local/libexec, on the way to the helper\n  \
+                        Close it: sudo chmod go-w /usr/local/libexec\n";
+        assert!(refused.err.contains(expected), "{}", refused.err);
+        assert!(!Path::new(COPY).exists());
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("close it");
+    install(&lab, "--allow br0:alice");
+    install(&lab, "--uninstall");
+}

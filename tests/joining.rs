@@ -139,3 +139,34 @@ fn a_bridge_of_any_legal_name_is_joined() {
         lab.becomes_as_before();
     }
 }
+
+#[test]
+fn what_does_not_fit_a_bridge_that_is_there_is_refused() {
+    let Some(lab) = Lab::with_address() else { return };
+    let _guest = lab.shim("--bridge br0").boot();
+    for (keys, why) in [
+        ("uplink=none", "br0 is there, and eth0 is its uplink"),
+        ("attach=port", "br0 is there, and shares eth0"),
+        ("follow=on", "br0 is there, and does not follow the default route"),
+    ] {
+        let refused = lab.shim(&format!("--bridge br0,{keys}")).run().exits_with(125);
+        assert!(refused.err.contains(why) && !refused.qemu_ran(), "{}", refused.err);
+    }
+    for keys in ["uplink=eth0", "uplink=auto", "attach=share", "follow=off", "keep=off"] {
+        lab.shim(&format!("--bridge br0,{keys}")).run().succeeds();
+    }
+    let _isolated = lab.shim("--bridge lab,uplink=none").boot();
+    lab.shim("--bridge lab,uplink=none").run().succeeds();
+    let refused = lab.shim("--bridge lab,attach=share").run().exits_with(125);
+    assert!(refused.err.contains("lab is there, and shares no uplink"), "{}", refused.err);
+}
+
+#[test]
+fn one_with_a_port_to_the_network_is_not_joined_as_isolated() {
+    let Some(lab) = Lab::new() else { return };
+    let guest = lab.shim("--bridge br0,uplink=eth0,attach=port").boot();
+    let refused = lab.shim("--bridge br0,uplink=none").run().exits_with(125);
+    assert!(refused.err.contains("br0 is there, and eth0 is its uplink"), "{}", refused.err);
+    guest.kill();
+    lab.becomes_as_before();
+}

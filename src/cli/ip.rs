@@ -159,23 +159,8 @@ impl Ip {
         let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
         let guests: Vec<Guest> =
             ports.filter(|(_, port)| is_called(port)).map(|(bridge, port)| guest(bridge, port)).collect();
-        // Anybody may call a program of theirs a VM of somebody else's, or the only one of that name while it does not run.
-        let is_called_so_by_us = |guest: &Guest| {
-            let alias = guest.port.detail.link.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge "));
-            alias.is_some() || guest.port.process.as_ref().is_some_and(|process| process.uid == 0)
-        };
-        let is_named = |guest: &Guest| {
-            guest.port.detail.link.name.as_str() != self.vm
-                && guest.port.process.as_ref().is_none_or(|process| process.pid.to_string() != self.vm)
-        };
-        if nix::unistd::geteuid().is_root()
-            && let Some(other) = guests.iter().find(|guest| is_named(guest) && !is_called_so_by_us(guest))
-        {
-            let tap = &other.port.detail.link.name;
-            let whose = other.port.user.as_deref().unwrap_or("another user");
-            let what = format!("{} is what {} calls a guest, on {tap}", self.name(), out::one_line(whose));
-            return Err(Error::new(what, format!("If that is meant: kvm-bridge ip {}", quote(tap.as_str()))));
-        }
+        let guests = if nix::unistd::geteuid().is_root() { self.those_of_root(guests)? } else { guests };
+        // Anybody may call a program of theirs a VM of somebody else's.
         let mut owners: Vec<u32> =
             guests.iter().filter_map(|guest| guest.port.process.as_ref()).map(|process| process.uid).collect();
         owners.sort_unstable();
@@ -195,6 +180,22 @@ impl Ip {
                 Err(Error::new(what, "'kvm-bridge status' lists those that run."))
             }
         }
+    }
+
+    /// Of guests that are found by a name or an address, those that root's own commands or processes call so: anybody may call a
+    /// program of theirs a VM of root's, which may not even run.
+    fn those_of_root(&self, guests: Vec<Guest>) -> Result<Vec<Guest>> {
+        let is_meant = |guest: &Guest| {
+            let (link, process) = (&guest.port.detail.link, guest.port.process.as_ref());
+            link.name.as_str() == self.vm
+                || process.is_some_and(|process| process.pid.to_string() == self.vm || process.uid == 0)
+                || link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge "))
+        };
+        let (ours, others): (Vec<Guest>, Vec<Guest>) = guests.into_iter().partition(is_meant);
+        let Some(other) = others.first().filter(|_| ours.is_empty()) else { return Ok(ours) };
+        let (tap, whose) = (&other.port.detail.link.name, other.port.user.as_deref().unwrap_or("another user"));
+        let what = format!("{} is what {} calls a guest, on {tap}", self.name(), out::one_line(whose));
+        Err(Error::new(what, format!("If that is meant: kvm-bridge ip {}", quote(tap.as_str()))))
     }
 
     fn watch(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known], end: Instant) -> Result<()> {
