@@ -134,7 +134,7 @@ impl Command {
         let text = match self {
             Self::Ip(ip) => return ip.run(),
             Self::Doctor(doctor) => return doctor.run(),
-            Self::Status(status) => status.run(),
+            Self::Status(status) => return status.run(),
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
             Self::Plan(plan) => plan.run(),

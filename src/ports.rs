@@ -17,6 +17,7 @@ use crate::net::rtnl::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::net::share::{self, Counts};
 use crate::qemu_line::QemuLine;
 use crate::share::{Filter, Share};
+use crate::shell::quote;
 use crate::watch::ask::PROBE;
 use crate::watch::probe;
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ pub struct Bridge {
     pub journal: Option<Journal>,
     /// Why it could not be taken back, if its reaper tried in vain.
     pub complaint: Option<String>,
+    /// Whether it needs a reaper, and none runs.
+    pub lacks_reaper: bool,
     /// The host's addresses on it.
     pub addresses: Vec<String>,
     /// The uplink that it shares, if it does.
@@ -42,6 +45,37 @@ pub struct Bridge {
 }
 
 impl Bridge {
+    /// What keeps a bridge of ours from being what it should be, each with what to do about it.
+    pub fn faults(&self) -> Vec<String> {
+        let Some(journal) = &self.journal else { return Vec::new() };
+        let mut faults = Vec::new();
+        if !self.detail.link.is_up {
+            faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
+        }
+        match journal.awaits() {
+            Some("auto") => faults.push("it waits for a default route, whose interface is to be its uplink".to_owned()),
+            Some(uplink) => faults.push(format!("it waits for {uplink}, which is not there")),
+            None => {}
+        }
+        let is_attached = |port: &Port| journal.port().is_none_or(|(_, index)| port.detail.link.index == index);
+        match (&self.shared, journal.port()) {
+            (Some(shared), _) if shared.detail.is_none() => {
+                faults.push(format!("its uplink {} is not there; it joins when it comes back", shared.name()));
+            }
+            (Some(shared), _) if !shared.missing.is_empty() => {
+                faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
+            }
+            (None, Some((uplink, _))) if !self.ports.iter().any(is_attached) => {
+                faults.push(format!("its uplink {uplink} is no port of it: kvm-bridge recover"));
+            }
+            _ => {}
+        }
+        if self.lacks_reaper {
+            faults.push("its reaper does not run: kvm-bridge recover".to_owned());
+        }
+        faults
+    }
+
     /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
     pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
         let (mac, addresses) = match &self.shared {
@@ -224,7 +258,9 @@ fn look_at(
     });
     Ok(Bridge {
         detail: detail.clone(),
-        complaint: files.and_then(|files| files.complaint()),
+        complaint: files.as_ref().and_then(Files::complaint),
+        lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
+            && !files.as_ref().is_some_and(Files::has_reaper),
         addresses: addresses(netlink, index).map_err(unreadable)?,
         shared,
         journal,

@@ -83,6 +83,8 @@ fn every_command_prints_what_the_page_says() {
     // One of somebody else's, with what bridges of ours do not have.
     lab.ip("link add name other type bridge");
     lab.ip("addr add 10.9.0.1/24 dev other");
+    // And with what is amiss on one of ours.
+    lab.reaper_of("br0").kill();
     is_as_documented(&lab, "status", "status --json");
     lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");

@@ -140,7 +140,7 @@ fn why_a_bridge_could_not_be_taken_back_is_shown() {
         "br0 could not be taken back: Device or resource busy\n  To try again: kvm-bridge recover\n",
     )
     .expect("write a file");
-    let text = lab.kvm_bridge("status").run().succeeds().out;
+    let text = lab.kvm_bridge("status").run().exits_with(1).out;
     assert!(
         text.contains("\n  br0 could not be taken back: Device or resource busy\n  To try again: kvm-bridge recover\n"),
         "{text}"
@@ -185,4 +185,33 @@ fn a_name_commands_no_terminal() {
     let listed = lab.kvm_bridge("mac list").run().succeeds().out;
     assert!(!listed.contains('\u{1b}'), "{listed}");
     drop(guest);
+}
+
+#[test]
+fn what_is_not_as_it_should_be_is_told_and_decides_on_the_exit_status() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    lab.kvm_bridge("status br0").run().succeeds();
+    let is_faulty = |fault: &str| {
+        let told = lab.kvm_bridge("status br0").run().exits_with(1).out;
+        assert!(told.contains(fault), "{told}");
+        let found: Value =
+            serde_json::from_str(&lab.kvm_bridge("status br0 --json").run().exits_with(1).out).expect("JSON");
+        let faults = found["bridges"][0]["faults"].as_array().expect("a list").clone();
+        assert!(faults.iter().any(|told| told.as_str().is_some_and(|told| told.contains(fault))), "{faults:?}");
+    };
+    lab.reaper_of("br0").kill();
+    is_faulty("its reaper does not run: kvm-bridge recover");
+    lab.ip("link set dev br0 down");
+    is_faulty("it is down: ip link set dev br0 up");
+    lab.ip("link set dev br0 up");
+    let deleted =
+        std::process::Command::new("tc").args(["qdisc", "del", "dev", "eth0", "clsact"]).status().expect("run tc");
+    assert!(deleted.success());
+    is_faulty("of its filters are missing: kvm-bridge recover");
+    // The same command again makes it whole.
+    lab.kvm_bridge("up br0").run().succeeds();
+    wait_for("it to be well", 10, || lab.kvm_bridge("status br0").run().status.success().then_some(()));
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
 }

@@ -367,7 +367,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
         ("up br0 --force", "unexpected argument '--force'", "--help"),
-        ("up eth0", "eth0 is there and is no bridge", "another name"),
+        ("up eth0", "eth0 is there and is no bridge", "lists the bridges"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
         ("up", "required arguments were not provided", "--help"),
     ] {
@@ -437,4 +437,23 @@ fn what_a_kill_has_left_is_gone_after_recover() {
     assert!(!Path::new("/run/kvm-bridge").exists());
     let left: Vec<_> = fs::read_dir("/etc/kvm-bridge").expect("a folder").flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["config.toml"]);
+}
+
+#[test]
+fn all_of_ours_are_taken_down_but_those_with_guests() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    lab.kvm_bridge("up lab --uplink none").run().succeeds();
+    lab.ip("link add theirs type bridge");
+    let guest = lab.shim("--bridge lab").boot();
+    let refused = lab.kvm_bridge("down --all").run().exits_with(1);
+    assert!(refused.out.contains("br0 is removed") && refused.err.contains("lab: it has guests"), "{}", refused.err);
+    assert!(lab.link("br0").is_none() && lab.link("lab").is_some());
+    guest.kill();
+    lab.waits_until_gone("kvb0");
+    assert_eq!(lab.kvm_bridge("down --all").run().succeeds().out, "lab is removed\n");
+    assert_eq!(lab.kvm_bridge("down --all").run().succeeds().out, "There is no bridge of ours.\n");
+    assert!(lab.link("theirs").is_some());
+    lab.ip("link del theirs");
+    lab.becomes_as_before();
 }

@@ -3,7 +3,9 @@
 use super::json;
 use crate::bring_up::down::{Down, down};
 use crate::error::Result;
+use crate::journal::Files;
 use crate::name::IfName;
+use crate::out;
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -13,7 +15,11 @@ use std::fmt::Write;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Take {
     /// The bridge
-    bridge: String,
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    bridge: Option<String>,
+    /// All bridges that we made and nobody uses
+    #[arg(long)]
+    all: bool,
     /// Take it from under guests that run; they run on without a network
     #[arg(long)]
     force: bool,
@@ -26,18 +32,48 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge down br0
   kvm-bridge down br0 --force
+  kvm-bridge down --all
 Only what we made is taken back: a bridge that was there before is left alone.
 What 'up --save' wrote stays written. Exit status: 0 nothing of ours is left of it, 1 guests are on it
 and nothing was changed, 125 it failed.";
 
 impl Take {
     pub(super) fn run(self) -> Result<String> {
-        let bridge = IfName::new(&self.bridge)?;
+        let Some(bridge) = &self.bridge else { return self.all() };
+        let bridge = IfName::new(bridge)?;
         let done = down(&bridge, self.force)?;
         Ok(match self.json {
             true => json(&to_json(&bridge, &done)),
             false => tell(&bridge, &done),
         })
+    }
+
+    /// Goes on where one can't be taken back; the first error is the answer then.
+    fn all(&self) -> Result<String> {
+        let (mut text, mut values, mut first) = (String::new(), Vec::new(), None);
+        for files in Files::all()? {
+            let bridge = files.bridge();
+            match down(bridge, self.force) {
+                Ok(done) => {
+                    text += &tell(bridge, &done);
+                    values.push(to_json(bridge, &done));
+                }
+                Err(error) => {
+                    if let Some(earlier) = first.replace(error) {
+                        out::say("kvm-bridge", earlier);
+                    }
+                }
+            }
+        }
+        if values.is_empty() {
+            text += "There is no bridge of ours.\n";
+        }
+        let text = if self.json { json(&serde_json::Value::from(values)) } else { text };
+        let Some(error) = first else { return Ok(text) };
+        if !self.json {
+            out::print(&text)?;
+        }
+        Err(error)
     }
 }
 

@@ -5,7 +5,6 @@ mod uplinks;
 use super::json;
 use crate::dhcp_leases::DhcpLease;
 use crate::error::{Error, Result};
-use crate::journal::Journal;
 use crate::manager::{self, Manager};
 use crate::name::IfName;
 use crate::net::observe::unreadable;
@@ -19,6 +18,7 @@ use crate::table::{self, Cell};
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
+use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use uplinks::Uplink;
 
@@ -39,10 +39,13 @@ Examples:
   kvm-bridge status br0
   kvm-bridge status --json | jq -r '.bridges[].ports[] | select(.vm == \"alice\").pid'
 No privileges are needed; the processes of other users' guests are seen by root only.
-Exit status: 0, or 125 where there is no such bridge.";
+Exit status: 0, 1 a bridge of ours is not as it should be, 125 there is no such bridge.";
+
+/// A bridge of ours is not as it should be.
+const FAULTY: u8 = 1;
 
 impl Status {
-    pub(super) fn run(self) -> Result<String> {
+    pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let mut bridges = ports::look(&mut netlink)?;
         if let Some(name) = &self.bridge {
@@ -68,12 +71,14 @@ impl Status {
             .collect::<Vec<Option<Manager>>>();
         let bridges: Vec<(&Bridge, Option<&Manager>)> =
             bridges.iter().zip(managers.iter().map(Option::as_ref)).collect();
+        let is_well = bridges.iter().all(|(bridge, _)| bridge.faults().is_empty() && bridge.complaint.is_none());
+        let status = if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) };
         // What leads to the network is none of one bridge's business.
         let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
         if self.json {
             let bridges: Vec<_> = bridges.iter().map(|(bridge, manager)| to_json(bridge, *manager)).collect();
             let uplinks: Vec<_> = uplinks.iter().map(Uplink::to_json).collect();
-            return Ok(json(&json!({ "bridges": bridges, "uplinks": uplinks })));
+            return Ok((json(&json!({ "bridges": bridges, "uplinks": uplinks })), status));
         }
         let is_hidden = |port: &Port| port.is_tap() && port.detail.has_carrier && port.process.is_none();
         if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|(bridge, _)| &bridge.ports).any(is_hidden) {
@@ -89,7 +94,7 @@ impl Status {
         };
         let others = uplinks.iter().filter(|uplink| !is_shared(uplink));
         texts.extend(others.filter_map(|uplink| Some(format!("{}\n", uplink.line(style)?))));
-        Ok(texts.join("\n"))
+        Ok((texts.join("\n"), status))
     }
 }
 
@@ -115,11 +120,7 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     }
     facts.push(format!("MTU {}", link.mtu));
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
-        facts.push(match bridge.journal.as_ref().and_then(Journal::awaits) {
-            Some("auto") => style.paint(Tone::Bad, "waits for a default route"),
-            Some(uplink) => style.paint(Tone::Bad, format!("waits for {uplink}, which is not there")),
-            None => "no uplink".to_owned(),
-        });
+        facts.push("no uplink".to_owned());
     }
     let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
     let mut branches: Vec<Vec<String>> = Vec::new();
@@ -131,6 +132,7 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
         header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
     branches.extend(bridge.shared.iter().map(|shared| vec![frames_of(shared, style)]));
+    branches.extend(bridge.faults().iter().map(|fault| vec![style.paint(Tone::Bad, out::one_line(fault))]));
     let complaints = bridge.complaint.iter().flat_map(|text| text.lines());
     branches.extend(complaints.map(|line| vec![style.paint(Tone::Bad, out::one_line(line.trim()))]));
     for (at, lines) in branches.iter().enumerate() {
@@ -243,6 +245,7 @@ fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
         "kept": bridge.journal.as_ref().map(|journal| journal.keep),
         "manager": manager.map(ToString::to_string),
         "error": bridge.complaint,
+        "faults": bridge.faults(),
         "up": detail.link.is_up,
         "mac": detail.link.mac,
         "mtu": detail.link.mtu,

@@ -182,12 +182,12 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
             (Ok(Some(journal)), None) => match known {
                 // It is there, and not asked about.
                 None if patient.there.contains(name) => continue,
-                Some(bridge) if bridge.journal.is_some() && (!journal.needs_reaper() || files.has_reaper()) => {
+                Some(bridge) if bridge.journal.is_some() && !bridge.lacks_reaper => {
                     let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
                     Check::ok("journal", format!("{name} is ours, and {until}"), WHY)
                 }
                 Some(bridge) if bridge.journal.is_some() => {
-                    Check::warning("journal", format!("{name} is ours, and its reaper was killed"), WHY, MEND)
+                    Check::failure("journal", format!("{name} is ours, and its reaper was killed"), WHY, MEND)
                 }
                 Some(_) => Check::warning(
                     "journal",

@@ -42,6 +42,7 @@ fn why_not_of_kind(kind: &str) -> Option<(&'static str, bool)> {
         }
         "tun" => Some(("it is a tunnel of IP packets, and a bridge is one of Ethernet frames", false)),
         "ifb" => Some(("it is an ifb, which leads to no network", false)),
+        "macvtap" | "ipvtap" => Some(("its frames are those of the program that has it open", true)),
         "ipvlan" => Some(("it is an ipvlan, which has its address in common with the interface below", true)),
         "macvlan" => Some(("it is a macvlan, which lets in no frame that is for another address than its own", true)),
         "bond balance" => Some((
@@ -93,6 +94,7 @@ mod tests {
         for (cannot, why) in [
             ("macvlan", "for another address than its own"),
             ("ipvlan", "the interface below"),
+            ("macvtap", "the program that has it open"),
             ("bond balance", "active-backup"),
             ("wireguard", "IP packets"),
             ("tun", "IP packets"),
