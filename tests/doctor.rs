@@ -330,6 +330,18 @@ fn the_uplink_of_a_bridge_that_is_there() {
     look(&lab, "br0").has("bridge", "failure", &["br0 is down", "ip link set dev br0 up"]);
     lab.ip("link set dev eth0 nomaster");
     look(&lab, "br0").has("uplink", "ok", &["among themselves"]);
+    if have("nft") {
+        // As libvirt's networks are.
+        lab.ip("addr add 192.168.122.1/24 dev br0");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("forward");
+        look(&lab, "br0").has("uplink", "ok", &["behind the host, which forwards", "ip_forward is on"]);
+        run("nft", "add table ip libvirt_network");
+        run("nft", "add chain ip libvirt_network guest_nat { type nat hook postrouting priority 100 ; }");
+        run("nft", "add rule ip libvirt_network guest_nat ip saddr 192.168.122.0/24 masquerade");
+        look(&lab, "br0").has("uplink", "ok", &["put its own address in its place: ip libvirt_network guest_nat"]);
+        run("nft", "delete table ip libvirt_network");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("forward no more");
+    }
     lab.ends_here();
 }
 

@@ -169,6 +169,30 @@ fn of_nft(json: &str, passed: &Passed, bridges: &[&str]) -> Vec<Chain> {
     found
 }
 
+/// The chains of the host that put its own address in the place of guests': as libvirt, Docker and others have them. For
+/// whoever may look.
+pub(super) fn masquerading() -> Vec<String> {
+    let ruleset = Program::new("nft").words(["-j", "list", "ruleset"]).within(PATIENCE).run().unwrap_or_default();
+    masquerading_in(&ruleset)
+}
+
+fn masquerading_in(json: &str) -> Vec<String> {
+    let ruleset: Value = serde_json::from_str(json).unwrap_or_default();
+    let rules = ruleset["nftables"].as_array().into_iter().flatten().filter_map(|item| item.get("rule"));
+    let masquerades = |rule: &&Value| {
+        let is_it = |expr: &Value| {
+            // iptables' own, where nft shows it as a foreign expression.
+            expr.get("masquerade").is_some() || expr["xt"]["name"] == "MASQUERADE"
+        };
+        rule["expr"].as_array().is_some_and(|exprs| exprs.iter().any(is_it))
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = |rule: &Value| format!("{} {} {}", text(&rule["family"]), text(&rule["table"]), text(&rule["chain"]));
+    let mut names: Vec<String> = rules.filter(masquerades).map(name).collect();
+    names.dedup();
+    names
+}
+
 /// The chain FORWARD of what iptables-save prints.
 fn of_iptables(text: &str, bridges: &[&str]) -> impl Iterator<Item = Chain> {
     let filter = text.split("*filter\n").nth(1).and_then(|rest| rest.split("COMMIT").next()).unwrap_or_default();

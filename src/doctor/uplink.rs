@@ -1,16 +1,18 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
-use super::{Check, Patient, Verdict};
+use super::{Check, Patient, Verdict, firewall};
 use crate::host::Link;
 use crate::journal::Journal;
 use crate::manager::permanent;
 use crate::net::observe::observe;
 use crate::net::rtnl::Netlink;
+use crate::out;
 use crate::plan::plan;
 use crate::ports::{Bridge, Port, Role, SharedUplink};
 use crate::request::Nic;
 use crate::shell::quote;
 use crate::step::Step;
+use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
 
@@ -58,7 +60,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         let others: Vec<&str> =
             bridge.ports.iter().filter(|port| !port.is_tap()).map(|port| port.detail.link.name.as_str()).collect();
         checks.push(match others.as_slice() {
-            [] => Check::ok("uplink", format!("{name} has none: its guests and the host are among themselves"), WHY),
+            [] => Check::ok("uplink", format!("{name} has none: {}", behind_the_host(bridge)), WHY),
             others => Check::ok("uplink", format!("{name} has the ports {}", others.join(", ")), WHY),
         });
     }
@@ -81,6 +83,22 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         });
     }
     checks
+}
+
+/// Where the guests of a bridge without an uplink get to.
+fn behind_the_host(bridge: &Bridge) -> String {
+    let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "1");
+    let has_address = bridge.addresses.iter().any(|address| !address.starts_with("fe80:"));
+    match (has_address && forwards, firewall::masquerading().as_slice()) {
+        (false, _) => "its guests and the host are among themselves".to_owned(),
+        (true, []) => {
+            "its guests are behind the host, which forwards what they send, as net.ipv4.ip_forward is on".to_owned()
+        }
+        (true, chains) => format!(
+            "its guests are behind the host, which forwards what they send and can put its own address in its place: {}",
+            out::one_line(&chains.join(", "))
+        ),
+    }
 }
 
 /// A port carries nothing of the host's own: an address on it is one that nobody reaches.
