@@ -30,6 +30,8 @@ pub struct Launch {
     pub commands: Vec<String>,
     /// QEMU's own.
     pub qemu: Vec<OsString>,
+    /// Why it is this QEMU, if it was not named for this start.
+    pub why: Option<&'static str>,
     /// Whether a MAC in it is only an example: the first start makes another.
     pub has_example: bool,
 }
@@ -45,6 +47,9 @@ impl Launch {
             text += "# The MAC below is an example: the first start makes one and keeps it.\n";
         }
         let words: Vec<String> = self.qemu.iter().map(quote).collect();
+        if let Some(why) = self.why {
+            let _ = writeln!(text, "# QEMU is {}: {why}.", words.first().map_or("", String::as_str));
+        }
         let _ = writeln!(text, "{}", words.join(" "));
         text
     }
@@ -94,7 +99,13 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     if let Some(Ok((_, ways))) = &without_root {
         let notes = news.chain(ways.iter().map(Way::to_string)).collect();
         let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
-        return Ok(Launch { notes, commands: Vec::new(), qemu: qemus(backends), has_example });
+        return Ok(Launch {
+            notes,
+            commands: Vec::new(),
+            qemu: qemus(backends),
+            why: qemu.is_chosen().then(|| qemu.why()),
+            has_example,
+        });
     }
     let by: Vec<String> = match without_root {
         Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
@@ -111,7 +122,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     let backends =
         backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
     let backends = backends.collect();
-    Ok(Launch { notes, commands, qemu: qemus(backends), has_example })
+    Ok(Launch { notes, commands, qemu: qemus(backends), why: qemu.is_chosen().then(|| qemu.why()), has_example })
 }
 
 /// How the bridge of a plan gets its uplink, or the one that it joins has it.

@@ -27,6 +27,8 @@ use chain::Chain;
 
 /// The environment variable that says which QEMU to run: a path, or a name on PATH.
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
+/// Why it is the QEMU of that variable.
+const NAMED: &str = "KVM_BRIDGE_QEMU names it";
 /// The environment variable with network cards for callers that can't give an option.
 pub const NICS: &str = "KVM_BRIDGE";
 /// The environment variable that has each step told.
@@ -49,12 +51,23 @@ pub struct Qemu {
     chain: Chain,
     /// What was found before it and has led back to us already.
     back: Option<PathBuf>,
+    why: &'static str,
 }
 
 impl Qemu {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Why this one, as a sentence without its full stop.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// Whether it was not named for this start.
+    pub fn is_chosen(&self) -> bool {
+        self.why != NAMED
     }
 
     /// What it emulates, as the end of its full name tells: `x86_64` of qemu-system-x86_64. Links are followed; a name
@@ -139,17 +152,17 @@ pub fn find_alone(name: &OsStr, tell: impl FnMut(&Error)) -> Result<Qemu> {
 
 fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
     let chain = Chain::of_environment();
-    let (path, back) = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
-        Some(value) => (named(Path::new(&value), QEMU)?, None),
+    let ((path, back), why) = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
+        Some(value) => ((named(Path::new(&value), QEMU)?, None), NAMED),
         None => match configured()? {
-            Some(value) => (named(&value, "qemu in the configuration")?, None),
-            None => search(name, &chain)?,
+            Some(value) => ((named(&value, "qemu in the configuration")?, None), "the configuration names it"),
+            None => (search(name, &chain)?, "it is the first on PATH"),
         },
     };
     let has_led_back = path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata));
     match chain.depth >= MAX_DEPTH || has_led_back {
         true => Err(leads_back(&path)),
-        false => Ok(Qemu { path, chain, back }),
+        false => Ok(Qemu { path, chain, back, why }),
     }
 }
 

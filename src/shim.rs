@@ -63,7 +63,7 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let config = Config::load()?;
     let qemu = launch::find(&name, &config)?;
     qemu.check_not_again()?;
-    out::step(|| format!("QEMU is {}", qemu.path().display()));
+    out::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
     let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
         Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),

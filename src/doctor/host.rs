@@ -50,7 +50,7 @@ fn tun() -> Check {
 fn qemu(patient: &Patient) -> Check {
     const WHY: &str = "qemu-kvm sets the network up and then becomes this program.";
     match launch::find("qemu-kvm".as_ref(), &patient.config) {
-        Ok(qemu) => Check::ok("qemu", format!("{} is going to be run", qemu.path().display()), WHY),
+        Ok(qemu) => Check::ok("qemu", format!("{} is going to be run: {}", qemu.path().display(), qemu.why()), WHY),
         Err(error) => Check::of_error("qemu", Verdict::Failure, &error, WHY),
     }
 }
