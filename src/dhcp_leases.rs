@@ -157,7 +157,8 @@ impl Listeners {
         if self.ports.len() < before {
             keep(files, &[], |port| self.ports.contains_key(&port));
         }
-        let room = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most / 2).unwrap_or(0));
+        let room =
+            getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most / 2).unwrap_or(0));
         for tap in taps() {
             if self.ports.len() < room
                 && !self.ports.contains_key(&tap.index)

@@ -205,8 +205,15 @@ fn look_at(
     }
     let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
     let leases = &leases;
-    let seen =
-        Seen { bridge: name, journal: journal.as_ref(), fdb: &fdb, neighbours: &neighbours, leases, processes, records };
+    let seen = Seen {
+        bridge: name,
+        journal: journal.as_ref(),
+        fdb: &fdb,
+        neighbours: &neighbours,
+        leases,
+        processes,
+        records,
+    };
     let ports = details.iter().filter(|port| port.link.controller == Some(index));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {

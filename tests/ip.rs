@@ -40,7 +40,8 @@ fn what_the_reaper_saw_is_known_without_watching() {
     let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
     let address = lab.lan.lease_of(&mac_of(&guest), 90);
     let shown = wait_for("the lease", 10, || {
-        let shown: Value = serde_json::from_str(&lab.kvm_bridge("status br0 --json").run().succeeds().out).expect("JSON");
+        let shown: Value =
+            serde_json::from_str(&lab.kvm_bridge("status br0 --json").run().succeeds().out).expect("JSON");
         let ports = shown["bridges"][0]["ports"].as_array().expect("ports").clone();
         ports.into_iter().find(|port| port["dhcp_leases"].as_array().is_some_and(|leases| !leases.is_empty()))
     });

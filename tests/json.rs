@@ -1,7 +1,7 @@
 //! What `--json` prints is what docs/json.md says.
 
-use crate::support::Lab;
 use crate::support::command::Ended;
+use crate::support::{Lab, wait_for};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

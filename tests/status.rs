@@ -29,10 +29,11 @@ fn it_tells_who_is_on_the_bridge() {
     let text = lab.kvm_bridge("status br0").run().succeeds().out;
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, STP off, MTU 1500"), "{text}");
-    let cells = |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+    let cells =
+        |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
     let cells: Vec<Vec<String>> = lines[1..].iter().map(|line| cells(line)).collect();
-    let header =
-        ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"].map(str::to_owned);
+    let header = ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"]
+        .map(str::to_owned);
     assert_eq!(cells[0], header, "{text}");
     assert_eq!(cells[1][..3], ["kvbp-br0", "-", "shared uplink eth0, carrier"], "{text}");
     let process = format!("fake-qemu {}", alice.pid());

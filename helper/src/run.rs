@@ -54,7 +54,9 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
 
 fn print_version() -> Result<(), Failure> {
     let text = format!("{NAME} {}\n", env!("CARGO_PKG_VERSION"));
-    io::stdout().write_all(text.as_bytes()).map_err(|error| Failure::new(format!("cannot write: {}", reason(&error)), ""))
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::new(format!("cannot write: {}", reason(&error)), ""))
 }
 
 /// Opens /dev/null in the places of standard files that the caller has closed: else the TAP would get one of their

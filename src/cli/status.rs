@@ -165,7 +165,9 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         plain(addresses.join(" ")),
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
         plain(port.user.clone().unwrap_or_default()),
-        plain(process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default()),
+        plain(
+            process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default(),
+        ),
         plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         plain(since.unwrap_or_default()),
         plain(style::bytes(rx_bytes)),
