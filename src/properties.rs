@@ -46,9 +46,9 @@ pub fn argv(data: &[u8]) {
         return;
     }
     for system in ["x86_64", "s390x", "microblaze"] {
-        let _ = argv::settle::settle(&mut line.clone(), None, system);
+        let _ = argv::settle::settle(&mut line.clone(), None, system, |_, _| None);
     }
-    if argv::settle::settle(&mut line, None, "x86_64").is_err() {
+    if argv::settle::settle(&mut line, None, "x86_64", |_, _| None).is_err() {
         return;
     }
     let Ok(ids) = argv::rewrite::ids(&line) else { return };

@@ -69,6 +69,8 @@ pub struct Nic {
     pub mac: Option<Mac>,
     /// `model=`: the QEMU device.
     pub model: Option<String>,
+    /// Whether that is the machine's own, on board: known once the line is settled.
+    pub is_on_board: bool,
     /// `queues=`: of the TAP and a virtio card.
     pub queues: Option<Queues>,
     /// `vhost=`: who moves the frames.
@@ -146,6 +148,7 @@ impl Nic {
             uplink: None,
             mac: None,
             model: None,
+            is_on_board: false,
             queues: None,
             vhost: None,
             ifname: None,

@@ -198,6 +198,73 @@ fn the_card_fits_the_machine_and_a_word_says_so() {
     );
 }
 
+/// A QEMU for boards: one card of the SoC's, whatever the machine. It writes down what it is asked.
+fn qemu_for_boards(folder: &std::path::Path, card: &str) -> std::path::PathBuf {
+    let asked = folder.join("asked");
+    programs::script(
+        folder.join("qemu-system-arm"),
+        &format!(
+            r#"case "$*" in *"-qmp stdio"*) ;; *) exec {fake} "$@" ;; esac
+echo "$*" >>{asked}
+[ "$2" != silent ] || exit 1
+cat >/dev/null
+cat <<'END'
+{{"return": {{}}}}
+{{"return": "bus: main-system-bus\r\n  type System\r\n"}}
+{{"return": "hub 0\r\n \\ card0: {card}.0: index=0,type=nic\r\n"}}
+END"#,
+            fake = crate::support::command::fake_qemu().display(),
+            asked = asked.display(),
+        ),
+    );
+    asked
+}
+
+#[test]
+fn qemu_is_asked_once_what_a_board_has() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let folder = lab.new_file("bin");
+    std::fs::create_dir(&folder).expect("make a folder");
+    let asked = qemu_for_boards(&folder, "lan9118");
+    let shim = |line: &str| lab.shim(line).env("KVM_BRIDGE_QEMU", folder.join("qemu-system-arm"));
+    let questions = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    for line in ["-M virt --bridge br0", "--bridge br0", "-M board --bridge br0,model=e1000", "-M board"] {
+        shim(line).run().succeeds();
+        assert_eq!(questions(), 0, "{line}");
+    }
+    for (line, count) in [
+        ("-M board --bridge br0 -name a", 1),
+        ("-M board --bridge br0 -name b", 1),
+        ("-M board,memory=x --bridge-dry-run --bridge br0", 1),
+        ("-M other --bridge br0", 2),
+    ] {
+        let ended = shim(line).run().succeeds();
+        assert!(ended.err.contains("is the lan9118 on board") || line.contains("dry-run"), "{line}: {}", ended.err);
+        assert_eq!(questions(), count, "{line}");
+    }
+    let ended = shim("-M board --bridge br0 -name a").run().succeeds();
+    let mac = key(&ended.qemu().value_of("-net"), "macaddr").expect("a MAC");
+    assert_eq!(ended.qemu().value_of("-net"), format!("nic,netdev=bridge0,macaddr={mac}"));
+    assert!(ended.qemu().values_of("-device").is_empty(), "{}", ended.qemu().line());
+    // The same VM, the same address.
+    let again = shim("-M board --bridge br0 -name a").run().succeeds();
+    assert_eq!(key(&again.qemu().value_of("-net"), "macaddr"), Some(mac));
+    // Another version is asked again.
+    qemu_for_boards(&folder, "smc91c111");
+    let ended = shim("-M board --bridge br0").run().succeeds();
+    assert!(ended.err.contains("is the smc91c111 on board"), "{}", ended.err);
+    assert_eq!(questions(), 3);
+    // One that does not tell has the last word, and is asked again.
+    for count in [4, 5] {
+        let ended = shim("-M silent --bridge br0").run().succeeds();
+        assert!(ended.qemu().value_of("-device").starts_with("e1000,"), "{}", ended.qemu().line());
+        assert_eq!(questions(), count);
+    }
+    // What nobody can be sure of is not kept as root where others could write it.
+    let kept = lab.sh("find /var/cache/kvm-bridge -type f ! -perm /022 | wc -l; find /var/cache/kvm-bridge -perm /022");
+    assert_eq!(kept.run().succeeds().out.trim(), "1");
+}
+
 #[test]
 fn a_number_that_a_caller_gives_is_never_that_of_a_descriptor_of_ours() {
     let Some(lab) = Lab::with_bridge("br0") else { return };

@@ -1,6 +1,6 @@
 //! The two rooms of the laboratory: a network namespace and a mount namespace of the test's own thread.
 //!
-//! Children inherit them. The rest of the machine keeps its network, its /run, its /var/lib and its /etc.
+//! Children inherit them. The rest of the machine keeps its network, its /run, /var/lib, /var/cache and /etc.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -26,7 +26,7 @@ impl Namespaces {
         let cwd_before = std::env::current_dir()?;
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        for folder in ["/run", "/var/lib"] {
+        for folder in ["/run", "/var/lib", "/var/cache"] {
             mount_fs("tmpfs", Path::new(folder))?;
         }
         mount_fs("sysfs", Path::new("/sys"))?;
