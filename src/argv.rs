@@ -11,6 +11,7 @@ pub(crate) mod json;
 pub mod models;
 pub mod needs;
 pub mod readconfig;
+mod replace;
 pub mod rewrite;
 pub mod scan;
 pub mod settle;

@@ -129,6 +129,62 @@ fn the_environment_adds_nics_at_the_end() {
 }
 
 #[test]
+fn ours_takes_the_place_of_a_clients_user_mode_card() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    // As debvm, quickemu, virtme-ng and Packer write it.
+    for (line, card, lost) in [
+        (
+            "-append x -netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22 -device virtio-net-pci,netdev=net0 -name vm",
+            "-device virtio-net-pci,netdev=net0,mac=MAC",
+            "hostfwd=tcp:127.0.0.1:2222-:22 of -netdev user is dropped",
+        ),
+        (
+            "-name vm -device virtio-net,netdev=nic -netdev user,hostname=vm,hostfwd=tcp::22220-:22,id=nic",
+            "-device virtio-net,netdev=nic,mac=MAC",
+            "hostname=vm, hostfwd=tcp::22220-:22 of -netdev user are dropped",
+        ),
+        (
+            "-name vm -device virtio-net-pci,netdev=n0 -netdev user,id=n0",
+            "-device virtio-net-pci,netdev=n0,mac=MAC",
+            "",
+        ),
+        (
+            "-name vm -netdev user,id=user.0,hostfwd=tcp::3456-:22 -device virtio-net,netdev=user.0",
+            "-device virtio-net,netdev=user.0,mac=MAC",
+            "hostfwd=tcp::3456-:22 of -netdev user is dropped",
+        ),
+        ("-name vm -nic user,model=virtio", "-net nic,model=virtio,netdev=bridge0,macaddr=MAC", ""),
+        ("-name vm -net nic -net user", "-net nic,netdev=bridge0,macaddr=MAC", ""),
+    ] {
+        let run = |variable: &str| lab.shim(line).env("KVM_BRIDGE", variable).run().succeeds();
+        let ended = run("br0,replace=user");
+        let qemu = ended.qemu();
+        let macs: Vec<String> = (qemu.values_of("-device").iter().chain(&qemu.values_of("-net")))
+            .filter_map(|card| key(card, "mac").or(key(card, "macaddr")))
+            .collect();
+        assert_eq!((macs.len(), qemu.taps().len()), (1, 1), "{}", qemu.line());
+        let is = qemu.line().replace(&macs[0], "MAC");
+        assert!(is.contains(card) && !is.contains("user,") && !is.ends_with("user"), "{is}");
+        let id = format!("id={},", key(card, "netdev").expect("an id"));
+        assert!(qemu.value_of("-netdev").contains(&id), "{is}");
+        match lost {
+            "" => assert_eq!(ended.err, "", "{line}"),
+            lost => assert_eq!(
+                ended.err,
+                format!("qemu-kvm: {lost}: the guest has an address of its own: kvm-bridge ip vm\n")
+            ),
+        }
+        // The same VM, the same address; and what is not asked for is not done.
+        assert!(run("br0,replace=user").qemu().line().contains(&macs[0]));
+        let beside = run("br0");
+        assert!(beside.qemu().line().starts_with(line), "{}", beside.qemu().line());
+        assert_eq!(beside.err, "");
+    }
+    let dry = lab.shim("--bridge-dry-run -nic user,hostfwd=a").env("KVM_BRIDGE", "br0,replace=user").run().succeeds();
+    assert!(dry.out.contains("# hostfwd=a of -nic user is dropped"), "{}", dry.out);
+}
+
+#[test]
 fn an_empty_environment_variable_is_none() {
     let Some(lab) = Lab::new() else { return };
     assert_eq!(lab.shim("-m 64").env("KVM_BRIDGE", "").run().succeeds().qemu().line(), "-m 64");

@@ -39,7 +39,7 @@ pub fn settle(
 ) -> Result<Vec<String>> {
     line.system = Some(system.to_owned());
     let other = other_card(line.machine.as_deref(), system);
-    let mut news = Vec::new();
+    let mut news = line.lost.clone();
     if let Some(netdev) = line.needs.netdevs.first() {
         let netdev = String::from_utf8_lossy(netdev);
         let bridge = line.nics.first().map(|nic| nic.bridge.to_string()).unwrap_or_default();
@@ -155,7 +155,7 @@ impl Places {
         };
         let remedy = match cards {
             0 => "Choose another machine: -M help lists them.",
-            _ => "Leave out a --bridge, or a -nic or -net nic of the line.",
+            _ => "Leave out a --bridge, or a card of the line's own; replace=user takes the place of a user-mode one.",
         };
         let usb = match self.board.may_have_usb() {
             true => format!(" Its USB may take one: --bridge {},model=usb-net", nic.bridge),
