@@ -4,19 +4,21 @@
 //! is a value. Everything here is pure: it neither looks at the system nor changes it.
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod devices;
 pub mod image;
 pub(crate) mod json;
 pub mod models;
 pub mod needs;
 pub mod readconfig;
+mod replace;
 pub mod rewrite;
 pub mod scan;
 pub mod settle;
 pub mod table;
 mod values;
 
-pub use rewrite::{Backend, Netdev, rewrite};
+pub use rewrite::{Backend, Card, Netdev, rewrite};
 pub use scan::{Line, Mode, Outside, Part, scan};
 pub(crate) use values::Params;
 
@@ -29,7 +31,12 @@ pub fn netdevs(line: &Line, ids: Vec<String>, backends: Vec<Backend>, macs: &[Ma
     let netdevs = cards.map(|(((nic, id), backend), mac)| {
         let has_device = line.devices_on.contains_key(id.as_bytes());
         let model = nic.model.as_deref().unwrap_or(settle::DEFAULT_MODEL).to_owned();
-        Netdev { device: (!has_device).then_some(model), mac: *mac, id, backend }
+        let card = match has_device {
+            true => Card::Own,
+            false if nic.is_on_board => Card::OnBoard,
+            false => Card::Device(model),
+        };
+        Netdev { card, mac: *mac, id, backend }
     });
     netdevs.collect()
 }

@@ -1,6 +1,8 @@
 //! Finds the real QEMU, and becomes it.
 
+pub mod board;
 mod chain;
+pub mod kept;
 pub mod refusal;
 
 use crate::argv::table::Arity;
@@ -14,7 +16,7 @@ use nix::unistd::{AccessFlags, access, execve, geteuid};
 use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -88,6 +90,18 @@ impl Qemu {
         process::hold_standard_places().ok()?;
         let answer = program::answer(&mut command, PATIENCE).ok()??;
         Some((answer.status.code()?, answer.out + &answer.err))
+    }
+
+    /// Tells it something on its stdin, and returns what it says to that on its stdout; `None` if it does not end.
+    fn tell(&self, words: &[OsString], text: &str) -> Option<String> {
+        process::hold_standard_places().ok()?;
+        // As little as this fits into a pipe that nobody reads yet.
+        let (stdin, mut ours) = std::io::pipe().ok()?;
+        ours.write_all(text.as_bytes()).ok()?;
+        drop(ours);
+        let mut command = self.question();
+        command.args(words).stdin(stdin);
+        program::answer(&mut command, PATIENCE).ok()?.map(|answer| answer.out)
     }
 
     /// Checks, for who is going to change the network, that no wrapper has brought us here again: it would do so for ever.

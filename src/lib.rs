@@ -3,7 +3,8 @@
 //! # Theory of operation
 //!
 //! `qemu-kvm --bridge br0 ...` is one straight line ([`shim`]): [`argv::scan()`] finds our options among QEMU's words and
-//! gives a list of [`request::Nic`]s; [`argv::settle`] decides what they leave open, by the machine that QEMU will be;
+//! gives a list of [`request::Nic`]s; [`argv::settle`] decides what they leave open, by the machine that QEMU will be, of
+//! which QEMU is asked if it is not among the usual ones ([`argv::board`]);
 //! [`net::observe`] asks the kernel about the links that they name and gives a
 //! [`host::Host`]; [`plan`] compares the two and gives the [`step`]s that are still missing, or a refusal, before
 //! anything is touched; [`bring_up`] carries them out; [`argv::rewrite()`] puts QEMU's words where ours stood; and

@@ -63,6 +63,19 @@ pub fn get(text: &[u8], key: &str, first: &str) -> Option<Vec<u8>> {
     found.and_then(|param| param.value)
 }
 
+/// Writes parameters so that `parse` reads them back.
+pub fn render(params: &[Param]) -> Vec<u8> {
+    let write = |Param { key, value }: &Param| {
+        let value = value.as_ref().map(|value| value.split(|byte| *byte == b',').collect::<Vec<_>>().join(&b",,"[..]));
+        match (key, value) {
+            (Some(key), Some(value)) => [key.as_slice(), b"=", &value].concat(),
+            (Some(key), None) => key.clone(),
+            (None, value) => value.unwrap_or_default(),
+        }
+    };
+    params.iter().map(write).collect::<Vec<_>>().join(&b","[..])
+}
+
 /// Writes a value so that `parse` reads it back: each comma twice.
 pub fn escape(value: &str) -> String {
     value.replace(',', ",,")
@@ -92,7 +105,9 @@ mod tests {
             ("k=,,,l=1", vec![param(Some("k"), Some(",")), param(Some("l"), Some("1"))]),
         ] {
             assert_eq!(parse(text.as_bytes()), params, "{text}");
+            assert_eq!(parse(&render(&params)), params, "{text}");
         }
+        assert_eq!(render(&parse(b"nic,model=a,,b,flag,")), b"nic,model=a,,b,flag");
     }
 
     #[test]

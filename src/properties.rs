@@ -2,6 +2,7 @@
 #![doc(hidden)]
 #![forbid(unsafe_code)]
 
+use crate::argv::board::Board;
 use crate::argv::{self, Backend, Part, json, readconfig, rewrite, scan};
 use crate::complete::help;
 use crate::doctor::{ikconfig, lzop};
@@ -46,9 +47,11 @@ pub fn argv(data: &[u8]) {
         return;
     }
     for system in ["x86_64", "s390x", "microblaze"] {
-        let _ = argv::settle::settle(&mut line.clone(), None, system);
+        let one = || vec!["one".to_owned()];
+        let board = |_: &argv::Line, _| Some(Board { buses: one(), cards: one() });
+        let _ = argv::settle::settle(&mut line.clone(), None, system, board);
     }
-    if argv::settle::settle(&mut line, None, "x86_64").is_err() {
+    if argv::settle::settle(&mut line, None, "x86_64", |_, _| None).is_err() {
         return;
     }
     let Ok(ids) = argv::rewrite::ids(&line) else { return };

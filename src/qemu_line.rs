@@ -14,7 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 pub struct QemuLine {
     /// `-netdev`, and the backend half of `-nic`.
     pub netdevs: Vec<Netdev>,
-    /// `-device`s that name a netdev or are network cards by their name, and the front half of `-nic`.
+    /// `-device`s that name a netdev or are network cards by their name, `-net nic`s that name one, and the front half of
+    /// `-nic`.
     pub devices: Vec<Device>,
     /// `-net`, QEMU's oldest way.
     pub has_net: bool,
@@ -114,7 +115,13 @@ impl QemuLine {
                 }
             }
             b"net" if value == b"none" => self.has_none = true,
-            b"net" => self.has_net = true,
+            b"net" => {
+                self.has_net = true;
+                let device = Device::of(&Params::of(value), "model");
+                let is_nic = Params::of(value).get("type", "type").as_deref() == Some(b"nic");
+                // Without a netdev it is on the hub of all -net options.
+                self.devices.extend(Some(device).filter(|device| is_nic && device.netdev.is_some()));
+            }
             b"name" => self.name = optstr::get(value, "guest", "guest").map(lossy),
             b"kernel" => self.kernel = Some(text()),
             b"initrd" => self.has_initrd = true,
@@ -158,7 +165,7 @@ impl Device {
         Self {
             driver: get(model).unwrap_or_default(),
             netdev: get("netdev"),
-            mac: get("mac").and_then(|mac| mac.parse().ok()),
+            mac: get("mac").or_else(|| get("macaddr")).and_then(|mac| mac.parse().ok()),
         }
     }
 }
@@ -181,6 +188,7 @@ mod tests {
         assert_eq!(mac(&format!("-netdev tap,id=n,ifname=tap0 {device}"), "tap0", &[]), known);
         assert_eq!(mac(&format!("-netdev tap,id=m,ifname=tap0 {device}"), "tap0", &[]), None);
         assert_eq!(mac("-nic tap,ifname=tap0,mac=02:00:00:00:00:01,model=e1000", "tap0", &[]), known);
+        assert_eq!(mac("-netdev tap,id=n,fd=7 -net nic,netdev=n,macaddr=02:00:00:00:00:01", "tap0", &[7]), known);
         let json = r#"-netdev {"type":"tap","id":"n","fd":"7"} -device {"driver":"e1000","netdev":"n","mac":"02:00:00:00:00:01"}"#;
         assert_eq!(mac(json, "tap0", &[7]), known);
     }

@@ -69,6 +69,8 @@ pub struct Nic {
     pub mac: Option<Mac>,
     /// `model=`: the QEMU device.
     pub model: Option<String>,
+    /// Whether that is the machine's own, on board: known once the line is settled.
+    pub is_on_board: bool,
     /// `queues=`: of the TAP and a virtio card.
     pub queues: Option<Queues>,
     /// `vhost=`: who moves the frames.
@@ -77,6 +79,8 @@ pub struct Nic {
     pub ifname: Option<IfName>,
     /// `id=`: the netdev's id on QEMU's command line.
     pub id: Option<String>,
+    /// `replace=user`: whether it takes the place of a user-mode card of the line.
+    pub replaces_user: bool,
     /// `vm=`: whose lease it is.
     pub vm: Option<String>,
     /// `slot=`: which of its runs at once this is.
@@ -95,7 +99,7 @@ pub struct Nic {
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 14] = [
+pub const KEYS: [(&str, &str, &str); 15] = [
     (
         "uplink",
         "IFACE|auto|none",
@@ -113,6 +117,11 @@ pub const KEYS: [(&str, &str, &str); 14] = [
     ("vhost", "on|off|auto", "a virtio card's frames go through the kernel (default: auto, if /dev/vhost-net opens)"),
     ("ifname", "NAME", "the TAP's name on the host (default: the next free of kvb0, kvb1 ...)"),
     ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
+    (
+        "replace",
+        "user",
+        "the card takes the place of a user-mode one of the line, whose id, model and bus address stay",
+    ),
     ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
     (
         "slot",
@@ -155,10 +164,12 @@ impl Nic {
             uplink: None,
             mac: None,
             model: None,
+            is_on_board: false,
             queues: None,
             vhost: None,
             ifname: None,
             id: None,
+            replaces_user: false,
             vm: None,
             slot: None,
             is_late: false,
@@ -192,6 +203,10 @@ impl Nic {
         }
         if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
             return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
+        }
+        if nic.replaces_user && nic.id.is_some() {
+            let what = "replace=user keeps the id of the card whose place it takes";
+            return Err(Error::new(what, "Leave id= out, or replace=."));
         }
         let is_auto = matches!(nic.uplink, None | Some(Uplink::Auto));
         if nic.follow == Some(true) && !is_auto {
@@ -232,6 +247,7 @@ impl Nic {
                 let remedy = "An id begins with a letter; then come letters, digits, '-', '.' and '_'.";
                 return Err(Error::new(format!("QEMU would not take id='{value}'"), remedy));
             }
+            "replace" if value == "user" => self.replaces_user = true,
             "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
             "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
             "slot" => match value.parse() {

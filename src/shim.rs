@@ -88,16 +88,20 @@ fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Err
     }
 }
 
-/// Decides what the line leaves open, and checks the models of network cards, of which QEMU is asked if they are not among
-/// the usual ones.
+/// Decides what the line leaves open, and checks the models of network cards. QEMU is asked about a machine and about a model
+/// that are not among the usual ones.
 pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<String>> {
     let system = qemu.system();
-    let news = argv::settle::settle(line, config.model.as_deref(), &system)?;
+    let news = argv::settle::settle(line, config.model.as_deref(), &system, |line, cards| {
+        launch::board::of(qemu, line, cards)
+    })?;
     let mut help = None;
     for nic in &line.nics {
         let has_device = nic.id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
-        if let Some(model) =
-            nic.model.as_deref().filter(|model| !has_device && models::is_to_be_asked_for(model, &system))
+        if let Some(model) = nic
+            .model
+            .as_deref()
+            .filter(|model| !has_device && !nic.is_on_board && models::is_to_be_asked_for(model, &system))
         {
             let answer = || qemu.ask(&["-device".as_ref(), "help".as_ref()]).map(|(_, text)| text).unwrap_or_default();
             let help: &String = help.get_or_insert_with(answer);

@@ -52,6 +52,8 @@ fn words_that_are_wrong_in_themselves() {
         ("id that qemu would not take", "br0,uplink=none,id=7up"),
         ("ifname of 16 bytes", "br0,uplink=none,ifname=sixteen-bytes-xy"),
         ("ifname that is the bridge", "br0,uplink=none,ifname=br0"),
+        ("replace of something else", "br0,uplink=none,replace=tap"),
+        ("replace beside an id", "br0,uplink=none,id=lan,replace=user"),
         ("vm that is empty", "br0,uplink=none,vm="),
         ("uplink that is missing", "br0,uplink=nope0"),
         ("uplink that is the bridge itself", "br0,uplink=br0"),
@@ -72,6 +74,7 @@ fn a_line_that_is_wrong_as_a_whole() {
         ("an id that the line uses for a netdev", "--bridge br0,uplink=none,id=lan -netdev user,id=lan"),
         ("the same MAC twice", "--bridge br0,uplink=none,mac=02:00:00:00:00:01 --bridge br0,mac=02:00:00:00:00:01"),
         ("two uplinks for one bridge", "--bridge br0,uplink=none --bridge br0,uplink=eth0"),
+        ("a hub where a card is to be replaced", "--bridge br0,uplink=none,replace=user -net nic -net nic -net user"),
         ("one uplink for two bridges", "--bridge br0,uplink=eth0 --bridge br1,uplink=eth0"),
     ] {
         is_refused(&lab, name, lab.shim(line));

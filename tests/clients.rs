@@ -144,6 +144,19 @@ fn virtme_ng_has_its_own_way_to_a_bridge_still() {
     lab.becomes_as_before();
 }
 
+#[test]
+fn virtme_ngs_own_card_is_replaced() {
+    let Some(lab) = lab() else { return };
+    let Some(console) = virtme(&lab, "br0,replace=user", "--network user") else { return };
+    let macs = leased(&console);
+    let listed = lab.kvm_bridge("mac list").run().succeeds().out;
+    assert!(
+        macs.len() == 1 && listed.contains(&macs[0]) && console.contains(&format!("eth0 {}", macs[0])),
+        "{listed}{console}"
+    );
+    lab.becomes_as_before();
+}
+
 /// A user of the machine, with nothing but the right to change this network, and copies of what is needed.
 #[test]
 fn libvirts_session_runs_us_as_an_emulator() {

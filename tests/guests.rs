@@ -14,7 +14,8 @@ pub(crate) fn real<'lab>(cmd: Cmd<'lab>) -> Cmd<'lab> {
 pub(crate) fn mac_of(guest: &Running) -> String {
     wait_for("a MAC on QEMU's command line", 5, || {
         let line = std::fs::read_to_string(format!("/proc/{}/cmdline", guest.pid())).expect("it runs");
-        line.split(['\0', ',']).find_map(|word| word.strip_prefix("mac=")).map(str::to_owned)
+        let mac = |word: &str| word.strip_prefix("mac=").or(word.strip_prefix("macaddr=")).map(str::to_owned);
+        line.split(['\0', ',']).find_map(mac)
     })
 }
 
@@ -45,11 +46,16 @@ fn a_guest_without_any_disk_gets_its_address_over_the_bridge() {
 }
 
 pub(crate) fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {
+    boot_linux_by(lab, lab.shim(&format!("--bridge {bridge}")))
+}
+
+/// The same with all of the line that is about the network.
+fn boot_linux_by<'lab>(lab: &'lab Lab, shim: Cmd<'lab>) -> Option<Running<'lab>> {
     let (kernel, initramfs) = linux()?;
     if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
         return None;
     }
-    let cmd = real(lab.shim(&format!("--bridge {bridge} -m 256"))).words("-kernel").arg(kernel).words("-initrd");
+    let cmd = real(shim.words("-m 256")).words("-kernel").arg(kernel).words("-initrd");
     let mut guest =
         cmd.arg(initramfs).words("-append").arg("ip=dhcp console=ttyS0 panic=-1 guest.then=hold quiet").start();
     waits_for_qemu(&mut guest);
@@ -74,6 +80,30 @@ fn a_linux_guest_on_a_bridge_that_was_there_leaves_it_there() {
     assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());
     guest.kill();
     assert!(lab.link("br0").is_some());
+}
+
+#[test]
+fn a_guest_whose_own_card_was_user_mode_has_the_lans_address_on_its_only_one() {
+    let Some(lab) = Lab::new() else { return };
+    for (line, model) in [
+        ("-netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22 -device virtio-net-pci,netdev=net0", "virtio-net-pci"),
+        ("-nic user,hostfwd=tcp:127.0.0.1:2222-:22", "-net\0nic,"),
+        ("-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:2222-:22", "-net\0nic,model=virtio,"),
+    ] {
+        let cmd = lab.shim(line).env("KVM_BRIDGE", "br0,uplink=eth0,replace=user");
+        let Some(guest) = boot_linux_by(&lab, cmd) else { return };
+        let mac = mac_of(&guest);
+        let address = lab.lan.lease_of(&mac, 90);
+        assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());
+        let words = std::fs::read_to_string(format!("/proc/{}/cmdline", guest.pid())).expect("it runs");
+        assert!(words.contains(model) && !words.contains("user"), "{words}");
+        assert!(guest.err().contains("hostfwd=tcp:127.0.0.1:2222-:22 of "), "{}", guest.err());
+        let told = |out: String| out.contains(&format!("guest: eth0 {mac} leased {address}"));
+        wait_for("the console to tell that it is eth0", 20, || told(guest.out()).then_some(()));
+        assert!(!guest.out().contains("eth1"), "{}", guest.out());
+        guest.terminate().succeeds();
+        lab.becomes_as_before();
+    }
 }
 
 #[test]

@@ -171,6 +171,37 @@ fn a_device_may_have_the_id_of_its_netdev_and_a_line_by_hand_its_netdev_from_us(
 }
 
 #[test]
+fn a_user_mode_card_that_is_replaced_leaves_its_place_to_ours() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    for (line, card, slot) in [
+        ("-netdev user,id=n -device virtio-net-pci,netdev=n,addr=9", "virtio-net-pci", 9),
+        ("-netdev user,id=n -device e1000e,netdev=n", "e1000e", 3),
+        (r#"-netdev {"type":"user","id":"n"} -device {"driver":"e1000","netdev":"n","addr":"9"}"#, "e1000", 9),
+        ("-nic user,model=rtl8139 -device virtio-rng-pci", "rtl8139", 3),
+        ("-device virtio-rng-pci -nic user", "e1000", 3),
+        ("-net nic,model=virtio,addr=9 -net user", "virtio-net-pci", 9),
+    ] {
+        let (socket, words) = monitor(&lab);
+        let guest = shim(&lab, &format!("--bridge br0,replace=user -accel tcg -S {QUIET} {words} {line}")).start();
+        let mut qmp = Qmp::connect(&socket);
+        let (network, slots) = (qmp.say("info network"), qmp.say("info pci"));
+        let count = |what: &str| network.matches(what).count();
+        assert_eq!(
+            (count("type=nic"), count("type=tap"), count("type=user"), count("hub")),
+            (1, 1, 0, 0),
+            "{line}:\n{network}"
+        );
+        assert!(network.contains(&format!("model={card}")), "{line}:\n{network}");
+        let at = slots.find(&format!("device {slot:3}, function 0")).expect("a device in the slot");
+        assert!(slots[at..].lines().nth(1).is_some_and(|line| line.contains("Ethernet")), "{line}:\n{slots}");
+        guest.terminate().succeeds();
+    }
+}
+
+#[test]
 fn machines_without_pci_have_a_card_that_fits() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("qemu-system-x86_64") {
@@ -184,6 +215,59 @@ fn machines_without_pci_have_a_card_that_fits() {
         assert!(guest.err().contains(&format!("its network card on br0 is {card}")), "{}", guest.err());
         guest.terminate().succeeds();
     }
+}
+
+#[test]
+fn a_card_on_board_has_our_address_and_our_tap() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-arm") {
+        return;
+    }
+    let shim = |line: &str| lab.shim(line).env("KVM_BRIDGE_QEMU", "/usr/bin/qemu-system-arm");
+    for (line, cards) in [
+        ("-M mps2-an385 --bridge br0", "lan9118"),
+        ("-M mps2-an385 --bridge br0,model=lan9118", "lan9118"),
+        ("-M mps2-an385 --bridge br0,id=lan -net nic,netdev=lan", "lan9118"),
+        ("-M mps2-an385 -nic user --bridge br0,replace=user", "lan9118"),
+        ("-M realview-pb-a8 --bridge br0", "lan9118"),
+        ("-M xilinx-zynq-a9 --bridge br0 --bridge br0", "cadence_gem cadence_gem"),
+        ("-M sabrelite --bridge br0", "imx.enet"),
+        ("-M versatilepb --bridge br0", "e1000"),
+    ] {
+        let (socket, words) = monitor(&lab);
+        let mut guest = shim(&format!("{line} -accel tcg -S -name board {QUIET} {words}")).start();
+        let network = Qmp::connect(&socket).say("info network");
+        let cards: Vec<&str> = cards.split(' ').collect();
+        // Each card with its TAP under it, and our address, in their order.
+        let macs = macs(&mut guest);
+        assert_eq!(macs.len(), cards.len(), "{line}");
+        let lines: Vec<&str> = network.lines().map(str::trim_end).collect();
+        for (number, (card, mac)) in cards.iter().zip(&macs).enumerate() {
+            let id = if line.contains("id=lan") { "lan".to_owned() } else { format!("bridge{number}") };
+            let at = lines.iter().position(|line| line.starts_with(&format!(" \\ {id}: index=0,type=tap")));
+            let on = lines[at.unwrap_or_else(|| panic!("{line}: no TAP in\n{network}")) - 1];
+            let has_mac = on.contains(mac) || *card == "cadence_gem";
+            assert!(on.starts_with(card) && on.contains("type=nic") && has_mac, "{line}:\n{network}");
+        }
+        let is_told = !line.contains("model=") && !line.contains("nic") && !line.contains("versatile");
+        assert_eq!(guest.err().contains("this machine has no PCI"), is_told, "{line}: {}", guest.err());
+        guest.terminate().succeeds();
+    }
+    for (line, says) in [
+        ("-M musca-a --bridge br0", "the machine musca-a has no place for a network card"),
+        ("-M mps2-an385 --bridge br0 --bridge br0", "has one network card, which is on board, and the line wants more"),
+        ("-M mps2-an385 --bridge br0 -nic user", "has one network card, which is on board, and the line wants more"),
+    ] {
+        let ended = shim(line).run().exits_with(125);
+        assert!(ended.err.contains(says), "{}", ended.err);
+    }
+}
+
+/// The MACs on the line of a QEMU that was started by itself.
+fn macs(guest: &mut crate::support::command::Running) -> Vec<String> {
+    let line = fs::read_to_string(format!("/proc/{}/cmdline", guest.pid())).expect("it runs");
+    let macs = line.split(['\0', ',']).filter_map(|word| word.strip_prefix("mac=").or(word.strip_prefix("macaddr=")));
+    macs.map(str::to_owned).collect()
 }
 
 #[test]

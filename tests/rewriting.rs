@@ -129,6 +129,62 @@ fn the_environment_adds_nics_at_the_end() {
 }
 
 #[test]
+fn ours_takes_the_place_of_a_clients_user_mode_card() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    // As debvm, quickemu, virtme-ng and Packer write it.
+    for (line, card, lost) in [
+        (
+            "-append x -netdev user,id=net0,hostfwd=tcp:127.0.0.1:2222-:22 -device virtio-net-pci,netdev=net0 -name vm",
+            "-device virtio-net-pci,netdev=net0,mac=MAC",
+            "hostfwd=tcp:127.0.0.1:2222-:22 of -netdev user is dropped",
+        ),
+        (
+            "-name vm -device virtio-net,netdev=nic -netdev user,hostname=vm,hostfwd=tcp::22220-:22,id=nic",
+            "-device virtio-net,netdev=nic,mac=MAC",
+            "hostname=vm, hostfwd=tcp::22220-:22 of -netdev user are dropped",
+        ),
+        (
+            "-name vm -device virtio-net-pci,netdev=n0 -netdev user,id=n0",
+            "-device virtio-net-pci,netdev=n0,mac=MAC",
+            "",
+        ),
+        (
+            "-name vm -netdev user,id=user.0,hostfwd=tcp::3456-:22 -device virtio-net,netdev=user.0",
+            "-device virtio-net,netdev=user.0,mac=MAC",
+            "hostfwd=tcp::3456-:22 of -netdev user is dropped",
+        ),
+        ("-name vm -nic user,model=virtio", "-net nic,model=virtio,netdev=bridge0,macaddr=MAC", ""),
+        ("-name vm -net nic -net user", "-net nic,netdev=bridge0,macaddr=MAC", ""),
+    ] {
+        let run = |variable: &str| lab.shim(line).env("KVM_BRIDGE", variable).run().succeeds();
+        let ended = run("br0,replace=user");
+        let qemu = ended.qemu();
+        let macs: Vec<String> = (qemu.values_of("-device").iter().chain(&qemu.values_of("-net")))
+            .filter_map(|card| key(card, "mac").or(key(card, "macaddr")))
+            .collect();
+        assert_eq!((macs.len(), qemu.taps().len()), (1, 1), "{}", qemu.line());
+        let is = qemu.line().replace(&macs[0], "MAC");
+        assert!(is.contains(card) && !is.contains("user,") && !is.ends_with("user"), "{is}");
+        let id = format!("id={},", key(card, "netdev").expect("an id"));
+        assert!(qemu.value_of("-netdev").contains(&id), "{is}");
+        match lost {
+            "" => assert_eq!(ended.err, "", "{line}"),
+            lost => assert_eq!(
+                ended.err,
+                format!("qemu-kvm: {lost}: the guest has an address of its own: kvm-bridge ip vm\n")
+            ),
+        }
+        // The same VM, the same address; and what is not asked for is not done.
+        assert!(run("br0,replace=user").qemu().line().contains(&macs[0]));
+        let beside = run("br0");
+        assert!(beside.qemu().line().starts_with(line), "{}", beside.qemu().line());
+        assert_eq!(beside.err, "");
+    }
+    let dry = lab.shim("--bridge-dry-run -nic user,hostfwd=a").env("KVM_BRIDGE", "br0,replace=user").run().succeeds();
+    assert!(dry.out.contains("# hostfwd=a of -nic user is dropped"), "{}", dry.out);
+}
+
+#[test]
 fn an_empty_environment_variable_is_none() {
     let Some(lab) = Lab::new() else { return };
     assert_eq!(lab.shim("-m 64").env("KVM_BRIDGE", "").run().succeeds().qemu().line(), "-m 64");
@@ -196,6 +252,73 @@ fn the_card_fits_the_machine_and_a_word_says_so() {
         "{}",
         plan.out
     );
+}
+
+/// A QEMU for boards: one card of the SoC's, whatever the machine. It writes down what it is asked.
+fn qemu_for_boards(folder: &std::path::Path, card: &str) -> std::path::PathBuf {
+    let asked = folder.join("asked");
+    programs::script(
+        folder.join("qemu-system-arm"),
+        &format!(
+            r#"case "$*" in *"-qmp stdio"*) ;; *) exec {fake} "$@" ;; esac
+echo "$*" >>{asked}
+[ "$2" != silent ] || exit 1
+cat >/dev/null
+cat <<'END'
+{{"return": {{}}}}
+{{"return": "bus: main-system-bus\r\n  type System\r\n"}}
+{{"return": "hub 0\r\n \\ card0: {card}.0: index=0,type=nic\r\n"}}
+END"#,
+            fake = crate::support::command::fake_qemu().display(),
+            asked = asked.display(),
+        ),
+    );
+    asked
+}
+
+#[test]
+fn qemu_is_asked_once_what_a_board_has() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let folder = lab.new_file("bin");
+    std::fs::create_dir(&folder).expect("make a folder");
+    let asked = qemu_for_boards(&folder, "lan9118");
+    let shim = |line: &str| lab.shim(line).env("KVM_BRIDGE_QEMU", folder.join("qemu-system-arm"));
+    let questions = || std::fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    for line in ["-M virt --bridge br0", "--bridge br0", "-M board --bridge br0,model=e1000", "-M board"] {
+        shim(line).run().succeeds();
+        assert_eq!(questions(), 0, "{line}");
+    }
+    for (line, count) in [
+        ("-M board --bridge br0 -name a", 1),
+        ("-M board --bridge br0 -name b", 1),
+        ("-M board,memory=x --bridge-dry-run --bridge br0", 1),
+        ("-M other --bridge br0", 2),
+    ] {
+        let ended = shim(line).run().succeeds();
+        assert!(ended.err.contains("is the lan9118 on board") || line.contains("dry-run"), "{line}: {}", ended.err);
+        assert_eq!(questions(), count, "{line}");
+    }
+    let ended = shim("-M board --bridge br0 -name a").run().succeeds();
+    let mac = key(&ended.qemu().value_of("-net"), "macaddr").expect("a MAC");
+    assert_eq!(ended.qemu().value_of("-net"), format!("nic,netdev=bridge0,macaddr={mac}"));
+    assert!(ended.qemu().values_of("-device").is_empty(), "{}", ended.qemu().line());
+    // The same VM, the same address.
+    let again = shim("-M board --bridge br0 -name a").run().succeeds();
+    assert_eq!(key(&again.qemu().value_of("-net"), "macaddr"), Some(mac));
+    // Another version is asked again.
+    qemu_for_boards(&folder, "smc91c111");
+    let ended = shim("-M board --bridge br0").run().succeeds();
+    assert!(ended.err.contains("is the smc91c111 on board"), "{}", ended.err);
+    assert_eq!(questions(), 3);
+    // One that does not tell has the last word, and is asked again.
+    for count in [4, 5] {
+        let ended = shim("-M silent --bridge br0").run().succeeds();
+        assert!(ended.qemu().value_of("-device").starts_with("e1000,"), "{}", ended.qemu().line());
+        assert_eq!(questions(), count);
+    }
+    // What nobody can be sure of is not kept as root where others could write it.
+    let kept = lab.sh("find /var/cache/kvm-bridge -type f ! -perm /022 | wc -l; find /var/cache/kvm-bridge -perm /022");
+    assert_eq!(kept.run().succeeds().out.trim(), "1");
 }
 
 #[test]

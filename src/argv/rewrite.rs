@@ -71,6 +71,17 @@ impl Backend {
     }
 }
 
+/// What the guest sees of a netdev.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Card {
+    /// A device of this model, which is ours to make.
+    Device(String),
+    /// The machine's own.
+    OnBoard,
+    /// What a word of the user's puts on it.
+    Own,
+}
+
 /// One network card for QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netdev {
@@ -80,8 +91,8 @@ pub struct Netdev {
     pub backend: Backend,
     /// The guest's address.
     pub mac: Mac,
-    /// The model of the device; `None` where a word of the user's puts its own on this netdev.
-    pub device: Option<String>,
+    /// What is put on the netdev.
+    pub card: Card,
 }
 
 /// The ids of the line's network cards: the user's own, else the first `bridgeN` that no word of the line uses.
@@ -112,7 +123,7 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
     for (at, part) in line.parts.iter().enumerate() {
         let netdev = match part {
             Part::Word(word) => {
-                let own = netdevs.iter().find(|netdev| netdev.device.is_none() && is_at(at, netdev));
+                let own = netdevs.iter().find(|netdev| netdev.card == Card::Own && is_at(at, netdev));
                 words.push(own.map_or_else(|| word.clone(), |own| own.give_address(line, word)));
                 continue;
             }
@@ -121,7 +132,14 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
         if let Some(netdev) = netdev {
             words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id).into()]);
             let device = netdev.device(line.has_json_device).map(|device| ["-device".into(), device.into()]);
-            let own = |number: usize| netdevs.get(number)?.device.clone().map(|driver| (driver, None));
+            if netdev.card == Card::OnBoard {
+                words.extend(["-net".into(), format!("nic,netdev={},macaddr={}", netdev.id, netdev.mac).into()]);
+                continue;
+            }
+            let own = |number: usize| match &netdevs.get(number)?.card {
+                Card::Device(driver) => Some((driver.clone(), None)),
+                _ => None,
+            };
             let place = if devices::has_to_be_last(line, at, own) { &mut last } else { &mut words };
             place.extend(device.into_iter().flatten());
         }
@@ -164,7 +182,8 @@ impl Netdev {
 
     /// The value of `-device`, if it is ours.
     fn device(&self, as_json: bool) -> Option<String> {
-        let (model, mac) = (self.device.as_ref()?, self.mac);
+        let Card::Device(model) = &self.card else { return None };
+        let mac = self.mac;
         let queues = self.backend.queues();
         // An interrupt for each direction of each queue, one for control and one for changes of the configuration.
         let vectors = Some(2 * queues + 2).filter(|_| is_virtio_pci(model));
@@ -249,9 +268,9 @@ mod tests {
         ] {
             let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
             let line = scan(&words, || Ok(Vec::new())).unwrap();
-            let device = Some("e1000".to_owned());
+            let card = Card::Device("e1000".to_owned());
             let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
-            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, mac: MAC, device }]);
+            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, mac: MAC, card }]);
             let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
             let words = words.join(" ").replace("02:00:00:00:00:01", "M").replace("tap,id=bridge0,fd=7", "N");
             assert_eq!(words, becomes);
@@ -281,15 +300,36 @@ mod tests {
             let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
             let line = scan(&words, || Ok(Vec::new())).unwrap();
             let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
-            let words = rewrite(&line, &[Netdev { id: "n".to_owned(), backend, mac: MAC, device: None }]);
+            let words = rewrite(&line, &[Netdev { id: "n".to_owned(), backend, mac: MAC, card: Card::Own }]);
             let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
             assert_eq!(words.join(" ").replace("02:00:00:00:00:01", "M"), becomes);
         }
     }
 
+    #[test]
+    fn a_card_on_board_is_connected_and_not_made() {
+        for (text, becomes) in [
+            ("-M x --bridge br0 -m 64", "-M x -netdev N -net nic,netdev=bridge0,macaddr=M -m 64"),
+            // No device's place is in its way, nor JSON.
+            ("--bridge br0 -device a,addr=2", "-netdev N -net nic,netdev=bridge0,macaddr=M -device a,addr=2"),
+            (
+                r#"--bridge br0 -device {"driver":"a"}"#,
+                r#"-netdev N -net nic,netdev=bridge0,macaddr=M -device {"driver":"a"}"#,
+            ),
+        ] {
+            let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+            let line = scan(&words, || Ok(Vec::new())).unwrap();
+            let backend = Backend::Inherited { queues: vec![7], vhost: vec![] };
+            let words = rewrite(&line, &[Netdev { id: "bridge0".to_owned(), backend, mac: MAC, card: Card::OnBoard }]);
+            let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
+            let words = words.join(" ").replace("02:00:00:00:00:01", "M").replace("tap,id=bridge0,fd=7", "N");
+            assert_eq!(words, becomes);
+        }
+    }
+
     fn netdev(model: &str, queues: Vec<RawFd>, vhost: Vec<RawFd>) -> String {
-        let device = Some(model.to_owned());
-        let netdev = Netdev { id: "n".to_owned(), backend: Backend::Inherited { queues, vhost }, mac: MAC, device };
+        let card = Card::Device(model.to_owned());
+        let netdev = Netdev { id: "n".to_owned(), backend: Backend::Inherited { queues, vhost }, mac: MAC, card };
         let json: serde_json::Value = serde_json::from_str(&netdev.device(true).unwrap()).unwrap();
         let text = netdev.device(false).unwrap();
         let has = |key: &str, value: &str| text.contains(&format!(",{key}={value}"));

@@ -4,6 +4,7 @@
 use super::devices::Devices;
 use super::needs::Needs;
 use super::readconfig;
+use super::replace::{self, Replaced};
 use super::table::{Arity, arity};
 use super::values::Found;
 use crate::error::{Error, Result};
@@ -86,6 +87,10 @@ pub struct Line {
     pub devices: Devices,
     /// What QEMU can't do without.
     pub needs: Needs,
+    /// The values of `-netdev`, `-nic` and `-net`: the numbers of the words.
+    pub(super) net_words: Vec<usize>,
+    /// What of the line's own got lost where a card of ours is in its place: sentences.
+    pub lost: Vec<String>,
     /// How many `-net nic`s are on nothing and belong to no card of ours.
     pub lone_cards: usize,
     /// What QEMU emulates, as the end of its full name tells; known once the line is settled.
@@ -145,7 +150,7 @@ fn own_option(word: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
 }
 
 /// An option's name without its one or two dashes; `None` for a bare word.
-fn option_name(word: &[u8]) -> Option<&[u8]> {
+pub(super) fn option_name(word: &[u8]) -> Option<&[u8]> {
     let name = word.strip_prefix(b"-")?;
     Some(name.strip_prefix(b"-").unwrap_or(name))
 }
@@ -155,6 +160,15 @@ fn option_name(word: &[u8]) -> Option<&[u8]> {
 /// Where the caller asks QEMU about itself (`-version`, `-device help`, `-machine none` ...) no guest will run: there is
 /// nothing to set up and nothing to be said, and the line has no network cards.
 pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
+    let line = read(words, &outside, &HashMap::new())?;
+    match replace::user_mode(&line, words)? {
+        None => Ok(line),
+        Some(Replaced { words, ids, lost }) => Ok(Line { lost, ..read(&words, &outside, &ids)? }),
+    }
+}
+
+/// Reads words as they are. `ids` are those of the netdevs of our network cards that somebody else has named.
+fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>) -> Result<Line> {
     let mut found = Found::default();
     let mut line = Line {
         parts: Vec::with_capacity(words.len()),
@@ -170,6 +184,8 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         has_json_device: false,
         devices: Devices::default(),
         needs: Needs::default(),
+        net_words: Vec::new(),
+        lost: Vec::new(),
         lone_cards: 0,
         system: None,
         machine: None,
@@ -179,13 +195,13 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
     let mut complete = true;
     // The option before this word, if nobody knows it: the word may be its value.
     let mut unknown: Option<&[u8]> = None;
-    let mut rest = words.iter().peekable();
-    while let Some(word) = rest.next() {
+    let mut rest = words.iter().enumerate().peekable();
+    while let Some((_, word)) = rest.next() {
         let behind = unknown.take();
         match own_option(word.as_bytes()) {
-            Some((b"bridge", Some(value))) => line.add_nic(value)?,
+            Some((b"bridge", Some(value))) => line.add_nic(value, ids)?,
             Some((b"bridge", None)) => match rest.next() {
-                Some(value) => line.add_nic(value.as_bytes())?,
+                Some((_, value)) => line.add_nic(value.as_bytes(), ids)?,
                 None => return Err(Error::new("--bridge has no value", "Name a bridge: --bridge br0.")),
             },
             Some((b"bridge-dry-run", None)) => line.mode = Mode::DryRun,
@@ -212,7 +228,7 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
                     line.needs.unknown.push(name.to_vec());
                 }
                 let known = match arity(name) {
-                    Arity::Unknown if rest.peek().is_some_and(|next| option_name(next.as_bytes()).is_some()) => {
+                    Arity::Unknown if rest.peek().is_some_and(|(_, next)| option_name(next.as_bytes()).is_some()) => {
                         outside.arity(name)
                     }
                     known => known,
@@ -222,8 +238,8 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
                     // Of two bare words it does not matter yet, and perhaps never will.
                     Arity::Unknown => unknown = Some(name),
                     Arity::Value => match rest.next() {
-                        Some(value) => {
-                            found.look(name, value.as_bytes(), &mut line);
+                        Some((at, value)) => {
+                            found.look(name, value.as_bytes(), at, &mut line);
                             if name == b"readconfig" {
                                 let text = outside.config(value.as_bytes());
                                 if text.is_none() {
@@ -253,22 +269,24 @@ pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
         let more = outside.nics()?;
         let is_cut = |option: &[u8]| outside.arity(option) == Arity::Value;
         for value in more.iter().filter(|_| !unknown.is_some_and(is_cut)) {
-            line.add_nic(value.as_bytes()).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
+            line.add_nic(value.as_bytes(), ids).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
     }
     found.hand_over(&mut line);
     crate::request::check_together(&line.nics)?;
     if !line.nics.is_empty() {
         line.run.slot = line.nics.iter().find_map(|nic| nic.slot);
-        line.vm = found.identity(&line.nics, &outside);
+        line.vm = found.identity(&line.nics, outside);
     }
     Ok(line)
 }
 
 impl Line {
-    fn add_nic(&mut self, value: &[u8]) -> Result<()> {
-        self.parts.push(Part::Nic(self.nics.len()));
-        self.nics.push(Nic::parse(value)?);
+    fn add_nic(&mut self, value: &[u8], ids: &HashMap<usize, String>) -> Result<()> {
+        let number = self.nics.len();
+        let nic = Nic::parse(value)?;
+        self.parts.push(Part::Nic(number));
+        self.nics.push(Nic { id: ids.get(&number).cloned().or(nic.id.clone()), ..nic });
         Ok(())
     }
 }

@@ -100,9 +100,12 @@ impl Found {
         }
     }
 
-    /// An option and its value.
-    pub(super) fn look(&mut self, option: &[u8], value: &[u8], line: &mut Line) {
+    /// An option and its value, which is the word of this number.
+    pub(super) fn look(&mut self, option: &[u8], value: &[u8], at: usize, line: &mut Line) {
         self.is_probe |= asks_for_help(option, value);
+        if matches!(option, b"netdev" | b"nic" | b"net") {
+            line.net_words.push(at);
+        }
         let shown = format!("-{} {}", String::from_utf8_lossy(option), String::from_utf8_lossy(value));
         self.take(option, &Params::of(value), &shown, line);
     }
