@@ -111,7 +111,7 @@ pub fn keep(files: &Files, new: &[DhcpLease], is_port: impl Fn(u32) -> bool) {
     {
         let path = files.leases();
         let _ = files::create_folder_of(&path);
-        let _ = files::replace(&path, &path.with_extension("leases.new"), &text, false);
+        let _ = files::replace(&path, &path.with_extension("leases-new"), &text, false);
     }
 }
 

@@ -416,7 +416,7 @@ impl Files {
 
     /// Deletes them all; for who holds the lock alone.
     pub fn remove(&self) {
-        for end in ["json", "new", "error", "inbox", "leases", "leases.new", "reaper", "lock"] {
+        for end in ["json", "new", "error", "inbox", "leases", "leases-new", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
         tidy(&self.folder);
