@@ -5,9 +5,9 @@
 
 use crate::error::{Error, Result};
 use crate::name::IfName;
-use crate::sys::program;
+use crate::sys::{files, program};
 use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
-use nix::unistd::{AccessFlags, eaccess};
+use nix::unistd::AccessFlags;
 use std::fmt;
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -63,7 +63,7 @@ impl Right {
         let flags = nix::sys::statvfs::statvfs(path).map(|file_system| file_system.flags());
         match flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)) {
             true => Self::Nosuid,
-            false if eaccess(path, AccessFlags::X_OK).is_err() => Self::Closed,
+            false if files::check_access(path, AccessFlags::X_OK).is_err() => Self::Closed,
             false => right,
         }
     }

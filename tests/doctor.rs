@@ -428,7 +428,7 @@ fn journals_that_are_left_over() {
     look_as_nobody(&lab, "").has("journal", "ok", &["its reaper waits"]);
     lab.reaper_of("br0").kill();
     wait_for("the reaper's end", 5, || lab.reapers().is_empty().then_some(()));
-    look(&lab, "").has("journal", "warning", &["its reaper was killed", "kvm-bridge recover"]);
+    look(&lab, "").has("journal", "failure", &["its reaper was killed", "kvm-bridge recover"]);
     guest.kill();
     lab.kvm_bridge("recover").run().succeeds();
     lab.becomes_as_before();

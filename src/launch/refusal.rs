@@ -7,8 +7,9 @@ use crate::argv::needs::{File, Kind};
 use crate::argv::table;
 use crate::error::{Error, Result, reason};
 use crate::slips;
+use crate::sys::files;
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, eaccess};
+use nix::unistd::AccessFlags;
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -76,7 +77,7 @@ fn why_not(file: &File) -> Option<String> {
         return None;
     }
     // Not opened: who opens a pipe waits for whoever is at its other end.
-    match eaccess(path, AccessFlags::R_OK) {
+    match files::check_access(path, AccessFlags::R_OK) {
         Err(error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP)) => Some(reason(&error.into())),
         _ if file.kind != Kind::Folder && path.is_dir() => Some("it is a folder".to_owned()),
         _ => None,

@@ -5,10 +5,10 @@ use super::{Allow, is_roots_own, open_part};
 use crate::error::{Error, Result};
 use crate::helper::{self, Right};
 use crate::person::Person;
-use crate::sys::tap;
+use crate::sys::{files, tap};
 use kvm_bridge_helper::acl::{self, Acl, Verdict};
 use kvm_bridge_helper::files::rules;
-use nix::unistd::{AccessFlags, eaccess};
+use nix::unistd::AccessFlags;
 use std::fmt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ impl Need {
         };
         let is_anybody = *person == Person::anybody();
         // A list of access rights can give more than the mode does.
-        let can = || matches!(eaccess(path, flag), Ok(()) | Err(nix::Error::ENOENT));
+        let can = || matches!(files::check_access(path, flag), Ok(()) | Err(nix::Error::ENOENT));
         if !is_anybody && person.look(can).unwrap_or_default() {
             return None;
         }

@@ -2,6 +2,8 @@
 //!
 //! A umask makes what a user has more private still. Not what root makes: users have to read the rules and the
 //! configuration, also those of an admin whose umask is 077.
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +14,12 @@ use std::path::Path;
 pub fn own(received: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made it for this process just now, and nobody else knows of it.
     unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// Whether the calling thread may do this with a file, with the IDs that it opens files with: access(2), and eaccess(3) in some C
+/// libraries, go by the real ones.
+pub fn check_access(path: &Path, flags: AccessFlags) -> nix::Result<()> {
+    faccessat(AT_FDCWD, path, flags, AtFlags::AT_EACCESS)
 }
 
 /// Whether root alone decides what is found at a path: the file, and all folders on the way to it, also behind links, are

@@ -35,8 +35,7 @@ pub fn own_network() -> Option<(u64, u64)> {
 /// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
 pub fn is_kept_from(device: &Path) -> bool {
     use nix::unistd::AccessFlags;
-    let (flags, with) = (AccessFlags::R_OK | AccessFlags::W_OK, nix::fcntl::AtFlags::AT_EACCESS);
-    nix::unistd::faccessat(nix::fcntl::AT_FDCWD, device, flags, with) == Err(nix::Error::EACCES)
+    super::files::check_access(device, AccessFlags::R_OK | AccessFlags::W_OK) == Err(nix::Error::EACCES)
 }
 
 /// Whether this process may change the network of its namespace (capabilities(7)).
