@@ -8,6 +8,7 @@ use nix::unistd::{User, geteuid, getgrouplist, setfsgid, setfsuid};
 use rustix::thread::{Gid, set_thread_groups};
 use std::ffi::CString;
 use std::io;
+use std::thread::Builder;
 
 /// A user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Person {
             return Ok(look());
         }
         std::thread::scope(|scope| {
-            let looking = scope.spawn(|| become_user(&self.caller).map(|()| look()));
+            let looking = Builder::new().spawn_scoped(scope, || become_user(&self.caller).map(|()| look()))?;
             let looked = looking.join().unwrap_or_else(|_| Err(rustix::io::Errno::CANCELED));
             looked.map_err(io::Error::from)
         })
