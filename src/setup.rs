@@ -192,7 +192,7 @@ impl Work {
             })
         };
         let path = match (installed, built) {
-            (Some(path), Some(built)) if self.record.made_helper(&path) && !same_text(&path, &built) => {
+            (Some(path), Some(built)) if self.record.made_helper(&path)? && !same_text(&path, &built) => {
                 self.copy(&built, &path)?;
                 path
             }
@@ -220,7 +220,7 @@ impl Work {
                 Err(Error::new(what, format!("Make it executable: sudo chmod a+rx {}", path.display())))
             }
             Right::Missing => {
-                if !self.record.made_helper(&path) {
+                if !self.record.made_helper(&path)? {
                     self.record.gave_right(&path)?;
                 }
                 let how = give_right(&path)?;
@@ -240,7 +240,7 @@ impl Work {
         let copied = files::write_new(&new, &text, 0o755).and_then(|_| chown(&new, Some(0), Some(0)));
         copied.map_err(|error| cannot("write", &new, &error))?;
         give_right(&new)?;
-        self.record.makes_helper(to, Identity::of(&new))?;
+        self.record.makes_helper(to, Identity::of(&new)?)?;
         fs::rename(&new, to).map_err(|error| cannot("write", to, &error))?;
         self.tell(format_args!("made {}, a copy of {}", to.display(), from.display()));
         Ok(())

@@ -24,9 +24,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let file = path.symlink_metadata().ok()?;
-        Some(Self { inode: file.ino(), written: (file.mtime(), file.mtime_nsec()) })
+    /// `None` where there is no file; one that can't be looked at may be any.
+    pub(super) fn of(path: &Path) -> Result<Option<Self>> {
+        match path.symlink_metadata() {
+            Ok(file) => Ok(Some(Self { inode: file.ino(), written: (file.mtime(), file.mtime_nsec()) })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cannot("look at", path, &error)),
+        }
     }
 }
 
@@ -86,16 +90,16 @@ impl Record {
     }
 
     /// Whether the helper there is our copy, as we made it.
-    pub(super) fn made_helper(&self, helper: &Path) -> bool {
-        let found = Identity::of(helper);
-        self.made.iter().any(|made| {
+    pub(super) fn made_helper(&self, helper: &Path) -> Result<bool> {
+        let found = Identity::of(helper)?;
+        Ok(self.made.iter().any(|made| {
             matches!(made, Made::Helper { path, copies } if path == helper && copies.iter().any(|own| Some(*own) == found))
-        })
+        }))
     }
 
     /// A copy of the helper is about to be there: this one, as soon as it is known.
     pub(super) fn makes_helper(&mut self, helper: &Path, copy: Option<Identity>) -> Result<()> {
-        let found = Identity::of(helper);
+        let found = Identity::of(helper)?;
         let is_it = |made: &&mut Made| matches!(made, Made::Helper { path, .. } if path == helper);
         match self.made.iter_mut().find(is_it) {
             Some(Made::Helper { copies, .. }) => {
@@ -109,7 +113,7 @@ impl Record {
 
     /// A helper that was there is about to be given its right. What was given to one that was there before went with it.
     pub(super) fn gave_right(&mut self, helper: &Path) -> Result<()> {
-        let Some(file) = Identity::of(helper) else { return Ok(()) };
+        let Some(file) = Identity::of(helper)? else { return Ok(()) };
         self.made.retain(|made| !matches!(made, Made::Right { path, .. } if path == helper));
         self.add(Made::Right { path: helper.to_owned(), file })
     }

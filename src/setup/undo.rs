@@ -53,12 +53,12 @@ fn take_back(made: &Made) -> Result<Option<String>> {
         },
         Made::Helper { path, copies } => {
             remove(&draft_of(path))?;
-            match Identity::of(path) {
+            match Identity::of(path)? {
                 Some(found) if !copies.contains(&found) => Ok(Some(left(path, "it is another than was made"))),
                 _ => remove(path),
             }
         }
-        Made::Right { path, file } => match Identity::of(path) {
+        Made::Right { path, file } => match Identity::of(path)? {
             Some(found) if found != *file => Ok(Some(left(path, "it is another than was given its right"))),
             Some(_) => take_right(path),
             None => Ok(None),
