@@ -26,8 +26,12 @@ use std::time::{Duration, Instant};
 const MOST_ON_A_PORT: usize = 4;
 /// Two ends that are so close are one: a lease that is renewed all the time is not written down all the time.
 const BLUR: u64 = 30;
-/// After what was heard, for so long nothing is: anybody on the bridge can answer as if they were a DHCP server.
+/// After a lease was heard, for so long nothing is.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After anything else.
+const SHORT: Duration = Duration::from_millis(200);
+/// So many descriptors are not used.
+const RESERVE: u64 = 24;
 
 /// A DHCP lease (RFC 2131) of a client behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,18 +142,28 @@ fn merged(mut leases: Vec<DhcpLease>, new: &[DhcpLease], is_port: impl Fn(u32) -
     kept
 }
 
+/// A port that is listened on.
+#[derive(Debug)]
+struct Ear {
+    packets: Packets,
+    /// The TAP's MAC where a guest of ours is behind it: it tells the guest's.
+    tap: Option<Mac>,
+    /// The client behind the port that has asked for an address, and the number of its question. Who answers without having
+    /// been asked is no server.
+    asked: Option<(Mac, u32)>,
+}
+
 /// Listens on the ports of a bridge.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// Where a guest of ours is behind the TAP, the TAP's MAC tells the guest's.
-    ports: BTreeMap<u32, (Option<Mac>, Packets)>,
+    ports: BTreeMap<u32, Ear>,
     /// When it listens again.
     pauses_until: Option<Instant>,
 }
 
 impl Listeners {
-    /// Listens on these of the bridge's ports that are TAPs, and on no other from now on. No more than half of the
-    /// descriptors that this process may have are used.
+    /// Listens on these of the bridge's ports that are TAPs, and on no other from now on. Some descriptors are left for all
+    /// else that this process does.
     pub fn follow(&mut self, files: &Files, ports: &[Link]) {
         let taps = || ports.iter().filter(|port| matches!(port.kind, LinkKind::Tap { .. }));
         let before = self.ports.len();
@@ -157,16 +171,17 @@ impl Listeners {
         if self.ports.len() < before {
             keep(files, &[], |port| self.ports.contains_key(&port));
         }
-        let room =
-            getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most / 2).unwrap_or(0));
+        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let room = usize::try_from(most.saturating_sub(RESERVE) / 2).unwrap_or(usize::MAX);
         for tap in taps() {
             if self.ports.len() < room
                 && !self.ports.contains_key(&tap.index)
-                && let Ok(packets) = Packets::open_for_dhcp(tap.index)
+                && let Ok(packets) = Packets::open_for_all_of_dhcp(tap.index)
             {
                 let is_guests = matches!(tap.kind, LinkKind::Tap { is_persistent: false, .. })
                     && tap.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge "));
-                self.ports.insert(tap.index, (tap.mac.filter(|_| is_guests), packets));
+                let ear = Ear { packets, tap: tap.mac.filter(|_| is_guests), asked: None };
+                self.ports.insert(tap.index, ear);
             }
         }
     }
@@ -180,7 +195,7 @@ impl Listeners {
     /// What to wait for.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listens = self.pause().is_none();
-        self.ports.values().filter(move |_| listens).map(|(_, packets)| packets.as_fd())
+        self.ports.values().filter(move |_| listens).map(|ear| ear.packets.as_fd())
     }
 
     /// Reads what has come, and writes it down.
@@ -188,31 +203,41 @@ impl Listeners {
         if self.pause().is_some() {
             return;
         }
-        let mut leases = Vec::new();
-        self.ports.retain(|index, (tap, packets)| {
-            let mut buffer = [0; BUFFER];
-            for _ in 0..AT_ONCE {
-                match packets.receive_from(&mut buffer) {
-                    // The port is gone.
-                    Err(_) => return false,
-                    Ok(None) => break,
-                    // What comes from the guest is no server's answer to it.
-                    Ok(Some((_, true))) => {}
-                    Ok(Some((length, false))) => {
-                        if let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read)
-                            && tap.is_none_or(|tap| message.client.of_tap() == tap)
-                        {
-                            leases.extend(DhcpLease::of(*index, &message));
-                        }
-                    }
-                }
-            }
-            true
+        let (mut leases, mut has_heard) = (Vec::new(), false);
+        // A port that is gone is let go of.
+        self.ports.retain(|index, ear| {
+            let heard = ear.hear(*index, &mut leases);
+            has_heard |= heard.as_ref().is_ok_and(|count| *count > 0);
+            heard.is_ok()
         });
+        // Anybody can send what is heard here, as often as they like.
+        if has_heard {
+            self.pauses_until = Some(Instant::now() + if leases.is_empty() { SHORT } else { PAUSE });
+        }
         if !leases.is_empty() {
-            self.pauses_until = Some(Instant::now() + PAUSE);
             keep(files, &leases, |port| self.ports.contains_key(&port));
         }
+    }
+}
+
+impl Ear {
+    /// Reads what has come on a port; how many frames.
+    fn hear(&mut self, port: u32, leases: &mut Vec<DhcpLease>) -> std::io::Result<usize> {
+        let mut buffer = [0; BUFFER];
+        for count in 0..AT_ONCE {
+            let Some((length, is_sent)) = self.packets.receive_from(&mut buffer)? else { return Ok(count) };
+            let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read) else { continue };
+            if self.tap.is_some_and(|tap| message.client.of_tap() != tap) {
+                continue;
+            }
+            let asks = (message.client, message.transaction);
+            match (is_sent, message.kind) {
+                (true, Kind::Request) => self.asked = Some(asks),
+                (false, Kind::Ack) if self.asked == Some(asks) => leases.extend(DhcpLease::of(port, &message)),
+                _ => {}
+            }
+        }
+        Ok(AT_ONCE)
     }
 }
 

@@ -93,6 +93,8 @@ fn describe(path: &Path, pid: i32) -> Option<Process> {
 
 /// The longest command line that is read: a few thousand words of QEMU's.
 const LONGEST: u64 = 128 << 10;
+/// How long one may take, so that one process does not hide all others.
+const FOR_ONE: Duration = Duration::from_millis(100);
 /// How long all command lines of other users may take together.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,7 @@ fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
     }
     let left = PATIENCE.saturating_sub(Duration::from_micros(SPENT.load(Ordering::Relaxed)));
     let start = Instant::now();
-    let line = within(left, read);
+    let line = within(left.min(FOR_ONE), read);
     SPENT.fetch_add(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     line.unwrap_or_else(|| Some(Vec::new()))
 }

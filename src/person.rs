@@ -5,7 +5,7 @@
 use crate::unprivileged;
 use kvm_bridge_helper::acl::Caller;
 use nix::unistd::{User, geteuid, getgrouplist, setfsgid, setfsuid};
-use rustix::thread::{Gid, set_thread_groups};
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, capabilities, set_capabilities, set_thread_groups};
 use std::ffi::CString;
 use std::io;
 use std::thread::Builder;
@@ -67,5 +67,8 @@ fn become_user(caller: &Caller) -> rustix::io::Result<()> {
     setfsuid(uid.into());
     // They tell what was before, never whether they failed.
     let is_done = setfsgid(gid.into()).as_raw() == gid && setfsuid(uid.into()).as_raw() == uid;
+    // Others let it through as well, such as the one over processes by /proc/PID/cwd.
+    let sets = capabilities(None)?;
+    set_capabilities(None, CapabilitySets { effective: CapabilitySet::empty(), ..sets })?;
     if is_done { Ok(()) } else { Err(rustix::io::Errno::PERM) }
 }

@@ -258,7 +258,10 @@ fn look_at(
     });
     Ok(Bridge {
         detail: detail.clone(),
-        complaint: files.as_ref().and_then(Files::complaint),
+        complaint: files.as_ref().and_then(|files| match files.read() {
+            Err(error) => Some(error.to_string()),
+            Ok(_) => files.complaint(),
+        }),
         lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
             && !files.as_ref().is_some_and(Files::has_reaper),
         addresses: addresses(netlink, index).map_err(unreadable)?,

@@ -38,7 +38,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 10;
 /// For so long at the most it does not look at a forwarding database that changes all the time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// And for so long at the most it does not look at links that change all the time.
+/// And for so long at the least and at the most it does not look at links that change all the time.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_millis(200);
 /// What has worked for so long fails for another reason than before.
 const WELL: Duration = Duration::from_secs(60);
@@ -121,7 +122,9 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
     let mut work = Duration::ZERO;
     loop {
         // A user can change a TAP of theirs as often as they like, which every reaper hears of.
-        std::thread::sleep((work * 10).min(LONGEST_REST));
+        if !work.is_zero() {
+            std::thread::sleep((work * 10).clamp(SHORTEST_REST, LONGEST_REST));
+        }
         let start = Instant::now();
         news.drain().map_err(deaf)?;
         let lock = files.lock_for_ever()?;

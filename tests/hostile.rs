@@ -1,5 +1,6 @@
 //! What a user without rights does to have root's commands wait, refuse, believe or write: each way was found by trying.
 
+use crate::support::processes::Process;
 use crate::support::user::{ALICE, BOB};
 use crate::support::{Lab, have, wait_for};
 use std::fs;
@@ -281,4 +282,31 @@ fn a_guest_that_several_users_can_have_is_not_guessed() {
     lab.ip("link del tap7");
     lab.ip("link del tap8");
     lab.ends_here();
+}
+
+/// Of the same name anybody can have a TAP in a network namespace of their own, and bring it here.
+#[test]
+fn a_tap_of_another_namespace_is_no_guest_here() {
+    let Some(lab) = Lab::new().filter(|_| have("python3")) else { return };
+    lab.kvm_bridge("up lab --uplink none --tap tap0 --user root").run().succeeds();
+    let script = "import ctypes, fcntl, os, socket, struct, time
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    assert ctypes.CDLL(None).unshare(0x40000000) == 0
+    tun = os.open('/dev/net/tun', os.O_RDWR)
+    fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x1002))
+    socket.send_fds(theirs, [b'x'], [tun])
+    time.sleep(60)
+tun = socket.recv_fds(ours, 1, 1)[1]
+print('ready', flush=True)
+time.sleep(60)
+";
+    let liar = lab.program("python3").words("-c").arg(script).start();
+    wait_for("its TAP", 10, || liar.out().contains("ready").then_some(()));
+    let shown = lab.kvm_bridge("status lab").run().succeeds().out;
+    assert!(shown.contains("not in use") && !shown.contains("python3"), "{shown}");
+    lab.kvm_bridge("down lab").run().succeeds();
+    liar.kill();
+    lab.processes().iter().filter(|process| process.command.contains("recv_fds")).for_each(Process::kill);
+    lab.becomes_as_before();
 }

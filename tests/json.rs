@@ -75,7 +75,8 @@ fn every_command_prints_what_the_page_says() {
     if !lab.lan.serve_dhcp() {
         return;
     }
-    let mut guest = lab.shim("--bridge br0 -name alice").then("dhcp,hold").start();
+    // When the reaper listens.
+    let mut guest = lab.shim("--bridge br0 -name alice").then("hold:1500,dhcp,hold").start();
     let mac = guest.qemu().macs()[0].clone();
     let has_lease = || lab.kvm_bridge("status br0 --json").run().out.contains("\"seconds_left\"").then_some(());
     wait_for("the lease to be known", 10, has_lease);

@@ -51,21 +51,20 @@ impl Take {
     /// Goes on where one can't be taken back; the first error is the answer then.
     fn all(&self) -> Result<String> {
         let (mut text, mut values, mut first) = (String::new(), Vec::new(), None);
-        for files in Files::all()? {
+        for files in Files::all()?.into_iter().filter(Files::exist) {
             let bridge = files.bridge();
             match down(bridge, self.force) {
                 Ok(done) => {
                     text += &tell(bridge, &done);
                     values.push(to_json(bridge, &done));
                 }
-                Err(error) => {
-                    if let Some(earlier) = first.replace(error) {
-                        out::say("kvm-bridge", earlier);
-                    }
-                }
+                Err(error) => match first {
+                    None => first = Some(error),
+                    Some(_) => out::say("kvm-bridge", error),
+                },
             }
         }
-        if values.is_empty() {
+        if values.is_empty() && first.is_none() {
             text += "There is no bridge of ours.\n";
         }
         let text = if self.json { json(&serde_json::Value::from(values)) } else { text };

@@ -64,7 +64,9 @@ impl Guest {
 
     /// Writes down which lease it was seen to get: the bridge may have nobody else who listens.
     fn keep(&self, progress: &Progress) {
-        let lease = progress.ack.and_then(|message| DhcpLease::of(self.index(), &message));
+        // Who answers without having been asked is no server.
+        let ack = progress.ack.filter(|_| progress.request);
+        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message));
         let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
         if let (Some(lease), Ok(files)) = (lease, files) {
             dhcp_leases::keep(&files, &[lease], |_| true);
@@ -91,8 +93,10 @@ impl Ip {
             let guests: Vec<_> = guests.iter().zip(&known).map(|(guest, known)| to_json(guest, known)).collect();
             return Ok((json(&json!({ "guests": guests })), status));
         }
-        let mut addresses: Vec<IpAddr> = known.iter().flat_map(Known::keys).copied().collect();
-        addresses.sort_by_key(|ip| (is_link_local(ip), *ip));
+        // What has answered the host comes before what was only heard: anybody on the bridge can say it.
+        let mut found: Vec<(IpAddr, &str)> = known.iter().flatten().map(|(ip, how)| (*ip, *how)).collect();
+        found.sort_by_key(|(ip, how)| (is_link_local(ip), *how != "neighbour", *ip));
+        let mut addresses: Vec<IpAddr> = found.into_iter().map(|(ip, _)| ip).collect();
         if self.first {
             addresses.truncate(1);
         }
@@ -277,7 +281,7 @@ fn note(known: &mut Known, told: Told, addresses: &std::collections::BTreeSet<Ip
 /// What is known of it without watching.
 fn known_of(port: &Port) -> Known {
     let leases = port.leases.iter().map(|lease| (lease.address.into(), "dhcp"));
-    port.addresses.iter().map(|ip| (*ip, "neighbour")).chain(leases).collect()
+    leases.chain(port.addresses.iter().map(|ip| (*ip, "neighbour"))).collect()
 }
 
 /// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.

@@ -62,8 +62,13 @@ pub fn wait_for_ever(path: &Path) -> io::Result<File> {
 pub fn is_held(path: &Path) -> bool {
     let Ok(file) = path.metadata() else { return false };
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    holder_in(&locks, file.dev(), file.ino()).is_some()
+    // In a PID namespace, one whose taker has ended is not shown.
+    let is_shown = || fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == FIRST_PID_NAMESPACE);
+    holder_in(&locks, file.dev(), file.ino()).is_some() || !is_shown()
 }
+
+/// PROC_PID_INIT_INO of the kernel's linux/proc_ns.h.
+const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
 
 /// Takes the lock alone if nobody has it.
 pub fn try_alone(path: &Path) -> io::Result<Option<File>> {

@@ -57,6 +57,13 @@ impl Packets {
         Self::open_with(index, filter)
     }
 
+    /// The same, of DHCP alone, in both directions.
+    pub fn open_for_all_of_dhcp(index: u32) -> io::Result<Self> {
+        let mut filter = FILTER;
+        (filter[1].1, filter[2].1) = (13, 12);
+        Self::open_with(index, filter)
+    }
+
     fn open_with(index: u32, filter: [(u16, u8, u8, u32); FILTER.len()]) -> io::Result<Self> {
         let mut filter = filter.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
         let program = libc::sock_fprog { len: FILTER.len() as libc::c_ushort, filter: filter.as_mut_ptr() };

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The device that TAPs are made with.
@@ -21,6 +22,7 @@ pub const FILES: &str = "The limit on open files is reached: raise it with ulimi
 mod ioctl {
     #![allow(missing_docs)]
     nix::ioctl_read!(tun_get_features, b'T', 207, libc::c_uint);
+    nix::ioctl_none_bad!(tun_get_dev_netns, nix::request_code_none!(b'T', 227));
     nix::ioctl_read!(tun_get_iff, b'T', 210, libc::c_uint);
     nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 }
@@ -114,11 +116,30 @@ pub fn held_by(process: &Path) -> BTreeMap<IfName, Vec<i32>> {
         }
         let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
         let name = info.lines().find_map(|line| line.strip_prefix("iff:\t"));
-        if let (Some(name), Some(fd)) = (name, file.file_name().to_str().and_then(|fd| fd.parse().ok())) {
+        if let (Some(name), Some(fd)) = (name, file.file_name().to_str().and_then(|fd| fd.parse().ok()))
+            && is_here(process, fd)
+        {
             taps.entry(IfName::seen(name.to_owned())).or_default().push(fd);
         }
     }
     taps
+}
+
+/// Whether a TAP that another process has open is one of this network namespace: of the same name anybody can have one in their
+/// own. Who may not look at the descriptor takes it for one.
+fn is_here(process: &Path, descriptor: i32) -> bool {
+    let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(rustix::process::Pid::from_raw);
+    let open = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let Some(Ok(pidfd)) = pid.map(open) else { return false };
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    let copy = match rustix::process::pidfd_getfd(&pidfd, descriptor, flags) {
+        Ok(copy) => copy,
+        Err(error) => return !process::is_root() && error == rustix::io::Errno::PERM,
+    };
+    // SAFETY: the kernel returns a new descriptor, which nobody else knows of.
+    let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(super::files::own);
+    let namespace = namespace.ok().and_then(|namespace| File::from(namespace).metadata().ok());
+    namespace.is_some_and(|namespace| process::own_network() == Some((namespace.dev(), namespace.ino())))
 }
 
 /// Who holds a TAP open, as `NAME (PID)`, for people. A process of another network namespace has its own by that name. It is
