@@ -214,7 +214,9 @@ fn host_alone(runs: usize) {
             if *guests > 1 {
                 let mut batch = String::new();
                 for port in &ports {
-                    lab.ip(&format!("tuntap add dev {port} mode tap"));
+                    // With a carrier, as a port without one has no entries.
+                    lab.ip(&format!("link add {port} type veth peer name {port}p"));
+                    lab.ip(&format!("link set dev {port}p up"));
                     lab.ip(&format!("link set dev {port} master br0 up"));
                 }
                 for number in 1..*guests {
