@@ -12,6 +12,7 @@ mod status;
 mod up;
 
 use crate::error::{FAILED, Result};
+use crate::sys::process;
 use crate::{announce, out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
     if words.first().is_some_and(|name| name == announce::NAME) {
         return ExitCode::from(announce::main(&words) as u8);
     }
+    process::outlive_file_limit();
     let is_json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let cli = match Cli::try_parse_from(with_help(words)) {
         Ok(cli) => cli,

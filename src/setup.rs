@@ -51,6 +51,10 @@ impl FromStr for Allow {
         if bridge != "all" {
             IfName::new(bridge)?;
         }
+        if acl::slip_of(bridge.as_bytes()).is_some() || bridge.contains('#') {
+            let what = format!("'{bridge}' can be meant for no bridge's name: rules have no lists, quotes or patterns");
+            return Err(Error::new(what, "Give --allow once for each bridge, or --allow all."));
+        }
         if user.is_some_and(|user| user.is_empty() || user.contains(|c: char| c.is_whitespace() || "#:".contains(c))) {
             return Err(Error::new(
                 format!("'{text}' names no user"),
@@ -341,6 +345,11 @@ mod tests {
             "a b",
             "br0\nallow all",
             "sixteen-bytes-xy",
+            "br*:alice",
+            "br0,br1",
+            "\"br0\"",
+            "br0;:alice",
+            "br0#x",
         ] {
             assert!(allow(bad).is_err(), "{bad:?}");
         }

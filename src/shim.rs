@@ -10,7 +10,7 @@ use crate::bring_up::bring_up;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::launch::{self, Qemu, refusal};
-use crate::{announce, dry_run, kvm, out, reaper};
+use crate::{announce, dry_run, kvm, out, reaper, slips};
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
@@ -82,6 +82,10 @@ fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Err
             out::say("qemu-kvm", error);
         }
     };
+    let ours = words.iter().skip(1).filter_map(|word| slips::option_of_ours(word.as_bytes()));
+    for slip in ours.filter(|_| !is_probe()) {
+        out::say("qemu-kvm", format_args!("is --bridge meant by {slip}? QEMU gets it as it is"));
+    }
     match launch::find_alone(name, tell) {
         Ok(qemu) => launch::exec(&qemu, words),
         Err(error) => error,

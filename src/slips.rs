@@ -13,6 +13,15 @@ pub fn near<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option
         .map(|(_, name)| name)
 }
 
+/// A word that looks like our option, misspelt, and is none of QEMU's: `--brdige`.
+pub fn option_of_ours(word: &[u8]) -> Option<&str> {
+    // All other words are not looked at: this is on every way to QEMU.
+    let is_likely = word.first() == Some(&b'-') && (5..=24).contains(&word.len());
+    let text = std::str::from_utf8(word).ok().filter(|_| is_likely)?;
+    let name = text.trim_start_matches('-').split(['=', ':']).next()?;
+    (name.len() > 4 && name != "bridge" && near(name, ["bridge"]).is_some()).then_some(text)
+}
+
 /// Checks the name of a bridge that is about to be made: one that begins like an option or ends like an image's stands where a
 /// name was forgotten.
 pub fn check_new_bridge(name: &IfName) -> Result<()> {
@@ -22,6 +31,7 @@ pub fn check_new_bridge(name: &IfName) -> Result<()> {
     let what = match text.chars().next() {
         Some('-') => "looks like an option",
         _ if IMAGES.iter().any(|end| lower.ends_with(end)) => "looks like a disk image",
+        _ if ["help", "none", "auto", "on", "off"].contains(&text) => "is a word for something else",
         Some(first) if first.is_alphanumeric() => return Ok(()),
         _ => "begins with neither a letter nor a digit",
     };
@@ -63,8 +73,28 @@ mod tests {
             ("DISK.IMG", false),
             ("_x", false),
             ("@", false),
+            ("help", false),
+            ("none", false),
         ] {
             assert_eq!(check_new_bridge(&IfName::new(name).unwrap()).is_ok(), is_fine, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_option_is_seen_and_none_of_qemus_taken_for_one() {
+        for slip in
+            ["--brdige", "--bridgee", "-bridg", "--birdge", "--Bridge", "--brdige=br0", "--bridge:br0", "-bridges"]
+        {
+            assert_eq!(
+                option_of_ours(slip.as_bytes()),
+                if slip == "--bridge:br0" { None } else { Some(slip) },
+                "{slip}"
+            );
+        }
+        for other in
+            ["--bridge", "-bridge", "-drive", "-device", "br0", "bridge", "-bt", "-boot", "-b", "-trace", "-serial"]
+        {
+            assert_eq!(option_of_ours(other.as_bytes()), None, "{other}");
         }
     }
 

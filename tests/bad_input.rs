@@ -233,6 +233,39 @@ fn a_forgotten_value_takes_no_interface() {
 }
 
 #[test]
+fn a_name_that_is_a_files_or_means_something_else_makes_no_bridge() {
+    let Some(lab) = Lab::with_address() else { return };
+    let folder = lab.new_file("folder");
+    std::fs::create_dir(&folder).expect("make a folder");
+    std::fs::write(folder.join("disk"), "").expect("write a file");
+    let cd = format!("cd {} && exec \"$0\" \"$@\"", folder.display());
+    let said = lab.shim("--bridge disk -m 64").through_sh(&cd).run().exits_with(125).err;
+    assert!(said.contains("there is no such bridge, and a file of that name"), "{said}");
+    for word in ["none", "help", "auto"] {
+        let said = lab.shim(&format!("--bridge {word}")).run().exits_with(125).err;
+        assert!(said.contains("is a word for something else"), "{said}");
+    }
+    lab.is_untouched();
+}
+
+#[test]
+fn a_misspelt_option_is_told_and_reaches_qemu() {
+    let Some(lab) = Lab::new() else { return };
+    let ended = lab.shim("--brdige br0 -m 64").run().succeeds();
+    assert_eq!(ended.qemu().line(), "--brdige br0 -m 64");
+    assert!(ended.err.contains("is --bridge meant by --brdige?"), "{}", ended.err);
+    assert_eq!(lab.shim("-m 64 -name bridge").run().succeeds().err, "");
+}
+
+#[test]
+fn a_name_as_long_as_a_command_line_is_a_vms_too() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    for length in [244, 255, 3000] {
+        lab.shim("--bridge br0 -name").arg("q".repeat(length)).run().succeeds();
+    }
+}
+
+#[test]
 fn a_blank_behind_a_comma_is_seen() {
     let Some(lab) = Lab::with_address() else { return };
     let said = lab.shim("--bridge br0, uplink=eth0").run().exits_with(125).err;

@@ -154,6 +154,11 @@ fn no_bridge_is_an_answer_and_a_missing_one_an_error() {
     let Some(lab) = Lab::new() else { return };
     assert_eq!(lab.kvm_bridge("status").run().succeeds().out, "There is no bridge.\n");
     assert_eq!(json(&lab, "status --json"), serde_json::json!({ "bridges": [], "uplinks": [] }));
+    lab.ip("link add other type bridge");
+    lab.ip("link property add dev other altname another");
+    let refused = lab.kvm_bridge("status another").run().exits_with(125);
+    assert!(refused.err.contains("another is another name of other"), "{}", refused.err);
+    lab.ip("link del other");
     let refused = lab.kvm_bridge("status br7").run().exits_with(125);
     assert!(refused.err.starts_with("kvm-bridge: there is no bridge br7\n"), "{}", refused.err);
     assert!(refused.err.contains("kvm-bridge up br7"), "{}", refused.err);

@@ -275,6 +275,11 @@ fn number(name: &[u8]) -> Option<u32> {
     std::str::from_utf8(name).ok().filter(|_| is_number)?.parse().ok()
 }
 
+/// What a rule that allows this bridge was probably meant to be, where no bridge can be meant by it.
+pub fn slip_of(bridge: &[u8]) -> Option<String> {
+    line::Bridge::named(bridge).slip()
+}
+
 /// The number of a name in the text of /etc/passwd (passwd(5)) or /etc/group (group(5)), which agree this far.
 pub fn id_of(text: &[u8], name: &[u8]) -> Option<u32> {
     let mut lines = text.split(|byte| *byte == b'\n');

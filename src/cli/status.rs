@@ -5,6 +5,7 @@ mod uplinks;
 use super::json;
 use crate::dhcp_leases::DhcpLease;
 use crate::error::{Error, Result};
+use crate::host::Kind;
 use crate::manager::{self, Manager};
 use crate::name::IfName;
 use crate::net::observe::unreadable;
@@ -52,7 +53,11 @@ impl Status {
             bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
             let other = if bridges.is_empty() { IfName::new(name).ok() } else { None };
             if let Some(other) = other.map(|name| netlink.link(&name)).transpose().map_err(unreadable)?.flatten() {
-                let what = format!("{} is there and is no bridge", out::one_line(other.name.as_str()));
+                let own = out::one_line(other.name.as_str());
+                let what = match other.kind {
+                    Kind::Bridge => format!("{} is another name of {own}", out::one_line(name)),
+                    _ => format!("{own} is there and is no bridge"),
+                };
                 return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
             }
             if bridges.is_empty() {

@@ -22,6 +22,13 @@ pub fn check_files(line: &Line) -> Result<()> {
         let what = format!("-{} has no value", String::from_utf8_lossy(option));
         return Err(Error::new(what, "It is the last word, and QEMU wants one behind it."));
     }
+    for nic in &line.nics {
+        let name = nic.bridge.as_str();
+        if Path::new(name).is_file() {
+            let what = format!("--bridge {name}: there is no such bridge, and a file of that name");
+            return Err(Error::new(what, format!("Nothing was made. Name a bridge before it: --bridge br0 {name}")));
+        }
+    }
     for file in &line.needs.files {
         if let Some(why) = why_not(file) {
             let what = format!(

@@ -63,10 +63,10 @@ impl VmKey {
         }
     }
 
-    /// The alias of its TAPs: at most 255 bytes (IFALIASZ of linux/if.h), cut between two characters.
+    /// The alias of its TAPs: at most 254 bytes (with its NUL below IFALIASZ of linux/if.h), cut between two characters.
     pub fn alias(&self) -> String {
         let mut alias = format!("kvm-bridge {}", self.display());
-        let end = (0..=alias.len().min(255)).rev().find(|end| alias.is_char_boundary(*end));
+        let end = (0..=alias.len().min(254)).rev().find(|end| alias.is_char_boundary(*end));
         alias.truncate(end.unwrap_or_default());
         alias
     }

@@ -100,7 +100,7 @@ pub fn hold_standard_places() -> Result<()> {
 
 /// Has a write beyond `ulimit -f` fail (EFBIG) and not end this process in the midst of its work. What is executed in its place
 /// has the usual again, which it would not with a signal that is ignored.
-fn outlive_file_limit() {
+pub fn outlive_file_limit() {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: libc::c_int) {}
     let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());

@@ -35,7 +35,7 @@ impl Bridge {
         }
     }
 
-    fn named(name: &[u8]) -> Self {
+    pub(super) fn named(name: &[u8]) -> Self {
         if name == b"all" { Self::All } else { Self::Named(name.to_vec()) }
     }
 
@@ -128,8 +128,8 @@ impl<'a> Line<'a> {
             // With the words that follow there is no such bridge.
             b"allow" if argument != first => Ok(rule(true, Bridge::Words(argument.to_vec()))),
             b"allow" => Ok(rule(true, Bridge::named(argument))),
-            // What was meant to deny denies.
-            b"deny" => Ok(rule(false, Bridge::named(first))),
+            // What was meant to deny denies, or refuses everybody.
+            b"deny" => denied(first).map(|bridge| rule(false, bridge)),
             b"include" => absolute(argument).map(Self::Include),
             _ => Err("a line begins with allow, deny or include".into()),
         }
@@ -165,11 +165,24 @@ impl<'a> Line<'a> {
                 _ => return Err(TOO_MANY.into()),
             }
         }
-        Ok(Self::Rule { allows, bridge: Bridge::named(name), who, max })
+        let bridge = if allows { Bridge::named(name) } else { denied(name)? };
+        Ok(Self::Rule { allows, bridge, who, max })
     }
 }
 
 const TOO_MANY: &str = "behind the name come user NAME or group NAME, and max NUMBER, each once";
+
+/// The bridge of a rule that denies: one that none can have been meant by denies nothing.
+fn denied(name: &[u8]) -> Result<Bridge, String> {
+    let bridge = Bridge::named(name);
+    match bridge.slip() {
+        None => Ok(bridge),
+        Some(_) => Err(format!(
+            "'{}' denies no bridge: names are neither quoted nor listed, and there are no patterns",
+            super::show(name)
+        )),
+    }
+}
 
 fn absolute(path: &[u8]) -> Result<&[u8], String> {
     if path.starts_with(b"/") { Ok(path) } else { Err("include takes a path that begins with /".into()) }

@@ -108,7 +108,7 @@ fn a_rule_that_allows_nothing_by_mistake_is_told_with_what_it_should_be() {
         assert!(!may(&[(QEMU, line)], "br0"), "{line}");
     }
     assert_eq!(slips(OURS, "allow br0,br1 user alice").len(), 1);
-    for line in ["allow br0", "allow all", "allow br-lan_0.1", "deny br0,br1", "allow br0 # the office"] {
+    for line in ["allow br0", "allow all", "allow br-lan_0.1", "allow br0 # the office"] {
         let file = if line.contains('#') { OURS } else { QEMU };
         assert_eq!(slips(file, line), [""; 0], "{line}");
     }
@@ -128,6 +128,10 @@ fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
         "allow br0\n\x0b\n",
         "allow br0\nallow sixteen-bytes-xy\n",
         "allow br0\ndeny br1 # the office\n",
+        "allow br0\ndeny br1,br2\n",
+        "allow br0\ndeny br*\n",
+        "allow br0\ndeny \"br1\"\n",
+        "allow br0\ndeny br1;\n",
         &format!("allow br0\n{long}"),
         // The blank at the end is where QEMU ends the first word.
         "allow br0\nallow\tbr0 \n",
@@ -145,6 +149,8 @@ fn a_line_that_is_not_understood_refuses_everybody_and_is_told() {
         "allow br0 max 1 max 2",
         "allow br0 user alice group kvm",
         "allow br0 alice",
+        "deny br1,br2",
+        "deny br* user bob",
         "include",
         "include /a /b",
         "include more.conf",
