@@ -44,8 +44,7 @@ impl Announcer {
     pub fn on_port(netlink: &mut Netlink, bridge: &IfName, index: u32, mac: Mac) -> std::io::Result<Option<Self>> {
         let mut ports = netlink.ports(index)?.into_iter();
         let Some(port) = ports.find(|port| port.mac == Some(mac.of_tap())) else { return Ok(None) };
-        let alias = port.alias.unwrap_or_default();
-        let vm = alias.strip_prefix("kvm-bridge ").unwrap_or(port.name.as_str()).to_owned();
+        let vm = port.vm().unwrap_or(port.name.as_str()).to_owned();
         Ok(Some(Self {
             packets: Packets::open_for_dhcp(port.index)?,
             mac,

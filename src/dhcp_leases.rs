@@ -15,7 +15,7 @@ use crate::watch::frame::{self, Told};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -166,8 +166,8 @@ impl Listeners {
     /// else that this process does.
     pub fn follow(&mut self, files: &Files, ports: &[Link]) {
         let taps = || ports.iter().filter(|port| matches!(port.kind, LinkKind::Tap { .. }));
-        let before = self.ports.len();
-        self.ports.retain(|index, _| taps().any(|tap| tap.index == *index));
+        let (there, before): (BTreeSet<u32>, usize) = (taps().map(|tap| tap.index).collect(), self.ports.len());
+        self.ports.retain(|index, _| there.contains(index));
         if self.ports.len() < before {
             keep(files, &[], |port| self.ports.contains_key(&port));
         }
@@ -178,8 +178,7 @@ impl Listeners {
                 && !self.ports.contains_key(&tap.index)
                 && let Ok(packets) = Packets::open_for_all_of_dhcp(tap.index)
             {
-                let is_guests = matches!(tap.kind, LinkKind::Tap { is_persistent: false, .. })
-                    && tap.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge "));
+                let is_guests = matches!(tap.kind, LinkKind::Tap { is_persistent: false, .. }) && tap.vm().is_some();
                 let ear = Ear { packets, tap: tap.mac.filter(|_| is_guests), asked: None };
                 self.ports.insert(tap.index, ear);
             }

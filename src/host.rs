@@ -132,6 +132,11 @@ impl Link {
         self.addresses.iter().any(|address| !address.is_link_local)
     }
 
+    /// The VM that its alias names, if it is the TAP of a guest of ours: only who may change the network sets an alias.
+    pub fn vm(&self) -> Option<&str> {
+        self.alias.as_deref()?.strip_prefix("kvm-bridge ")
+    }
+
     /// Whether somebody uses it: then it is shared and not made a port. What is not known counts as use.
     pub fn is_used(&self) -> bool {
         let Uplink { manager, upper, may_have_programs, .. } = &self.uplink;

@@ -18,7 +18,7 @@ use crate::net::share::{self, Counts};
 use crate::qemu_line::QemuLine;
 use crate::share::{Filter, Share};
 use crate::shell::quote;
-use crate::watch::ask::PROBE;
+use crate::watch::ask::is_probe;
 use crate::watch::probe;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -229,8 +229,11 @@ fn look_at(
 ) -> Result<Bridge> {
     let (index, name) = (detail.link.index, &detail.link.name);
     let files = IfName::new(name.as_str()).ok().and_then(|name| Files::of(&name).ok());
-    let journal = files.as_ref().and_then(|files| files.read().ok().flatten());
-    let journal = journal.filter(|journal| journal.owns(&detail.link));
+    let (journal, unreadable_journal) = match files.as_ref().map(Files::read) {
+        Some(Ok(journal)) => (journal.filter(|journal| journal.owns(&detail.link)), None),
+        Some(Err(error)) => (None, Some(error.to_string())),
+        None => (None, None),
+    };
     let fdb = netlink.fdb(index).map_err(unreadable)?;
     let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
     let shared = shared.transpose().map_err(unreadable)?.flatten();
@@ -249,8 +252,7 @@ fn look_at(
         processes,
         records,
     };
-    let is_probe = |port: &Detail| port.link.alias.as_deref() == Some(PROBE);
-    let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(port));
+    let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
     let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
     ports.sort_by(|a, b| {
         let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);
@@ -258,10 +260,7 @@ fn look_at(
     });
     Ok(Bridge {
         detail: detail.clone(),
-        complaint: files.as_ref().and_then(|files| match files.read() {
-            Err(error) => Some(error.to_string()),
-            Ok(_) => files.complaint(),
-        }),
+        complaint: unreadable_journal.or_else(|| files.as_ref().and_then(Files::complaint)),
         lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
             && !files.as_ref().is_some_and(Files::has_reaper),
         addresses: addresses(netlink, index).map_err(unreadable)?,
@@ -288,8 +287,7 @@ impl Seen<'_> {
         let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
         let role = self.role(detail, holder);
         let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
-        let alias = link.alias.as_deref().filter(|_| role == Role::Guest);
-        let vm = alias.and_then(|alias| alias.strip_prefix("kvm-bridge ")).map(str::to_owned);
+        let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
         let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
         let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
@@ -325,7 +323,7 @@ impl Seen<'_> {
         match self.journal {
             Some(journal) if is_ours(journal) => Role::Uplink,
             _ if is_lasting(link, self.bridge) => Role::Lasting,
-            _ if is_tap && link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge ")) => Role::Guest,
+            _ if is_tap && link.vm().is_some() => Role::Guest,
             // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
             _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
             // What made the bridge gave it its card, too.

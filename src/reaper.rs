@@ -278,7 +278,7 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)>
 
 /// What people call a link: the TAP of a guest by its VM.
 fn called(link: &Link) -> String {
-    match link.alias.as_deref().and_then(|alias| alias.strip_prefix("kvm-bridge ")) {
+    match link.vm() {
         Some(vm) => format!("{vm} ({})", link.name),
         None => link.name.to_string(),
     }

@@ -19,7 +19,7 @@ pub fn option_of_ours(word: &[u8]) -> Option<&str> {
     let is_likely = word.first() == Some(&b'-') && (5..=24).contains(&word.len());
     let text = std::str::from_utf8(word).ok().filter(|_| is_likely)?;
     let name = text.trim_start_matches('-').split(['=', ':']).next()?;
-    (name.len() > 4 && name != "bridge" && near(name, ["bridge"]).is_some()).then_some(text)
+    ((5..=8).contains(&name.chars().count()) && name != "bridge" && near(name, ["bridge"]).is_some()).then_some(text)
 }
 
 /// Checks the name of a bridge that is about to be made: one that begins like an option or ends like an image's stands where a

@@ -17,6 +17,9 @@ use std::os::unix::ffi::OsStrExt;
 
 pub use super::values::Identity;
 
+/// Our options on QEMU's command line, without their dashes.
+pub const OURS: [&str; 5] = ["bridge", "bridge-dry-run", "bridge-help", "bridge-verbose", "bridge-version"];
+
 /// What the command line wants of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -210,11 +213,10 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
             Some((b"bridge-verbose", None)) => line.is_verbose = true,
             // One day QEMU may have an option that begins like ours.
             Some((name, value)) if value.is_some() || outside.arity(name) == Arity::Unknown => {
-                let ours = ["bridge", "bridge-dry-run", "bridge-help", "bridge-verbose", "bridge-version"];
-                let near = slips::near(&String::from_utf8_lossy(name), ours);
+                let near = slips::near(&String::from_utf8_lossy(name), OURS);
                 let remedy = match near {
                     Some(near) => format!("Is --{near} meant?"),
-                    None => format!("Ours are --{}.", ours.join(", --")),
+                    None => format!("Ours are --{}.", OURS.join(", --")),
                 };
                 return Err(Error::new(format!("there is no option {}", word.to_string_lossy()), remedy));
             }

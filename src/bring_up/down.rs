@@ -12,7 +12,7 @@ use crate::out;
 use crate::ports;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
-use crate::watch::ask::PROBE;
+use crate::watch::ask::is_probe;
 use std::collections::BTreeMap;
 
 /// What `down` did.
@@ -95,7 +95,6 @@ fn free(
     done: &mut Down,
 ) -> Result<()> {
     let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.attached(port.index));
-    let is_probe = |port: &Link| port.alias.as_deref() == Some(PROBE);
     let (lasting, others): (Vec<Link>, Vec<Link>) = ports
         .into_iter()
         .filter(|port| !is_uplink(port) && !is_probe(port))

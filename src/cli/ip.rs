@@ -193,7 +193,7 @@ impl Ip {
             let (link, process) = (&guest.port.detail.link, guest.port.process.as_ref());
             link.name.as_str() == self.vm
                 || process.is_some_and(|process| process.pid.to_string() == self.vm || process.uid == 0)
-                || link.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge "))
+                || link.vm().is_some()
         };
         let (ours, others): (Vec<Guest>, Vec<Guest>) = guests.into_iter().partition(is_meant);
         let Some(other) = others.first().filter(|_| ours.is_empty()) else { return Ok(ours) };

@@ -144,7 +144,7 @@ pub(super) fn unplugged(patient: &mut Patient) -> Vec<Check> {
     let is_unplugged =
         |link: &Link| matches!(link.kind, Kind::Tap { is_persistent: false, .. }) && link.controller.is_none();
     let check = |link: &Link| {
-        let vm = link.alias.as_deref()?.strip_prefix("kvm-bridge ")?;
+        let vm = link.vm()?;
         let saw = format!("{vm} is on no bridge: its TAP {} is a port of none", link.name);
         let mend = format!(
             "ip link set dev {} master BRIDGE   # one that is there, or: kvm-bridge up br0",

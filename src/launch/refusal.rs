@@ -4,6 +4,7 @@
 use super::{QEMU, Qemu};
 use crate::argv::Line;
 use crate::argv::needs::{File, Kind};
+use crate::argv::scan::OURS;
 use crate::argv::table;
 use crate::error::{Error, Result, reason};
 use crate::slips;
@@ -47,7 +48,7 @@ pub fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
     for option in &line.needs.unknown {
         if qemu.refuses(option) {
             let option = String::from_utf8_lossy(option);
-            let known = table::names().chain(["bridge", "bridge-dry-run", "bridge-help", "bridge-verbose"]);
+            let known = table::names().chain(OURS);
             let near = slips::near(&option, known).map(|near| format!(" Is -{near} meant?")).unwrap_or_default();
             let what = format!("{} has no option -{option}", qemu.path().display());
             return Err(Error::new(what, format!("Nothing was made.{near}")));

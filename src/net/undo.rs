@@ -9,7 +9,7 @@ use crate::journal::{Files, Journal};
 use crate::out;
 use crate::step::Step;
 use crate::sys::sysctl;
-use crate::watch::ask::PROBE;
+use crate::watch::ask::is_probe;
 use rtnetlink::LinkUnspec;
 use std::io;
 
@@ -85,7 +85,7 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Re
 /// The links that need the bridge, whosever they are: its ports beside the uplink, else what is stacked on it.
 pub fn users(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> {
     let mut ports = netlink.ports(journal.index)?;
-    ports.retain(|port| !journal.attached(port.index) && port.alias.as_deref() != Some(PROBE));
+    ports.retain(|port| !journal.attached(port.index) && !is_probe(port));
     if ports.is_empty() { netlink.stacked_on(journal.index) } else { Ok(ports) }
 }
 

@@ -37,7 +37,13 @@ pub struct Offer {
 }
 
 /// The alias of the TAP that is plugged in to ask: it is nobody's guest, and keeps no bridge.
-pub const PROBE: &str = "kvm-bridge-doctor";
+const PROBE: &str = "kvm-bridge-doctor";
+
+/// Whether a link is such a TAP.
+pub fn is_probe(link: &Link) -> bool {
+    link.alias.as_deref() == Some(PROBE)
+}
+
 /// How long answers are waited for: a server that first looks whether an address is free takes two or three seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// When the question is repeated.
