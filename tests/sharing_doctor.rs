@@ -92,10 +92,11 @@ fn a_filter_of_others_that_ends_classification_is_found() {
     let Some(lab) = host() else { return };
     tc("qdisc add dev eth0 clsact");
     lab.baseline();
-    let guest = Guest::boot(&lab, 11);
-    // It says of all frames that they are to go on to the host, and no filter behind it sees any.
+    // It says of all frames that they are to go on to the host, and no filter behind it sees any. It stands before ours
+    // do: what the LAN says of itself (IPv6's neighbours) would have reached them in between.
     let add = "tc filter add dev eth0 ingress protocol all pref 5 bpf direct-action bytecode '1,6 0 0 0'";
     lab.sh(add).run().succeeds();
+    let guest = Guest::boot(&lab, 11);
     assert!(!guest.stack.pings("-w 2 10.77.0.1"), "nothing comes in for the guest any more");
     // Our own filters may be made anew at this moment, for the guest's address.
     becomes("doctor to tell", || look(&lab, "br0").of("uplink")[0]["verdict"] == "warning");
