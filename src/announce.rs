@@ -13,10 +13,10 @@ use crate::lease::VmKey;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
-use crate::out;
 use crate::style;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::process;
+use crate::text;
 use crate::watch::frame::{self, Told};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
@@ -93,7 +93,7 @@ impl Announcer {
         };
         let own = std::io::stderr();
         let stderr = self.stderr.as_ref().map_or(own.as_fd(), AsFd::as_fd);
-        let (vm, bridge) = (out::one_line(&self.vm), &self.bridge);
+        let (vm, bridge) = (text::one_line(&self.vm), &self.bridge);
         write_at_once(stderr, &format!("qemu-kvm: {vm} has {address}{prefix} on {bridge}{server}{lease}\n"));
     }
 

@@ -11,7 +11,7 @@ pub mod up;
 
 use crate::argv::Line;
 use crate::config::Config;
-use crate::error::{Error, Result, as_root};
+use crate::error::{Error, Result};
 use crate::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease};
 use crate::lease::VmKey;
 use crate::net::observe::unreadable;
@@ -19,6 +19,7 @@ use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::plan::plan;
 use crate::reaper;
+use crate::sys::errno::as_root;
 use crate::sys::{process, tap};
 use crate::unprivileged;
 use claims::observe_locked;

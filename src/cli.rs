@@ -151,7 +151,7 @@ impl Command {
 
 /// JSON for a program, with a newline behind it.
 fn json(value: &serde_json::Value) -> String {
-    out::json_for_terminals(&format!("{value:#}\n"))
+    crate::text::json_for_terminals(&format!("{value:#}\n"))
 }
 
 /// The command line's definition, for the tests that hold completions and man pages against it.

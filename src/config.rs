@@ -3,18 +3,12 @@
 //! Root's is the system's alone; a user's own comes before it. An unknown key is an error with its line: a setting that
 //! is silently not there is worse than none.
 
-pub mod save;
-
-use crate::error::{Error, Result, reason};
+use crate::error::Error;
 use crate::name::IfName;
 use crate::request::{Attach, Uplink, is_model, is_mtu};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-
-/// The system's configuration.
-pub const SYSTEM: &str = "/etc/kvm-bridge/config.toml";
+use std::path::PathBuf;
 
 /// What can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -51,7 +45,7 @@ pub struct Bridge {
     pub taps: BTreeMap<IfName, String>,
 }
 
-fn mtu<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u32>, D::Error> {
+fn mtu<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
     let number = u32::deserialize(from)?;
     match is_mtu(number) {
         true => Ok(Some(number)),
@@ -59,7 +53,7 @@ fn mtu<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<u32>, D
     }
 }
 
-fn model<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<String>, D::Error> {
+fn model<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(from)?;
     match is_model(&text) {
         true => Ok(Some(text)),
@@ -67,75 +61,26 @@ fn model<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Strin
     }
 }
 
-fn uplink<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Uplink>, D::Error> {
+fn uplink<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Uplink>, D::Error> {
     let text = String::deserialize(from)?;
     text.parse().map(Some).map_err(|error: Error| serde::de::Error::custom(error.to_string().replace("\n ", ".")))
 }
 
 impl Config {
-    /// Reads what there is.
-    pub fn load() -> Result<Self> {
-        let system = Self::read(Path::new(SYSTEM))?;
-        let own = match own_file() {
-            Some(path) => Self::read(&path)?,
-            None => Self::default(),
-        };
-        let mut bridges = system.bridges;
-        bridges.extend(own.bridges);
-        Ok(Self { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
-    }
-
-    /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one
-    /// that can't be read is no reason not to start: `tell` hears of it.
-    pub fn qemu_alone(mut tell: impl FnMut(&Error)) -> Option<PathBuf> {
-        let qemu = |path: PathBuf| match Self::text(&path)? {
-            Some(text) if may_name_qemu(&text) => Ok(Self::parse_file(&path, &text)?.qemu),
-            _ => Ok(None),
-        };
-        let files = own_file().into_iter().chain([SYSTEM.into()]);
-        files.map(qemu).find_map(|qemu| {
-            qemu.unwrap_or_else(|error| {
-                tell(&error);
-                None
-            })
-        })
-    }
-
     /// What is configured for a bridge.
     pub fn bridge(&self, name: &IfName) -> Bridge {
         self.bridges.get(name).cloned().unwrap_or_default()
     }
 
-    fn read(path: &Path) -> Result<Self> {
-        Self::text(path)?.map_or(Ok(Self::default()), |text| Self::parse_file(path, &text))
-    }
-
-    fn text(path: &Path) -> Result<Option<Vec<u8>>> {
-        match std::fs::read(path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => {
-                let what = format!("cannot read {}: {}", path.display(), reason(&error));
-                Err(Error::new(what, "Make it readable, or move it away."))
-            }
-        }
-    }
-
-    fn parse_file(path: &Path, text: &[u8]) -> Result<Self> {
-        Self::parse_bytes(text).map_err(|why| {
-            let remedy =
-                "Its keys are qemu and model, and in [bridge.NAME] uplink, attach, follow, keep, mtu and taps.";
-            Error::new(format!("{}: {why}", path.display()), remedy)
-        })
-    }
-
-    pub(crate) fn parse_bytes(text: &[u8]) -> std::result::Result<Self, String> {
+    /// Reads the text of a file; else says on which line what is wrong.
+    pub fn parse_bytes(text: &[u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(text)
             .map_err(|error| format!("line {}: this is not UTF-8", line_of(text, error.valid_up_to())))?;
         Self::parse(text)
     }
 
-    fn parse(text: &str) -> std::result::Result<Self, String> {
+    /// The same of UTF-8.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
@@ -153,30 +98,9 @@ fn line_of(text: &[u8], at: usize) -> usize {
     text[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
-fn may_name_qemu(text: &[u8]) -> bool {
-    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
-}
-
-fn own_file() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
-        return None;
-    }
-    let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
-    Some(folders.config_dir().join("config.toml"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_names_a_qemu_is_seen_without_parsing() {
-        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
-            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
-            assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
-        }
-    }
 
     #[test]
     fn errors_tell_the_line() {

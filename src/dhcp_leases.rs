@@ -7,7 +7,7 @@
 
 use crate::dhcp::{Kind, Message};
 use crate::host::{Kind as LinkKind, Link};
-use crate::journal::Files;
+use crate::journal_files::Files;
 use crate::mac::Mac;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::{files, netns};

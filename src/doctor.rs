@@ -22,6 +22,7 @@ mod uplink;
 
 use crate::argv::{self, Line};
 use crate::config::Config;
+use crate::config_files;
 use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::net::observe::unreadable;
@@ -190,8 +191,16 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
-    let mut patient =
-        Patient { question, config: Config::load()?, bridges, there, missing, line, netlink, is_firewalled: false };
+    let mut patient = Patient {
+        question,
+        config: config_files::load()?,
+        bridges,
+        there,
+        missing,
+        line,
+        netlink,
+        is_firewalled: false,
+    };
     let mut checks = host::checks(&patient);
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));

@@ -15,6 +15,7 @@ use crate::request::{Nic, Vhost};
 use crate::share::{PREFIX, Share};
 use crate::shell::quote;
 use crate::step::Step;
+use crate::sys::random;
 use crate::sys::{process, tap};
 use crate::unprivileged::{Way, check_making, ways};
 use std::collections::BTreeSet;
@@ -86,7 +87,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, line.run, &given)?;
-    let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
+    let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 

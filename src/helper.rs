@@ -191,7 +191,7 @@ pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     // Its socket is its standard input, so that no descriptor has to be kept open across exec by hand.
     let mut command = Command::new(helper);
     command.args(["--use-vnet", "--fd=0", &format!("--br={bridge}")]).stdin(theirs);
-    let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&crate::error::reason(&error)))?;
+    let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&crate::sys::errno::reason(&error)))?;
     let said = answer.map_or(format!("no word within {} seconds", PATIENCE.as_secs()), |answer| answer.err);
     receive(&ours).ok_or_else(|| refusal(helper, &said))
 }

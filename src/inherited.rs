@@ -2,13 +2,14 @@
 
 use crate::argv::Backend;
 use crate::argv::scan::Line;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::lease::{Lease, Store, VmKey};
 use crate::mac::Mac;
 use crate::net::rtnl::Netlink;
 use crate::request::{Nic, Queues, Vhost};
 use crate::shell::quote;
+use crate::sys::errno::reason;
 use crate::sys::{process, tap};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -7,9 +7,11 @@ pub mod refusal;
 
 use crate::argv::table::Arity;
 use crate::config::Config;
-use crate::error::{self, CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use crate::config_files;
+use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
 use crate::out;
 use crate::shell::quote;
+use crate::sys::errno;
 use crate::sys::{entry, files, process, program};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, geteuid};
@@ -161,7 +163,7 @@ pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
 /// The same where nothing else of the configuration is needed: it is read only if it decides, and `tell` hears of what is
 /// wrong with it.
 pub fn find_alone(name: &OsStr, tell: impl FnMut(&Error)) -> Result<Qemu> {
-    find_with(name, || Ok(Config::qemu_alone(tell)))
+    find_with(name, || Ok(config_files::qemu_alone(tell)))
 }
 
 fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
@@ -182,7 +184,8 @@ fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>)
 
 fn leads_back(path: &Path) -> Error {
     let what = format!("{} leads back to this program, again and again", path.display());
-    let remedy = format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config::SYSTEM);
+    let remedy =
+        format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config_files::SYSTEM);
     Error::new(what, remedy).with_status(CANNOT_EXECUTE)
 }
 
@@ -333,7 +336,7 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     out::step(|| format!("executes {}", qemu.path.display()));
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
-    let what = format!("cannot execute {}: {}", qemu.path.display(), error::words(errno));
+    let what = format!("cannot execute {}: {}", qemu.path.display(), errno::words(errno));
     let remedy = match errno {
         Errno::E2BIG => "Put options into a file: -readconfig FILE.".to_owned(),
         _ => format!("Mend it, or name another QEMU: {QEMU}=/path/to/qemu"),

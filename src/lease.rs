@@ -23,10 +23,12 @@
 //! ```
 
 use crate::argv::scan::Run;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::request::MAX_SLOTS;
 use crate::shell::quote;
+use crate::sys::errno::reason;
+use crate::sys::random;
 use crate::sys::{files, lock};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -129,7 +131,7 @@ impl Store {
     /// What a run has where nothing can be kept: the addresses that are given or known, and others for this run alone.
     pub fn without_keeping(&self, vm: &VmKey, run: Run, given: &[Option<Mac>]) -> Result<Lease> {
         let known = self.peek(vm, run, given)?;
-        let macs = known.iter().map(|mac| mac.map_or_else(Mac::generate, Ok)).collect::<Result<Vec<Mac>>>()?;
+        let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
         check_different(&macs)?;
         let nobodys = Path::new("/dev/null");
         let lock = File::open(nobodys).map_err(|error| unusable(nobodys, &error))?;
@@ -370,7 +372,7 @@ impl Store {
     /// An address that nobody has.
     fn make(&self, is_in_use: &mut impl FnMut(Mac) -> bool) -> Result<Mac> {
         loop {
-            let mac = Mac::generate()?;
+            let mac = random::mac()?;
             if !is_in_use(mac) && !self.claim(mac).exists() {
                 return Ok(mac);
             }

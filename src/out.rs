@@ -1,7 +1,9 @@
 //! What is printed.
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
+use crate::sys::errno::reason;
+use crate::text;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,37 +50,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Tells of an error or of news, in the name of a program; if nobody can be told, nobody is.
 pub fn say(program: &str, text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{program}: {}", lines(&text.to_string()));
-}
-
-/// A name that somebody else chose, for people: on one line, and without what a terminal obeys.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
-/// The same of a text that may have several lines.
-pub fn lines(text: &str) -> String {
-    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
-}
-
-/// JSON in which what a terminal obeys is escaped, as JSON can have it: only in texts are there such characters, but for line
-/// breaks.
-pub fn json_for_terminals(json: &str) -> String {
-    let mut units = [0; 2];
-    json.chars()
-        .map(|c| match c {
-            c if c != '\n' && is_obeyed(c) => {
-                c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-            }
-            c => c.to_string(),
-        })
-        .collect()
-}
-
-/// Whether a terminal does something else with a character than to show it where it stands.
-pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    let _ = writeln!(io::stderr(), "{program}: {}", text::lines(&text.to_string()));
 }
 
 /// A line on a terminal that is written over again and again, and is gone in the end; on anything else nothing.
@@ -110,17 +82,5 @@ impl ProgressLine {
 impl Default for ProgressLine {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_commands_no_terminal() {
-        assert_eq!(one_line("al\u{1b}[31mice\nbob\u{202e}"), "al\\u{1b}[31mice\\nbob\\u{202e}");
-        assert_eq!(lines("a\u{7}\nb\u{200b}"), "a\\u{7}\nb\\u{200b}");
-        assert_eq!(one_line("Jörg 7 \\ €"), "Jörg 7 \\ €");
     }
 }

@@ -12,14 +12,16 @@
 use crate::announce::Announcer;
 use crate::announce::inbox::Inbox;
 use crate::dhcp_leases::Listeners;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::Link;
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::net::{late, share, undo};
+use crate::sys::errno::reason;
 use crate::sys::lock::Hold;
 use crate::sys::memory;
 use crate::sys::process::{self, Stderr};

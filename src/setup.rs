@@ -3,11 +3,12 @@
 //! What is made is written down before it is, so that it can be taken back, and nothing else. Everything may be run again:
 //! what is there is left as it is.
 
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::helper::{self, Right};
 use crate::name::IfName;
 use crate::person::Person;
 use crate::shell::quote;
+use crate::sys::errno::reason;
 use crate::sys::{files, lock};
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{self, Verdict};

@@ -1,7 +1,7 @@
 //! Words of commands that people are shown, to be pasted into a shell.
 #![forbid(unsafe_code)]
 
-use crate::out;
+use crate::text;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -12,7 +12,7 @@ pub fn quote(word: impl AsRef<OsStr>) -> String {
     let mut pieces: Vec<(bool, Vec<u8>)> = Vec::new();
     for chunk in word.utf8_chunks() {
         let valid =
-            chunk.valid().char_indices().map(|(at, c)| (out::is_obeyed(c), &chunk.valid()[at..at + c.len_utf8()]));
+            chunk.valid().char_indices().map(|(at, c)| (text::is_obeyed(c), &chunk.valid()[at..at + c.len_utf8()]));
         let invalid = Some((true, chunk.invalid())).filter(|(_, bytes)| !bytes.is_empty());
         for (is_odd, bytes) in valid.map(|(is_odd, text)| (is_odd, text.as_bytes())).chain(invalid) {
             match pieces.last_mut() {
@@ -70,7 +70,7 @@ mod tests {
             1..=255_u8, Just(b'\n'), Just(b'\''), Just(b'\\'), Just(b'%'), Just(0x1b),
         ], 0..12)) {
             let shown = quote(OsStr::from_bytes(&bytes));
-            prop_assert!(!shown.trim_end_matches(['\n', '\'']).chars().any(out::is_obeyed), "{shown:?}");
+            prop_assert!(!shown.trim_end_matches(['\n', '\'']).chars().any(text::is_obeyed), "{shown:?}");
             let script = format!("printf %s {shown}");
             let told = std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout;
             prop_assert_eq!(told, bytes);

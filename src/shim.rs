@@ -8,6 +8,7 @@ use crate::argv::table::Arity;
 use crate::argv::{self, Line, Mode, Outside, models, rewrite, scan};
 use crate::bring_up::bring_up;
 use crate::config::Config;
+use crate::config_files;
 use crate::error::{Error, Result};
 use crate::launch::{self, Qemu, refusal};
 use crate::{announce, dry_run, kvm, out, reaper, slips};
@@ -60,7 +61,7 @@ fn run(words: Vec<OsString>) -> Result<String> {
     if line.nics.is_empty() && line.mode == Mode::Launch {
         return Err(pass_on(&name, &with_name(name.clone(), rewrite(&line, &[])), || line.is_probe));
     }
-    let config = Config::load()?;
+    let config = config_files::load()?;
     let qemu = launch::find(&name, &config)?;
     qemu.check_not_again()?;
     out::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
@@ -154,7 +155,7 @@ impl Outside for Caller<'_> {
     }
 
     fn arity(&self, option: &[u8]) -> Arity {
-        let qemu = Config::load().and_then(|config| launch::find(self.name, &config));
+        let qemu = config_files::load().and_then(|config| launch::find(self.name, &config));
         match qemu {
             Ok(qemu) if !option.is_empty() => qemu.arity(option),
             // An error that is going to be met again.

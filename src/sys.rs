@@ -4,6 +4,7 @@
 pub use kvm_bridge_helper::entry;
 
 pub mod bpf;
+pub mod errno;
 pub mod ethtool;
 pub mod files;
 pub mod filter;

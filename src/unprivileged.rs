@@ -7,11 +7,11 @@
 
 use crate::argv::{Backend, Line};
 use crate::config::Config;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::helper::{self, Useless};
 use crate::host::Host;
 use crate::inherited::{Inherited, lease_news, open_vhosts, take_lease};
-use crate::journal::RUN;
+use crate::journal_files::RUN;
 use crate::lease::VmKey;
 use crate::name::IfName;
 use crate::net::observe::{observe, unreadable};
@@ -20,6 +20,7 @@ use crate::plan::plan;
 use crate::request::{Nic, Uplink};
 use crate::shell::quote;
 use crate::step::Tap;
+use crate::sys::errno::reason;
 use crate::sys::{process, tap};
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};

@@ -7,8 +7,9 @@ pub mod frame;
 pub mod probe;
 
 use crate::dhcp::{Kind, Message};
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::mac::Mac;
+use crate::sys::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use frame::Told;
 use nix::errno::Errno;

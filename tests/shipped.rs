@@ -2,7 +2,7 @@
 
 use crate::support::{Lab, have};
 use kvm_bridge::request::KEYS;
-use kvm_bridge::{config, error, help, journal, launch, lease};
+use kvm_bridge::{config_files, error, help, journal_files, launch, lease};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -139,10 +139,13 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     for variable in [launch::QEMU, launch::NICS] {
         assert!(shim.contains(&format!(".It Ev {variable}\n")), "{SHIM_PAGE} lacks {variable}");
     }
-    for file in [config::SYSTEM, lease::SYSTEM] {
+    for file in [config_files::SYSTEM, lease::SYSTEM] {
         assert!(shim.contains(&format!(".It Pa {file}\n")), "{SHIM_PAGE} lacks {file}");
     }
-    assert!(shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", journal::RUN)), "{SHIM_PAGE} lacks the journal");
+    assert!(
+        shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", journal_files::RUN)),
+        "{SHIM_PAGE} lacks the journal"
+    );
     for name in [SHIM_PAGE, PAGE] {
         let page = page(name);
         for status in [error::FAILED, error::CANNOT_EXECUTE, error::NOT_FOUND] {

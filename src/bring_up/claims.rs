@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::name::IfName;
 use crate::net::observe::{named, observe};
 use crate::net::rtnl::Netlink;

@@ -1,17 +1,19 @@
 //! `kvm-bridge down`: takes back what `kvm-bridge up` made, and what a guest's start did.
 
 use super::up::is_lasting;
-use crate::error::{Error, Result, as_root};
+use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::name::IfName;
 use crate::net::observe::{by_name, unreadable};
 use crate::net::rtnl::Netlink;
 use crate::net::{apply, undo};
-use crate::out;
 use crate::ports;
+use crate::sys::errno::as_root;
 use crate::sys::lock::Hold;
 use crate::sys::{process, tap};
+use crate::text;
 use crate::watch::ask::is_probe;
 use std::collections::BTreeMap;
 
@@ -161,6 +163,6 @@ fn vms(netlink: &mut Netlink) -> BTreeMap<u32, String> {
 /// A guest, for people: its TAP, its VM and its process.
 fn describe(port: &Link, vm: Option<&String>, holder: &str) -> String {
     let whose = [vm.cloned(), Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
-    let whose = out::one_line(&whose.collect::<Vec<_>>().join(", "));
+    let whose = text::one_line(&whose.collect::<Vec<_>>().join(", "));
     if whose.is_empty() { port.name.to_string() } else { format!("{}: {whose}", port.name) }
 }

@@ -4,7 +4,9 @@ use super::claims::{Claim, Claims};
 use crate::announce::{Announcer, inbox};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files;
+use crate::journal_files::Files;
 use crate::lease::{Lease, VmKey};
 use crate::mac::Mac;
 use crate::name::IfName;
@@ -108,7 +110,7 @@ impl Made {
 
     fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
-        let mut journal = Journal::new(plan.bridge.clone(), keep, plan.steps.clone())?;
+        let mut journal = journal_files::begin(plan.bridge.clone(), keep, plan.steps.clone())?;
         if journal.needs_reaper() {
             self.ensure_reaper(&plan.bridge, files)?;
         }

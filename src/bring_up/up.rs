@@ -6,9 +6,10 @@
 use super::claims::observe_locked;
 use super::made::Made;
 use crate::config::Config;
-use crate::error::{Error, Result, as_root};
+use crate::error::{Error, Result};
 use crate::host::{Kind, Link};
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::apply;
@@ -18,6 +19,8 @@ use crate::plan::plan;
 use crate::reaper;
 use crate::request::{Attach, Nic, Uplink};
 use crate::step::Tap;
+use crate::sys::errno::as_root;
+use crate::sys::random;
 use crate::sys::{process, tap, tap_owner};
 use nix::unistd::{Uid, User};
 use std::time::{Duration, Instant};
@@ -252,7 +255,7 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
     let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
-    apply::plug(netlink, &wanted, (name, own), Mac::generate()?.of_tap(), &alias(bridge), index, None)
+    apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &alias(bridge), index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
     tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::name::IfName;
 use crate::out;
 use crate::style::{Style, Tone};
+use crate::text;
 use clap::Args;
 use serde_json::json;
 use std::ffi::OsString;
@@ -96,15 +97,15 @@ fn tell(check: &Check, style: Style) -> String {
         Verdict::Failure => Tone::Bad,
     };
     let verdict = style.paint(tone, format!("{:<7}", check.verdict.name()));
-    let subject = check.subject.as_ref().map(|subject| format!(" of {}", out::one_line(subject))).unwrap_or_default();
+    let subject = check.subject.as_ref().map(|subject| format!(" of {}", text::one_line(subject))).unwrap_or_default();
     let mut text = format!(
         "{verdict}  {}{subject}: {}\n",
         style.paint(Tone::Title, check.name),
-        out::lines(&check.saw).replace('\n', "\n         ")
+        text::lines(&check.saw).replace('\n', "\n         ")
     );
     let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
     if let Some(mend) = &check.mend {
-        let _ = writeln!(text, "         mend: {}", out::lines(mend).replace('\n', "\n         "));
+        let _ = writeln!(text, "         mend: {}", text::lines(mend).replace('\n', "\n         "));
     }
     if let Some(commands) = &check.for_good {
         let _ = writeln!(text, "         for good:{}", commands.replace('\n', "\n         "));

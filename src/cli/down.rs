@@ -3,7 +3,7 @@
 use super::json;
 use crate::bring_up::down::{Down, down};
 use crate::error::Result;
-use crate::journal::Files;
+use crate::journal_files::Files;
 use crate::name::IfName;
 use crate::out;
 use clap::Args;

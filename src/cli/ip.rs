@@ -3,13 +3,14 @@
 use super::json;
 use crate::dhcp_leases::{self, DhcpLease};
 use crate::error::{Error, Result};
-use crate::journal::Files;
+use crate::journal_files::Files;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
 use crate::out::{self, ProgressLine};
 use crate::ports::{self, Bridge, Port, is_link_local};
 use crate::shell::quote;
+use crate::text;
 use crate::watch::frame::Told;
 use crate::watch::{Progress, Watch};
 use clap::Args;
@@ -119,7 +120,7 @@ impl Ip {
 
     /// What it was called, for people.
     fn name(&self) -> String {
-        out::one_line(&self.vm)
+        text::one_line(&self.vm)
     }
 
     /// A guest that is waited for may not have been started yet.
@@ -198,7 +199,7 @@ impl Ip {
         let (ours, others): (Vec<Guest>, Vec<Guest>) = guests.into_iter().partition(is_meant);
         let Some(other) = others.first().filter(|_| ours.is_empty()) else { return Ok(ours) };
         let (tap, whose) = (&other.port.detail.link.name, other.port.user.as_deref().unwrap_or("another user"));
-        let what = format!("{} is what {} calls a guest, on {tap}", self.name(), out::one_line(whose));
+        let what = format!("{} is what {} calls a guest, on {tap}", self.name(), text::one_line(whose));
         Err(Error::new(what, format!("If that is meant: kvm-bridge ip {}", quote(tap.as_str()))))
     }
 

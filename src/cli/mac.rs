@@ -1,8 +1,10 @@
 //! `kvm-bridge mac`.
 
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::lease::{Listed, Record, Store};
 use crate::out;
+use crate::sys::errno::reason;
+use crate::text;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -101,7 +103,7 @@ impl Mac {
                     if nic == 0 && slot == 0 { String::new() } else { format!(" for NIC {nic} of slot {slot}") };
                 store.set(&vm, place(slot), place(nic), mac).map(|vm| match json {
                     true => super::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
-                    false => format!("{} has {mac}{which}\n", out::one_line(&vm)),
+                    false => format!("{} has {mac}{which}\n", text::one_line(&vm)),
                 })
             }
             Command::Export { vm, .. } => print_records(&store, |records| export(records, &vm)),
@@ -117,7 +119,7 @@ impl Mac {
             }
             Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
                 true => super::json(&serde_json::json!({ "forgot": vm })),
-                false => format!("forgot {}\n", out::one_line(&vm)),
+                false => format!("forgot {}\n", text::one_line(&vm)),
             }),
         }
     }
@@ -151,7 +153,7 @@ fn export(records: Vec<Record>, wanted: &[String]) -> Result<String> {
     let is_called =
         |vm: &Listed, name: &String| vm.vm == *name || vm.vm.split_once(':').is_some_and(|(_, text)| text == name);
     if let Some(missing) = wanted.iter().find(|name| !vms.iter().any(|vm| is_called(vm, name))) {
-        let what = format!("no VM called {} has a MAC", out::one_line(missing));
+        let what = format!("no VM called {} has a MAC", text::one_line(missing));
         return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
     }
     vms.retain(|vm| wanted.is_empty() || wanted.iter().any(|name| is_called(vm, name)));
@@ -184,14 +186,14 @@ fn read_export(file: Option<&Path>) -> Result<Vec<Listed>> {
 
 fn json(value: &impl Serialize) -> Result<String> {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => Ok(out::json_for_terminals(&(text + "\n"))),
+        Ok(text) => Ok(text::json_for_terminals(&(text + "\n"))),
         Err(error) => Err(Error::new(format!("cannot write JSON: {error}"), "Please report this.")),
     }
 }
 
 fn table(records: &[Record]) -> String {
     let mut text = String::new();
-    let names: Vec<_> = records.iter().map(|record| out::one_line(&record.vm)).collect();
+    let names: Vec<_> = records.iter().map(|record| text::one_line(&record.vm)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default().max(2);
     if !records.is_empty() {
         let _ = writeln!(text, "{:<width$}  SLOT  NIC  MAC", "VM");

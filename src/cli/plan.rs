@@ -2,7 +2,7 @@
 
 use super::json;
 use crate::argv::{Mode, scan};
-use crate::config::Config;
+use crate::config_files;
 use crate::error::{Error, Result};
 use crate::{dry_run, launch, shim};
 use clap::Args;
@@ -35,7 +35,7 @@ impl Plan {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));
         }
-        let config = Config::load()?;
+        let config = config_files::load()?;
         let qemu = launch::find(name, &config)?;
         let news = shim::settle(&mut line, &config, &qemu)?;
         let launch = dry_run::launch(&line, &qemu, &config, &news)?;

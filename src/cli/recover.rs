@@ -1,10 +1,12 @@
 //! `kvm-bridge recover`.
 
 use super::json;
-use crate::config::save;
-use crate::error::{Error, Result, as_root};
+use crate::config_files::save;
+use crate::error::{Error, Result};
 use crate::host::Link;
-use crate::journal::{self, Files};
+use crate::journal;
+use crate::journal_files;
+use crate::journal_files::Files;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
@@ -12,7 +14,9 @@ use crate::out;
 use crate::reaper::{self, Found};
 use crate::share::ends;
 use crate::shell::quote;
+use crate::sys::errno::as_root;
 use crate::sys::process;
+use crate::text;
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -58,9 +62,9 @@ impl Recover {
             };
             all.push(json!({ "bridge": bridge.as_str(), "found": kind, "guests": guests, "mended": is_mended }));
             let mended = if is_mended { "; how its uplink is attached is mended" } else { "" };
-            let _ = writeln!(text, "{bridge} {}{mended}", out::one_line(&said));
+            let _ = writeln!(text, "{bridge} {}{mended}", text::one_line(&said));
         }
-        journal::tidy_all();
+        journal_files::tidy_all();
         save::tidy()?;
         faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
             let dev = quote(bridge);

@@ -6,7 +6,8 @@ use super::json;
 use crate::dhcp_leases::DhcpLease;
 use crate::error::{Error, Result};
 use crate::host::Kind;
-use crate::manager::{self, Manager};
+use crate::managed;
+use crate::manager::Manager;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::{Netlink, Stats};
@@ -16,6 +17,7 @@ use crate::ports::{self, Bridge, Port, Role, SharedUplink};
 use crate::shell::quote;
 use crate::style::{self, Style, Tone};
 use crate::table::{self, Cell};
+use crate::text;
 use clap::Args;
 use serde_json::json;
 use std::fmt::Write;
@@ -53,15 +55,15 @@ impl Status {
             bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
             let other = if bridges.is_empty() { IfName::new(name).ok() } else { None };
             if let Some(other) = other.map(|name| netlink.link(&name)).transpose().map_err(unreadable)?.flatten() {
-                let own = out::one_line(other.name.as_str());
+                let own = text::one_line(other.name.as_str());
                 let what = match other.kind {
-                    Kind::Bridge => format!("{} is another name of {own}", out::one_line(name)),
+                    Kind::Bridge => format!("{} is another name of {own}", text::one_line(name)),
                     _ => format!("{own} is there and is no bridge"),
                 };
                 return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
             }
             if bridges.is_empty() {
-                let what = format!("there is no bridge {}", out::one_line(name));
+                let what = format!("there is no bridge {}", text::one_line(name));
                 return Err(Error::new(
                     what,
                     format!("'kvm-bridge status' lists all. To make it: kvm-bridge up {}", quote(name)),
@@ -71,7 +73,7 @@ impl Status {
         let managers = (bridges.iter())
             .map(|bridge| match &bridge.journal {
                 Some(_) => None,
-                None => manager::of(&bridge.detail.link).unwrap_or_default(),
+                None => managed::of(&bridge.detail.link).unwrap_or_default(),
             })
             .collect::<Vec<Option<Manager>>>();
         let bridges: Vec<(&Bridge, Option<&Manager>)> =
@@ -127,7 +129,7 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push("no uplink".to_owned());
     }
-    let mut text = format!("{}  {}\n", style.paint(Tone::Title, out::one_line(link.name.as_str())), facts.join(", "));
+    let mut text = format!("{}  {}\n", style.paint(Tone::Title, text::one_line(link.name.as_str())), facts.join(", "));
     let mut branches: Vec<Vec<String>> = Vec::new();
     if !bridge.ports.is_empty() {
         let rows: Vec<Vec<Cell>> = bridge.ports.iter().map(|port| row(port, bridge.shared.as_ref())).collect();
@@ -137,9 +139,9 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
         header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
     branches.extend(bridge.shared.iter().map(|shared| vec![frames_of(shared, style)]));
-    branches.extend(bridge.faults().iter().map(|fault| vec![style.paint(Tone::Bad, out::one_line(fault))]));
+    branches.extend(bridge.faults().iter().map(|fault| vec![style.paint(Tone::Bad, text::one_line(fault))]));
     let complaints = bridge.complaint.iter().flat_map(|text| text.lines());
-    branches.extend(complaints.map(|line| vec![style.paint(Tone::Bad, out::one_line(line.trim()))]));
+    branches.extend(complaints.map(|line| vec![style.paint(Tone::Bad, text::one_line(line.trim()))]));
     for (at, lines) in branches.iter().enumerate() {
         let is_last = at + 1 == branches.len();
         for (at, line) in lines.iter().enumerate() {
@@ -169,8 +171,8 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
     let addresses = if far.is_empty() { near() } else { far };
     let Stats { rx_bytes, tx_bytes, .. } = detail.stats;
     vec![
-        (Some(Tone::Title), out::one_line(detail.link.name.as_str())),
-        (Some(Tone::Good), port.vm.as_deref().map(out::one_line).unwrap_or_default()),
+        (Some(Tone::Title), text::one_line(detail.link.name.as_str())),
+        (Some(Tone::Good), port.vm.as_deref().map(text::one_line).unwrap_or_default()),
         match (shared, port.role) {
             (Some(shared), Role::Uplink) => state_of_shared(shared),
             _ => state(port),
@@ -179,7 +181,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
         plain(port.user.clone().unwrap_or_default()),
         plain(
-            process.map(|process| format!("{} {}", out::one_line(&process.program), process.pid)).unwrap_or_default(),
+            process.map(|process| format!("{} {}", text::one_line(&process.program), process.pid)).unwrap_or_default(),
         ),
         plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         plain(since.unwrap_or_default()),
@@ -210,7 +212,7 @@ fn state(port: &Port) -> Cell {
 }
 
 fn state_of_shared(shared: &SharedUplink) -> Cell {
-    let name = out::one_line(shared.name().as_str());
+    let name = text::one_line(shared.name().as_str());
     let (tone, state) = match &shared.detail {
         None => (Some(Tone::Bad), "is not there".to_owned()),
         Some(detail) if !detail.link.is_up => (Some(Tone::Bad), "down".to_owned()),
@@ -229,7 +231,7 @@ fn frames_of(shared: &SharedUplink, style: Style) -> String {
     let Counts { from_network, from_host, from_bridge } = shared.counts;
     let text = format!(
         "{}: from the network {}, from the host {}, from guests {}",
-        out::one_line(shared.name().as_str()),
+        text::one_line(shared.name().as_str()),
         frames(from_network),
         frames(from_host),
         frames(from_bridge)

@@ -2,8 +2,8 @@
 
 use super::json;
 use crate::bring_up::up::{self, Became, LastingTap, Up};
-use crate::config::Config;
-use crate::config::save::{File, Saved};
+use crate::config_files;
+use crate::config_files::save::{File, Saved};
 use crate::error::{Error, Result};
 use crate::name::IfName;
 use crate::out;
@@ -66,7 +66,7 @@ Doing it twice is the same as doing it once. Exit status: 0 it is so, 1 the upli
 impl Bring {
     pub(super) fn run(self) -> Result<String> {
         let bridge = IfName::new(&self.bridge)?;
-        let config = Config::load()?;
+        let config = config_files::load()?;
         let (configured, faults) = up::configured_with_users(&bridge, &config);
         for fault in faults {
             out::say("kvm-bridge", fault);

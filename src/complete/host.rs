@@ -1,8 +1,9 @@
 //! What this host has: bridges, interfaces, VMs, users, files. Read without any privilege.
 
 use super::Candidate;
-use crate::config::Config;
-use crate::journal::{Files, Journal};
+use crate::config_files;
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::lease::Store;
 use crate::name::IfName;
 use crate::net::rtnl::Netlink;
@@ -60,7 +61,7 @@ fn ports(bridge: &str) -> Vec<Link> {
 pub(super) fn bridges() -> Vec<Candidate> {
     let there: Vec<Link> = links().into_iter().filter(|link| link.has("bridge")).collect();
     let names: Vec<String> = there.iter().map(Link::name).collect();
-    let configured = Config::load().map(|config| config.bridges).unwrap_or_default();
+    let configured = config_files::load().map(|config| config.bridges).unwrap_or_default();
     let missing = configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()));
     let missing = missing.map(|(name, bridge)| {
         let about = match bridge.uplink {

@@ -2,7 +2,7 @@
 
 use super::{Check, Patient};
 use crate::host::{Kind, Link};
-use crate::journal::Files;
+use crate::journal_files::Files;
 use crate::net::rtnl::Detail;
 use crate::ports::{Bridge, Role};
 use crate::shell::quote;

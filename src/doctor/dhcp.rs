@@ -4,12 +4,13 @@ use super::{Check, Patient, Question, Verdict};
 use crate::error::Error;
 use crate::host::Link;
 use crate::net::observe::observe;
-use crate::out::{self, ProgressLine};
+use crate::out::ProgressLine;
 use crate::plan::plan;
 use crate::ports::{Bridge, Role, SharedUplink};
 use crate::shell::quote;
 use crate::step::Step;
 use crate::sys::process;
+use crate::text;
 use crate::watch::ask::{self, Asker, Offer};
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut line = ProgressLine::new();
     if !askers.is_empty() {
         let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
-        line.show(format_args!("asking for DHCP servers on {}", out::one_line(&bridges.join(", "))));
+        line.show(format_args!("asking for DHCP servers on {}", text::one_line(&bridges.join(", "))));
     }
     let answers: Vec<_> = ask::ask(askers).into_iter().zip(asked).collect();
     for (answers, (bridge, on, has_uplink)) in answers {

@@ -3,11 +3,12 @@
 use super::{Check, Patient};
 use crate::error::Result;
 use crate::holders::Process;
-use crate::out::{self, ProgressLine};
+use crate::out::ProgressLine;
 use crate::ports::{Port, is_link_local};
 use crate::qemu_line::QemuLine;
 use crate::shell::quote;
 use crate::sys::process;
+use crate::text;
 use crate::watch::{Heard, Progress, Watch};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
     let folder = PathBuf::from(format!("/proc/{}/cwd", process.pid));
     let mut checks = super::qemu::checks(&line, &[], &folder);
     checks.extend(kernel.map(|kernel| {
-        let saw = format!("{} is another user's, and was not looked into", out::one_line(&kernel));
+        let saw = format!("{} is another user's, and was not looked into", text::one_line(&kernel));
         let mend = format!("sudo -u '#{}' kvm-bridge doctor   # as that user", process.uid);
         Check::warning(
             "kernel",
@@ -114,7 +115,7 @@ fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) ->
         let Some(first) = waiting.iter().find(|guest| !is_clear(guest)) else { break };
         line.show(format_args!(
             "watching {}: {} s, {}",
-            out::one_line(&name(&first.port)),
+            text::one_line(&name(&first.port)),
             elapsed.as_secs(),
             first.progress.describe()
         ));

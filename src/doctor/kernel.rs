@@ -3,9 +3,9 @@
 
 use super::ikconfig::{self, Found};
 use super::{Check, Verdict};
-use crate::out;
 use crate::qemu_line::QemuLine;
 use crate::shell::quote;
+use crate::text;
 use std::path::{Path, PathBuf};
 
 const IMAGE: &str = "QEMU boots this kernel itself.";
@@ -36,10 +36,10 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
     let Some(kernel) = &line.kernel else { return Vec::new() };
     let image = folder.join(kernel);
     // Somebody else may have called it so.
-    let (name, kernel, copy) = (out::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
+    let (name, kernel, copy) = (text::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
     let found = match ikconfig::find(&image) {
         Err(error) => {
-            let saw = format!("cannot read {name}: {}", crate::error::reason(&error));
+            let saw = format!("cannot read {name}: {}", crate::sys::errno::reason(&error));
             return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];
         }
         Ok(None) => {
@@ -58,7 +58,7 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
     let place = if found.place == image { PathBuf::from("it") } else { found.place.clone() };
     let mut checks = vec![Check::ok(
         "kernel",
-        format!("the configuration of {name} is in {}", out::one_line(&place.to_string_lossy())),
+        format!("the configuration of {name} is in {}", text::one_line(&place.to_string_lossy())),
         IMAGE,
     )];
     checks.push(dhcp(&found, line));
@@ -98,7 +98,7 @@ fn driver(found: &Found, model: &str, has_initrd: bool) -> Check {
     let Some((_, any, all)) = DRIVERS.iter().find(|(start, ..)| model.starts_with(start)) else {
         return Check::ok(
             "kernel-driver",
-            format!("which driver {} needs is not known here", out::one_line(model)),
+            format!("which driver {} needs is not known here", text::one_line(model)),
             DRIVER,
         );
     };

@@ -4,9 +4,10 @@ use super::{Check, Patient};
 use crate::holders;
 use crate::lease::{Record, Store};
 use crate::mac::Mac;
-use crate::out;
 use crate::ports::Bridge;
 use crate::qemu_line::QemuLine;
+use crate::sys::random;
+use crate::text;
 use std::collections::BTreeMap;
 
 const WHY: &str =
@@ -38,7 +39,7 @@ fn collisions(bridge: &Bridge) -> Vec<Check> {
     let mut owners: BTreeMap<Mac, Vec<String>> = BTreeMap::new();
     for port in &bridge.ports {
         let who = || match &port.vm {
-            Some(vm) => format!("{} ({})", port.detail.link.name, out::one_line(vm)),
+            Some(vm) => format!("{} ({})", port.detail.link.name, text::one_line(vm)),
             None => port.detail.link.name.to_string(),
         };
         if let Some(mac) = port.mac {
@@ -66,7 +67,7 @@ fn collisions(bridge: &Bridge) -> Vec<Check> {
 }
 
 fn another() -> String {
-    let mac = Mac::generate().map_or("52:54:00:...".to_owned(), |mac| mac.to_string());
+    let mac = random::mac().map_or("52:54:00:...".to_owned(), |mac| mac.to_string());
     format!("qemu-kvm --bridge br0,mac={mac} ...   # for one of them; without mac= each VM gets one of its own")
 }
 
@@ -79,7 +80,7 @@ fn defaults(patient: &Patient) -> Option<Check> {
     };
     let running: Vec<String> = (holders::qemus().iter())
         .filter(|process| has_default(&QemuLine::read(process.words.get(1..).unwrap_or_default())))
-        .map(|process| format!("{} {}", out::one_line(&process.program), process.pid))
+        .map(|process| format!("{} {}", text::one_line(&process.program), process.pid))
         .collect();
     let asked = patient.question.words.as_ref().map(|words| QemuLine::read(&super::without_ours(words)));
     let asked = asked.is_some_and(|line| {
@@ -136,7 +137,7 @@ fn given(patient: &Patient) -> Vec<Check> {
             Some(format!("somebody behind {} of {}", port.detail.link.name, bridge.detail.link.name))
         });
         let saw = match (whose, heard) {
-            (Some(record), _) => format!("{mac} is kept for {}", out::one_line(&record.vm)),
+            (Some(record), _) => format!("{mac} is kept for {}", text::one_line(&record.vm)),
             (None, Some(somebody)) => format!("{mac} is that of {somebody} already"),
             (None, None) => {
                 checks.push(Check::ok("mac", format!("{mac} is nobody else's"), WHY));

@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Check, kernel};
-use crate::out;
 use crate::qemu_line::QemuLine;
 use crate::shell::quote;
+use crate::text;
 use std::path::Path;
 
 /// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card.
@@ -24,7 +24,7 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
     let mut checks = Vec::new();
     let count = |id: &str| line.devices.iter().filter(|device| device.netdev.as_deref() == Some(id)).count();
     for netdev in &line.netdevs {
-        let (id, name) = (&netdev.id, out::one_line(&netdev.id));
+        let (id, name) = (&netdev.id, text::one_line(&netdev.id));
         match count(id) {
             0 => checks.push(Check::failure(
                 "pair",
@@ -42,7 +42,7 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         }
     }
     for device in &line.devices {
-        let driver = out::one_line(&device.driver);
+        let driver = text::one_line(&device.driver);
         let Some(id) = &device.netdev else {
             let saw = format!("-device {driver} names no netdev: its cable ends nowhere");
             let id = line.netdevs.first().map_or("network0", |netdev| netdev.id.as_str());
@@ -58,7 +58,7 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         if !is_there {
             checks.push(Check::failure(
                 "pair",
-                format!("-device {driver} names the netdev {}, which is not there", out::one_line(id)),
+                format!("-device {driver} names the netdev {}, which is not there", text::one_line(id)),
                 WHY,
                 format!("--bridge {}", quote(format!("br0,id={id}"))),
             ));
@@ -105,7 +105,7 @@ fn protocol(value: &str) -> &str {
 
 /// Several words in quotes, as people write them where they can.
 fn as_text(text: &str) -> String {
-    let is_special = |c: char| matches!(c, '\u{22}' | '$' | '`' | '\\' | '!') || out::is_obeyed(c);
+    let is_special = |c: char| matches!(c, '\u{22}' | '$' | '`' | '\\' | '!') || text::is_obeyed(c);
     if text.contains(is_special) { quote(text) } else { format!("\"{text}\"") }
 }
 
@@ -133,14 +133,14 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
             Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, mend)
         }
         Some(value) if asks_by_kernel(append) => {
-            Check::ok("append-ip", format!("-append has ip={}", out::one_line(value)), IP)
+            Check::ok("append-ip", format!("-append has ip={}", text::one_line(value)), IP)
         }
         Some(value) if value.split(':').next().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()) => {
-            Check::ok("append-ip", format!("-append gives the guest an address: ip={}", out::one_line(value)), IP)
+            Check::ok("append-ip", format!("-append gives the guest an address: ip={}", text::one_line(value)), IP)
         }
         Some(value) => Check::warning(
             "append-ip",
-            format!("-append has ip={}, which asks for no address by DHCP", out::one_line(value)),
+            format!("-append has ip={}, which asks for no address by DHCP", text::one_line(value)),
             IP,
             with("ip=dhcp"),
         ),
@@ -151,7 +151,7 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
             Check::ok("append-console", "-append has no console=: the kernel speaks to the screen", CONSOLE)
         }
         (_, Some(console)) => {
-            Check::ok("append-console", format!("-append has console={}", out::one_line(console)), CONSOLE)
+            Check::ok("append-console", format!("-append has console={}", text::one_line(console)), CONSOLE)
         }
         (true, None) => Check::warning(
             "append-console",

@@ -1,12 +1,12 @@
 //! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
 use super::{Check, Patient};
-use crate::error::reason;
 use crate::helper;
 use crate::launch;
 use crate::person::Person;
 use crate::setup::sudo;
 use crate::shell::quote;
+use crate::sys::errno::reason;
 use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
 use kvm_bridge_helper::acl::{Acl, Slip, Verdict};

@@ -6,12 +6,12 @@ use crate::journal::Journal;
 use crate::manager::permanent;
 use crate::net::observe::observe;
 use crate::net::rtnl::Netlink;
-use crate::out;
 use crate::plan::plan;
 use crate::ports::{Bridge, Port, Role, SharedUplink};
 use crate::request::Nic;
 use crate::shell::quote;
 use crate::step::Step;
+use crate::text;
 use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
@@ -96,7 +96,7 @@ fn behind_the_host(bridge: &Bridge) -> String {
         }
         (true, chains) => format!(
             "its guests are behind the host, which forwards what they send and can put its own address in its place: {}",
-            out::one_line(&chains.join(", "))
+            text::one_line(&chains.join(", "))
         ),
     }
 }

@@ -69,7 +69,7 @@ impl Store {
                 if !claims.is_empty() {
                     return claims.iter().try_for_each(|path| remove(path)).map(|()| vm.text);
                 }
-                let what = format!("no VM called {} has a MAC", crate::out::one_line(name));
+                let what = format!("no VM called {} has a MAC", crate::text::one_line(name));
                 return Err(Error::new(what, "To see those that have: kvm-bridge mac list"));
             }
             [record] => record,

@@ -2,12 +2,13 @@
 
 use super::rtnl::{Netlink, Request};
 use super::share;
-use crate::error::{Error, Result, as_root, reason};
+use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::share::ends;
 use crate::step::{Ipv6, Step, Tap};
+use crate::sys::errno::{as_root, reason};
 use crate::sys::sysctl;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;

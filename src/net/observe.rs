@@ -3,16 +3,18 @@
 
 use super::rtnl::Netlink;
 use crate::config::Config;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::{self, Host, Kind, Link};
-use crate::journal::{Files, Journal};
-use crate::mac::Mac;
-use crate::manager;
+use crate::journal::Journal;
+use crate::journal_files::Files;
+use crate::managed;
 use crate::name::IfName;
 use crate::net::share;
 use crate::plan::{Wish, why_no_uplink, wishes};
 use crate::request::{Attach, Nic, Uplink};
 use crate::share::{Share, ends};
+use crate::sys::errno::reason;
+use crate::sys::random;
 use crate::sys::{packet, sysctl, tap};
 use std::path::Path;
 
@@ -22,7 +24,7 @@ pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<H
     host.has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for wish in wishes(nics, config) {
         if host.link(wish.bridge).is_none() {
-            host.fresh_macs.insert(wish.bridge.clone(), Mac::generate()?);
+            host.fresh_macs.insert(wish.bridge.clone(), random::mac()?);
             look_for_uplink(netlink, &wish, &mut host)?;
         } else if nics.iter().any(|nic| nic.bridge == *wish.bridge && nic.is_about_uplink()) {
             host.shared.extend(shared_by(netlink, wish.bridge)?.map(|share| (wish.bridge.clone(), share)));
@@ -127,7 +129,7 @@ fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Resul
     }
     if is_in_sight {
         look(netlink, host, &ends(wish.bridge)[0])?;
-        host.taker = manager::taker().map_err(unreadable)?;
+        host.taker = managed::taker().map_err(unreadable)?;
         host.mark = share::mark(netlink).map_err(unreadable)?;
     } else if host.all.is_empty() && !wish.is_late {
         host.all = netlink.links().map_err(unreadable)?;
@@ -150,7 +152,7 @@ fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName, attach: O
         link.is_in_vrf = controller.is_some_and(|link| link.kind == Kind::Other("vrf".to_owned()));
     }
     let upper = netlink.stacked_on(link.index).map_err(unreadable)?;
-    let manager = manager::of(link);
+    let manager = managed::of(link);
     link.uplink = host::Uplink {
         may_have_programs: manager.is_err() || packet::are_bound_to(link.index).unwrap_or(true),
         manager: manager.unwrap_or_default(),

@@ -3,12 +3,13 @@
 use super::apply::{Change, failed, set};
 use super::rtnl::tc::{self, Cookie, Found, IngressQdisc, Links};
 use super::rtnl::{Netlink, Request};
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::{Link, NotShareable};
 use crate::journal::Journal;
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::share::{self, Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
+use crate::sys::errno::reason;
 use crate::sys::{bpf, ethtool};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};

@@ -3,11 +3,14 @@
 use super::apply::{delete_link, failed, set};
 use super::rtnl::Netlink;
 use super::share;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::Link;
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files;
+use crate::journal_files::Files;
 use crate::out;
 use crate::step::Step;
+use crate::sys::errno::reason;
 use crate::sys::sysctl;
 use crate::watch::ask::is_probe;
 use rtnetlink::LinkUnspec;
@@ -25,7 +28,7 @@ pub fn undo(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<(
 /// The same; with `is_forced` also of a bridge that somebody uses, of which all was asked before: who comes again and again
 /// would keep it for ever.
 pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_forced: bool) -> Result<()> {
-    if !journal.is_current()? {
+    if !journal.is_of(&journal_files::life()?) {
         return Ok(());
     }
     let unsure = |error: io::Error| {
@@ -74,7 +77,7 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
 pub fn settle(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
     let unsure = |error: io::Error| failed(&journal.bridge, "cannot look at it", &error);
     let is_there = netlink.link_at(journal.index).map_err(unsure)?.is_some_and(|link| journal.owns(&link));
-    if !is_there || !journal.is_current()? || users(netlink, journal).map_err(unsure)?.is_empty() {
+    if !is_there || !journal.is_of(&journal_files::life()?) || users(netlink, journal).map_err(unsure)?.is_empty() {
         return undo(netlink, files, journal).map(|()| true);
     }
     share::keep(netlink, files, journal)?;

@@ -1,6 +1,7 @@
 //! Processes: their rights, and one that stays behind.
 
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
+use crate::sys::errno::reason;
 use nix::unistd::{ForkResult, fork};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};

@@ -2,7 +2,8 @@
 
 use super::files;
 use super::process::{close_by_exec, hear_all_signals};
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
+use crate::sys::errno::reason;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::unistd::Pid;

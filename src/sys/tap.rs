@@ -1,9 +1,10 @@
 //! TAP interfaces, which the kernel makes through /dev/net/tun only (Documentation/networking/tuntap.rst).
 
 use super::process;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::name::IfName;
-use crate::out;
+use crate::sys::errno::reason;
+use crate::text;
 use kvm_bridge_helper::container;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -149,6 +150,6 @@ pub fn holder(name: &IfName) -> Option<String> {
     let is_holder = |path: &Path| process::network_of(path) == own && held_by(path).contains_key(name);
     process::all().find(|(path, _)| is_holder(path)).map(|(path, pid)| {
         let program = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        format!("{} ({pid})", out::one_line(program.trim_end_matches('\n')))
+        format!("{} ({pid})", text::one_line(program.trim_end_matches('\n')))
     })
 }

@@ -7,12 +7,13 @@
 use super::frame::{self, Told};
 use super::wait;
 use crate::dhcp::{Kind, discover};
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::host::Link;
 use crate::mac::Mac;
 use crate::net::apply;
 use crate::net::rtnl::Netlink;
 use crate::step::Tap;
+use crate::sys::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::{files, random, tap};
 use std::collections::VecDeque;
@@ -62,7 +63,7 @@ impl Asker {
     /// One on a bridge that has a carrier, whose new ports forward after `delay`. The TAP has the highest address of all
     /// ports, so that the bridge does not take it for its own.
     pub fn on_bridge(netlink: &mut Netlink, bridge: &Link, delay: Duration) -> Result<Self> {
-        let client = Mac::generate()?;
+        let client = random::mac()?;
         let [.., a, b, c] = client.0;
         let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
         let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
@@ -78,7 +79,7 @@ impl Asker {
     pub fn on_interface(index: u32, client: Option<Mac>) -> Result<Self> {
         let packets = Packets::open(index).map_err(|error| cannot(&error))?;
         packets.hear_all(index).map_err(|error| cannot(&error))?;
-        let client = client.map_or_else(Mac::generate, Ok)?;
+        let client = client.map_or_else(random::mac, Ok)?;
         Ok(Self { way: Way::Interface(packets), client, ready: Instant::now() })
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::error::Result;
 use crate::host::Kind;
-use crate::manager::{self, Manager};
+use crate::managed;
+use crate::manager::Manager;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
 use crate::net::rtnl::Netlink;
@@ -23,7 +24,7 @@ pub(super) fn look(netlink: &mut Netlink) -> Result<Vec<Uplink>> {
     for index in netlink.default_interfaces().map_err(unreadable)? {
         let Some(link) = netlink.link_at(index).map_err(unreadable)? else { continue };
         if uplinks.iter().all(|uplink| uplink.name != link.name) {
-            let (is_bridge, manager) = (link.kind == Kind::Bridge, manager::of(&link).unwrap_or_default());
+            let (is_bridge, manager) = (link.kind == Kind::Bridge, managed::of(&link).unwrap_or_default());
             uplinks.push(Uplink { name: link.name, is_bridge, manager });
         }
     }

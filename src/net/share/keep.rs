@@ -3,7 +3,8 @@
 use super::{attach, clear_lro, create_ends, detach, mark, missing, release, sharing};
 use crate::error::{Error, Result};
 use crate::host::Link;
-use crate::journal::{Files, Journal};
+use crate::journal::Journal;
+use crate::journal_files::Files;
 use crate::net::apply::{self, Change, failed, set};
 use crate::net::rtnl::Netlink;
 use crate::net::rtnl::tc::{self, IngressQdisc};

@@ -2,8 +2,9 @@
 //! and order included.
 
 use super::SYSTEM;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::name::IfName;
+use crate::sys::errno::reason;
 use crate::sys::files;
 use crate::sys::lock::Passing;
 use std::fs::{self, Permissions};
