@@ -68,7 +68,7 @@ CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
 .PHONY: all guest managers demo check check-managers check-sweeps fuzz bench bench-docs soak bench-uplink install uninstall \
-	deb rpm check-packages reproducible clean
+	deb rpm check-packages reproducible map clean
 
 all: export RUSTFLAGS += $(REMAP)
 all:
@@ -107,6 +107,10 @@ check-sweeps:
 	tests/packages check
 	$(CARGO) build --locked --examples
 	KVM_BRIDGE_TEST_SWEEP=all $(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- sweeps
+
+# The rooms of the code with their sizes, as docs/rooms.md has them.
+map:
+	@$(CARGO) run --quiet --locked --example map
 
 # libFuzzer's flags are a nightly compiler's; what it finds is kept in tests/corpus.
 SECONDS = 60

@@ -1,4 +1,5 @@
-//! `kvm-bridge`: looking at and after what the shim does.
+//! `kvm-bridge`: its commands, a file for each.
+//! It may not hold what another program needs.
 
 mod complete;
 mod doctor;
@@ -11,10 +12,11 @@ mod recover;
 mod status;
 mod up;
 
-use crate::error::{FAILED, Result};
+use crate::network::{announce, reaper};
+use crate::output;
 use crate::sys::process;
-use crate::{announce, out, reaper};
 use clap::{CommandFactory, Parser, Subcommand};
+use model::error::{FAILED, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -83,27 +85,27 @@ pub fn main() -> ExitCode {
             if is_json && error.use_stderr() {
                 let said = error.to_string();
                 let (what, remedy) = said.trim_end().split_once("\n\n").unwrap_or((said.trim_end(), ""));
-                let _ = out::print(&error_as_json(what.trim_start_matches("error: "), remedy, FAILED));
+                let _ = output::print(&error_as_json(what.trim_start_matches("error: "), remedy, FAILED));
             }
             let text = error.render().to_string();
             match text.strip_prefix("error: ") {
-                Some(text) if error.use_stderr() => out::say("kvm-bridge", text.trim_end()),
+                Some(text) if error.use_stderr() => output::say("kvm-bridge", text.trim_end()),
                 _ => drop(error.print()),
             }
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
     };
     if cli.verbose {
-        out::tell_steps("kvm-bridge");
+        output::tell_steps("kvm-bridge");
     }
-    match cli.command.run().and_then(|(text, status)| out::print(&text).map(|()| status)) {
+    match cli.command.run().and_then(|(text, status)| output::print(&text).map(|()| status)) {
         Ok(status) => status,
         Err(error) => {
             // A program reads one value, whatever it tells.
-            if is_json && !out::has_printed() {
-                let _ = out::print(&error_as_json(error.what(), error.remedy(), error.status()));
+            if is_json && !output::has_printed() {
+                let _ = output::print(&error_as_json(error.what(), error.remedy(), error.status()));
             }
-            out::say("kvm-bridge", &error);
+            output::say("kvm-bridge", &error);
             ExitCode::from(error.status())
         }
     }
@@ -151,7 +153,7 @@ impl Command {
 
 /// JSON for a program, with a newline behind it.
 fn json(value: &serde_json::Value) -> String {
-    crate::text::json_for_terminals(&format!("{value:#}\n"))
+    model::text::json_for_terminals(&format!("{value:#}\n"))
 }
 
 /// The command line's definition, for the tests that hold completions and man pages against it.

@@ -1,4 +1,5 @@
 //! Candidates for the word that is being typed: the one truth behind the completions of all shells.
+//! It may not change anything.
 //!
 //! The scripts in completions/ hand over the words up to the cursor, `kvm-bridge complete -- qemu-kvm -device e10`, and
 //! show what comes back; none of them knows an option. Our own commands and keys are those that the programs themselves
@@ -99,12 +100,12 @@ impl Answer {
     }
 }
 
-/// The answer to the words of a command line, the last one of which is being typed.
-pub fn complete(words: &[OsString]) -> String {
+/// The answer to the words of a command line, the last one of which is being typed; `definition` is that of `kvm-bridge`.
+pub fn complete(words: &[OsString], definition: clap::Command) -> String {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let Some((name, [before @ .., typed])) = words.split_first() else { return String::new() };
     let answer = match Path::new(name).file_name().and_then(|name| name.to_str()) {
-        Some("kvm-bridge") => commands::complete(before, typed),
+        Some("kvm-bridge") => commands::complete(definition, before, typed),
         Some("kvm-bridge-helper") => commands::of_helper(before, typed),
         _ => qemu::complete(name, before, typed),
     };
@@ -121,7 +122,7 @@ fn split_last(typed: &str) -> (&str, &str) {
 
 /// The keys and values that a half-typed option string has already.
 fn given(before: &str) -> Vec<(String, String)> {
-    let params = crate::optstr::parse(before.as_bytes()).into_iter();
+    let params = model::optstr::parse(before.as_bytes()).into_iter();
     let text = |bytes: Option<Vec<u8>>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
     params.map(|param| (text(param.key), text(param.value))).collect()
 }

@@ -1,4 +1,5 @@
 //! Looks for what keeps a guest off the network, before anything is changed and after something went wrong.
+//! It may not change anything but its own probe.
 //!
 //! A check is data: what was seen, how bad it is, why it matters, and the command that mends it. Each group of checks is a
 //! file of its own; what can be judged without looking is a function of what was seen, so that it can be tested.
@@ -20,17 +21,19 @@ mod rights;
 mod rules;
 mod uplink;
 
-use crate::argv::{self, Line};
-use crate::config::Config;
-use crate::config_files;
-use crate::error::{Error, Result};
-use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::rtnl::Netlink;
-use crate::ports::{self, Bridge, Role};
-use crate::qemu_line::QemuLine;
-use crate::request::Nic;
-use crate::shim;
+use crate::launch::environment::Caller;
+use crate::netlink::Netlink;
+use crate::network::inventory;
+use crate::network::inventory::{Bridge, Role};
+use crate::network::observe::unreadable;
+use crate::state::config;
+use model::argv;
+use model::argv::Line;
+use model::argv::inspect::QemuLine;
+use model::config::Config;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::request::Nic;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -169,8 +172,8 @@ struct Patient<'a> {
 /// Makes all checks.
 pub fn examine(question: &Question) -> Result<Vec<Check>> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
-    let mut bridges = ports::look(&mut netlink)?;
-    let caller = || shim::Caller { name: "qemu-kvm".as_ref() };
+    let mut bridges = inventory::look(&mut netlink)?;
+    let caller = || Caller { name: "qemu-kvm".as_ref() };
     let line = question.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
     let own = question.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
@@ -191,16 +194,8 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
-    let mut patient = Patient {
-        question,
-        config: config_files::load()?,
-        bridges,
-        there,
-        missing,
-        line,
-        netlink,
-        is_firewalled: false,
-    };
+    let mut patient =
+        Patient { question, config: config::load()?, bridges, there, missing, line, netlink, is_firewalled: false };
     let mut checks = host::checks(&patient);
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));

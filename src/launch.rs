@@ -1,18 +1,22 @@
-//! Finds the real QEMU, and becomes it.
+//! Finds the real QEMU, and becomes it, with what it inherits.
+//! It may not change the network.
 
 pub mod board;
 mod chain;
+pub mod environment;
+pub mod inherited;
 pub mod kept;
+pub mod kvm;
 pub mod refusal;
 
-use crate::argv::table::Arity;
-use crate::config::Config;
-use crate::config_files;
-use crate::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
-use crate::out;
-use crate::shell::quote;
-use crate::sys::errno;
+use crate::output;
+use crate::output::errno;
+use crate::state::config;
 use crate::sys::{entry, files, process, program};
+use model::argv::table::Arity;
+use model::config::Config;
+use model::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use model::text::shell::quote;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, geteuid};
 use std::env;
@@ -163,7 +167,7 @@ pub fn find(name: &OsStr, config: &Config) -> Result<Qemu> {
 /// The same where nothing else of the configuration is needed: it is read only if it decides, and `tell` hears of what is
 /// wrong with it.
 pub fn find_alone(name: &OsStr, tell: impl FnMut(&Error)) -> Result<Qemu> {
-    find_with(name, || Ok(config_files::qemu_alone(tell)))
+    find_with(name, || Ok(config::qemu_alone(tell)))
 }
 
 fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
@@ -185,7 +189,7 @@ fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>)
 fn leads_back(path: &Path) -> Error {
     let what = format!("{} leads back to this program, again and again", path.display());
     let remedy =
-        format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::config_files::SYSTEM);
+        format!("Say which is the real QEMU: {QEMU}=/path/to/qemu, or qemu = in {}", crate::state::config::SYSTEM);
     Error::new(what, remedy).with_status(CANNOT_EXECUTE)
 }
 
@@ -333,7 +337,7 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     let mut environment = entry::environment();
     environment.retain(|entry| !is_ours(entry));
     environment.push(&depth);
-    out::step(|| format!("executes {}", qemu.path.display()));
+    output::step(|| format!("executes {}", qemu.path.display()));
     let words: Vec<CString> = words.iter().map(|word| c_string(word)).collect();
     let Err(errno) = execve(&c_string(qemu.path.as_os_str()), &words, &environment);
     let what = format!("cannot execute {}: {}", qemu.path.display(), errno::words(errno));

@@ -1,22 +1,30 @@
 //! `qemu-kvm`: QEMU with its guest on the network.
+//! It may not hold what another program needs.
 //!
 //! ```text
 //! argv -> scan -> what is asked for -> observe -> plan -> apply -> rewrite -> exec
 //! ```
 
-use crate::argv::table::Arity;
-use crate::argv::{self, Line, Mode, Outside, models, rewrite, scan};
-use crate::bring_up::bring_up;
-use crate::config::Config;
-use crate::config_files;
-use crate::error::{Error, Result};
-use crate::launch::{self, Qemu, refusal};
-use crate::{announce, dry_run, kvm, out, reaper, slips};
+pub mod dry_run;
+pub mod help;
+
+use crate::launch;
+use crate::launch::environment::Caller;
+use crate::launch::kvm;
+use crate::launch::{Qemu, refusal};
+use crate::network::bring_up::bring_up;
+use crate::network::{announce, reaper};
+use crate::output;
+use crate::state::config;
+use model::argv;
+use model::argv::{Line, Mode, models, rewrite, scan};
+use model::config::Config;
+use model::error::{Error, Result};
+use model::request::slips;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
@@ -26,10 +34,10 @@ pub fn main(words: Vec<OsString>) -> i32 {
     if words.first().is_some_and(|name| name == announce::NAME) {
         return announce::main(&words);
     }
-    match run(words).and_then(|text| out::print(&text)) {
+    match run(words).and_then(|text| output::print(&text)) {
         Ok(()) => 0,
         Err(error) => {
-            out::say("qemu-kvm", &error);
+            output::say("qemu-kvm", &error);
             i32::from(error.status())
         }
     }
@@ -47,24 +55,24 @@ fn run(words: Vec<OsString>) -> Result<String> {
     }
     let mut line = scan(rest, Caller { name: &name })?;
     if line.is_verbose || env::var_os(launch::VERBOSE).is_some_and(|value| !value.is_empty()) {
-        out::tell_steps("qemu-kvm");
+        output::tell_steps("qemu-kvm");
     }
     match line.mode {
-        Mode::Help => return Ok(crate::help::shim()),
-        Mode::Version => return Ok(crate::help::version()),
+        Mode::Help => return Ok(crate::shim::help::shim()),
+        Mode::Version => return Ok(crate::shim::help::version()),
         _ => {}
     }
     // Programs ask QEMU about itself with all that they have; a person has meant a guest.
     if line.machine.as_deref() == Some(b"none") && std::io::stderr().is_terminal() {
-        out::say("qemu-kvm", "the machine 'none' has no guest: no network is set up for it");
+        output::say("qemu-kvm", "the machine 'none' has no guest: no network is set up for it");
     }
     if line.nics.is_empty() && line.mode == Mode::Launch {
         return Err(pass_on(&name, &with_name(name.clone(), rewrite(&line, &[])), || line.is_probe));
     }
-    let config = config_files::load()?;
+    let config = config::load()?;
     let qemu = launch::find(&name, &config)?;
     qemu.check_not_again()?;
-    out::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
+    output::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
     let mut news = settle(&mut line, &config, &qemu)?;
     match line.mode {
         Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
@@ -80,12 +88,12 @@ fn run(words: Vec<OsString>) -> Result<String> {
 fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Error {
     let tell = |error: &Error| {
         if !is_probe() {
-            out::say("qemu-kvm", error);
+            output::say("qemu-kvm", error);
         }
     };
     let ours = words.iter().skip(1).filter_map(|word| slips::option_of_ours(word.as_bytes()));
     for slip in ours.filter(|_| !is_probe()) {
-        out::say("qemu-kvm", format_args!("is --bridge meant by {slip}? QEMU gets it as it is"));
+        output::say("qemu-kvm", format_args!("is --bridge meant by {slip}? QEMU gets it as it is"));
     }
     match launch::find_alone(name, tell) {
         Ok(qemu) => launch::exec(&qemu, words),
@@ -130,7 +138,7 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: V
         }
         news.extend_from_slice(&applied.news);
         for news in &news {
-            out::say("qemu-kvm", news);
+            output::say("qemu-kvm", news);
         }
         Ok((applied, netdevs))
     };
@@ -140,55 +148,6 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: V
     }
 }
 
-/// Of the longest file for `-readconfig` that is looked into, in bytes.
-const LONGEST_CONFIG: u64 = 1 << 20;
-
-/// What the line does not tell: the environment, QEMU, and files.
-pub struct Caller<'a> {
-    /// The name that we were called by.
-    pub name: &'a OsStr,
-}
-
-impl Outside for Caller<'_> {
-    fn nics(&self) -> Result<Vec<String>> {
-        nics_of_environment()
-    }
-
-    fn arity(&self, option: &[u8]) -> Arity {
-        let qemu = config_files::load().and_then(|config| launch::find(self.name, &config));
-        match qemu {
-            Ok(qemu) if !option.is_empty() => qemu.arity(option),
-            // An error that is going to be met again.
-            _ => Arity::Unknown,
-        }
-    }
-
-    fn config(&self, path: &[u8]) -> Option<Vec<u8>> {
-        let path = Path::new(OsStr::from_bytes(path));
-        // What is no file, such as a shell's <(...), can be read only once: by QEMU.
-        let is_fit = |metadata: &std::fs::Metadata| metadata.is_file() && metadata.len() <= LONGEST_CONFIG;
-        path.metadata().ok().filter(is_fit).and_then(|_| std::fs::read(path).ok())
-    }
-}
-
 fn with_name(name: OsString, words: Vec<OsString>) -> Vec<OsString> {
     std::iter::once(name).chain(words).collect()
-}
-
-/// The values in the environment variable, which a shell's quotes may hold together.
-fn nics_of_environment() -> Result<Vec<String>> {
-    let variable = launch::NICS;
-    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else {
-        return Ok(Vec::new());
-    };
-    let fault = |why: &str| {
-        let what = format!("the environment variable {variable} {why}");
-        Error::new(what, format!("Write it as the value of --bridge: {variable}=br0,model=virtio-net-pci"))
-    };
-    let text = value.to_str().ok_or_else(|| fault("is not UTF-8"))?;
-    let values = shell_words::split(text).map_err(|_| fault("has a quote that is not closed"))?;
-    match values.iter().any(|value| value.starts_with("--bridge") || value.starts_with("-bridge")) {
-        true => Err(fault("has the option itself in it")),
-        false => Ok(values),
-    }
 }

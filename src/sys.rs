@@ -1,10 +1,8 @@
-//! What the standard library and nix have no safe words for: the islands of unsafe code, each small enough to check.
+//! System calls, processes, files, locks and /proc: the islands of unsafe code, each small enough to check.
+//! It may not know bridges or VMs.
 #![allow(unsafe_code)]
 
-pub use kvm_bridge_helper::entry;
-
 pub mod bpf;
-pub mod errno;
 pub mod ethtool;
 pub mod files;
 pub mod filter;
@@ -20,3 +18,6 @@ pub mod random;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
+pub mod tap_users;
+
+pub use kvm_bridge_helper::entry;

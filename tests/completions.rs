@@ -4,7 +4,7 @@ use crate::shipped::{BASH, FISH, Words, entries, options_of_the_shim, path, word
 use crate::support::programs;
 use crate::support::shell::{Shell, search_path};
 use crate::support::{Lab, have, skip};
-use kvm_bridge::request::KEYS;
+use model::request::KEYS;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

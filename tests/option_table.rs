@@ -2,7 +2,7 @@
 
 use crate::support::command::fake_qemu;
 use crate::support::{Lab, have};
-use kvm_bridge::argv::table::{ALONE, Arity, VALUE, arity};
+use model::argv::table::{ALONE, Arity, VALUE, arity};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -56,7 +56,7 @@ fn ours_as_the_value_of_another_is_left_alone() {
     for option in VALUE.split_whitespace().filter(|option| !["h", "help"].contains(option)) {
         for ours in ["--bridge", "-bridge", "--bridge=br0", "--bridge-help", "--bridge-dry-run"] {
             let words = [format!("-{option}"), ours.to_owned()];
-            let line = kvm_bridge::argv::scan(&words.clone().map(Into::into), || Ok(Vec::new())).expect("a line");
+            let line = model::argv::scan(&words.clone().map(Into::into), || Ok(Vec::new())).expect("a line");
             assert_eq!((line.nics.len(), line.parts.len()), (0, 2), "{words:?}");
         }
     }

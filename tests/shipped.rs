@@ -1,8 +1,11 @@
 //! What is shipped beside the programs is in step with them; `completions` and `docs` have more of it.
 
 use crate::support::{Lab, have};
-use kvm_bridge::request::KEYS;
-use kvm_bridge::{config_files, error, help, journal_files, launch, lease};
+use kvm_bridge::shim::help;
+use kvm_bridge::state::{config, journal};
+use kvm_bridge::{launch, vm};
+use model::error;
+use model::request::KEYS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,17 +138,14 @@ fn man_pages_name_the_options_keys_and_commands_that_there_are() {
 #[test]
 fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     let shim = page(SHIM_PAGE);
-    let sources = sources(&path("src"));
+    let sources = sources(&path("src")) + &sources(&path("model/src"));
     for variable in [launch::QEMU, launch::NICS] {
         assert!(shim.contains(&format!(".It Ev {variable}\n")), "{SHIM_PAGE} lacks {variable}");
     }
-    for file in [config_files::SYSTEM, lease::SYSTEM] {
+    for file in [config::SYSTEM, vm::SYSTEM] {
         assert!(shim.contains(&format!(".It Pa {file}\n")), "{SHIM_PAGE} lacks {file}");
     }
-    assert!(
-        shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", journal_files::RUN)),
-        "{SHIM_PAGE} lacks the journal"
-    );
+    assert!(shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", journal::RUN)), "{SHIM_PAGE} lacks the journal");
     for name in [SHIM_PAGE, PAGE] {
         let page = page(name);
         for status in [error::FAILED, error::CANNOT_EXECUTE, error::NOT_FOUND] {
@@ -213,7 +213,7 @@ fn the_files_for_network_managers_are_documented_and_match_the_names_of_our_link
     }
     assert_eq!(names.len(), 5, "{names:?}");
     let prefix = "pub const PREFIX: &str = \"kvb\";";
-    assert!(read("src/share.rs").contains(prefix) && read("src/sys/tap.rs").contains("\"kvb%d\""));
+    assert!(read("model/src/ifname.rs").contains(prefix) && read("src/sys/tap.rs").contains("\"kvb%d\""));
 }
 
 /// The quoted texts of the sources.
@@ -227,7 +227,7 @@ fn texts(sources: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn man_pages_name_every_variable_and_file_of_the_sources() {
     let all: String = pages().iter().map(|name| page(name)).collect();
-    let sources = sources(&path("src"));
+    let sources = sources(&path("src")) + &sources(&path("model/src"));
     let is_variable =
         |text: &&str| text.starts_with("KVM_BRIDGE") && text.chars().all(|c| c.is_ascii_uppercase() || c == '_');
     // The one of the fault injection is in debug builds only.

@@ -19,6 +19,7 @@ pub mod processes;
 pub mod programs;
 pub mod real;
 pub mod record;
+pub mod rooms;
 pub mod shell;
 pub mod snapshot;
 pub mod state;

@@ -40,6 +40,7 @@ mod option_table;
 mod pass_through;
 mod reaper;
 mod rewriting;
+mod rooms;
 mod sharing;
 mod sharing_doctor;
 mod sharing_follows;

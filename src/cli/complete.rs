@@ -1,8 +1,8 @@
 //! `kvm-bridge complete`, which the completions of the shells ask.
 
 use crate::complete;
-use crate::error::Result;
 use clap::Args;
+use model::error::Result;
 use std::ffi::OsString;
 
 /// The arguments of `kvm-bridge complete`.
@@ -15,6 +15,6 @@ pub(super) struct Complete {
 
 impl Complete {
     pub(super) fn run(self) -> Result<String> {
-        Ok(complete::complete(&self.words))
+        Ok(complete::complete(&self.words, super::definition()))
     }
 }

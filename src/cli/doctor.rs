@@ -1,13 +1,13 @@
 //! `kvm-bridge doctor`.
 
-use super::json;
+use crate::cli::json;
 use crate::doctor::{Check, Question, Verdict, examine};
-use crate::error::Result;
-use crate::name::IfName;
-use crate::out;
-use crate::style::{Style, Tone};
-use crate::text;
+use crate::output;
+use crate::output::style::{Style, Tone};
 use clap::Args;
+use model::error::Result;
+use model::ifname::IfName;
+use model::text;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -24,7 +24,7 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// How long to watch guests whose address is not known [default: 10, and 3 for one that never sent a frame]
-    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     watch: Option<u32>,
     /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
     #[arg(long)]
@@ -70,11 +70,11 @@ impl Doctor {
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
         let style = Style::of_stdout();
-        let is_shown = |check: &&Check| out::tells_steps() || check.verdict != Verdict::Ok;
+        let is_shown = |check: &&Check| output::tells_steps() || check.verdict != Verdict::Ok;
         let mut text: String = checks.iter().filter(is_shown).map(|check| tell(check, style)).collect();
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let well = plural(count(Verdict::Ok), "check");
-        let hint = if out::tells_steps() { "" } else { "; --verbose shows them" };
+        let hint = if output::tells_steps() { "" } else { "; --verbose shows them" };
         let _ = match (failures, warnings) {
             (0, 0) => {
                 writeln!(text, "{}", style.paint(Tone::Good, format!("Nothing is amiss: {well} passed{hint}.")))

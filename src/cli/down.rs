@@ -1,12 +1,12 @@
 //! `kvm-bridge down`.
 
-use super::json;
-use crate::bring_up::down::{Down, down};
-use crate::error::Result;
-use crate::journal_files::Files;
-use crate::name::IfName;
-use crate::out;
+use crate::cli::json;
+use crate::network::down::{Down, down};
+use crate::output;
+use crate::state::journal::Files;
 use clap::Args;
+use model::error::Result;
+use model::ifname::IfName;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -60,7 +60,7 @@ impl Take {
                 }
                 Err(error) => match first {
                     None => first = Some(error),
-                    Some(_) => out::say("kvm-bridge", error),
+                    Some(_) => output::say("kvm-bridge", error),
                 },
             }
         }
@@ -70,7 +70,7 @@ impl Take {
         let text = if self.json { json(&serde_json::Value::from(values)) } else { text };
         let Some(error) = first else { return Ok(text) };
         if !self.json {
-            out::print(&text)?;
+            output::print(&text)?;
         }
         Err(error)
     }

@@ -1,9 +1,10 @@
 //! `kvm-bridge install`.
 
-use super::json;
-use crate::error::Result;
-use crate::setup::{self, Allow};
+use crate::cli::json;
+use crate::install;
+use crate::install::Allow;
 use clap::Args;
+use model::error::Result;
 use serde_json::json;
 
 /// The arguments of `kvm-bridge install`.
@@ -37,9 +38,9 @@ Examples:
 impl Install {
     pub(super) fn run(self) -> Result<String> {
         let text = match () {
-            () if self.uninstall => setup::uninstall(),
-            () if self.check => setup::check(&self.allow),
-            () => setup::install(&self.allow, &self.link),
+            () if self.uninstall => install::uninstall(),
+            () if self.check => install::check(&self.allow),
+            () => install::install(&self.allow, &self.link),
         }?;
         Ok(match self.json {
             true => json(&json!({ "told": text.lines().collect::<Vec<_>>() })),

@@ -1,19 +1,22 @@
 //! `kvm-bridge ip`.
 
-use super::json;
-use crate::dhcp_leases::{self, DhcpLease};
-use crate::error::{Error, Result};
-use crate::journal_files::Files;
-use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::rtnl::Netlink;
-use crate::out::{self, ProgressLine};
-use crate::ports::{self, Bridge, Port, is_link_local};
-use crate::shell::quote;
-use crate::text;
-use crate::watch::frame::Told;
-use crate::watch::{Progress, Watch};
+use crate::capture::{Progress, Watch};
+use crate::cli::json;
+use crate::netlink::Netlink;
+use crate::network::inventory;
+use crate::network::inventory::{Bridge, Port, is_link_local};
+use crate::network::observe::unreadable;
+use crate::output;
+use crate::output::ProgressLine;
+use crate::state::dhcp_leases;
+use crate::state::dhcp_leases::DhcpLease;
+use crate::state::journal::Files;
 use clap::Args;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::packet::frame::Told;
+use model::text;
+use model::text::shell::quote;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,7 +30,7 @@ pub(super) struct Ip {
     /// The VM, as 'kvm-bridge status' calls it; or its TAP, its MAC address, or the process of its QEMU
     vm: String,
     /// Wait for so long until it is there and each of its cards has an IPv4 address; to watch a port needs root
-    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     wait: Option<u32>,
     /// Print one address only, the first that is good beyond its own link
     #[arg(long, conflicts_with = "json")]
@@ -113,7 +116,7 @@ impl Ip {
                 Some(ip) => format!("; before it was started now it had {ip}"),
                 None => String::new(),
             };
-            out::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
+            output::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
     }
@@ -155,7 +158,7 @@ impl Ip {
             let is_process = port.process.as_ref().is_some_and(|process| process.pid.to_string() == self.vm);
             port.is_tap() && (is_vm || is_mac || is_process || port.detail.link.name.as_str() == self.vm)
         };
-        let bridges = ports::look(netlink)?;
+        let bridges = inventory::look(netlink)?;
         let guest = |bridge: &Bridge, port: &Port| Guest {
             bridge: bridge.detail.link.name.to_string(),
             questions: bridge.questions(port),
@@ -209,7 +212,10 @@ impl Ip {
             Ok(watch) => Some(watch),
             Err(error) if nix::unistd::geteuid().is_root() => return Err(error),
             Err(_) => {
-                out::say("kvm-bridge", "a port can be watched by root only: what the host itself learns is waited for");
+                output::say(
+                    "kvm-bridge",
+                    "a port can be watched by root only: what the host itself learns is waited for",
+                );
                 None
             }
         };

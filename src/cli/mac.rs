@@ -1,11 +1,11 @@
 //! `kvm-bridge mac`.
 
-use crate::error::{Error, Result};
-use crate::lease::{Listed, Record, Store};
-use crate::out;
-use crate::sys::errno::reason;
-use crate::text;
+use crate::output;
+use crate::output::errno::reason;
+use crate::vm::{Listed, Record, Store};
 use clap::{Args, Subcommand};
+use model::error::{Error, Result};
+use model::text;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::io::Read;
@@ -48,10 +48,10 @@ enum Command {
         /// The address, such as 52:54:00:12:34:56
         mac: String,
         /// The place of the network card on the command line
-        #[arg(long, default_value_t = 0, value_parser = super::number)]
+        #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
         nic: u32,
         /// 0, or 1 for a second run at the same time, and so on
-        #[arg(long, default_value_t = 0, value_parser = super::number)]
+        #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
         slot: u32,
         /// Print JSON
         #[arg(long)]
@@ -97,12 +97,12 @@ impl Mac {
                 false => Ok(table(&records)),
             }),
             Command::Set { vm, mac, nic, slot, json } => {
-                let mac = mac.parse::<crate::mac::Mac>()?.check_unicast()?;
+                let mac = mac.parse::<model::mac::Mac>()?.check_unicast()?;
                 let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
                 let which =
                     if nic == 0 && slot == 0 { String::new() } else { format!(" for NIC {nic} of slot {slot}") };
                 store.set(&vm, place(slot), place(nic), mac).map(|vm| match json {
-                    true => super::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
+                    true => crate::cli::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
                     false => format!("{} has {mac}{which}\n", text::one_line(&vm)),
                 })
             }
@@ -112,13 +112,13 @@ impl Mac {
                 let all = records.len();
                 let count = store.import(records)?;
                 Ok(match json {
-                    true => super::json(&serde_json::json!({ "imported": count })),
+                    true => crate::cli::json(&serde_json::json!({ "imported": count })),
                     false if count == 0 && all > 0 => "nothing to import: all of it is here already\n".to_owned(),
                     false => format!("imported {count} {}\n", if count == 1 { "VM" } else { "VMs" }),
                 })
             }
             Command::Forget { vm, json } => store.forget(&vm).map(|vm| match json {
-                true => super::json(&serde_json::json!({ "forgot": vm })),
+                true => crate::cli::json(&serde_json::json!({ "forgot": vm })),
                 false => format!("forgot {}\n", text::one_line(&vm)),
             }),
         }
@@ -132,7 +132,7 @@ fn print_records(store: &Store, show: impl FnOnce(Vec<Record>) -> Result<String>
     match faults.into_iter().next() {
         None => Ok(text),
         Some(fault) => {
-            out::print(&text)?;
+            output::print(&text)?;
             Err(fault)
         }
     }

@@ -1,11 +1,13 @@
 //! `kvm-bridge plan`.
 
-use super::json;
-use crate::argv::{Mode, scan};
-use crate::config_files;
-use crate::error::{Error, Result};
-use crate::{dry_run, launch, shim};
+use crate::cli::json;
+use crate::launch::environment::Caller;
+use crate::shim::dry_run;
+use crate::state::config;
+use crate::{launch, shim};
 use clap::Args;
+use model::argv::{Mode, scan};
+use model::error::{Error, Result};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 
@@ -30,12 +32,12 @@ Nothing is changed, and no privileges are needed. Exit status: 0 it can be done,
 impl Plan {
     pub(super) fn run(self) -> Result<String> {
         let name = OsStr::new("qemu-kvm");
-        let mut line = scan(&self.words, shim::Caller { name })?;
+        let mut line = scan(&self.words, Caller { name })?;
         if line.nics.is_empty() || line.mode == Mode::Help {
             let remedy = "Give qemu-kvm's arguments: kvm-bridge plan -- --bridge br0 disk.qcow2";
             return Err(Error::new("there is no --bridge to plan for", remedy));
         }
-        let config = config_files::load()?;
+        let config = config::load()?;
         let qemu = launch::find(name, &config)?;
         let news = shim::settle(&mut line, &config, &qemu)?;
         let launch = dry_run::launch(&line, &qemu, &config, &news)?;

@@ -1,23 +1,24 @@
 //! `kvm-bridge recover`.
 
-use super::json;
-use crate::config_files::save;
-use crate::error::{Error, Result};
-use crate::host::Link;
-use crate::journal;
-use crate::journal_files;
-use crate::journal_files::Files;
-use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::rtnl::Netlink;
-use crate::out;
-use crate::reaper::{self, Found};
-use crate::share::ends;
-use crate::shell::quote;
-use crate::sys::errno::as_root;
+use crate::cli::json;
+use crate::netlink::Netlink;
+use crate::network::observe::unreadable;
+use crate::network::reaper;
+use crate::network::reaper::Found;
+use crate::output;
+use crate::output::errno::as_root;
+use crate::state;
+use crate::state::config::save;
+use crate::state::journal::Files;
 use crate::sys::process;
-use crate::text;
 use clap::Args;
+use model::error::{Error, Result};
+use model::host::Link;
+use model::ifname::IfName;
+use model::journal;
+use model::share::ends;
+use model::text;
+use model::text::shell::quote;
 use serde_json::json;
 use std::fmt::Write;
 
@@ -64,7 +65,7 @@ impl Recover {
             let mended = if is_mended { "; how its uplink is attached is mended" } else { "" };
             let _ = writeln!(text, "{bridge} {}{mended}", text::one_line(&said));
         }
-        journal_files::tidy_all();
+        state::journal::tidy_all();
         save::tidy()?;
         faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
             let dev = quote(bridge);
@@ -84,7 +85,7 @@ impl Recover {
             return Ok(text);
         }
         if self.json {
-            out::print(&text)?;
+            output::print(&text)?;
             text.clear();
         }
         Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))

@@ -2,23 +2,26 @@
 
 mod uplinks;
 
-use super::json;
-use crate::dhcp_leases::DhcpLease;
-use crate::error::{Error, Result};
-use crate::host::Kind;
-use crate::managed;
-use crate::manager::Manager;
-use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::rtnl::{Netlink, Stats};
-use crate::net::share::Counts;
-use crate::out;
-use crate::ports::{self, Bridge, Port, Role, SharedUplink};
-use crate::shell::quote;
-use crate::style::{self, Style, Tone};
-use crate::table::{self, Cell};
-use crate::text;
+use crate::cli::json;
+use crate::netlink::{Netlink, Stats};
+use crate::network::inventory;
+use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
+use crate::network::managed;
+use crate::network::observe::unreadable;
+use crate::network::share::Counts;
+use crate::output;
+use crate::output::style;
+use crate::output::style::{Style, Tone};
+use crate::output::table;
+use crate::output::table::Cell;
+use crate::state::dhcp_leases::DhcpLease;
 use clap::Args;
+use model::error::{Error, Result};
+use model::host::Kind;
+use model::ifname::IfName;
+use model::manager::Manager;
+use model::text;
+use model::text::shell::quote;
 use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -50,7 +53,7 @@ const FAULTY: u8 = 1;
 impl Status {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let mut bridges = ports::look(&mut netlink)?;
+        let mut bridges = inventory::look(&mut netlink)?;
         if let Some(name) = &self.bridge {
             bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
             let other = if bridges.is_empty() { IfName::new(name).ok() } else { None };
@@ -89,7 +92,7 @@ impl Status {
         }
         let is_hidden = |port: &Port| port.is_tap() && port.detail.has_carrier && port.process.is_none();
         if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|(bridge, _)| &bridge.ports).any(is_hidden) {
-            out::say("kvm-bridge", "the processes of other users' guests are seen by root only");
+            output::say("kvm-bridge", "the processes of other users' guests are seen by root only");
         }
         let style = Style::of_stdout();
         let mut texts: Vec<String> = bridges.iter().map(|(bridge, manager)| tree(bridge, *manager, style)).collect();
@@ -165,7 +168,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         style::duration(now.saturating_sub(since))
     });
     let known = port.known_addresses();
-    let far: Vec<String> = known.iter().filter(|ip| !ports::is_link_local(ip)).map(ToString::to_string).collect();
+    let far: Vec<String> = known.iter().filter(|ip| !inventory::is_link_local(ip)).map(ToString::to_string).collect();
     // Those of its own link alone are of use where it has no other.
     let near = || known.iter().map(ToString::to_string).collect::<Vec<_>>();
     let addresses = if far.is_empty() { near() } else { far };

@@ -1,14 +1,15 @@
 //! `kvm-bridge up`.
 
-use super::json;
-use crate::bring_up::up::{self, Became, LastingTap, Up};
-use crate::config_files;
-use crate::config_files::save::{File, Saved};
-use crate::error::{Error, Result};
-use crate::name::IfName;
-use crate::out;
-use crate::request::{Attach, Nic};
+use crate::cli::json;
+use crate::network::up;
+use crate::network::up::{Became, LastingTap, Up};
+use crate::output;
+use crate::state::config;
+use crate::state::config::save::{File, Saved};
 use clap::Args;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::request::{Attach, Nic};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub(super) struct Bring {
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
     /// The MTU in bytes of a bridge that is made
-    #[arg(long, value_name = "BYTES", value_parser = super::number)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::cli::number)]
     mtu: Option<u32>,
     /// A persistent TAP on the bridge; may be given again
     #[arg(long = "tap", value_name = "NAME", requires = "users")]
@@ -42,7 +43,7 @@ pub(super) struct Bring {
     #[arg(long)]
     late: bool,
     /// The same, and wait for it so long; exit status 1 if it does not come
-    #[arg(long, value_name = "SECONDS", value_parser = super::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     wait: Option<u32>,
     /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
     #[arg(long)]
@@ -66,10 +67,10 @@ Doing it twice is the same as doing it once. Exit status: 0 it is so, 1 the upli
 impl Bring {
     pub(super) fn run(self) -> Result<String> {
         let bridge = IfName::new(&self.bridge)?;
-        let config = config_files::load()?;
+        let config = config::load()?;
         let (configured, faults) = up::configured_with_users(&bridge, &config);
         for fault in faults {
-            out::say("kvm-bridge", fault);
+            output::say("kvm-bridge", fault);
         }
         let taps = self.taps(configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
@@ -78,7 +79,7 @@ impl Bring {
         let mut done =
             up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
         for news in &done.news {
-            out::say("kvm-bridge", news);
+            output::say("kvm-bridge", news);
         }
         if let (Some(awaited), Some(seconds)) = (done.awaits.clone(), self.wait) {
             if !up::wait_for_uplink(&bridge, Duration::from_secs(seconds.into()))? {

@@ -1,8 +1,10 @@
 //! Questions to the installed QEMU, each asked once: its answers are kept in the user's cache for as long as it is the
 //! same file.
 
-use crate::launch::{self, Qemu, kept};
-use crate::sys::program::{self, Answer};
+use crate::launch;
+use crate::launch::{Qemu, kept};
+use crate::sys::program;
+use crate::sys::program::Answer;
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;

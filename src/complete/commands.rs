@@ -1,6 +1,6 @@
 //! The words of `kvm-bridge`, from its own definition, and those of the helper.
 
-use super::{Answer, Candidate, host, qemu};
+use crate::complete::{Answer, Candidate, host, qemu};
 use clap::{Arg, Command};
 
 /// Values that are only somebody's to know, or a number.
@@ -26,8 +26,7 @@ fn values_of(name: &str, typed: &str) -> Option<Answer> {
 }
 
 /// Completes `kvm-bridge WORDS... typed`.
-pub(super) fn complete(before: &[String], typed: &str) -> Answer {
-    let mut definition = crate::cli::definition();
+pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: &str) -> Answer {
     definition.build();
     let mut command = &definition;
     let (mut pending, mut places) = (None, 0);

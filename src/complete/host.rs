@@ -1,15 +1,15 @@
 //! What this host has: bridges, interfaces, VMs, users, files. Read without any privilege.
 
-use super::Candidate;
-use crate::config_files;
-use crate::journal::Journal;
-use crate::journal_files::Files;
-use crate::lease::Store;
-use crate::name::IfName;
-use crate::net::rtnl::Netlink;
-use crate::plan::why_no_uplink;
-use crate::request::Uplink;
-use crate::share;
+use crate::complete::Candidate;
+use crate::netlink::Netlink;
+use crate::state::config;
+use crate::state::journal::Files;
+use crate::vm::Store;
+use model::ifname;
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::plan::why_no_uplink;
+use model::request::Uplink;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ fn ports(bridge: &str) -> Vec<Link> {
 pub(super) fn bridges() -> Vec<Candidate> {
     let there: Vec<Link> = links().into_iter().filter(|link| link.has("bridge")).collect();
     let names: Vec<String> = there.iter().map(Link::name).collect();
-    let configured = config_files::load().map(|config| config.bridges).unwrap_or_default();
+    let configured = config::load().map(|config| config.bridges).unwrap_or_default();
     let missing = configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()));
     let missing = missing.map(|(name, bridge)| {
         let about = match bridge.uplink {
@@ -98,7 +98,7 @@ pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
             let shared = IfName::new(bridge).and_then(|bridge| Files::of_journal(&bridge)).ok().flatten();
             let shared = shared.and_then(|files| files.read().ok().flatten());
             let shared = shared.as_ref().and_then(Journal::share).map(|share| share.uplink.to_string());
-            names.filter(|name| !name.starts_with(share::PREFIX)).chain(shared).collect()
+            names.filter(|name| !name.starts_with(ifname::PREFIX)).chain(shared).collect()
         }
         false => {
             let all = Netlink::open().and_then(|mut netlink| netlink.links()).unwrap_or_default();
@@ -139,7 +139,7 @@ pub(super) fn vms() -> Vec<Candidate> {
 pub(super) fn names() -> Vec<Candidate> {
     let names = vms().into_iter().filter_map(|vm| {
         let name = vm.text.strip_prefix("name:").filter(|name| !name.contains('\\'))?;
-        Some(Candidate::bare(crate::optstr::escape(name)).with(vm.about.clone()))
+        Some(Candidate::bare(model::optstr::escape(name)).with(vm.about.clone()))
     });
     names.collect()
 }
@@ -162,7 +162,7 @@ pub(super) fn files(typed: &str) -> Vec<Candidate> {
             let is_wanted = name.starts_with(start) && (start.starts_with('.') || !name.starts_with('.'));
             let slash = if entry.path().is_dir() { "/" } else { "" };
             // A comma in a value is written twice.
-            let mut file = Candidate::bare(format!("{}{slash}", crate::optstr::escape(&format!("{folder}{name}"))));
+            let mut file = Candidate::bare(format!("{}{slash}", model::optstr::escape(&format!("{folder}{name}"))));
             file.goes_on = !slash.is_empty();
             is_wanted.then_some(file)
         })

@@ -1,7 +1,7 @@
 //! The value of `--bridge`.
 
-use super::{Answer, Candidate, given, host, split_last};
-use crate::request::KEYS;
+use crate::complete::{Answer, Candidate, given, host, split_last};
+use model::request::KEYS;
 
 /// What the rest of the command line knows.
 pub(super) struct Context<'a> {

@@ -2,11 +2,14 @@
 
 mod values;
 
-use super::ask::Asker;
-use super::help::{self, Opt};
-use super::ours::{self, Context};
-use super::{Answer, Candidate, given, host};
-use crate::argv::table::{self, Arity};
+use crate::complete::ask::Asker;
+use crate::complete::help;
+use crate::complete::help::Opt;
+use crate::complete::ours;
+use crate::complete::ours::Context;
+use crate::complete::{Answer, Candidate, given, host};
+use model::argv::table;
+use model::argv::table::Arity;
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.

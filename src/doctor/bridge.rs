@@ -1,11 +1,11 @@
 //! The bridge itself: its settings, its ports, what we have written down about it.
 
-use super::{Check, Patient};
-use crate::host::{Kind, Link};
-use crate::journal_files::Files;
-use crate::net::rtnl::Detail;
-use crate::ports::{Bridge, Role};
-use crate::shell::quote;
+use crate::doctor::{Check, Patient};
+use crate::netlink::Detail;
+use crate::network::inventory::{Bridge, Role};
+use crate::state::journal::Files;
+use model::host::{Kind, Link};
+use model::text::shell::quote;
 use std::fs;
 
 pub(super) fn checks(patient: &Patient) -> Vec<Check> {
@@ -161,7 +161,7 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
     const MEND: &str = "kvm-bridge recover";
     let all = match Files::all() {
         Ok(all) => all,
-        Err(error) => return vec![Check::of_error("journal", super::Verdict::Failure, &error, WHY)],
+        Err(error) => return vec![Check::of_error("journal", crate::doctor::Verdict::Failure, &error, WHY)],
     };
     let mut checks = Vec::new();
     for files in &all {
@@ -172,7 +172,7 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
         }
         let complaint = known.and_then(|bridge| bridge.complaint.as_ref());
         let check = match (files.read(), complaint) {
-            (Err(error), _) => Check::of_error("journal", super::Verdict::Failure, &error, WHY),
+            (Err(error), _) => Check::of_error("journal", crate::doctor::Verdict::Failure, &error, WHY),
             (Ok(None), _) => continue,
             // Read once: its reaper may forget it meanwhile.
             (Ok(Some(_)), Some(complaint)) => {
@@ -210,8 +210,8 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
-    use crate::name::IfName;
-    use crate::net::rtnl::{BridgeDetail, Stats};
+    use crate::netlink::{BridgeDetail, Stats};
+    use model::ifname::IfName;
 
     // Not every kernel can filter VLANs.
     #[test]

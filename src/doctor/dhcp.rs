@@ -1,17 +1,18 @@
 //! Who gives addresses on the network: asked, as a guest would.
 
-use super::{Check, Patient, Question, Verdict};
-use crate::error::Error;
-use crate::host::Link;
-use crate::net::observe::observe;
-use crate::out::ProgressLine;
-use crate::plan::plan;
-use crate::ports::{Bridge, Role, SharedUplink};
-use crate::shell::quote;
-use crate::step::Step;
+use crate::doctor::{Check, Patient, Question, Verdict};
+use crate::network::dhcp_probe;
+use crate::network::dhcp_probe::{Asker, Offer};
+use crate::network::inventory::{Bridge, Role, SharedUplink};
+use crate::network::observe::observe;
+use crate::output::ProgressLine;
 use crate::sys::process;
-use crate::text;
-use crate::watch::ask::{self, Asker, Offer};
+use model::error::Error;
+use model::host::Link;
+use model::plan::plan;
+use model::step::Step;
+use model::text;
+use model::text::shell::quote;
 use std::time::Duration;
 
 const WHY: &str = "A guest that asks for an address has what the first server to answer offers.";
@@ -60,7 +61,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
         let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
         line.show(format_args!("asking for DHCP servers on {}", text::one_line(&bridges.join(", "))));
     }
-    let answers: Vec<_> = ask::ask(askers).into_iter().zip(asked).collect();
+    let answers: Vec<_> = dhcp_probe::ask(askers).into_iter().zip(asked).collect();
     for (answers, (bridge, on, has_uplink)) in answers {
         let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
         let shared = patient.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
@@ -76,7 +77,7 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
 /// its ports.
 fn of_one_mac(shared: &SharedUplink) -> Option<Check> {
     let asker = Asker::on_interface(shared.share.index, Some(shared.share.mac)).ok()?;
-    let offers = ask::ask(vec![asker]).pop()?.ok()?;
+    let offers = dhcp_probe::ask(vec![asker]).pop()?.ok()?;
     let offer = offers.first()?;
     let uplink = shared.name();
     let saw = format!(
@@ -119,7 +120,7 @@ fn has_uplink(question: &Question, bridge: &Bridge) -> bool {
 }
 
 /// The interface that a guest's start would take for a bridge that is not there.
-fn future_uplink(patient: &mut Patient, nic: &crate::request::Nic) -> Option<Link> {
+fn future_uplink(patient: &mut Patient, nic: &model::request::Nic) -> Option<Link> {
     let nics = std::slice::from_ref(nic);
     let host = observe(&mut patient.netlink, nics, &patient.config).ok()?;
     let plan = plan(nics, &patient.config, &host).ok()?;

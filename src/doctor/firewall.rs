@@ -1,9 +1,9 @@
 //! Firewalls that drop what a bridge forwards: those of bridges themselves, and, where br_netfilter sends bridged frames
 //! through them, those of IP.
 
-use super::rules::{Fate, Table};
-use super::{Check, Patient, Verdict};
-use crate::ports::Bridge;
+use crate::doctor::rules::{Fate, Table};
+use crate::doctor::{Check, Patient, Verdict};
+use crate::network::inventory::Bridge;
 use crate::sys::program::Program;
 use serde_json::Value;
 use std::fs;
@@ -32,7 +32,8 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     let calls = |which: &str| {
         let of_one = |bridge: &Bridge| {
             let link = &bridge.detail.link;
-            super::bridge::in_sysfs(link).is_some_and(|folder| is_on(format!("{folder}/bridge/nf_call_{which}")))
+            crate::doctor::bridge::in_sysfs(link)
+                .is_some_and(|folder| is_on(format!("{folder}/bridge/nf_call_{which}")))
         };
         is_on(format!("{SYSCTL}{which}")) || patient.bridges.iter().any(of_one)
     };

@@ -1,15 +1,15 @@
 //! How far guests have got that have no address: seen on their ports.
 
-use super::{Check, Patient};
-use crate::error::Result;
-use crate::holders::Process;
-use crate::out::ProgressLine;
-use crate::ports::{Port, is_link_local};
-use crate::qemu_line::QemuLine;
-use crate::shell::quote;
+use crate::capture::{Heard, Progress, Watch};
+use crate::doctor::{Check, Patient};
+use crate::network::inventory::{Port, is_link_local};
+use crate::output::ProgressLine;
 use crate::sys::process;
-use crate::text;
-use crate::watch::{Heard, Progress, Watch};
+use crate::sys::tap_users::Process;
+use model::argv::inspect::QemuLine;
+use model::error::Result;
+use model::text;
+use model::text::shell::quote;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         Ok(mut watch) => follow(&mut watch, &mut waiting, patient.question.watch)?,
         Err(error) => {
             let guests = waiting.iter().map(|guest| name(&guest.port));
-            let check = |guest| Check::of_error("guest", super::Verdict::Warning, &error, WHY).of(guest);
+            let check = |guest| Check::of_error("guest", crate::doctor::Verdict::Warning, &error, WHY).of(guest);
             let by_root = "sudo kvm-bridge doctor";
             let can_watch = process::can_watch();
             checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.mended_by(by_root) }));
@@ -66,7 +66,7 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         }
     }
     let watched = patient.question.watch.unwrap_or(WATCH);
-    let details = patient.netlink.details().map_err(crate::net::observe::unreadable)?;
+    let details = patient.netlink.details().map_err(crate::network::observe::unreadable)?;
     for Waiting { bridge, port, progress, .. } in &waiting {
         let Some(now) = details.iter().find(|detail| detail.link.index == port.detail.link.index) else { continue };
         let check = judge(bridge, port, progress, now.stats.rx_packets, watched).of(name(port));
@@ -76,7 +76,9 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
         if let (true, Some(process)) = (is_silent, &port.process) {
             let line = QemuLine::read(process.words.get(1..).unwrap_or_default());
             let found = look_at_line(process, line).into_iter();
-            checks.extend(found.filter(|check| check.verdict != super::Verdict::Ok).map(|check| check.of(name(port))));
+            checks.extend(
+                found.filter(|check| check.verdict != crate::doctor::Verdict::Ok).map(|check| check.of(name(port))),
+            );
         }
     }
     Ok(checks)
@@ -88,7 +90,7 @@ fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
     let is_own = process.uid == nix::unistd::geteuid().as_raw();
     let kernel = if is_own { None } else { line.kernel.take() };
     let folder = PathBuf::from(format!("/proc/{}/cwd", process.pid));
-    let mut checks = super::qemu::checks(&line, &[], &folder);
+    let mut checks = crate::doctor::qemu::checks(&line, &[], &folder);
     checks.extend(kernel.map(|kernel| {
         let saw = format!("{} is another user's, and was not looked into", text::one_line(&kernel));
         let mend = format!("sudo -u '#{}' kvm-bridge doctor   # as that user", process.uid);

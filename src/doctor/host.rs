@@ -1,8 +1,9 @@
 //! The machine: KVM, /dev/net/tun, QEMU.
 
-use super::{Check, Patient, Verdict};
+use crate::doctor::{Check, Patient, Verdict};
+use crate::launch;
+use crate::launch::kvm;
 use crate::sys::tap;
-use crate::{kvm, launch};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;

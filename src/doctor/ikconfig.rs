@@ -6,7 +6,7 @@
 //! scripts/extract-ikconfig does.
 #![forbid(unsafe_code)]
 
-use super::lzop;
+use crate::doctor::lzop;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;

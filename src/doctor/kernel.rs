@@ -1,11 +1,12 @@
 //! Whether a guest's kernel can ask for an address on the card that it gets.
 #![forbid(unsafe_code)]
 
-use super::ikconfig::{self, Found};
-use super::{Check, Verdict};
-use crate::qemu_line::QemuLine;
-use crate::shell::quote;
-use crate::text;
+use crate::doctor::ikconfig;
+use crate::doctor::ikconfig::Found;
+use crate::doctor::{Check, Verdict};
+use model::argv::inspect::QemuLine;
+use model::text;
+use model::text::shell::quote;
 use std::path::{Path, PathBuf};
 
 const IMAGE: &str = "QEMU boots this kernel itself.";
@@ -39,7 +40,7 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
     let (name, kernel, copy) = (text::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
     let found = match ikconfig::find(&image) {
         Err(error) => {
-            let saw = format!("cannot read {name}: {}", crate::sys::errno::reason(&error));
+            let saw = format!("cannot read {name}: {}", crate::output::errno::reason(&error));
             return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];
         }
         Ok(None) => {
@@ -74,7 +75,7 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
 
 fn dhcp(found: &Found, line: &QemuLine) -> Check {
     let is_set = found.get("CONFIG_IP_PNP_DHCP") == Some("y");
-    let is_asked = line.append.as_deref().is_some_and(super::qemu::asks_by_kernel);
+    let is_asked = line.append.as_deref().is_some_and(crate::doctor::qemu::asks_by_kernel);
     match (is_set, line.has_initrd) {
         (true, _) => Check::ok("kernel-dhcp", "it has CONFIG_IP_PNP_DHCP=y", DHCP),
         (false, true) => Check::new(

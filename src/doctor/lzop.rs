@@ -4,7 +4,7 @@
 //! (Documentation/staging/lzo.rst of the kernel). Nothing here panics, whatever the file says.
 #![forbid(unsafe_code)]
 
-use super::ikconfig::LIMIT;
+use crate::doctor::ikconfig::LIMIT;
 
 pub(super) const MAGIC: &[u8] = &[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a];
 

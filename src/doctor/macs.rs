@@ -1,13 +1,13 @@
 //! Two cards of one address: both are there at times, and neither all the time.
 
-use super::{Check, Patient};
-use crate::holders;
-use crate::lease::{Record, Store};
-use crate::mac::Mac;
-use crate::ports::Bridge;
-use crate::qemu_line::QemuLine;
+use crate::doctor::{Check, Patient};
+use crate::network::inventory::Bridge;
 use crate::sys::random;
-use crate::text;
+use crate::sys::tap_users;
+use crate::vm::{Record, Store};
+use model::argv::inspect::QemuLine;
+use model::mac::Mac;
+use model::text;
 use std::collections::BTreeMap;
 
 const WHY: &str =
@@ -78,11 +78,11 @@ fn defaults(patient: &Patient) -> Option<Check> {
             device.mac.is_none_or(|mac| mac == DEFAULT) && is_on_a_network(line, device.netdev.as_deref())
         })
     };
-    let running: Vec<String> = (holders::qemus().iter())
+    let running: Vec<String> = (tap_users::qemus().iter())
         .filter(|process| has_default(&QemuLine::read(process.words.get(1..).unwrap_or_default())))
         .map(|process| format!("{} {}", text::one_line(&process.program), process.pid))
         .collect();
-    let asked = patient.question.words.as_ref().map(|words| QemuLine::read(&super::without_ours(words)));
+    let asked = patient.question.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let asked = asked.is_some_and(|line| {
         // A -device that names the netdev of a --bridge is the user's own.
         line.devices.iter().any(|device| device.mac.is_none_or(|mac| mac == DEFAULT)) && !line.devices.is_empty()
@@ -119,10 +119,10 @@ fn is_on_a_network(line: &QemuLine, netdev: Option<&str>) -> bool {
 
 /// Addresses that are going to be given by hand.
 fn given(patient: &Patient) -> Vec<Check> {
-    let own = patient.question.words.as_ref().map(|words| QemuLine::read(&super::without_ours(words)));
+    let own = patient.question.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let own = own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = patient.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
-    let vm = patient.line.as_ref().map(|line| crate::lease::VmKey::of(&line.vm).as_str().to_owned());
+    let vm = patient.line.as_ref().map(|line| crate::vm::VmKey::of(&line.vm).as_str().to_owned());
     let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
     let records: Vec<Record> = records.collect();

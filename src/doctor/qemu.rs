@@ -1,10 +1,10 @@
 //! QEMU's own arguments: do front ends and back ends find each other, and does the kernel do what it is meant to?
 #![forbid(unsafe_code)]
 
-use super::{Check, kernel};
-use crate::qemu_line::QemuLine;
-use crate::shell::quote;
-use crate::text;
+use crate::doctor::{Check, kernel};
+use model::argv::inspect::QemuLine;
+use model::text;
+use model::text::shell::quote;
 use std::path::Path;
 
 /// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card.

@@ -1,16 +1,16 @@
 //! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
-use super::{Check, Patient};
-use crate::helper;
+use crate::doctor::{Check, Patient};
+use crate::install::sudo;
 use crate::launch;
-use crate::person::Person;
-use crate::setup::sudo;
-use crate::shell::quote;
-use crate::sys::errno::reason;
+use crate::network::helper;
+use crate::network::user::Person;
+use crate::output::errno::reason;
 use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
 use kvm_bridge_helper::acl::{Acl, Slip, Verdict};
 use kvm_bridge_helper::files::rules;
+use model::text::shell::quote;
 
 const HELPER: &str = "Users who are not root get on a bridge by this program alone.";
 const ACL: &str = "A bridge that no rule allows is refused to users who are not root.";

@@ -1,17 +1,17 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
-use super::{Check, Patient, Verdict, firewall};
-use crate::host::Link;
-use crate::journal::Journal;
-use crate::manager::permanent;
-use crate::net::observe::observe;
-use crate::net::rtnl::Netlink;
-use crate::plan::plan;
-use crate::ports::{Bridge, Port, Role, SharedUplink};
-use crate::request::Nic;
-use crate::shell::quote;
-use crate::step::Step;
-use crate::text;
+use crate::doctor::{Check, Patient, Verdict, firewall};
+use crate::netlink::Netlink;
+use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
+use crate::network::observe::observe;
+use model::host::Link;
+use model::journal::Journal;
+use model::plan::permanent;
+use model::plan::plan;
+use model::request::Nic;
+use model::step::Step;
+use model::text;
+use model::text::shell::quote;
 use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";

@@ -1,9 +1,9 @@
 //! Asks QEMU what a machine has for network cards, once: see `argv::board`.
 
-use super::{Qemu, kept};
-use crate::argv::Line;
-use crate::argv::board::{Board, COMMANDS, question};
-use crate::argv::needs::Kind;
+use crate::launch::{Qemu, kept};
+use model::argv::Line;
+use model::argv::board::{Board, COMMANDS, question};
+use model::argv::needs::Kind;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

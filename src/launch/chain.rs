@@ -36,7 +36,7 @@ pub(super) struct Chain {
 impl Chain {
     /// What those before us have left.
     pub(super) fn of_environment() -> Self {
-        let text = std::env::var(super::DEPTH).unwrap_or_default();
+        let text = std::env::var(crate::launch::DEPTH).unwrap_or_default();
         let chain = Self::parse(&text);
         match chain.process == std::process::id() {
             true => chain,

@@ -1,15 +1,15 @@
 //! What QEMU is certain to refuse, looked for before a bridge is made for nothing: see `argv::needs`. What can't be found out
 //! is left to QEMU.
 
-use super::{QEMU, Qemu};
-use crate::argv::Line;
-use crate::argv::needs::{File, Kind};
-use crate::argv::scan::OURS;
-use crate::argv::table;
-use crate::error::{Error, Result};
-use crate::slips;
-use crate::sys::errno::reason;
+use crate::launch::{QEMU, Qemu};
+use crate::output::errno::reason;
 use crate::sys::files;
+use model::argv::Line;
+use model::argv::needs::{File, Kind};
+use model::argv::scan::OURS;
+use model::argv::table;
+use model::error::{Error, Result};
+use model::request::slips;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 use std::ffi::OsStr;

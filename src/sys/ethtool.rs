@@ -1,7 +1,7 @@
 //! Large receive offload of a network card (ethtool's old ioctl, linux/ethtool.h): the one setting that the kernel switches
 //! off on a port of a bridge, and that netlink of the routing family does not know.
 
-use crate::name::IfName;
+use model::ifname::IfName;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 

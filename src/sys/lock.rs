@@ -4,9 +4,9 @@
 //! never folders; and who waits for one says after a moment for whom, and does not wait for ever.
 #![forbid(unsafe_code)]
 
-use super::files::create_folder_of;
-use crate::error::{Error, Result};
-use crate::out;
+use crate::output;
+use crate::sys::files::create_folder_of;
+use model::error::{Error, Result};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -172,7 +172,7 @@ fn wait_for(
                     if !has_told && start.elapsed() >= SILENCE {
                         let own = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
                         let own = own.file_name().unwrap_or_default().to_string_lossy();
-                        out::say(&own, format_args!("waits for {}, which holds {}", holder(&file), path.display()));
+                        output::say(&own, format_args!("waits for {}, which holds {}", holder(&file), path.display()));
                         has_told = true;
                     }
                     std::thread::sleep(STEP);

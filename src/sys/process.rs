@@ -1,7 +1,7 @@
 //! Processes: their rights, and one that stays behind.
 
-use crate::error::{Error, Result};
-use crate::sys::errno::reason;
+use crate::output::errno::reason;
+use model::error::{Error, Result};
 use nix::unistd::{ForkResult, fork};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
@@ -36,7 +36,7 @@ pub fn own_network() -> Option<(u64, u64)> {
 /// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).
 pub fn is_kept_from(device: &Path) -> bool {
     use nix::unistd::AccessFlags;
-    super::files::check_access(device, AccessFlags::R_OK | AccessFlags::W_OK) == Err(nix::Error::EACCES)
+    crate::sys::files::check_access(device, AccessFlags::R_OK | AccessFlags::W_OK) == Err(nix::Error::EACCES)
 }
 
 /// Whether this process may change the network of its namespace (capabilities(7)).
@@ -78,7 +78,7 @@ pub fn move_up(file: OwnedFd) -> OwnedFd {
 /// A copy of a descriptor, which has this number or a higher one and is closed by exec.
 fn above(file: &impl AsFd, first: RawFd) -> nix::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, fcntl};
-    fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(first)).map(super::files::own)
+    fcntl(file, FcntlArg::F_DUPFD_CLOEXEC(first)).map(crate::sys::files::own)
 }
 
 /// Holds the places of standard files that the caller has closed, so that none of ours gets one of their numbers: an

@@ -1,9 +1,9 @@
 //! Programs of others that are run for us, with an end to every wait.
 
-use super::files;
-use super::process::{close_by_exec, hear_all_signals};
-use crate::error::{Error, Result};
-use crate::sys::errno::reason;
+use crate::output::errno::reason;
+use crate::sys::files;
+use crate::sys::process::{close_by_exec, hear_all_signals};
+use model::error::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::unistd::Pid;

@@ -1,8 +1,8 @@
 //! The kernel's randomness.
 #![forbid(unsafe_code)]
 
-use crate::error::Error;
-use crate::mac::Mac;
+use model::error::Error;
+use model::mac::Mac;
 use rand::TryRng;
 use std::io;
 

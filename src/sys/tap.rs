@@ -1,11 +1,11 @@
 //! TAP interfaces, which the kernel makes through /dev/net/tun only (Documentation/networking/tuntap.rst).
 
-use super::process;
-use crate::error::{Error, Result};
-use crate::name::IfName;
-use crate::sys::errno::reason;
-use crate::text;
+use crate::output::errno::reason;
+use crate::sys::process;
 use kvm_bridge_helper::container;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::text;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -138,7 +138,7 @@ fn is_here(process: &Path, descriptor: i32) -> bool {
         Err(error) => return !process::is_root() && error == rustix::io::Errno::PERM,
     };
     // SAFETY: the kernel returns a new descriptor, which nobody else knows of.
-    let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(super::files::own);
+    let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(crate::sys::files::own);
     let namespace = namespace.ok().and_then(|namespace| File::from(namespace).metadata().ok());
     namespace.is_some_and(|namespace| process::own_network() == Some((namespace.dev(), namespace.ino())))
 }

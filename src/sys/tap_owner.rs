@@ -1,8 +1,8 @@
 //! TAPs that outlive the process that made them, and belong to a user.
 
-use crate::error::Result;
-use crate::name::IfName;
 use crate::sys::tap;
+use model::error::Result;
+use model::ifname::IfName;
 use nix::unistd::Uid;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,14 +1,14 @@
 //! The interfaces of the default routes, of which the first would be the uplink of a bridge to be made: what `status` has to
 //! tell before there is a bridge.
 
-use crate::error::Result;
-use crate::host::Kind;
-use crate::managed;
-use crate::manager::Manager;
-use crate::name::IfName;
-use crate::net::observe::unreadable;
-use crate::net::rtnl::Netlink;
-use crate::style::{Style, Tone};
+use crate::netlink::Netlink;
+use crate::network::managed;
+use crate::network::observe::unreadable;
+use crate::output::style::{Style, Tone};
+use model::error::Result;
+use model::host::Kind;
+use model::ifname::IfName;
+use model::manager::Manager;
 use serde_json::json;
 
 /// The interface of a default route.

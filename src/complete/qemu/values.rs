@@ -1,7 +1,8 @@
 //! What can stand in the value of one of QEMU's options: first a kind or a name, then keys with values.
 
-use super::{Line, host};
-use crate::complete::help::{self, Form, Key};
+use crate::complete::help;
+use crate::complete::help::{Form, Key};
+use crate::complete::qemu::{Line, host};
 use crate::complete::{Answer, Candidate, given, split_last};
 
 /// Words that QEMU's help does not tell in a form that can be read.

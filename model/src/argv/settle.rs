@@ -1,0 +1,427 @@
+//! What is left open on the line, decided by the machine that the guest will have.
+#![forbid(unsafe_code)]
+
+use crate::argv::board::{Board, is_to_be_asked_about};
+use crate::argv::rewrite::is_virtio;
+use crate::argv::{Line, models};
+use crate::error::{Error, Result};
+use crate::request::{Nic, Queues, Vhost};
+
+/// The device that the guest sees where nothing else is asked for; every Linux since 2.4 has its driver.
+pub const DEFAULT_MODEL: &str = "e1000";
+/// The card for a machine with virtio and no PCI.
+const VIRTIO: &str = "virtio-net-device";
+/// More queues than this are only for who asks for them by number.
+const MAX_AUTO_QUEUES: u32 = 16;
+
+/// The machines that have no place for a PCI card: the beginning of the QEMU's architecture and of the machine's name,
+/// the card that fits, and why the usual one does not.
+const OTHER_CARDS: [(&str, &str, &str, &str); 9] = [
+    ("", "microvm", VIRTIO, "no PCI"),
+    ("s390x", "", "virtio-net-ccw", "channels in place of PCI"),
+    ("x86_64", "isapc", "ne2k_isa", "ISA in place of PCI"),
+    ("i386", "isapc", "ne2k_isa", "ISA in place of PCI"),
+    ("m68k", "virt", VIRTIO, "no PCI"),
+    ("arm", "vexpress-", VIRTIO, "no PCI"),
+    ("aarch64", "vexpress-", VIRTIO, "no PCI"),
+    ("arm", "raspi", "usb-net", "no PCI"),
+    ("aarch64", "raspi", "usb-net", "no PCI"),
+];
+
+/// Decides on the model, the queues and vhost of each network card. `configured` is the configuration's model, `system`
+/// is the end of QEMU's full name, qemu-system-SYSTEM. `ask` asks that QEMU what the machine has, if it is to have so many
+/// cards on board; of the usual machines it is not asked. Returns what people should know of: sentences.
+pub fn settle(
+    line: &mut Line,
+    configured: Option<&str>,
+    system: &str,
+    ask: impl FnOnce(&Line, usize) -> Option<Board>,
+) -> Result<Vec<String>> {
+    line.system = Some(system.to_owned());
+    let other = other_card(line.machine.as_deref(), system);
+    let mut news = line.lost.clone();
+    if let Some(netdev) = line.needs.netdevs.first() {
+        let netdev = String::from_utf8_lossy(netdev);
+        let bridge = line.nics.first().map(|nic| nic.bridge.to_string()).unwrap_or_default();
+        let what = format!("a device is on the netdev '{netdev}', which no option defines");
+        return Err(Error::new(what, format!("To put it on the bridge: --bridge {bridge},id={netdev}")));
+    }
+    if line.lone_cards > 0 {
+        news.push(
+            "a network card of -net nic is connected to nothing: to put it on a bridge, give it a netdev= and --bridge the \
+             same id="
+                .to_owned(),
+        );
+    }
+    let mut places = match other {
+        Some(_) => None,
+        None => Places::of(line, system, ask),
+    };
+    for nic in &mut line.nics {
+        let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
+        // The card of the user's has the last word.
+        nic.mac = own.and_then(|own| own.mac).or(nic.mac);
+        let own = own.map(|own| String::from_utf8_lossy(&own.driver).into_owned());
+        let mut tell = |why: &str, card: &str| {
+            let word = format!("this machine has {why}: its network card on {} is {card}", nic.bridge);
+            if !news.contains(&word) {
+                news.push(word);
+            }
+        };
+        let place = match (&own, &mut places) {
+            (None, Some(places)) => places.take(nic)?,
+            _ => None,
+        };
+        nic.is_on_board = matches!(place, Some(Place::OnBoard(_)));
+        let card = match (own.clone().or(nic.model.take()), place, &other) {
+            (Some(card), ..) => card,
+            (None, Some(Place::OnBoard(card)), _) => {
+                tell("no PCI", &format!("the {card} on board"));
+                card
+            }
+            (None, Some(Place::Virtio), _) => {
+                tell("no PCI", VIRTIO);
+                VIRTIO.to_owned()
+            }
+            (None, None, Some((card, why))) => {
+                tell(why, card);
+                (*card).to_owned()
+            }
+            (None, None, None) => configured.unwrap_or(DEFAULT_MODEL).to_owned(),
+        };
+        nic.mac = nic.mac.or_else(|| line.devices.global(&names_of(&card), "mac")?.parse().ok());
+        let settled = settle_queues(nic, &card, own.is_some(), line.cpus).and_then(|()| settle_vhost(nic, &card));
+        settled.map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        nic.model = Some(card);
+    }
+    Ok(news)
+}
+
+/// Where a card goes on a machine without PCI.
+enum Place {
+    /// It is there already, and of this model.
+    OnBoard(String),
+    /// virtio's that needs no PCI fits.
+    Virtio,
+}
+
+/// What a machine without PCI has for our cards, as its QEMU tells.
+struct Places {
+    machine: String,
+    board: Board,
+    /// How many of the cards on board are taken: by `-nic` and `-net nic` of the line first.
+    taken: usize,
+}
+
+impl Places {
+    /// Of the usual machines, and where all is said, there is no question.
+    fn of(line: &Line, system: &str, ask: impl FnOnce(&Line, usize) -> Option<Board>) -> Option<Self> {
+        if !is_to_be_asked_about(line.machine.as_deref(), system) {
+            return None;
+        }
+        let has_own = |id: &Option<String>| id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
+        let is_open =
+            |model: &Option<String>| model.as_ref().is_none_or(|model| models::is_to_be_asked_for(model, system));
+        let open = line.nics.iter().filter(|nic| !has_own(&nic.id) && is_open(&nic.model)).count();
+        let taken = line.devices.cards;
+        let board = Some(open).filter(|open| *open > 0).and_then(|open| ask(line, taken + open))?;
+        let machine = match line.machine.as_deref().map(String::from_utf8_lossy) {
+            Some(machine) => format!("the machine {machine}"),
+            None => "this QEMU's default machine".to_owned(),
+        };
+        (!board.has_pci()).then_some(Self { machine, board, taken })
+    }
+
+    /// The place for the next card. Where a model is asked for, only that one on board is looked for, and none is needed.
+    fn take(&mut self, nic: &Nic) -> Result<Option<Place>> {
+        let fits = |card: &&String| nic.model.as_ref().is_none_or(|model| model == *card);
+        if let Some(card) = self.board.cards.get(self.taken).filter(fits) {
+            self.taken += 1;
+            return Ok(Some(Place::OnBoard(card.clone())));
+        }
+        match nic.model {
+            Some(_) => Ok(None),
+            None if self.board.has_virtio() => Ok(Some(Place::Virtio)),
+            None => Err(self.has_none(nic)),
+        }
+    }
+
+    fn has_none(&self, nic: &Nic) -> Error {
+        let (machine, cards) = (&self.machine, self.board.cards.len());
+        let what = match cards {
+            0 => format!("{machine} has no place for a network card: neither PCI, nor virtio, nor one on board"),
+            1 => format!("{machine} has one network card, which is on board, and the line wants more"),
+            _ => format!("{machine} has {cards} network cards, which are on board, and the line wants more"),
+        };
+        let remedy = match cards {
+            0 => "Choose another machine: -M help lists them.",
+            _ => "Leave out a --bridge, or a card of the line's own; replace=user takes the place of a user-mode one.",
+        };
+        let usb = match self.board.may_have_usb() {
+            true => format!(" Its USB may take one: --bridge {},model=usb-net", nic.bridge),
+            false => String::new(),
+        };
+        Error::new(what, format!("{remedy}{usb}"))
+    }
+}
+
+/// The names by which `-global` speaks of a network card.
+fn names_of(card: &str) -> Vec<&str> {
+    let more: &[&str] = match card {
+        "virtio-net" | "virtio-net-pci" => &["virtio-net-pci", "virtio-net-pci-base", "virtio-net-device"],
+        "e1000" | "e1000-82540em" => &["e1000", "e1000-base"],
+        card if card.starts_with("e1000-") => &["e1000-base"],
+        "virtio-net-ccw" => &["virtio-net-device"],
+        _ => &[],
+    };
+    std::iter::once(card).chain(more.iter().copied()).collect()
+}
+
+/// The card for a machine that the usual one does not fit, and why.
+fn other_card(machine: Option<&[u8]>, system: &str) -> Option<(&'static str, &'static str)> {
+    // Debian has a QEMU for this machine alone.
+    let (system, usual) = match system.strip_suffix("-microvm") {
+        Some(system) => (system, "microvm"),
+        None => (system, ""),
+    };
+    let machine = machine.map_or(usual.into(), String::from_utf8_lossy);
+    let found = OTHER_CARDS.iter().find(|(architecture, beginning, ..)| {
+        let fits = if architecture.is_empty() { true } else { system == *architecture };
+        fits && machine.starts_with(beginning)
+    });
+    found.map(|(.., card, why)| (*card, *why))
+}
+
+fn settle_queues(nic: &mut Nic, card: &str, is_own: bool, cpus: u32) -> Result<()> {
+    let can = is_virtio(card);
+    let number = match nic.queues {
+        None => 1,
+        Some(Queues::Auto) if can => cpus.clamp(1, MAX_AUTO_QUEUES) as u16,
+        Some(Queues::Auto) => 1,
+        // Of a device of their own people know better.
+        Some(Queues::Number(number)) if number == 1 || can || is_own => number,
+        Some(Queues::Number(number)) => {
+            let what = format!("queues={number}: the network card {card} has one queue");
+            return Err(Error::new(what, "Leave queues= out, or give model=virtio-net-pci."));
+        }
+    };
+    nic.queues = Some(Queues::Number(number));
+    Ok(())
+}
+
+fn settle_vhost(nic: &mut Nic, card: &str) -> Result<()> {
+    nic.vhost = Some(match nic.vhost {
+        Some(Vhost::On) if !is_virtio(card) => {
+            let what = format!("vhost=on: the kernel cannot serve the network card {card}, which is not virtio's");
+            return Err(Error::new(what, "Leave vhost= out, or give model=virtio-net-pci."));
+        }
+        Some(Vhost::On) => Vhost::On,
+        Some(Vhost::Auto) | None if is_virtio(card) => Vhost::Auto,
+        _ => Vhost::Off,
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::argv::scan;
+    use std::ffi::OsString;
+
+    fn settled(text: &str, system: &str) -> Result<(Line, Vec<String>)> {
+        let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+        let mut line = scan(&words, || Ok(Vec::new())).unwrap();
+        let news = settle(&mut line, Some("virtio-net-pci"), system, |_, _| None)?;
+        Ok((line, news))
+    }
+
+    /// The models of the cards of a machine that QEMU was asked about, in capitals where they are on board; and what was said.
+    fn on(board: (&[&str], &[&str]), text: &str, system: &str) -> Result<(Vec<String>, Vec<String>)> {
+        let list = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
+        let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+        let mut line = scan(&words, || Ok(Vec::new())).unwrap();
+        let ask = |_: &Line, cards: usize| {
+            let all: Vec<String> = list(board.1);
+            Some(Board { buses: list(board.0), cards: all.into_iter().take(cards).collect() })
+        };
+        let news = settle(&mut line, Some("virtio-net-pci"), system, ask)?;
+        let shown = |nic: Nic| {
+            let model = nic.model.unwrap_or_default();
+            if nic.is_on_board { model.to_uppercase() } else { model }
+        };
+        Ok((line.nics.into_iter().map(shown).collect(), news))
+    }
+
+    #[test]
+    fn a_machine_without_pci_has_its_card_on_board() {
+        let (lan, gem): (&[&str], &[&str]) = (&["lan9118"], &["cadence_gem", "cadence_gem"]);
+        let bare: &[&str] = &["System", "SSI"];
+        for (board, text, models) in [
+            ((bare, lan), "--bridge br0", "LAN9118"),
+            ((bare, lan), "--bridge br0,id=x", "LAN9118"),
+            ((bare, gem), "--bridge br0 --bridge br1", "CADENCE_GEM CADENCE_GEM"),
+            // A card of the line's own comes first.
+            ((bare, gem), "--bridge br0 -nic user", "CADENCE_GEM"),
+            ((bare, lan), "--bridge br0,model=lan9118", "LAN9118"),
+            ((bare, lan), "--bridge br0,model=e1000", "e1000"),
+            ((bare, lan), "--bridge br0,model=igb", "igb"),
+            ((bare, lan), "--bridge br0,id=x -net nic,netdev=x", ""),
+            ((&["usb-bus"], lan), "--bridge br0 --bridge br1,model=usb-net", "LAN9118 usb-net"),
+            ((&["virtio-mmio-bus"], &[]), "--bridge br0", "virtio-net-device"),
+            ((&["virtio-mmio-bus"], lan), "--bridge br0 --bridge br1", "LAN9118 virtio-net-device"),
+            ((&["PCI"], lan), "--bridge br0", "virtio-net-pci"),
+            ((&["PCIE"], lan), "--bridge br0", "virtio-net-pci"),
+        ] {
+            let (is, news) = on(board, &format!("-M board {text}"), "arm").unwrap();
+            assert_eq!(is.join(" "), models, "{text}");
+            // What people ask for themselves, or have anyway, is not told.
+            let is_told = models != "virtio-net-pci" && !text.contains("br0,model=") && !models.is_empty();
+            assert_eq!(!news.is_empty(), is_told, "{text}: {news:?}");
+        }
+        assert_eq!(
+            on((bare, lan), "-M board --bridge br0", "arm").unwrap().1,
+            ["this machine has no PCI: its network card on br0 is the lan9118 on board"]
+        );
+        for (cards, text, says) in [
+            (lan, "-M board --bridge br0 --bridge br1", "the machine board has one network card, which is on board"),
+            (lan, "-M board --bridge br0 -nic user", "the machine board has one network card, which is on board"),
+            (&[], "-M board --bridge br0", "the machine board has no place for a network card"),
+            (&[], "--bridge br0", "this QEMU's default machine has no place for a network card"),
+        ] {
+            let said = on((bare, cards), text, "riscv64").unwrap_err().to_string();
+            assert!(said.contains(says) && !said.contains("usb-net"), "{text}: {said}");
+        }
+        let usb = on((&["usb-bus"], lan), "-M board --bridge br0 --bridge br1", "arm").unwrap_err();
+        assert!(usb.remedy().contains("--bridge br1,model=usb-net"), "{usb}");
+    }
+
+    #[test]
+    fn qemu_is_asked_only_about_machines_that_nobody_knows() {
+        for (text, system, count) in [
+            ("-M virt --bridge br0", "aarch64", None),
+            ("-M q35 --bridge br0", "x86_64", None),
+            ("-M vexpress-a9 --bridge br0", "arm", None),
+            ("-M board --bridge br0,model=e1000", "arm", None),
+            ("-M board --bridge br0 -device usb-net,netdev=x", "arm", None),
+            ("-M board --bridge br0", "arm", Some(1)),
+            ("-M board --bridge br0 --bridge br0,model=e1000 -nic user -net nic -net user", "arm", Some(3)),
+        ] {
+            let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
+            let mut line = scan(&words, || Ok(Vec::new())).unwrap();
+            let mut asked = None;
+            let ask = |_: &Line, cards: usize| {
+                asked = Some(cards);
+                None
+            };
+            settle(&mut line, None, system, ask).unwrap();
+            assert_eq!(asked, count, "{text}");
+        }
+    }
+
+    fn nic(text: &str) -> Nic {
+        settled(text, "x86_64").unwrap().0.nics.remove(0)
+    }
+
+    #[test]
+    fn the_card_fits_the_machine() {
+        for (text, system, model, says) in [
+            ("", "x86_64", "virtio-net-pci", false),
+            ("-M q35", "x86_64", "virtio-net-pci", false),
+            ("-M microvm,x-option-roms=off", "x86_64", "virtio-net-device", true),
+            ("", "x86_64-microvm", "virtio-net-device", true),
+            ("-M q35", "x86_64-microvm", "virtio-net-pci", false),
+            ("-M pc -machine type=microvm", "i386", "virtio-net-device", true),
+            ("-M isapc", "i386", "ne2k_isa", true),
+            ("", "s390x", "virtio-net-ccw", true),
+            ("-M s390-ccw-virtio", "s390x", "virtio-net-ccw", true),
+            ("-M virt", "m68k", "virtio-net-device", true),
+            ("-M virt", "aarch64", "virtio-net-pci", false),
+            ("-M vexpress-a15", "arm", "virtio-net-device", true),
+        ] {
+            let (line, news) = settled(&format!("--bridge br0 {text}"), system).unwrap();
+            assert_eq!(
+                (line.nics[0].model.as_deref(), news.len()),
+                (Some(model), usize::from(says)),
+                "{system} {text}"
+            );
+        }
+        let (line, news) = settled("--bridge br0,model=e1000 -M microvm", "x86_64").unwrap();
+        assert_eq!((line.nics[0].model.as_deref(), news.len()), (Some("e1000"), 0));
+    }
+
+    #[test]
+    fn what_a_line_by_hand_has_left_is_for_our_cards() {
+        // The id, the model of the card, and its address.
+        let of = |text: &str| {
+            let (line, _) = settled(text, "x86_64").unwrap();
+            let nic = &line.nics[0];
+            let mac = nic.mac.map(|mac| mac.to_string()).unwrap_or_default();
+            (nic.id.clone().unwrap_or_default(), nic.model.clone().unwrap_or_default(), mac)
+        };
+        let mac = "02:00:00:00:00:07";
+        for (text, id, model, is) in [
+            ("--bridge br0 -device e1000,netdev=net0", "net0", "e1000", ""),
+            (r#"--bridge br0 -device {"driver":"e1000","netdev":"net0"}"#, "net0", "e1000", ""),
+            (
+                "-device e1000,netdev=net0 --bridge br0 -netdev user,id=net1 -device e1000,netdev=net1",
+                "net0",
+                "e1000",
+                "",
+            ),
+            ("--bridge br0 -net nic,netdev=net0,model=rtl8139", "net0", "rtl8139", ""),
+            ("--bridge br0 -object filter-dump,id=f,netdev=net0,file=x", "net0", "virtio-net-pci", ""),
+            ("--bridge br0 -netdev hubport,hubid=0,id=p,netdev=net0", "net0", "", ""),
+            ("--bridge br0 -net nic", "bridge0", "", ""),
+            ("--bridge br0 -net nic,model=e1000,macaddr=2:0:0:0:0:7", "bridge0", "e1000", mac),
+            ("--bridge br0,id=lan -net nic,model=virtio", "lan", "virtio-net", ""),
+            ("--bridge br0 -net nic -net user", "", "virtio-net-pci", ""),
+            ("--bridge br0,model=e1000 -global e1000.mac=2:0:0:0:0:7", "", "e1000", mac),
+            ("--bridge br0 -global virtio-net-pci.mac=2:0:0:0:0:7", "", "virtio-net-pci", mac),
+            ("--bridge br0 -global driver=virtio-net-pci,property=mac,value=2:0:0:0:0:7", "", "virtio-net-pci", mac),
+            ("--bridge br0 -global e1000.mac=2:0:0:0:0:7", "", "virtio-net-pci", ""),
+            (
+                "--bridge br0,mac=2:0:0:0:0:8 -global virtio-net-pci.mac=2:0:0:0:0:7",
+                "",
+                "virtio-net-pci",
+                "02:00:00:00:00:08",
+            ),
+            ("--bridge br0 -device e1000,netdev=n,id=v -set device.v.mac=2:0:0:0:0:7", "n", "e1000", mac),
+        ] {
+            assert_eq!(of(text), (id.to_owned(), model.to_owned(), is.to_owned()), "{text}");
+        }
+        for (text, says) in [
+            ("--bridge br0,id=lan -device e1000,netdev=net0", "--bridge br0,id=net0"),
+            ("--bridge br0 --bridge br1 -device e1000,netdev=net0", "--bridge br0,id=net0"),
+            ("--bridge br0 -device e1000,netdev=net0 -device e1000,netdev=net1", "--bridge br0,id=net0"),
+        ] {
+            assert!(settled(text, "x86_64").unwrap_err().remedy().contains(says), "{text}");
+        }
+        assert!(settled("--bridge br0 -net nic -net nic", "x86_64").unwrap().1[0].contains("connected to nothing"));
+        let both = "--bridge br0 --bridge br1 -device e1000,netdev=a -device e1000,netdev=b";
+        let ids: Vec<_> = settled(both, "x86_64").unwrap().0.nics.into_iter().filter_map(|nic| nic.id).collect();
+        assert_eq!(ids, ["a", "b"]);
+    }
+
+    #[test]
+    fn queues_are_a_matter_of_virtio() {
+        let queues = |text: &str| nic(text).queues;
+        assert_eq!(queues("--bridge br0"), Some(Queues::Number(1)));
+        assert_eq!(queues("--bridge br0,queues=4"), Some(Queues::Number(4)));
+        assert_eq!(queues("--bridge br0,queues=auto -smp 3"), Some(Queues::Number(3)));
+        assert_eq!(queues("--bridge br0,queues=auto -smp 300"), Some(Queues::Number(16)));
+        assert_eq!(queues("--bridge br0,queues=auto,model=e1000 -smp 3"), Some(Queues::Number(1)));
+        assert_eq!(queues("--bridge br0,queues=2,id=x -device igb,netdev=x"), Some(Queues::Number(2)));
+        assert!(settled("--bridge br0,queues=2,model=e1000", "x86_64").is_err());
+    }
+
+    #[test]
+    fn so_is_vhost() {
+        let vhost = |text: &str| nic(text).vhost;
+        assert_eq!(vhost("--bridge br0"), Some(Vhost::Auto));
+        assert_eq!(vhost("--bridge br0,model=e1000"), Some(Vhost::Off));
+        assert_eq!(vhost("--bridge br0,vhost=on"), Some(Vhost::On));
+        assert_eq!(vhost("--bridge br0,vhost=off"), Some(Vhost::Off));
+        assert_eq!(vhost("--bridge br0,id=x -device e1000,netdev=x"), Some(Vhost::Off));
+        assert!(settled("--bridge br0,vhost=on,model=e1000", "x86_64").is_err());
+    }
+}

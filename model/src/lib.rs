@@ -1,0 +1,23 @@
+//! What kvm-bridge thinks: from a command line, a configuration and what the kernel has now to the steps that are missing.
+//!
+//! Nothing here can act: there is no file, no socket, no process and no clock. So the same input has the same plan, for a
+//! launch, a dry run, `kvm-bridge up` and doctor, and all of it can be tested without a network. docs/rooms.md has the
+//! modules from the top floor to the lowest.
+#![forbid(unsafe_code)]
+
+pub mod argv;
+pub mod config;
+pub mod error;
+pub mod host;
+pub mod ifname;
+pub mod journal;
+pub mod mac;
+pub mod manager;
+pub mod optstr;
+pub mod packet;
+pub mod plan;
+pub mod properties;
+pub mod request;
+pub mod share;
+pub mod step;
+pub mod text;

@@ -1,0 +1,127 @@
+//! Which interfaces can be the uplink of a bridge, and the right answer for each that can't.
+#![forbid(unsafe_code)]
+
+use crate::host::{Host, Kind, Link};
+use crate::ifname;
+
+/// Why an interface can't be a port of a bridge, and what to do about it; `None` for one that can.
+pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
+    let name = &link.name;
+    let other = || "Give another interface, or uplink=none for a bridge without one.".to_owned();
+    let below = || "Give the interface that it stands on, or uplink=none for a bridge without one.".to_owned();
+    match &link.kind {
+        _ if link.controller.is_some() && !link.is_in_vrf => Some((
+            "it is a port of another link already".into(),
+            format!("To free it: ip link set dev {name} nomaster"),
+        )),
+        Kind::Other(kind) if kind == "veth" && name.as_str().starts_with(ifname::PREFIX) => {
+            Some(("it is a part of a bridge of kvm-bridge".into(), other()))
+        }
+        Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
+        Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
+        Kind::Other(kind) if why_not_of_kind(kind).is_some() => {
+            let (why, is_on_another) = why_not_of_kind(kind)?;
+            Some((why.to_owned(), if is_on_another { below() } else { other() }))
+        }
+        _ if link.uplink.is_wifi => Some((
+            "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
+                .into(),
+            "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
+                .into(),
+        )),
+        _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
+        _ => None,
+    }
+}
+
+/// Why no link of a kind can be, and whether the one below may do.
+fn why_not_of_kind(kind: &str) -> Option<(&'static str, bool)> {
+    match kind {
+        "wireguard" => {
+            Some(("it is a WireGuard tunnel, which carries IP packets, and a bridge Ethernet frames", false))
+        }
+        "tun" => Some(("it is a tunnel of IP packets, and a bridge is one of Ethernet frames", false)),
+        "ifb" => Some(("it is an ifb, which leads to no network", false)),
+        "macvtap" | "ipvtap" => Some(("its frames are those of the program that has it open", true)),
+        "ipvlan" => Some(("it is an ipvlan, which has its address in common with the interface below", true)),
+        "macvlan" => Some(("it is a macvlan, which lets in no frame that is for another address than its own", true)),
+        "bond balance" => Some((
+            "its mode, balance-tlb or balance-alb, puts its members' addresses into the frames of guests: give it another, \
+             such as active-backup or 802.3ad",
+            false,
+        )),
+        _ => None,
+    }
+}
+
+/// Why this one can't be, with the names of the links around it, where all were looked up.
+pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, String)> {
+    let controller = link.controller.and_then(|index| host.all.iter().find(|other| other.index == index));
+    let Some(controller) = controller.filter(|_| !link.is_in_vrf) else { return why_no_uplink(link) };
+    let (name, of) = (&link.name, &controller.name);
+    let free = format!("To free it: ip link set dev {name} nomaster");
+    Some(match &controller.kind {
+        Kind::Bridge => {
+            (format!("it is a port of the bridge {of} already"), format!("To join that: --bridge {of}. {free}"))
+        }
+        Kind::Other(kind) if kind.starts_with("bond") || kind == "team" => {
+            (format!("it is a member of {of}"), format!("Give {of} in its place: uplink={of}"))
+        }
+        _ => (format!("it is a port of {of} already"), free),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Uplink;
+    use crate::ifname::IfName;
+
+    fn card(index: u32, name: &str) -> Link {
+        let mac = Some(crate::mac::Mac([2, 0, 0, 0, 0, 1]));
+        Link { is_ethernet: true, mac, ..Link::bare(index, IfName::new(name).unwrap()) }
+    }
+
+    fn of_kind(kind: &str) -> Link {
+        Link { kind: Kind::Other(kind.to_owned()), ..card(2, "eth0") }
+    }
+
+    #[test]
+    fn each_kind_has_its_answer() {
+        for can in ["vlan", "bond", "team", "macvlan passthru", "veth", "dummy", "vxlan"] {
+            assert_eq!(why_no_uplink(&of_kind(can)), None, "{can}");
+        }
+        for (cannot, why) in [
+            ("macvlan", "for another address than its own"),
+            ("ipvlan", "the interface below"),
+            ("macvtap", "the program that has it open"),
+            ("bond balance", "active-backup"),
+            ("wireguard", "IP packets"),
+            ("tun", "IP packets"),
+            ("ifb", "no network"),
+        ] {
+            let (what, remedy) = why_no_uplink(&of_kind(cannot)).unwrap();
+            assert!(what.contains(why), "{cannot}: {what}");
+            assert!(remedy.contains("uplink=none"), "{cannot}: {remedy}");
+        }
+        let (what, remedy) =
+            why_no_uplink(&Link { uplink: Uplink { is_wifi: true, ..Uplink::default() }, ..card(2, "wlan0") }).unwrap();
+        assert!(what.contains("802.11 frames have three addresses") && remedy.contains("-nic user"), "{what} {remedy}");
+    }
+
+    #[test]
+    fn a_member_is_told_of_what_it_is_a_member_of() {
+        let member = Link { controller: Some(7), ..card(2, "eth0") };
+        let answer = |controller: Link| {
+            let host = Host { all: vec![member.clone(), controller], ..Host::default() };
+            let (what, remedy) = why_not(&member, &host).unwrap();
+            format!("{what}. {remedy}")
+        };
+        let bond = Link { kind: Kind::Other("bond".to_owned()), ..card(7, "bond0") };
+        assert_eq!(answer(bond), "it is a member of bond0. Give bond0 in its place: uplink=bond0");
+        let bridge = answer(Link { kind: Kind::Bridge, ..card(7, "br7") });
+        assert!(bridge.contains("a port of the bridge br7 already. To join that: --bridge br7"), "{bridge}");
+        let vrf = answer(Link { kind: Kind::Other("vrf".to_owned()), ..card(7, "red") });
+        assert!(vrf.contains("a port of red already. To free it: ip link set dev eth0 nomaster"), "{vrf}");
+    }
+}

@@ -1,0 +1,399 @@
+//! What the user asked for: one `--bridge` value, read and checked in itself.
+//! It may not know the host.
+//!
+//! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
+#![forbid(unsafe_code)]
+
+pub mod slips;
+
+use crate::error::{Error, Result};
+use crate::ifname::IfName;
+use crate::mac::Mac;
+use crate::optstr;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// Where a missing bridge gets its way to the network from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplink {
+    /// Nowhere: the guests and the host reach each other only.
+    Isolated,
+    /// The interface of the default route.
+    Auto,
+    /// This interface of the host.
+    Link(IfName),
+}
+
+/// A VM that runs this many times at once is a mistake.
+pub const MAX_SLOTS: usize = 1024;
+
+/// `attach=`: how an uplink is attached to its bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attach {
+    /// It is shared: the host keeps all that it has on it.
+    Share,
+    /// It becomes a port, and carries nothing of the host's.
+    Port,
+}
+
+/// `queues=`: how many at once carry a card's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queues {
+    /// One for each CPU of the guest.
+    Auto,
+    /// So many.
+    Number(u16),
+}
+
+/// `vhost=`: whether the kernel itself moves frames between the TAP and a virtio card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vhost {
+    /// It has to.
+    On,
+    /// QEMU does.
+    Off,
+    /// Where /dev/vhost-net can be opened.
+    Auto,
+}
+
+/// One network card that is asked for: the value of one `--bridge`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// The bridge that it is on.
+    pub bridge: IfName,
+    /// `uplink=`: of a bridge that is missing.
+    pub uplink: Option<Uplink>,
+    /// Whether that may come when the bridge is there already (`kvm-bridge up --late`).
+    pub is_late: bool,
+    /// `mac=`: the guest's address, for this run only.
+    pub mac: Option<Mac>,
+    /// `model=`: the QEMU device.
+    pub model: Option<String>,
+    /// Whether that is the machine's own, on board: known once the line is settled.
+    pub is_on_board: bool,
+    /// `queues=`: of the TAP and a virtio card.
+    pub queues: Option<Queues>,
+    /// `vhost=`: who moves the frames.
+    pub vhost: Option<Vhost>,
+    /// `ifname=`: the TAP's name on the host.
+    pub ifname: Option<IfName>,
+    /// `id=`: the netdev's id on QEMU's command line.
+    pub id: Option<String>,
+    /// `replace=user`: whether it takes the place of a user-mode card of the line.
+    pub replaces_user: bool,
+    /// `vm=`: whose lease it is.
+    pub vm: Option<String>,
+    /// `slot=`: which of its runs at once this is.
+    pub slot: Option<usize>,
+    /// `keep=`: whether a bridge that is made stays when its last guest has gone.
+    pub keep: Option<bool>,
+    /// `mtu=`: of a bridge that is made, in bytes.
+    pub mtu: Option<u32>,
+    /// `attach=`: how the uplink is attached.
+    pub attach: Option<Attach>,
+    /// `follow=`: whether the bridge goes with the default route to another uplink.
+    pub follow: Option<bool>,
+    /// `announce=`: to tell the address that the guest gets.
+    pub announce: bool,
+}
+
+/// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
+/// held against this list by tests.
+pub const KEYS: [(&str, &str, &str); 15] = [
+    (
+        "uplink",
+        "IFACE|auto|none",
+        "if the bridge is missing: its way to the network (default: auto, the default route's interface)",
+    ),
+    ("attach", "share|port", "how the uplink is attached (default: share; port if nobody uses the interface)"),
+    (
+        "follow",
+        "on|off",
+        "on: with uplink=auto, the bridge follows the default route to another interface (default: off)",
+    ),
+    ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
+    ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
+    ("queues", "N|auto", "how many queues a virtio card has; auto: one for each CPU of the guest (default: 1)"),
+    ("vhost", "on|off|auto", "a virtio card's frames go through the kernel (default: auto, if /dev/vhost-net opens)"),
+    ("ifname", "NAME", "the TAP's name on the host (default: the next free of kvb0, kvb1 ...)"),
+    ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
+    (
+        "replace",
+        "user",
+        "the card takes the place of a user-mode one of the line, whose id, model and bus address stay",
+    ),
+    ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
+    (
+        "slot",
+        "N",
+        "which of a VM's runs at once this is, or moves in to with -incoming (default: the first that is free)",
+    ),
+    ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
+    ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
+    ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
+];
+
+impl Nic {
+    /// Whether it says anything of the bridge's uplink.
+    pub fn is_about_uplink(&self) -> bool {
+        self.uplink.is_some() || self.attach.is_some() || self.follow.is_some()
+    }
+
+    /// Reads a value: `BR[,key=value...]` in QEMU's own grammar.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let show = String::from_utf8_lossy(text).into_owned();
+        Self::parse_params(text).map_err(|error| match show.is_empty() {
+            true => error.of("--bridge"),
+            false => error.of(format_args!("--bridge {show}")),
+        })
+    }
+
+    fn parse_params(text: &[u8]) -> Result<Self> {
+        if text.ends_with(b",") && !text.ends_with(b",,") {
+            let remedy = "Leave it out; what comes behind it comes without a blank: --bridge br0,uplink=eth0.";
+            return Err(Error::new("a comma is the end of it", remedy));
+        }
+        let mut params = optstr::parse(text).into_iter();
+        let name = match params.next() {
+            Some(optstr::Param { key: None, value: Some(name) }) => name,
+            None => Vec::new(),
+            Some(_) => return Err(Error::new("the bridge's name has to come first", "Write --bridge br0,key=value.")),
+        };
+        let mut nic = Self {
+            bridge: IfName::new(&utf8(name)?)?,
+            uplink: None,
+            mac: None,
+            model: None,
+            is_on_board: false,
+            queues: None,
+            vhost: None,
+            ifname: None,
+            id: None,
+            replaces_user: false,
+            vm: None,
+            slot: None,
+            is_late: false,
+            keep: None,
+            mtu: None,
+            attach: None,
+            follow: None,
+            announce: false,
+        };
+        let mut seen = HashSet::new();
+        for optstr::Param { key, value } in params {
+            let key = utf8(key.unwrap_or_default())?;
+            if !KEYS.iter().any(|(known, ..)| *known == key) {
+                let known: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
+                let meant = slips::near(&key, known.iter().copied()).map(|near| format!("Is {near}= meant?"));
+                let remedy = slips::key_of_qemus(&key)
+                    .or(meant)
+                    .unwrap_or_else(|| format!("The keys are {}.", known.join(", ")));
+                return Err(Error::new(format!("there is no key '{key}'"), remedy));
+            }
+            let Some(value) = value else {
+                return Err(Error::new(format!("{key} has no value"), format!("Write {key}={}.", form_of(&key))));
+            };
+            nic.set(&key, &utf8(value)?)?;
+            if !seen.insert(key.clone()) {
+                return Err(Error::new(format!("{key}= is given twice"), "Leave one of them out."));
+            }
+        }
+        if nic.ifname.as_ref() == Some(&nic.bridge) {
+            return Err(Error::new("the TAP cannot have the bridge's name", "Give ifname= another name."));
+        }
+        if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
+            return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
+        }
+        if nic.replaces_user && nic.id.is_some() {
+            let what = "replace=user keeps the id of the card whose place it takes";
+            return Err(Error::new(what, "Leave id= out, or replace=."));
+        }
+        let is_auto = matches!(nic.uplink, None | Some(Uplink::Auto));
+        if nic.follow == Some(true) && !is_auto {
+            let remedy = "Leave uplink= out, or follow=.";
+            return Err(Error::new("follow=on is for uplink=auto: it follows the default route", remedy));
+        }
+        if nic.attach.is_some() && nic.uplink == Some(Uplink::Isolated) {
+            return Err(Error::new(
+                "attach= is of an uplink, and there is to be none",
+                "Leave uplink=none out, or attach=.",
+            ));
+        }
+        Ok(nic)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let wrong = || {
+            let ways: Vec<String> = form_of(key).split('|').map(|way| format!("{key}={way}")).collect();
+            Error::new(format!("{key} cannot be '{value}'"), format!("Write {}.", ways.join(" or ")))
+        };
+        match key {
+            "uplink" => self.uplink = Some(value.parse()?),
+            "mac" => self.mac = Some(value.parse::<Mac>()?.check_unicast()?),
+            "model" if is_model(value) => self.model = Some(value.to_owned()),
+            "model" => {
+                let remedy = "Give the name of a QEMU device; qemu-kvm -device help lists them.";
+                return Err(Error::new(format!("model='{value}' is no name of a device"), remedy));
+            }
+            "queues" => self.queues = Some(queues(value)?),
+            "vhost" => {
+                let vhost = [("on", Vhost::On), ("off", Vhost::Off), ("auto", Vhost::Auto)];
+                let vhost = vhost.into_iter().find(|(name, _)| *name == value);
+                self.vhost = Some(vhost.ok_or_else(wrong)?.1);
+            }
+            "ifname" => self.ifname = Some(IfName::new(value)?),
+            "id" if is_id(value) => self.id = Some(value.to_owned()),
+            "id" => {
+                let remedy = "An id begins with a letter; then come letters, digits, '-', '.' and '_'.";
+                return Err(Error::new(format!("QEMU would not take id='{value}'"), remedy));
+            }
+            "replace" if value == "user" => self.replaces_user = true,
+            "vm" if !value.is_empty() => self.vm = Some(value.to_owned()),
+            "vm" => return Err(Error::new("vm= is empty", "Give the VM a name, or leave vm= out.")),
+            "slot" => match value.parse() {
+                Ok(slot) if slot < MAX_SLOTS => self.slot = Some(slot),
+                _ => {
+                    let remedy = format!("Give a number from 0 to {}.", MAX_SLOTS - 1);
+                    return Err(Error::new(format!("slot={value} is no slot"), remedy));
+                }
+            },
+            "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
+            "announce" => self.announce = switch(value).ok_or_else(wrong)?,
+            "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
+            "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
+            "mtu" => match value.parse() {
+                Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),
+                _ => return Err(Error::new(format!("mtu={value} is no MTU"), "Give a number from 68 to 65535.")),
+            },
+            _ => return Err(wrong()),
+        }
+        Ok(())
+    }
+}
+
+fn queues(value: &str) -> Result<Queues> {
+    match value.parse() {
+        _ if value == "auto" => Ok(Queues::Auto),
+        // MAX_TAP_QUEUES of the kernel's drivers/net/tun.c.
+        Ok(number @ 1..=256) => Ok(Queues::Number(number)),
+        _ => Err(Error::new(format!("queues={value} is no number of queues"), "Give a number from 1 to 256, or auto.")),
+    }
+}
+
+fn attach(value: &str) -> Option<Attach> {
+    match value {
+        "share" => Some(Attach::Share),
+        "port" => Some(Attach::Port),
+        _ => None,
+    }
+}
+
+fn switch(value: &str) -> Option<bool> {
+    match value {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+impl FromStr for Uplink {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "none" => Self::Isolated,
+            "auto" => Self::Auto,
+            name => Self::Link(IfName::new(name)?),
+        })
+    }
+}
+
+fn form_of(key: &str) -> &'static str {
+    KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
+}
+
+/// Whether a bridge can have this MTU: ETH_MIN_MTU to ETH_MAX_MTU of the kernel.
+pub fn is_mtu(mtu: u32) -> bool {
+    (68..=65535).contains(&mtu)
+}
+
+/// Whether this can be the name of a QEMU device.
+pub fn is_model(text: &str) -> bool {
+    is_word(text, "-_.")
+}
+
+/// Whether QEMU takes this for an id: id_wellformed() of its util/id.c.
+pub fn is_id(text: &str) -> bool {
+    is_word(text, "-._") && text.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+fn is_word(text: &str, more: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        Error::new(format!("'{text}' is not UTF-8"), "Names and values of --bridge are UTF-8 text.")
+    })
+}
+
+/// What all the network cards of one command line have to agree on.
+pub fn check_together(nics: &[Nic]) -> Result<()> {
+    let unique = |what: &str, remedy: &str, values: Vec<String>| {
+        let mut seen = HashSet::new();
+        match values.into_iter().find(|value| !seen.insert(value.clone())) {
+            Some(twice) => Err(Error::new(format!("{what}={twice} is asked for twice"), remedy)),
+            None => Ok(()),
+        }
+    };
+    fn all<T: Display>(nics: &[Nic], of: impl Fn(&Nic) -> Option<&T>) -> Vec<String> {
+        nics.iter().filter_map(of).map(T::to_string).collect()
+    }
+    unique("ifname", "Each network card has a TAP of its own.", all(nics, |nic| nic.ifname.as_ref()))?;
+    unique("id", "Each netdev has an id of its own.", all(nics, |nic| nic.id.as_ref()))?;
+    unique("mac", "Each network card has an address of its own.", all(nics, |nic| nic.mac.as_ref()))?;
+    for (at, nic) in nics.iter().enumerate() {
+        for earlier in &nics[..at] {
+            check_pair(earlier, nic).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        }
+    }
+    Ok(())
+}
+
+/// The error of two bridges that want the same uplink.
+pub fn taken_twice(uplink: &IfName, other: &IfName) -> Error {
+    let what = format!("{uplink} is already to be the uplink of {other}");
+    Error::new(what, "An interface is the uplink of one bridge only: give another, or uplink=none.")
+}
+
+fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
+    fn differ<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+        matches!((one, other), (Some(one), Some(other)) if one != other)
+    }
+    if differ(&one.vm, &other.vm) {
+        return Err(Error::new("vm= names two VMs on one command line", "Give one of them, once."));
+    }
+    if differ(&one.slot, &other.slot) {
+        return Err(Error::new("slot= names two slots on one command line", "Give one of them, once."));
+    }
+    if one.bridge == other.bridge {
+        for (key, differs) in [
+            ("uplink", differ(&one.uplink, &other.uplink)),
+            ("keep", differ(&one.keep, &other.keep)),
+            ("mtu", differ(&one.mtu, &other.mtu)),
+            ("attach", differ(&one.attach, &other.attach)),
+            ("follow", differ(&one.follow, &other.follow)),
+        ] {
+            if differs {
+                return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));
+            }
+        }
+    } else if let (Some(Uplink::Link(link)), true) = (&one.uplink, one.uplink == other.uplink) {
+        return Err(taken_twice(link, &one.bridge));
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Frames on an interface, as they pass: who gets which address, and how far somebody has got with it.
+//! It may not change the network.
+//!
+//! What a DHCP server answers a guest is seen on the guest's own port only, with a packet socket, which needs CAP_NET_RAW.
+
+pub mod arp_probe;
+
+use crate::output::errno::reason;
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
+use model::error::{Error, Result};
+use model::mac::Mac;
+use model::packet::dhcp::{Kind, Message};
+use model::packet::frame::{self, Told};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+/// Some ports that are watched.
+#[derive(Debug)]
+pub struct Watch {
+    ports: Vec<(u32, Packets)>,
+}
+
+/// What was heard on a port.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    /// The port.
+    pub index: u32,
+    /// Whether who is behind the port sent it.
+    pub is_sent: bool,
+    /// What it tells.
+    pub told: Told,
+}
+
+impl Heard {
+    /// Whose doings are told, on the port of a guest whose address is not known: who sends from behind the port, or talks
+    /// to a DHCP server, is the guest.
+    pub fn client(&self) -> Option<Mac> {
+        match self.told {
+            Told::Dhcp(message) => Some(message.client),
+            Told::Address { mac, .. } => self.is_sent.then_some(mac),
+        }
+    }
+}
+
+impl Watch {
+    /// Watches the ports of these indices from now on.
+    pub fn open(ports: impl IntoIterator<Item = u32>) -> Result<Self> {
+        let open = |index| Ok((index, Packets::open(index)?));
+        let ports = ports.into_iter().map(open).collect::<std::io::Result<_>>().map_err(|error| {
+            let remedy = match error.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => "CAP_NET_RAW is needed: run it as root.",
+                Some(libc::ENODEV | libc::ENXIO) => "It went away in this moment. Try again.",
+                _ => "The kernel's packet sockets are needed: modprobe af_packet",
+            };
+            Error::new(format!("cannot watch a port: {}", reason(&error)), remedy)
+        })?;
+        Ok(Self { ports })
+    }
+
+    /// Whether there is a port left that is watched.
+    pub fn is_watching(&self) -> bool {
+        !self.ports.is_empty()
+    }
+
+    /// Sends frames out of a port, to who is behind it. What can't be sent is not asked: there is the next time.
+    pub fn send(&self, index: u32, frames: &[Vec<u8>]) {
+        for (_, packets) in self.ports.iter().filter(|(port, _)| *port == index) {
+            frames.iter().for_each(|frame| drop(packets.send(frame)));
+        }
+    }
+
+    /// What is told next; `None` when the time is over or no port is left.
+    pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
+        let mut buffer = [0; BUFFER];
+        loop {
+            let (mut gone, mut heard) = (None, None);
+            for (at, (index, packets)) in self.ports.iter().enumerate() {
+                for _ in 0..AT_ONCE {
+                    match packets.receive_from(&mut buffer) {
+                        Ok(None) => break,
+                        Ok(Some((length, is_sent))) => {
+                            if let Some(told) = buffer.get(..length).and_then(frame::read) {
+                                heard = Some((at, Heard { index: *index, is_sent, told }));
+                                break;
+                            }
+                        }
+                        Err(_) => {
+                            gone = Some(at);
+                            break;
+                        }
+                    }
+                }
+                if heard.is_some() || gone.is_some() {
+                    break;
+                }
+            }
+            if let Some((at, heard)) = heard {
+                // The others' turn: this one may have no end.
+                self.ports.rotate_left(at + 1);
+                return Ok(Some(heard));
+            }
+            if let Some(at) = gone {
+                self.ports.remove(at);
+                continue;
+            }
+            if self.ports.is_empty() || !wait(self.ports.iter().map(|(_, packets)| packets), end)? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Sleeps until one of these can be read or the time is over; whether there may be something.
+pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Instant) -> Result<bool> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(false);
+    }
+    // Rounded up, so that the time is over when the waiting is.
+    let timeout = PollTimeout::try_from(left + std::time::Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+    let mut files: Vec<PollFd> = files.into_iter().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+    match poll(&mut files, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(true),
+        Err(error) => Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
+    }
+}
+
+/// No guest is believed to have more.
+const MOST_ADDRESSES: usize = 64;
+
+/// How far a guest has got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// It asked whether there is a server.
+    pub discover: bool,
+    /// Servers answered.
+    pub offer: bool,
+    /// It asked for one of the addresses.
+    pub request: bool,
+    /// It was refused.
+    pub nak: bool,
+    /// It has an address.
+    pub ack: Option<Message>,
+    /// The addresses that it uses, however it came by them.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+impl Progress {
+    /// Takes in what is told, of this guest.
+    pub fn hear(&mut self, told: Told, guest: Mac) {
+        match told {
+            Told::Dhcp(message) if message.client == guest => match message.kind {
+                Kind::Discover => self.discover = true,
+                Kind::Offer => self.offer = true,
+                Kind::Request => self.request = true,
+                Kind::Nak => self.nak = true,
+                Kind::Ack if message.address.is_some() => {
+                    self.note(message.address.map(IpAddr::from));
+                    self.ack = Some(message);
+                }
+                _ => {}
+            },
+            Told::Address { mac, ip } if mac == guest => self.note([ip]),
+            _ => {}
+        }
+    }
+
+    /// A guest may say that it has as many as it likes.
+    fn note(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let room = MOST_ADDRESSES.saturating_sub(self.addresses.len());
+        self.addresses.extend(addresses.into_iter().take(room));
+    }
+
+    /// In a few words.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            _ if self.ack.is_some() => "ACK: it has its address",
+            _ if self.nak => "its REQUEST was refused (NAK)",
+            _ if self.request => "REQUEST without ACK",
+            _ if self.offer => "OFFER without REQUEST",
+            _ if self.discover => "DISCOVER without OFFER",
+            _ => "no DHCP",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    /// A stand-in for a port, on which there is always one more frame.
+    fn with_noise<R>(do_it: impl FnOnce(Packets) -> R) -> R {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (address, ends) = (socket.local_addr().unwrap(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    while !ends.load(Ordering::Relaxed) {
+                        let _ = sender.send_to(b"noise", address);
+                    }
+                });
+            }
+            let result = do_it(OwnedFd::from(socket).into());
+            ends.store(true, Ordering::Relaxed);
+            result
+        })
+    }
+
+    #[test]
+    fn noise_without_end_ends_with_the_time() {
+        let start = Instant::now();
+        let heard = with_noise(|noise| Watch { ports: vec![(1, noise)] }.next(start + Duration::from_millis(200)));
+        assert!(heard.unwrap().is_none());
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn a_guest_that_claims_all_addresses_has_some() {
+        let (mut progress, mac) = (Progress::default(), Mac([2; 6]));
+        for last in 0..=255 {
+            progress.hear(Told::Address { mac, ip: IpAddr::from([10, 0, 0, last]) }, mac);
+        }
+        assert_eq!(progress.addresses.len(), MOST_ADDRESSES);
+    }
+}

@@ -1,0 +1,21 @@
+//! Carries a plan out, keeps what it made, and takes it back: with root's rights, or by the helper.
+//! It may not decide what is to be made.
+
+pub mod announce;
+pub mod apply;
+pub mod bring_up;
+pub mod dhcp_probe;
+pub mod down;
+pub mod helper;
+pub mod inventory;
+pub mod late;
+pub mod locks;
+pub mod made;
+pub mod managed;
+pub mod observe;
+pub mod reaper;
+pub mod rootless;
+pub mod share;
+pub mod undo;
+pub mod up;
+pub mod user;

@@ -1,0 +1,125 @@
+//! Where the reaper of a bridge takes over from guests that come later: a socket beside the bridge's journal.
+//!
+//! A guest's start hands over what it listens with and its own stderr, and the reaper holds both until it has told or the
+//! TAP goes. Only root can reach the socket, as only root can read the journal's lock: who could write to it could have root
+//! write into a file of theirs, which they can do themselves. Where nobody takes it, who asks has a process of its own.
+#![forbid(unsafe_code)]
+
+use crate::network::announce::Announcer;
+use crate::sys::packet::Packets;
+use nix::sys::stat::{Mode, umask};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
+use std::fs;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// Longer than a VM's name in an alias, with all that goes with it.
+const LONGEST: usize = 1024;
+const SPACE: usize = rustix::cmsg_space!(ScmRights(2));
+
+/// The reaper's end.
+#[derive(Debug)]
+pub struct Inbox(UnixDatagram);
+
+impl Inbox {
+    /// Opens it; a reaper that was killed may have left one.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let socket = UnixDatagram::bind(path);
+        umask(before);
+        let socket = socket?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// The next one that was handed over.
+    pub fn take(&self) -> Option<Announcer> {
+        let mut text = [0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); SPACE];
+        let mut files = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut files, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+        let files = files.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(files) => Some(files),
+            _ => None,
+        });
+        let files: Vec<OwnedFd> = files.flatten().collect();
+        let [packets, stderr] = <[OwnedFd; 2]>::try_from(files).ok()?;
+        let text = String::from_utf8_lossy(text.get(..received)?).into_owned();
+        let [mac, bridge, vm] = <[&str; 3]>::try_from(text.splitn(3, '\0').collect::<Vec<_>>()).ok()?;
+        let (mac, bridge, vm) = (mac.parse().ok()?, bridge.to_owned(), vm.to_owned());
+        Some(Announcer { packets: Packets::from(packets), mac, vm, bridge, stderr: Some(stderr) })
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Hands an announcer over to the reaper, with this process's stderr. Not waited for: one that does not read now is no help.
+pub fn hand_over(path: &Path, announcer: &Announcer) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    let text = format!("{}\0{}\0{}", announcer.mac, announcer.bridge, announcer.vm);
+    let stderr = io::stderr();
+    let descriptors = [announcer.packets.as_fd(), stderr.as_fd()];
+    let mut space = [MaybeUninit::uninit(); SPACE];
+    let mut files = SendAncillaryBuffer::new(&mut space);
+    if text.len() > LONGEST || !files.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(&socket, &[IoSlice::new(text.as_bytes())], &mut files, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::mac::Mac;
+
+    fn announcer() -> Announcer {
+        // Any descriptor does: nothing is heard here.
+        let socket = OwnedFd::from(UnixDatagram::unbound().unwrap());
+        let vm = "a\0b".to_owned();
+        Announcer { packets: socket.into(), mac: Mac([2; 6]), vm, bridge: "br0".to_owned(), stderr: None }
+    }
+
+    #[test]
+    fn what_is_handed_over_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("br0.inbox");
+        assert!(hand_over(&path, &announcer()).is_err(), "nobody is there");
+        let inbox = Inbox::open(&path).unwrap();
+        assert!(inbox.take().is_none());
+        hand_over(&path, &announcer()).unwrap();
+        let taken = inbox.take().unwrap();
+        assert_eq!((taken.mac, taken.vm.as_str(), taken.bridge.as_str()), (Mac([2; 6]), "a\0b", "br0"));
+        assert!(taken.stderr.is_some() && inbox.take().is_none());
+        drop(inbox);
+        assert!(hand_over(&path, &announcer()).is_err(), "nobody is there any more");
+        Inbox::open(&path).unwrap();
+    }
+
+    #[test]
+    fn only_its_owner_can_reach_it_and_nonsense_is_dropped() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("br0.inbox");
+        let inbox = Inbox::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        UnixDatagram::unbound().unwrap().send_to(b"02:02:02:02:02:02\0br0\0vm", &path).unwrap();
+        assert!(inbox.take().is_none());
+    }
+}

@@ -1,0 +1,269 @@
+//! Carries steps out.
+
+use crate::netlink::{Netlink, Request};
+use crate::network::share;
+use crate::output::errno::{as_root, reason};
+use crate::sys::sysctl;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::share::ends;
+use model::step::{Ipv6, Step, Tap};
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, LinkAttribute, LinkMessage,
+};
+use rtnetlink::{LinkBridge, LinkUnspec};
+use std::io;
+use std::os::fd::OwnedFd;
+
+/// So many addresses a bridge learns at the most (IFLA_BR_FDB_MAX_LEARNED, since Linux 6.7; older kernels pass it over): a
+/// guest can pretend to have any number.
+const MOST_LEARNT: u32 = 16_384;
+
+/// The setting that keeps IPv6 off a link.
+const NO_IPV6: &str = "ipv6/disable_ipv6";
+
+/// A request, with what it is to do, for an error, and what the kernel needs for it.
+pub(super) struct Change {
+    request: Request,
+    what: String,
+    /// The module and the option of the kernel's configuration.
+    needs: Option<(&'static str, &'static str)>,
+    /// What the request names by its descriptor, which has to be open when it is sent.
+    _held: Option<OwnedFd>,
+}
+
+impl Change {
+    pub(super) fn new(request: Request, what: String) -> Self {
+        Self { request, what, needs: None, _held: None }
+    }
+
+    pub(super) fn needing(mut self, module: &'static str, option: &'static str) -> Self {
+        self.needs = Some((module, option));
+        self
+    }
+
+    pub(super) fn holding(self, held: Option<OwnedFd>) -> Self {
+        Self { _held: held, ..self }
+    }
+
+    /// Makes changes in one send. The first that fails is the error; those behind it may be done.
+    pub(super) fn all(netlink: &mut Netlink, bridge: &IfName, changes: Vec<Self>) -> Result<()> {
+        let (requests, about): (Vec<Request>, Vec<_>) =
+            changes.into_iter().map(|change| (change.request, (change.what, change.needs, change._held))).unzip();
+        let answers = netlink
+            .change(requests)
+            .map_err(|error| failed(bridge, "the kernel was asked to make it and did not answer", &error))?;
+        for (answer, (what, needs, _)) in answers.into_iter().zip(about) {
+            let Err(error) = answer else { continue };
+            return Err(match (needs, error.raw_os_error()) {
+                (Some((module, option)), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {
+                    let remedy = format!(
+                        "The kernel needs {module} to share an uplink ({option}): load that, or give uplink= an interface \
+                         that nobody uses, or uplink=none."
+                    );
+                    Error::new(format!("{what}: {}", reason(&error)), remedy)
+                }
+                _ => failed(bridge, &what, &error),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Makes the bridge of a journal: first the links, then their IPv6, then all else in one send, of which the
+/// uplink is the last.
+///
+/// After an error anything may be done: undo it.
+pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
+    Change::all(netlink, &journal.bridge, journal.steps.iter().filter_map(|step| create(step, journal)).collect())?;
+    for step in &journal.steps {
+        set_ipv6(step, journal)?;
+        if let Some(share) = step.share() {
+            share::clear_lro(&journal.bridge, share)?;
+        }
+    }
+    let mut changes = Vec::new();
+    for step in &journal.steps {
+        changes.extend(attach(step, journal)?);
+    }
+    Change::all(netlink, &journal.bridge, changes)
+}
+
+/// Sets what a step says of the links' IPv6.
+pub(super) fn set_ipv6(step: &Step, journal: &Journal) -> Result<()> {
+    for (link, setting, value) in ipv6_of(step) {
+        match sysctl::write(link.as_str(), setting, value) {
+            // A kernel that was booted without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => {
+                done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The change that makes a link.
+fn create(step: &Step, journal: &Journal) -> Option<Change> {
+    match step {
+        Step::AddBridge { bridge, mac, no_arp, .. } => {
+            let add = LinkBridge::new(bridge.as_str())
+                .index(journal.index)
+                .address(mac.0.to_vec())
+                .arp(!no_arp)
+                .stp_state(BridgeStpState::Disabled)
+                .forward_delay(0)
+                .fdb_max_learned(MOST_LEARNT)
+                .build();
+            let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+            Some(Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE"))
+        }
+        Step::ShareUplink { share, .. } => Some(share::create_ends(journal, share)),
+        Step::SetUp { .. } | Step::AttachPort { .. } | Step::AwaitUplink { .. } => None,
+    }
+}
+
+/// The links of whose IPv6 a step sets something, with the setting and its value.
+fn ipv6_of(step: &Step) -> Vec<(IfName, &'static str, &'static str)> {
+    match step {
+        Step::AddBridge { bridge, ipv6: Ipv6::NoRouters, .. } => vec![(bridge.clone(), "ipv6/accept_ra", "0")],
+        Step::AddBridge { bridge, ipv6: Ipv6::Off, .. } => vec![(bridge.clone(), NO_IPV6, "1")],
+        Step::AttachPort { uplink, had_ipv6: true, .. } => vec![(uplink.clone(), NO_IPV6, "1")],
+        Step::ShareUplink { bridge, .. } => ends(bridge).map(|end| (end, NO_IPV6, "1")).into(),
+        _ => Vec::new(),
+    }
+}
+
+/// What is left to do when the links are there.
+pub(super) fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
+    Ok(match step {
+        Step::AddBridge { bridge, mtu, .. } => {
+            // The kernel drops an alias and forgets an MTU that come with the creating request.
+            let mut dress = LinkUnspec::new_with_index(journal.index).alias(journal.alias());
+            if let Some(mtu) = mtu {
+                dress = dress.mtu(*mtu);
+            }
+            vec![Change::new(set(dress.build()), format!("cannot give {bridge} its alias and MTU"))]
+        }
+        Step::SetUp { link } => {
+            let index =
+                if *link == journal.bridge { Some(journal.index) } else { journal.port().map(|(_, index)| index) };
+            let up = index.map(|index| set(LinkUnspec::new_with_index(index).up().build()));
+            up.map(|up| Change::new(up, format!("cannot set {link} up"))).into_iter().collect()
+        }
+        Step::AttachPort { uplink, index, .. } => {
+            let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
+            vec![Change::new(join, format!("cannot make {uplink} a port"))]
+        }
+        Step::AwaitUplink { .. } => Vec::new(),
+        Step::ShareUplink { share, .. } => share::attach(journal, share, &[], false)?,
+    })
+}
+
+/// Suits a bridge that has been made for another uplink to a shared one, or to a port: see `Step::AddBridge`. One on which the
+/// host has an address by now stays as it is.
+pub(super) fn suit(netlink: &mut Netlink, journal: &Journal, is_shared: bool) -> io::Result<()> {
+    if netlink.addresses(journal.index)?.iter().any(|address| !address.is_link_local) {
+        return Ok(());
+    }
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(!is_shared).build())])?)?;
+    let settings = if is_shared { [(NO_IPV6, "1")].as_slice() } else { &[("ipv6/accept_ra", "0"), (NO_IPV6, "0")] };
+    for (setting, value) in settings {
+        match sysctl::write(journal.bridge.as_str(), setting, value) {
+            // A kernel that was booted without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Sets a bridge up that was there and down.
+pub fn set_up(netlink: &mut Netlink, index: u32, up: bool) -> io::Result<()> {
+    let link = LinkUnspec::new_with_index(index);
+    let link = if up { link.up() } else { link.down() };
+    only(netlink.change(vec![set(link.build())])?)
+}
+
+/// Gives a link the address that it has, which is its own from then on and no port's.
+pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
+    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])?)
+}
+
+/// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, makes it a port
+/// that is up, and carries out what goes with that (`more`): one send.
+pub fn plug(
+    netlink: &mut Netlink,
+    tap: &Tap,
+    (name, index): (&IfName, u32),
+    mac: Mac,
+    alias: &str,
+    bridge: u32,
+    more: Option<Request>,
+) -> Result<()> {
+    let dress = |no_ipv6: bool| {
+        let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(tap.mtu).alias(alias);
+        match no_ipv6 {
+            true => link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
+                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
+            ])])),
+            false => link,
+        }
+    };
+    let join = set(LinkUnspec::new_with_index(index).controller(bridge).up().build());
+    let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
+    let requests = [set(dress(true).build()), join].into_iter().chain(more).collect();
+    let mut answers = netlink.change(requests).map_err(failed)?;
+    // A kernel without IPv6 has no address to be kept off.
+    if let Err(error) = &answers[0]
+        && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+    {
+        answers[0] = only(netlink.change(vec![set(dress(false).build())]).map_err(failed)?);
+    }
+    answers.into_iter().collect::<io::Result<Vec<()>>>().map_err(failed)?;
+    Ok(())
+}
+
+/// Takes a port off its bridge; one that is gone is off it.
+pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let (request, flags, _) = set(LinkUnspec::new_with_index(index).nocontroller().build());
+    only(netlink.change(vec![(request, flags, &[libc::ENODEV])])?)
+}
+
+/// Deletes a link, if it is there.
+pub fn delete_link(netlink: &mut Netlink, index: u32) -> io::Result<()> {
+    let delete = LinkUnspec::new_with_index(index).build();
+    only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
+}
+
+pub(super) fn set(message: LinkMessage) -> Request {
+    (Message::SetLink(message), 0, &[])
+}
+
+fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {
+    answers.into_iter().next().unwrap_or(Ok(()))
+}
+
+/// A refusal of the kernel, with what to do about it.
+pub fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => format!("CAP_NET_ADMIN is needed. {}", as_root("sudo ...")),
+        Some(libc::EXFULL) => {
+            format!("A bridge has 1,023 ports at the most; 'ip link show master {bridge}' lists them.")
+        }
+        Some(libc::EEXIST) => "Something else made it in this moment. Try again.".to_owned(),
+        Some(libc::EBUSY) => "It is in use by something else; 'ip -d link' tells by what.".to_owned(),
+        Some(libc::EOPNOTSUPP) => "The kernel can't do that with this interface: give another uplink=.".to_owned(),
+        Some(libc::ENODEV) => "It went away in this moment. Try again.".to_owned(),
+        _ => "The kernel's log may tell more: dmesg | tail".to_owned(),
+    };
+    let why = match error.raw_os_error() {
+        Some(libc::EXFULL) => "the bridge is full".to_owned(),
+        _ => reason(error),
+    };
+    Error::new(format!("{what}: {why}"), remedy)
+}

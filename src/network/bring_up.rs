@@ -1,0 +1,88 @@
+//! Makes the network that a command line asks for, and hands over what QEMU is to inherit.
+//!
+//! A bridge that was there before us is joined without a word to anybody. Where a bridge is missing or ours, its lock is
+//! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
+//! alone before it takes the bridge away.
+
+use crate::launch::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease};
+use crate::netlink::Netlink;
+use crate::network::locks::observe_locked;
+use crate::network::made::{self, Made};
+use crate::network::observe::unreadable;
+use crate::network::reaper;
+use crate::network::rootless;
+use crate::output;
+use crate::output::errno::as_root;
+use crate::sys::{process, tap};
+use crate::vm::VmKey;
+use model::argv::Line;
+use model::config::Config;
+use model::error::{Error, Result};
+use model::plan::plan;
+use std::fs::File;
+
+/// Brings the network of a line up. If anything fails, what this made is taken back first. `check` is asked before a bridge is
+/// made, whether QEMU would run.
+pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>) -> Result<Inherited> {
+    if !process::can_change_network() {
+        if !process::is_root() {
+            return rootless::bring_up(line, config);
+        }
+        let what =
+            format!("--bridge {}: this needs the right to change the network, CAP_NET_ADMIN", line.nics[0].bridge);
+        return Err(Error::new(what, as_root("sudo qemu-kvm --bridge ...")));
+    }
+    if let Some(nic) = line.nics.iter().find(|nic| nic.announce && !process::can_watch()) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
+    }
+    process::hold_standard_places()?;
+    // Before any lock is held: the way to a disk may be a user's, who can keep whoever goes it.
+    let vm = VmKey::of(&line.vm);
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    rootless::check_making(&mut netlink, &line.nics)?;
+    reaper::ensure_all()?;
+    let (mut devices, mut vhosts) = (Vec::new(), Vec::new());
+    for nic in &line.nics {
+        let of = |error: Error| error.of(format_args!("--bridge {}", nic.bridge));
+        let device = |_| tap::open_device().map_err(of);
+        devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
+        vhosts.push(open_vhosts(nic).map_err(of)?);
+    }
+    let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
+    let plan = plan(&line.nics, config, &host)?;
+    output::step(|| {
+        let steps: usize = plan.bridges.iter().map(|bridge| bridge.steps.len()).sum();
+        format!("the host was looked at: steps to make or set up bridges: {steps}, TAPs: {}", plan.taps.len())
+    });
+    if plan.makes_bridges() {
+        check()?;
+    }
+    let lease = take_lease(&mut netlink, &vm, line, &host)?;
+    output::step(|| {
+        let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();
+        format!("{} has slot {} and {}", vm.display(), lease.slot, macs.join(", "))
+    });
+    let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
+    let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
+    match made.all(&plan, &host, &claims, devices, &vm, &lease) {
+        Ok(taps) => {
+            made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, &host)));
+            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+                made.news.extend(crate::network::up::add_configured(
+                    &mut made.netlink,
+                    &journal.bridge,
+                    journal.index,
+                    config,
+                ));
+            }
+            made.news.extend(lease_news(line, &vm, &lease));
+            Ok(Inherited { lease, taps, vhosts, news: made.news })
+        }
+        Err(error) => {
+            made.take_back();
+            Err(error)
+        }
+    }
+}

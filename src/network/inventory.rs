@@ -1,0 +1,380 @@
+//! What is on a bridge: its ports, and of each guest its VM, process, user, address, slot.
+//!
+//! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
+//! processes, and the leases say whose address it is. What the caller may not see is `None`.
+
+use crate::capture::arp_probe;
+use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
+use crate::network::dhcp_probe::is_probe;
+use crate::network::observe::unreadable;
+use crate::network::share;
+use crate::network::share::Counts;
+use crate::network::up::{is_lasting, user_name};
+use crate::state::dhcp_leases;
+use crate::state::dhcp_leases::DhcpLease;
+use crate::state::journal::Files;
+use crate::sys::tap_users;
+use crate::sys::tap_users::Process;
+use crate::vm::{Record, Store};
+use model::argv::inspect::QemuLine;
+use model::error::Result;
+use model::host::Kind;
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::share::{Filter, Share};
+use model::text::shell::quote;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A bridge and what is on it.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    /// The bridge itself.
+    pub detail: Detail,
+    /// Its journal, if it is ours.
+    pub journal: Option<Journal>,
+    /// Why it could not be taken back, if its reaper tried in vain.
+    pub complaint: Option<String>,
+    /// Whether it needs a reaper, and none runs.
+    pub lacks_reaper: bool,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// The uplink that it shares, if it does.
+    pub shared: Option<SharedUplink>,
+    /// Its forwarding database.
+    pub fdb: Vec<FdbEntry>,
+    /// Its ports: the uplink first, then by their VMs.
+    pub ports: Vec<Port>,
+}
+
+impl Bridge {
+    /// What keeps a bridge of ours from being what it should be, each with what to do about it.
+    pub fn faults(&self) -> Vec<String> {
+        let Some(journal) = &self.journal else { return Vec::new() };
+        let mut faults = Vec::new();
+        if !self.detail.link.is_up {
+            faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
+        }
+        match journal.awaits() {
+            Some("auto") => faults.push("it waits for a default route, whose interface is to be its uplink".to_owned()),
+            Some(uplink) => faults.push(format!("it waits for {uplink}, which is not there")),
+            None => {}
+        }
+        let is_attached = |port: &Port| journal.port().is_none_or(|(_, index)| port.detail.link.index == index);
+        match (&self.shared, journal.port()) {
+            (Some(shared), _) if shared.detail.is_none() => {
+                faults.push(format!("its uplink {} is not there; it joins when it comes back", shared.name()));
+            }
+            (Some(shared), _) if !shared.missing.is_empty() => {
+                faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
+            }
+            (None, Some((uplink, _))) if !self.ports.iter().any(is_attached) => {
+                faults.push(format!("its uplink {uplink} is no port of it: kvm-bridge recover"));
+            }
+            _ => {}
+        }
+        if self.lacks_reaper {
+            faults.push("its reaper does not run: kvm-bridge recover".to_owned());
+        }
+        faults
+    }
+
+    /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
+    pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
+        let (mac, addresses) = match &self.shared {
+            Some(shared) => (Some(shared.share.mac), &shared.addresses),
+            None => (self.detail.link.mac, &self.addresses),
+        };
+        let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
+        let leases = port.leases.iter().map(|lease| lease.address.into());
+        let known: Vec<IpAddr> = leases.chain(port.last_known.iter().copied()).collect();
+        arp_probe::questions(host, addresses, guest, &known)
+    }
+}
+
+/// An uplink that a bridge of ours shares.
+#[derive(Debug, Clone)]
+pub struct SharedUplink {
+    /// How.
+    pub share: Share,
+    /// The interface; `None` while it is not there.
+    pub detail: Option<Detail>,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// What our filters have carried.
+    pub counts: Counts,
+    /// Our filters that are not there.
+    pub missing: Vec<Filter>,
+    /// Whether others have filters that see what comes in before ours do.
+    pub is_behind_others: bool,
+}
+
+impl SharedUplink {
+    /// Its name now, or the last that it had.
+    pub fn name(&self) -> &IfName {
+        self.detail.as_ref().map_or(&self.share.uplink, |detail| &detail.link.name)
+    }
+
+    fn look(netlink: &mut Netlink, journal: &Journal, details: &[Detail]) -> std::io::Result<Option<Self>> {
+        let Some(share) = journal.share() else { return Ok(None) };
+        let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
+        Ok(Some(Self {
+            addresses: addresses(netlink, share.index)?,
+            counts: share::counts(netlink, journal, share)?,
+            missing: share::missing(netlink, journal, share)?,
+            is_behind_others: share::is_behind_others(netlink, journal, share)?,
+            share: share.clone(),
+            detail,
+        }))
+    }
+}
+
+fn addresses(netlink: &mut Netlink, index: u32) -> std::io::Result<Vec<String>> {
+    Ok(netlink.addresses(index)?.iter().map(ToString::to_string).collect())
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The way to the network: what we took, or a card of a bridge that was there.
+    Uplink,
+    /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
+    Guest,
+    /// A TAP of `kvm-bridge up`.
+    Lasting,
+    /// Somebody else's.
+    Foreign,
+}
+
+impl Role {
+    /// Its name, for people and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uplink => "uplink",
+            Self::Guest => "guest",
+            Self::Lasting => "lasting",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// One port.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The port itself.
+    pub detail: Detail,
+    /// What it is for.
+    pub role: Role,
+    /// The guest's VM, as people call it.
+    pub vm: Option<String>,
+    /// The process behind a TAP.
+    pub process: Option<Process>,
+    /// Whose that is, or whose the TAP is.
+    pub user: Option<String>,
+    /// The guest's address.
+    pub mac: Option<Mac>,
+    /// The run of the VM that it is, if it has an address of ours.
+    pub slot: Option<usize>,
+    /// The guest's addresses that the host knows.
+    pub addresses: Vec<IpAddr>,
+    /// The DHCP leases that it was seen to get.
+    pub leases: Vec<DhcpLease>,
+    /// Those that a guest of this address once had: whether this one has them nobody has seen.
+    pub last_known: Vec<IpAddr>,
+}
+
+impl Port {
+    /// Whether it is a TAP.
+    pub fn is_tap(&self) -> bool {
+        matches!(self.detail.link.kind, Kind::Tap { .. })
+    }
+
+    /// All of the guest's addresses that are known, those that are good beyond their own link first.
+    pub fn known_addresses(&self) -> Vec<IpAddr> {
+        let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
+        in_order(self.addresses.iter().copied().chain(leases))
+    }
+}
+
+/// Each once, those that are good beyond their own link first.
+fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut ips: Vec<IpAddr> = ips.into_iter().collect();
+    ips.sort_by_key(|ip| (is_link_local(ip), *ip));
+    ips.dedup();
+    ips
+}
+
+/// All bridges with what is on them, by name.
+pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
+    let details = netlink.details().map_err(unreadable)?;
+    let processes = if details.iter().any(|detail| matches!(detail.link.kind, Kind::Tap { .. })) {
+        tap_users::of_taps()
+    } else {
+        Vec::new()
+    };
+    let records =
+        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
+    let records: Vec<Record> = records.collect();
+    let mut bridges = Vec::new();
+    for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
+        bridges.push(look_at(netlink, detail, &details, &processes, &records)?);
+    }
+    bridges.sort_by(|a, b| a.detail.link.name.cmp(&b.detail.link.name));
+    Ok(bridges)
+}
+
+fn look_at(
+    netlink: &mut Netlink,
+    detail: &Detail,
+    details: &[Detail],
+    processes: &[Process],
+    records: &[Record],
+) -> Result<Bridge> {
+    let (index, name) = (detail.link.index, &detail.link.name);
+    let files = IfName::new(name.as_str()).ok().and_then(|name| Files::of(&name).ok());
+    let (journal, unreadable_journal) = match files.as_ref().map(Files::read) {
+        Some(Ok(journal)) => (journal.filter(|journal| journal.owns(&detail.link)), None),
+        Some(Err(error)) => (None, Some(error.to_string())),
+        None => (None, None),
+    };
+    let fdb = netlink.fdb(index).map_err(unreadable)?;
+    let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
+    let shared = shared.transpose().map_err(unreadable)?.flatten();
+    let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
+    if let Some(shared) = &shared {
+        neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
+    }
+    let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
+    let leases = &leases;
+    let seen = Seen {
+        bridge: name,
+        journal: journal.as_ref(),
+        fdb: &fdb,
+        neighbours: &neighbours,
+        leases,
+        processes,
+        records,
+    };
+    let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
+    let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
+    ports.sort_by(|a, b| {
+        let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);
+        key(a).cmp(&key(b))
+    });
+    Ok(Bridge {
+        detail: detail.clone(),
+        complaint: unreadable_journal.or_else(|| files.as_ref().and_then(Files::complaint)),
+        lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
+            && !files.as_ref().is_some_and(Files::has_reaper),
+        addresses: addresses(netlink, index).map_err(unreadable)?,
+        shared,
+        journal,
+        fdb,
+        ports,
+    })
+}
+
+struct Seen<'a> {
+    bridge: &'a IfName,
+    journal: Option<&'a Journal>,
+    fdb: &'a [FdbEntry],
+    neighbours: &'a [Neighbour],
+    leases: &'a [DhcpLease],
+    processes: &'a [Process],
+    records: &'a [Record],
+}
+
+impl Seen<'_> {
+    fn port(&self, detail: &Detail) -> Port {
+        let link = &detail.link;
+        let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
+        let role = self.role(detail, holder);
+        let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
+        let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
+        let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
+        let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
+        let kept_for = || {
+            let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
+            Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
+        };
+        let uid = holder.map(|process| process.uid).or(detail.owner);
+        let age = holder.and_then(Process::age);
+        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
+        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
+        let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));
+        let is_its = |lease: &&DhcpLease| lease.port == link.index && mac.is_none_or(|mac| mac == lease.mac);
+        Port {
+            detail: detail.clone(),
+            role,
+            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
+            process: holder.cloned(),
+            user: uid.map(user_name),
+            slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
+            mac,
+            addresses: ips(now),
+            leases: self.leases.iter().filter(is_its).copied().collect(),
+            last_known: ips(before),
+        }
+    }
+
+    fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
+        let link = &detail.link;
+        let is_ours = |journal: &Journal| journal.attached(link.index);
+        let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
+        match self.journal {
+            Some(journal) if is_ours(journal) => Role::Uplink,
+            _ if is_lasting(link, self.bridge) => Role::Lasting,
+            _ if is_tap && link.vm().is_some() => Role::Guest,
+            // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
+            _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
+            // What made the bridge gave it its card, too.
+            None if link.kind.is_card() => Role::Uplink,
+            _ => Role::Foreign,
+        }
+    }
+
+    /// What QEMU was told; else who spoke behind the port. The TAP has the guest's own address but for its first byte.
+    fn mac(&self, detail: &Detail, holder: Option<&Process>, line: Option<&QemuLine>) -> Option<Mac> {
+        let name = &detail.link.name;
+        let fds = holder.and_then(|process| process.taps.get(name)).map_or(&[][..], Vec::as_slice);
+        let told = line.and_then(|line| line.mac_on(name.as_str(), fds));
+        let tail = detail.link.mac.map(|mac| mac.0[1..].to_vec());
+        let is_its = |mac: &Mac| Some(&mac.0[1..]) == tail.as_deref() && Some(*mac) != detail.link.mac;
+        let heard: Vec<Mac> = self
+            .fdb
+            .iter()
+            .filter(|entry| entry.port == detail.link.index && !entry.is_own)
+            .map(|entry| entry.mac)
+            .collect();
+        let kept =
+            || self.records.iter().flat_map(|record| record.slots.iter().flatten().flatten()).copied().find(is_its);
+        let only = match heard.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        };
+        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
+    }
+}
+
+/// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
+/// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
+fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
+    // The start of a process is known to the second, and the clock may have been set.
+    const BLUR: Duration = Duration::from_secs(2);
+    known.is_given
+        || match (known.confirmed, age) {
+            (Some(confirmed), Some(age)) => confirmed + BLUR < age,
+            _ => known.is_fresh,
+        }
+}
+
+/// Whether an address is good on its own link only.
+pub fn is_link_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,229 @@
+//! Makes bridges and TAPs by a plan, and knows what it made until all of it stands.
+
+use crate::netlink::Netlink;
+use crate::network::announce::{Announcer, inbox};
+use crate::network::locks::{Claim, Claims};
+use crate::network::reaper;
+use crate::network::undo::undo;
+use crate::network::{apply, share};
+use crate::output;
+use crate::state::journal;
+use crate::state::journal::Files;
+use crate::sys::lock::Hold;
+use crate::sys::tap;
+use crate::vm::{Lease, VmKey};
+use model::error::{Error, Result};
+use model::host::Host;
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::plan::{BridgePlan, Plan};
+use model::step::{Step, Tap};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+/// What is to be said of a bridge that was made for a guest and has an uplink.
+pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
+    let bridge = &journal.bridge;
+    let until = if journal.keep { "" } else { ", until its last guest has gone" };
+    let (how, uplink) = match (journal.share(), journal.port()) {
+        (Some(share), _) => ("on the shared uplink", &share.uplink),
+        (None, Some((uplink, _))) => ("with the port", uplink),
+        (None, None) => return None,
+    };
+    // A port is set up; what is the host's is not touched.
+    let is_down = journal.share().is_some() && host.link(uplink).is_some_and(|link| !link.is_up);
+    let down =
+        if is_down { "\n  It is down, and carries nothing until somebody sets it up: ip link set dev " } else { "" };
+    let which = if is_down { uplink.as_str() } else { "" };
+    Some(format!("made {bridge} {how} {uplink}{until}{down}{which}"))
+}
+
+/// What was made so far.
+pub(super) struct Made {
+    pub(super) netlink: Netlink,
+    pub(super) ours: Vec<(Journal, Files)>,
+    pub(super) set_up: Vec<u32>,
+    pub(super) news: Vec<String>,
+    /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
+    pub(super) announced: Vec<(IfName, Mac)>,
+}
+
+impl Made {
+    pub(super) fn all(
+        &mut self,
+        plan: &Plan,
+        host: &Host,
+        claims: &Claims,
+        devices: Vec<Vec<File>>,
+        vm: &VmKey,
+        lease: &Lease,
+    ) -> Result<Vec<Vec<OwnedFd>>> {
+        let mut indices = BTreeMap::new();
+        for bridge in &plan.bridges {
+            let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
+            let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
+            indices.insert(&bridge.bridge, index);
+        }
+        let mut taps = Vec::new();
+        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+            let index = indices.get(&tap.bridge).copied().unwrap_or_default();
+            let made = self.ours.iter().map(|(journal, _)| journal).find(|journal| journal.bridge == tap.bridge);
+            let joined = || claims.get(&tap.bridge).and_then(|claim| claim.journal.as_ref());
+            let journal = made.or_else(joined).cloned();
+            let opened = self.tap(tap, devices, *mac, vm, index, journal.as_ref());
+            taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
+        }
+        Ok(taps)
+    }
+
+    /// Makes a bridge, or what it lacks, and tells its index.
+    pub(super) fn bridge(
+        &mut self,
+        plan: &BridgePlan,
+        host: &Host,
+        claim: Option<&Claim>,
+        whole: &Plan,
+    ) -> Result<u32> {
+        let keep = whole.keep.get(&plan.bridge).copied();
+        match (claim, host.link(&plan.bridge)) {
+            (Some(claim), None) => self.make(plan, &claim.files, keep.unwrap_or_default()),
+            (Some(Claim { files, journal: Some(journal), .. }), Some(link)) => {
+                let mut journal = journal.clone();
+                journal.keep = keep.unwrap_or(journal.keep);
+                if keep.is_some() {
+                    files.write(&journal)?;
+                }
+                if journal.needs_reaper() {
+                    self.ensure_reaper(&plan.bridge, files)?;
+                }
+                self.set_up(plan, link.index)
+            }
+            (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
+                self.forget_stale(files)?;
+                files.remove();
+                self.set_up(plan, link.index)
+            }
+            (_, Some(link)) => self.set_up(plan, link.index),
+            (None, None) => Err(Error::new("it went away in this moment", "Try again.")),
+        }
+    }
+
+    fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
+        self.forget_stale(files)?;
+        let mut journal = journal::begin(plan.bridge.clone(), keep, plan.steps.clone())?;
+        if journal.needs_reaper() {
+            self.ensure_reaper(&plan.bridge, files)?;
+        }
+        files.write(&journal)?;
+        output::step(|| format!("the journal of {} is written, its reaper runs", plan.bridge));
+        let made = apply::make(&mut self.netlink, &journal).and_then(|()| {
+            journal.is_finished = true;
+            files.write(&journal)
+        });
+        let Err(error) = made else {
+            let index = journal.index;
+            for command in plan.steps.iter().flat_map(Step::commands) {
+                output::step(|| format!("done: {command}"));
+            }
+            self.ours.push((journal, files.clone()));
+            return Ok(index);
+        };
+        match undo(&mut self.netlink, files, &journal) {
+            Ok(()) => {
+                files.remove();
+                Err(error)
+            }
+            // The reaper tries again.
+            Err(rest) => Err(Error::new(format!("{error}\n{rest}"), "Or wait: it is tried again.")),
+        }
+    }
+
+    /// A reaper that is started announces, too.
+    fn ensure_reaper(&mut self, bridge: &IfName, files: &Files) -> Result<()> {
+        let cards = self.announced.iter().filter(|(on, _)| on == bridge).map(|(_, mac)| *mac);
+        if reaper::ensure_announcing(bridge, files, &cards.collect::<Vec<Mac>>())? {
+            self.announced.retain(|(on, _)| on != bridge);
+        }
+        Ok(())
+    }
+
+    /// A journal of a bridge that is gone is what a kill of us, or a hand, left; of what it speaks of, what is still ours
+    /// is undone.
+    fn forget_stale(&mut self, files: &Files) -> Result<()> {
+        match files.read()? {
+            Some(stale) => undo(&mut self.netlink, files, &stale),
+            None => Ok(()),
+        }
+    }
+
+    fn set_up(&mut self, plan: &BridgePlan, index: u32) -> Result<u32> {
+        if plan.steps.iter().any(|step| matches!(step, Step::SetUp { .. })) {
+            apply::set_up(&mut self.netlink, index, true)
+                .map_err(|error| apply::failed(&plan.bridge, &format!("cannot set {} up", plan.bridge), &error))?;
+            self.set_up.push(index);
+        }
+        Ok(index)
+    }
+
+    /// Opens a TAP, by one device for each queue, and makes it a port.
+    fn tap(
+        &mut self,
+        tap: &Tap,
+        devices: Vec<File>,
+        mac: Mac,
+        vm: &VmKey,
+        bridge: u32,
+        journal: Option<&Journal>,
+    ) -> Result<Vec<OwnedFd>> {
+        let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
+        let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
+            let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
+            let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
+            apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
+        })?;
+        match tap.found {
+            None => {
+                let index = queues
+                    .first()
+                    .map_or(Err(std::io::ErrorKind::InvalidInput.into()), |tap| tap::index_of(tap, &name));
+                let index =
+                    index.map_err(|error| apply::failed(&tap.bridge, &format!("cannot attach {name}"), &error))?;
+                let entry = journal.and_then(|journal| share::entry(journal, mac, index));
+                apply::plug(&mut self.netlink, tap, (&name, index), mac.of_tap(), &vm.alias(), bridge, entry)?
+            }
+            Some(found) if !found.is_up => {
+                apply::set_up(&mut self.netlink, found.index, true)
+                    .map_err(|error| apply::failed(&tap.bridge, &format!("cannot set {name} up"), &error))?;
+                self.set_up.push(found.index);
+            }
+            Some(_) => {}
+        }
+        if self.announced.contains(&(tap.bridge.clone(), mac)) {
+            let listen = Announcer::on_tap(&mut self.netlink, &name, &tap.bridge, mac, vm);
+            let announcer =
+                listen.map_err(|error| apply::failed(&tap.bridge, &format!("cannot listen on {name}"), &error))?;
+            let is_taken = Files::of_journal(&tap.bridge)?
+                .is_some_and(|files| inbox::hand_over(&files.inbox(), &announcer).is_ok());
+            if !is_taken {
+                announcer.leave_behind()?;
+            }
+        }
+        output::step(|| format!("{name} is a port of {}", tap.bridge));
+        Ok(queues)
+    }
+
+    /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.
+    pub(super) fn take_back(&mut self) {
+        for index in self.set_up.drain(..) {
+            let _ = apply::set_up(&mut self.netlink, index, false);
+        }
+        for (journal, files) in self.ours.drain(..).rev() {
+            // If not, the reaper tries again.
+            if undo(&mut self.netlink, &files, &journal).is_ok() {
+                files.remove();
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Shares an uplink, keeps it shared while it changes, and takes that back: see `model::share` for what the filters do.
+
+mod entries;
+mod keep;
+
+use crate::netlink::tc;
+use crate::netlink::tc::{Cookie, Found, IngressQdisc, Links};
+use crate::netlink::{Netlink, Request};
+use crate::network::apply::{Change, failed, set};
+use crate::output::errno::reason;
+use crate::sys::{bpf, ethtool};
+use model::error::{Error, Result};
+use model::host::{Link, NotShareable};
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::share;
+use model::share::{Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use std::collections::BTreeSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+pub use entries::{entry, keep_entries};
+pub use keep::{is_whole, keep};
+
+/// What is on an uplink's two hooks.
+struct There {
+    ingress: Vec<Found>,
+    egress: Vec<Found>,
+}
+
+impl There {
+    fn of(netlink: &mut Netlink, uplink: u32) -> io::Result<Self> {
+        Ok(Self { ingress: netlink.filters(uplink, Hook::Ingress)?, egress: netlink.filters(uplink, Hook::Egress)? })
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Hook, &Found)> {
+        let of = |hook: Hook, all| std::iter::repeat(hook).zip::<&Vec<Found>>(all);
+        of(Hook::Ingress, &self.ingress).chain(of(Hook::Egress, &self.egress))
+    }
+
+    /// A place for the filters of a journal, which its own are not in the way of.
+    fn place(&self, journal: Option<&Journal>) -> Option<Place> {
+        let is_ours = |found: &Found| journal.is_some_and(|journal| made(journal, found));
+        let prefs = self.all().filter(|(_, found)| !is_ours(found)).map(|(_, found)| found.pref).collect();
+        Place::beside(&prefs, &self.egress.iter().filter_map(|found| found.table).collect())
+    }
+}
+
+/// Whether a link can be shared, and what that changes on it.
+pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Result<Changes, NotShareable>> {
+    let qdisc = netlink.ingress_qdisc(link.index)?;
+    if qdisc == IngressQdisc::Other {
+        return Ok(Err(NotShareable::IngressQdisc));
+    }
+    let mut place = Some(Place::default());
+    if qdisc == IngressQdisc::Clsact {
+        let there = There::of(netlink, link.index)?;
+        // Filters that somebody made by hand, as the dry run says, are known by where they lead.
+        for target in there.ingress.iter().filter_map(|found| found.target) {
+            // Where the other end has gone, they are left over.
+            if let Some(through) = netlink.link_at(target)?.filter(|link| link.name.as_str().starts_with("kvbh-")) {
+                return Ok(Err(NotShareable::IsShared(through.name)));
+            }
+        }
+        place = there.place(None);
+    }
+    let Some(place) = place else { return Ok(Err(NotShareable::NoPlace)) };
+    Ok(Ok(Changes {
+        adds_clsact: qdisc == IngressQdisc::Absent,
+        sets_promiscuous: !link.is_promiscuous,
+        clears_lro: ethtool::has_lro(&link.name)?,
+        place,
+    }))
+}
+
+/// By what frames can be marked: by the kernel's own action, where it is loaded or can be; `None` where by nothing.
+pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
+    if netlink.has_action("skbedit")? {
+        return Ok(Some(MarkBy::Skbedit));
+    }
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let has_module = |list: &str| {
+        let list = std::fs::read_to_string(format!("/lib/modules/{release}/{list}"));
+        list.is_ok_and(|list| list.contains("/act_skbedit.ko"))
+    };
+    if has_module("modules.dep") || has_module("modules.builtin") {
+        return Ok(Some(MarkBy::Skbedit));
+    }
+    Ok(match bpf::load(&share::marking(true)) {
+        Ok(_) => Some(MarkBy::Program),
+        // A dry run needs no right.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root() => {
+            Some(MarkBy::Program)
+        }
+        Err(_) => None,
+    })
+}
+
+/// The links between which filters copy the frames of a shared uplink.
+fn links_of(journal: &Journal, share: &Share) -> Links {
+    Links { bridge: journal.index, uplink: share.index, host_end: journal.host_end() }
+}
+
+/// What marks the filters that are there for a TAP.
+fn cookie_of(journal: &Journal, tap: u32) -> Cookie {
+    Cookie { bridge: journal.index, tap }
+}
+
+/// Whether a filter is of this bridge's.
+fn made(journal: &Journal, found: &Found) -> bool {
+    found.cookie.is_some_and(|cookie| cookie.bridge == journal.index)
+}
+
+/// The change that makes the veth pair, both ends down.
+pub(super) fn create_ends(journal: &Journal, share: &Share) -> Change {
+    let [host_end, port] = share::ends(&journal.bridge);
+    let message = |index: u32, name: &IfName| {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        message.attributes.push(LinkAttribute::Mtu(share.mtu));
+        message
+    };
+    let peer = message(journal.port_end(), &port);
+    let mut pair = message(journal.host_end(), &host_end);
+    pair.attributes.push(LinkAttribute::Address(share.mac.0.to_vec()));
+    pair.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    let request = (Message::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+    Change::new(request, format!("cannot make the veth pair {host_end} and {port}")).needing("veth", "CONFIG_VETH")
+}
+
+/// The changes that make the pair work and attach the uplink to it, the one that lets frames in last. `fine` are the errnos
+/// that mean that a clsact qdisc is there already; `is_closed`, whether the bridge has its filter already.
+pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_closed: bool) -> Result<Vec<Change>> {
+    let [host_end, port] = share::ends(&journal.bridge);
+    let uplink = &share.uplink;
+    let clsact = |index: u32, name: &IfName| {
+        let change = Change::new(tc::add_clsact(index, fine), format!("cannot give {name} a clsact qdisc"));
+        change.needing("sch_ingress", "CONFIG_NET_SCH_INGRESS")
+    };
+    let host =
+        LinkUnspec::new_with_index(journal.host_end()).address(share.mac.0.to_vec()).arp(false).alias(journal.alias());
+    let end = LinkUnspec::new_with_index(journal.port_end()).alias(journal.alias()).controller(journal.index).up();
+    let mut changes = vec![
+        clsact(journal.index, &journal.bridge),
+        clsact(journal.host_end(), &host_end),
+        Change::new(set(host.build()), format!("cannot set up {host_end}")),
+        Change::new(set(end.build()), format!("cannot make {port} a port")),
+        Change::new(hold(journal.port_end(), share.mac), format!("cannot hold the host's address on {port}")),
+    ];
+    if share.changes.sets_promiscuous {
+        let promiscuous = LinkUnspec::new_with_index(share.index).promiscuous(true).build();
+        changes.push(Change::new(set(promiscuous), format!("cannot set {uplink} promiscuous")));
+    }
+    if share.changes.adds_clsact {
+        changes.push(clsact(share.index, uplink));
+    }
+    let mut filters = share.filters(&BTreeSet::new());
+    filters.retain(|filter| !(is_closed && filter.on == On::Bridge));
+    let own = filters.iter().filter(|filter| filter.on != On::Uplink).count();
+    for (at, filter) in filters.into_iter().enumerate() {
+        // Nothing gets out of it into the host while its filters are not there.
+        if at == own {
+            let up = LinkUnspec::new_with_index(journal.host_end()).up().build();
+            changes.push(Change::new(set(up), format!("cannot set {host_end} up")));
+        }
+        let program = match filter.classifier {
+            Classifier::Mark(set) => Some(bpf::load(&share::marking(set)).map_err(|error| not_loaded(uplink, &error))?),
+            _ => None,
+        };
+        let file = program.as_ref().map(std::os::fd::AsFd::as_fd);
+        let request = tc::add_filter(&filter, links_of(journal, share), cookie_of(journal, 0), file);
+        let on = match filter.on {
+            On::Bridge => &journal.bridge,
+            On::Uplink => uplink,
+            On::HostEnd => &host_end,
+        };
+        let change = Change::new(request, format!("cannot give {on} a filter")).holding(program);
+        changes.push(match filter.classifier {
+            Classifier::Bpf(_) | Classifier::Verdict(_) | Classifier::Mark(_) => {
+                change.needing("cls_bpf and act_mirred", "CONFIG_NET_CLS_BPF and CONFIG_NET_ACT_MIRRED")
+            }
+            _ => change.needing("cls_u32", "CONFIG_NET_CLS_U32"),
+        });
+    }
+    Ok(changes)
+}
+
+/// The request that has the bridge hold the host's address on its port to the uplink, whoever says that it is elsewhere: no
+/// guest gets what others send to the host (NTF_STICKY of linux/neighbour.h; the bridge forgets it with the port).
+fn hold(port: u32, host: Mac) -> Request {
+    (Message::NewNeighbour(held(port, host)), NLM_F_CREATE | NLM_F_REPLACE, &[])
+}
+
+/// The request that ends that, when the host has another address.
+fn release(port: u32, host: Mac) -> Request {
+    (Message::DelNeighbour(held(port, host)), 0, &[libc::ENOENT, libc::ENODEV])
+}
+
+fn held(port: u32, host: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = port;
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(host.0.to_vec()));
+    message
+}
+
+fn not_loaded(uplink: &IfName, error: &io::Error) -> Error {
+    let what = format!("cannot share {uplink}: the kernel takes no eBPF program: {}", reason(error));
+    Error::new(what, "Load the module act_skbedit, which needs none; in a container, on its host.")
+}
+
+/// Switches large receive offload off, where it is on.
+pub(super) fn clear_lro(bridge: &IfName, share: &Share) -> Result<()> {
+    let what = || format!("cannot switch large receive offload of {} off", share.uplink);
+    match share.changes.clears_lro {
+        true => ethtool::set_lro(&share.uplink, false).map_err(|error| failed(bridge, &what(), &error)),
+        false => Ok(()),
+    }
+}
+
+/// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.
+pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
+    let Some(link) = netlink.link_at(share.index)? else { return Ok(()) };
+    let there = There::of(netlink, share.index)?;
+    let place = share.changes.place;
+    let is_in_place = |found: &&Found| found.kind == "u32" && found.pref == place.of_table();
+    let is_foreign = |found: &Found| found.is_filter() && !made(journal, found);
+    // Of hash tables the kernel tells only those whose own pref is there, and deletes none with it while `u32` is used at
+    // another: then each thing goes by itself.
+    let is_alone = !there.egress.iter().any(|found| found.kind == "u32" && (!is_in_place(&found) || is_foreign(found)));
+    let mut requests = Vec::new();
+    // What lets frames in goes first.
+    for (hook, found) in there.all().filter(|(_, found)| made(journal, found)) {
+        if !(is_alone && is_in_place(&found)) {
+            requests.push(tc::delete_filter(share.index, hook, found));
+        }
+    }
+    if is_alone && there.egress.iter().any(|found| is_in_place(&found)) {
+        requests.push(tc::delete_place(share.index, Hook::Egress, place.of_table()));
+    }
+    if share.changes.sets_promiscuous && link.is_promiscuous {
+        requests.push(set(LinkUnspec::new_with_index(share.index).promiscuous(false).build()));
+    }
+    let is_free = !there.all().any(|(_, found)| is_foreign(found));
+    if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
+        requests.push(tc::delete_clsact(share.index));
+    }
+    netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
+    if !is_alone {
+        delete_table(netlink, share.index, place)?;
+    }
+    if There::of(netlink, share.index)?.all().any(|(_, found)| made(journal, found)) {
+        return Err(io::Error::other("filters of ours stayed on the uplink"));
+    }
+    if share.changes.clears_lro {
+        ethtool::set_lro(&link.name, true)?;
+    }
+    Ok(())
+}
+
+/// Deletes our hash table from among those of others, and its pref if that is ours alone.
+fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<()> {
+    /// What led to a table lets go of it after a grace period of RCU (u32_destroy_key in net/sched/cls_u32.c).
+    const LONGEST: Duration = Duration::from_secs(2);
+    let end = Instant::now() + LONGEST;
+    loop {
+        let mut egress = netlink.filters(uplink, Hook::Egress)?;
+        egress.retain(|found| found.pref == place.of_table() && found.kind == "u32");
+        // Somebody else's are in the table, or beside it.
+        let is_used = egress.iter().any(Found::is_filter);
+        let Some(table) = egress.iter().find(|found| found.is_table() && found.table == Some(place.table)) else {
+            if !is_used && !egress.is_empty() {
+                let gone = vec![tc::delete_place(uplink, Hook::Egress, place.of_table())];
+                return netlink.change(gone)?.into_iter().collect();
+            }
+            return Ok(());
+        };
+        if egress.iter().any(|found| found.is_filter() && found.table == table.table) {
+            return Ok(());
+        }
+        let delete = vec![tc::delete_filter(uplink, Hook::Egress, table)];
+        match netlink.change(delete)?.into_iter().collect::<io::Result<()>>() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => done?,
+        }
+    }
+}
+
+/// Those of the filters that are not there as they should be.
+pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<Vec<Filter>> {
+    let links = links_of(journal, share);
+    let cookie = cookie_of(journal, 0);
+    let mut missing = Vec::new();
+    let mut learnt = BTreeSet::new();
+    // The last of these goes by the entries of the one before.
+    let places = [On::Bridge, On::HostEnd].map(|on| (on, Hook::Ingress));
+    for (on, hook) in places.into_iter().chain([(On::Uplink, Hook::Egress), (On::Uplink, Hook::Ingress)]) {
+        let found = netlink.filters(links.index(on), hook)?;
+        let its = share.filters(&learnt).into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
+        missing.extend(its.filter(|filter| !found.iter().any(|found| tc::is_as(found, filter, links, cookie))));
+        learnt.extend(found.iter().filter(|found| made(journal, found)).filter_map(entries::learnt));
+    }
+    Ok(missing)
+}
+
+/// Whether others have filters on the uplink that see what comes in before ours do.
+pub fn is_behind_others(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
+    let ingress = netlink.filters(share.index, Hook::Ingress)?;
+    let is_before = |found: &Found| found.is_filter() && found.pref < share.changes.place.pref;
+    Ok(ingress.iter().any(|found| is_before(found) && !made(journal, found)))
+}
+
+/// How many frames and bytes each way has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// From the network to the bridge: frames and bytes.
+    pub from_network: (u64, u64),
+    /// From the host to the bridge.
+    pub from_host: (u64, u64),
+    /// From the bridge, to the network, to the host or to both.
+    pub from_bridge: (u64, u64),
+}
+
+/// Counts what the filters have passed.
+pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<Counts> {
+    let links = links_of(journal, share);
+    let mut sum = |index: u32, hook: Hook| -> io::Result<(u64, u64)> {
+        let found = netlink.filters(index, hook)?;
+        // What only marks sends nothing; what is for many goes both to the network and to the host, and is counted once.
+        let ours = found.iter().filter(|found| made(journal, found) && found.target.is_some());
+        let ours = ours.filter(|found| index != links.host_end || found.pref != share::COPIES);
+        Ok(ours.fold((0, 0), |(packets, bytes), found| (packets + found.packets, bytes + found.bytes)))
+    };
+    Ok(Counts {
+        from_network: sum(links.uplink, Hook::Ingress)?,
+        from_host: sum(links.uplink, Hook::Egress)?,
+        from_bridge: sum(links.host_end, Hook::Ingress)?,
+    })
+}

@@ -1,0 +1,270 @@
+//! `kvm-bridge up`: a bridge that stays, and TAPs on it that belong to users.
+//!
+//! The bridge is made as for a guest: the same plan, the same journal. A TAP needs no
+//! journal: it becomes persistent as the last thing that is done to it, and its alias says who made it for which bridge.
+
+use crate::netlink::Netlink;
+use crate::network::apply;
+use crate::network::locks::observe_locked;
+use crate::network::made::Made;
+use crate::network::observe::unreadable;
+use crate::network::reaper;
+use crate::output::errno::as_root;
+use crate::state::journal::Files;
+use crate::sys::random;
+use crate::sys::{process, tap, tap_owner};
+use model::config::Config;
+use model::error::{Error, Result};
+use model::host::{Kind, Link};
+use model::ifname::IfName;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::plan::plan;
+use model::request::{Attach, Nic, Uplink};
+use model::step::Tap;
+use nix::unistd::{Uid, User};
+use std::time::{Duration, Instant};
+
+/// A TAP that stays, for a user to attach to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastingTap {
+    /// Its name.
+    pub name: IfName,
+    /// The user that may attach to it, as it was said.
+    pub user: String,
+}
+
+/// What became of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    /// It was made.
+    Made,
+    /// It was ours already, and stays from now on.
+    Kept,
+    /// It was ours, and was to stay already.
+    AsItWas,
+    /// It is somebody else's: it was not changed.
+    Found,
+}
+
+/// What `up` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// What became of the bridge.
+    pub bridge: Became,
+    /// Its uplink, if it is ours and has one.
+    pub uplink: Option<IfName>,
+    /// How that is attached.
+    pub attach: Option<Attach>,
+    /// The uplink that it waits for, if it does.
+    pub awaits: Option<String>,
+    /// Its MTU, if it was asked for.
+    pub mtu: Option<u32>,
+    /// The TAPs that were asked for, and whether each was made now.
+    pub taps: Vec<(LastingTap, bool)>,
+    /// What people should know of.
+    pub news: Vec<String>,
+}
+
+/// The alias of a TAP that `up` made for a bridge. That of a guest's own has a blank there.
+pub fn alias(bridge: &IfName) -> String {
+    format!("kvm-bridge-tap {bridge}")
+}
+
+/// Whether this is a TAP that `up` made for a bridge.
+pub fn is_lasting(link: &Link, bridge: &IfName) -> bool {
+    matches!(link.kind, Kind::Tap { is_persistent: true, .. }) && link.alias.as_deref() == Some(&alias(bridge))
+}
+
+/// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
+pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
+    let bridge = &nic.bridge;
+    if !process::can_change_network() {
+        let what = format!("up {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
+        return Err(Error::new(what, as_root(&format!("sudo kvm-bridge up {bridge} ..."))));
+    }
+    let users = taps.iter().map(|tap| user(&tap.user)).collect::<Result<Vec<Uid>>>()?;
+    process::hold_standard_places()?;
+    reaper::ensure_all()?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let nics = std::slice::from_ref(nic);
+    let (host, claims) = observe_locked(&mut netlink, nics, config)?;
+    let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
+    if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(Journal::uplink)) {
+        let what = format!("up {bridge}: {bridge} is there, and has the uplink {uplink}");
+        let remedy = format!("To make it anew: kvm-bridge down {bridge} && kvm-bridge up {bridge} --uplink none");
+        return Err(Error::new(what, remedy));
+    }
+    let plan = plan(nics, config, &host)?;
+    // Whose a TAP is can change it. One of the configuration is no reason for the bridge not to come up, nor for another's TAP.
+    let known = configured(bridge, config);
+    let (mut wanted, mut news) = (Vec::new(), Vec::new());
+    for (tap, user) in taps.iter().zip(users) {
+        match check(&mut netlink, tap, user, bridge, host.link(bridge).map(|link| link.index)) {
+            Ok(_) => wanted.push((tap, user)),
+            Err(error) if known.contains(tap) => news.push(error.to_string()),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news, announced: Vec::new() };
+    let mut results = Vec::new();
+    let mut all = || {
+        for planned in &plan.bridges {
+            let index = made.bridge(planned, &host, claims.get(bridge), &plan);
+            let index = index.map_err(|error| error.of(format_args!("up {bridge}")))?;
+            if !wanted.is_empty() && claims.get(bridge).is_none_or(|claim| claim.journal.is_none()) {
+                let pinned = keep_address(&mut made.netlink, host.link(bridge));
+                let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
+                made.news.extend(pinned.map_err(failed)?);
+            }
+            for (tap, user) in &wanted {
+                results.push(((*tap).clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = all() {
+        for (tap, _) in results.iter().filter(|(_, is_new)| *is_new) {
+            let _ = remove(&mut made.netlink, &tap.name);
+        }
+        made.take_back();
+        return Err(error);
+    }
+    let after = Files::of(bridge)?.read()?;
+    let became = match (&before, &after, host.link(bridge)) {
+        (_, Some(_), None) => Became::Made,
+        (Some(before), Some(_), _) if before.keep => Became::AsItWas,
+        (Some(_), Some(_), _) => Became::Kept,
+        _ => Became::Found,
+    };
+    let ours = after.filter(|_| became != Became::Found);
+    let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
+    let awaits = ours.as_ref().and_then(Journal::awaits).map(str::to_owned);
+    let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
+    let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
+    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps: results, news: made.news })
+}
+
+/// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.
+pub fn wait_for_uplink(bridge: &IfName, time: Duration) -> Result<bool> {
+    let end = Instant::now() + time;
+    let files = Files::of(bridge)?;
+    loop {
+        let has_it = files.read()?.is_none_or(|journal| journal.awaits().is_none());
+        if has_it || Instant::now() >= end {
+            return Ok(has_it);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A bridge without ports that somebody else made has the address of the first TAP, and with the last one loses any: the
+/// kernel forgets the one that it had. So that one is pinned before there is a TAP, and stays.
+fn keep_address(netlink: &mut Netlink, found: Option<&Link>) -> std::io::Result<Option<String>> {
+    let Some((bridge, mac)) = found.and_then(|bridge| Some((bridge, bridge.mac?))) else { return Ok(None) };
+    if mac == Mac([0; 6]) || !netlink.ports(bridge.index)?.is_empty() {
+        return Ok(None);
+    }
+    apply::pin(netlink, bridge.index, mac)?;
+    Ok(Some(format!("{} has no port, and keeps its address {mac}: else it would have that of its TAP", bridge.name)))
+}
+
+/// The TAPs that the configuration has for a bridge.
+pub fn configured(bridge: &IfName, config: &Config) -> Vec<LastingTap> {
+    let taps = config.bridge(bridge).taps.into_iter();
+    taps.map(|(name, user)| LastingTap { name, user }).collect()
+}
+
+/// The same, and why some are left out: a user who is gone is no reason for a bridge not to come up at the next boot.
+pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<LastingTap>, Vec<Error>) {
+    let (mut taps, mut faults) = (Vec::new(), Vec::new());
+    for tap in configured(bridge, config) {
+        match user(&tap.user) {
+            Ok(_) => taps.push(tap),
+            Err(error) => faults.push(error.of(format_args!("the TAP {} is not made", tap.name))),
+        }
+    }
+    (taps, faults)
+}
+
+/// Makes the TAPs that the configuration has for a bridge that a guest's start made to stay. One that can't be made is no
+/// reason for the guest not to start: what is wrong is told.
+pub(super) fn add_configured(netlink: &mut Netlink, bridge: &IfName, index: u32, config: &Config) -> Vec<String> {
+    let taps = configured(bridge, config).into_iter();
+    let mut add = |tap: LastingTap| add(netlink, &tap, user(&tap.user)?, bridge, index);
+    taps.filter_map(|tap| add(tap).err()).map(|error| error.to_string()).collect()
+}
+
+/// A user, by name or number.
+fn user(text: &str) -> Result<Uid> {
+    if let Ok(number) = text.parse() {
+        return Ok(Uid::from_raw(number));
+    }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid),
+        _ => Err(Error::new(format!("there is no user {text}"), "'getent passwd' lists all. A number is taken too.")),
+    }
+}
+
+/// Whether a TAP is there as it is to be; `Ok(false)` where there is none of that name.
+fn check(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: Option<u32>) -> Result<bool> {
+    let name = &tap.name;
+    let Some(link) = netlink.link(name).map_err(unreadable)? else { return Ok(false) };
+    let refuse = |why: String, remedy: String| Err(Error::new(format!("up {bridge}: {name} {why}"), remedy));
+    if !matches!(link.kind, Kind::Tap { is_persistent: true, .. }) {
+        return refuse("is there and is no persistent TAP".into(), "Give --tap another name.".into());
+    }
+    let owner = netlink.details().map_err(unreadable)?.into_iter().find(|found| found.link.index == link.index);
+    if let Some(owner) = owner.map(|found| found.owner)
+        && owner != Some(user.as_raw())
+    {
+        let whose = owner.map_or("is nobody's, so that anybody can attach to it".to_owned(), |owner| {
+            format!("is there and belongs to {}", user_name(owner))
+        });
+        return refuse(whose, format!("Give --tap another name, or delete it: ip tuntap del dev {name} mode tap"));
+    }
+    if index.is_none() || link.controller != index {
+        return refuse(
+            format!("is there and is no port of {bridge}"),
+            match index {
+                Some(_) => format!("To make it one: ip link set dev {name} master {bridge}"),
+                None => format!("To have it made anew: ip tuntap del dev {name} mode tap"),
+            },
+        );
+    }
+    Ok(true)
+}
+
+/// What people call a user.
+pub fn user_name(uid: u32) -> String {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Makes a TAP that is missing, and tells whether it did.
+fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: u32) -> Result<bool> {
+    let name = &tap.name;
+    if check(netlink, tap, user, bridge, Some(index))? {
+        return Ok(false);
+    }
+    let failed =
+        |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
+    let opened = tap_owner::make(name, user)?.map_err(|error| {
+        let holder = tap::holder(name).map(|holder| format!(" (in use by {holder})")).unwrap_or_default();
+        apply::failed(bridge, &format!("up {bridge}: cannot make the TAP {name}{holder}"), &error)
+    })?;
+    let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
+    let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
+    let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
+    apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &alias(bridge), index, None)
+        .map_err(|error| error.of(format_args!("up {bridge}")))?;
+    tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
+    Ok(true)
+}
+
+/// Deletes a TAP.
+pub(super) fn remove(netlink: &mut Netlink, name: &IfName) -> std::io::Result<()> {
+    match netlink.link(name)? {
+        Some(link) => apply::delete_link(netlink, link.index),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,91 @@
+//! What people see: text on stdout and stderr, colours, tables, the kernel's errors in words.
+//! It may not know what it prints.
+#![forbid(unsafe_code)]
+
+pub mod errno;
+pub mod style;
+pub mod table;
+
+use crate::output::errno::reason;
+use model::error::{Error, Result};
+use model::text;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything was printed as a result.
+pub fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
+}
+
+/// Who tells of each step, and since when; nobody, if nobody asked.
+static STEPS: OnceLock<(&'static str, Instant)> = OnceLock::new();
+
+/// Has each step told from now on, in the name of a program.
+pub fn tell_steps(program: &'static str) {
+    let _ = STEPS.set((program, Instant::now()));
+}
+
+/// Whether each step is told.
+pub fn tells_steps() -> bool {
+    STEPS.get().is_some()
+}
+
+/// Tells of a step that was done, with the time that has passed, if that is asked for.
+pub fn step(text: impl FnOnce() -> String) {
+    if let Some((program, start)) = STEPS.get() {
+        say(program, format_args!("{:>6.1} ms  {}", start.elapsed().as_secs_f64() * 1e3, text()));
+    }
+}
+
+/// Prints a result; a reader that has gone is no fault, a full disk is.
+pub fn print(text: &str) -> Result<()> {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("cannot write: {}", reason(&error)), "See where stdout goes."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Tells of an error or of news, in the name of a program; if nobody can be told, nobody is.
+pub fn say(program: &str, text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{program}: {}", text::lines(&text.to_string()));
+}
+
+/// A line on a terminal that is written over again and again, and is gone in the end; on anything else nothing.
+#[derive(Debug)]
+pub struct ProgressLine {
+    is_shown: bool,
+}
+
+impl ProgressLine {
+    /// One on stderr.
+    pub fn new() -> Self {
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { is_shown: io::stderr().is_terminal() && !is_dumb }
+    }
+
+    /// Says what is going on.
+    pub fn show(&mut self, text: std::fmt::Arguments) {
+        if self.is_shown {
+            let _ = write!(io::stderr(), "\r\x1b[K{text}");
+        }
+    }
+
+    /// Says no more.
+    pub fn clear(&mut self) {
+        self.show(format_args!(""));
+    }
+}
+
+impl Default for ProgressLine {
+    fn default() -> Self {
+        Self::new()
+    }
+}

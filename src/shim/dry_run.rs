@@ -1,0 +1,176 @@
+//! Says what a launch would do, in commands that a person could type, and does nothing.
+
+use crate::launch::{Qemu, refusal};
+use crate::netlink::Netlink;
+use crate::network::observe::{observe, shared_by, unreadable};
+use crate::network::rootless::{Way, check_making, ways};
+use crate::sys::random;
+use crate::sys::{process, tap};
+use crate::vm::{Store, VmKey};
+use model::argv;
+use model::argv::{Backend, Line, rewrite};
+use model::config::Config;
+use model::error::Result;
+use model::host::Host;
+use model::ifname::IfName;
+use model::ifname::PREFIX;
+use model::mac::Mac;
+use model::plan::{BridgePlan, Plan, plan};
+use model::request::{Nic, Vhost};
+use model::share::Share;
+use model::step::Step;
+use model::text::shell::quote;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt::Write;
+
+/// What a launch would do.
+#[derive(Debug)]
+pub struct Launch {
+    /// By which way, where there is something to be said of it: lines.
+    pub notes: Vec<String>,
+    /// The commands that set the network up, each a line for a shell.
+    pub commands: Vec<String>,
+    /// QEMU's own.
+    pub qemu: Vec<OsString>,
+    /// Why it is this QEMU, if it was not named for this start.
+    pub why: Option<&'static str>,
+    /// Whether a MAC in it is only an example: the first start makes another.
+    pub has_example: bool,
+}
+
+impl Launch {
+    /// The commands, one a line, for a shell; QEMU's is the last.
+    pub fn text(&self) -> String {
+        let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
+        for command in &self.commands {
+            let _ = writeln!(text, "{command}");
+        }
+        if self.has_example {
+            text += "# The MAC below is an example: the first start makes one and keeps it.\n";
+        }
+        let words: Vec<String> = self.qemu.iter().map(quote).collect();
+        if let Some(why) = self.why {
+            let _ = writeln!(text, "# QEMU is {}: {why}.", words.first().map_or("", String::as_str));
+        }
+        let _ = writeln!(text, "{}", words.join(" "));
+        text
+    }
+}
+
+/// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
+pub fn tell(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<String> {
+    launch(line, qemu, config, news).map(|launch| launch.text())
+}
+
+/// Finds out what a launch of a settled line would do.
+pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<Launch> {
+    let ids = argv::rewrite::ids(line)?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let is_rootless = !process::can_change_network() && !process::is_root();
+    let without_root = match is_rootless {
+        true => Some(ways(&mut netlink, &line.nics, config)),
+        false => check_making(&mut netlink, &line.nics).err().map(Err),
+    };
+    let as_root = observe(&mut netlink, &line.nics, config)
+        .and_then(|host| plan(&line.nics, config, &host).map(|plan| (host, plan)));
+    let (host, plan) = match (as_root, &without_root) {
+        // Why root would be refused as well is not what this user asks.
+        (Err(_), Some(Err(why))) => return Err(why.clone()),
+        (as_root, _) => as_root?,
+    };
+    if plan.makes_bridges() {
+        refusal::check_files(line)?;
+    }
+    let mut host = host;
+    for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
+        host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
+    }
+    let vm = VmKey::of(&line.vm);
+    let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
+    let known = Store::open()?.peek(&vm, line.run, &given)?;
+    let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
+    let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
+    let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
+
+    let qemus = |backends| {
+        let netdevs = argv::netdevs(line, ids, backends, &macs);
+        std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect()
+    };
+    let news = news.iter().map(|news| format!("{news}."));
+    let has_example = known.contains(&None);
+    if let Some(Ok((_, ways))) = &without_root {
+        let notes = news.chain(ways.iter().map(Way::to_string)).collect();
+        let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
+        return Ok(Launch {
+            notes,
+            commands: Vec::new(),
+            qemu: qemus(backends),
+            why: qemu.is_chosen().then(|| qemu.why()),
+            has_example,
+        });
+    }
+    let by: Vec<String> = match without_root {
+        Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
+        _ if process::is_root() => Vec::new(),
+        _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
+    };
+    let notes = news.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
+    let steps = plan.bridges.iter().flat_map(|plan| &plan.steps).flat_map(Step::commands);
+    let taps = plan.taps.iter().zip(&names).zip(&macs);
+    let taps =
+        taps.flat_map(|((tap, name), mac)| tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge)));
+    let commands = steps.chain(taps).collect();
+    let backends = plan.taps.iter().zip(names).zip(&line.nics);
+    let backends =
+        backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
+    let backends = backends.collect();
+    Ok(Launch { notes, commands, qemu: qemus(backends), why: qemu.is_chosen().then(|| qemu.why()), has_example })
+}
+
+/// How the bridge of a plan gets its uplink, or the one that it joins has it.
+fn share_of<'a>(plan: &'a Plan, host: &'a Host, bridge: &IfName) -> Option<&'a Share> {
+    let its = plan.bridges.iter().filter(|plan| plan.bridge == *bridge);
+    its.flat_map(|plan| &plan.steps).find_map(Step::share).or_else(|| host.shared.get(bridge))
+}
+
+/// What is to be said of an uplink.
+fn note_of(plan: &BridgePlan, host: &Host) -> Option<String> {
+    let share = plan.steps.iter().find_map(Step::share)?;
+    let uplink = &share.uplink;
+    let manager = host.link(uplink).and_then(|link| link.uplink.manager.as_ref());
+    let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
+    Some(format!("{uplink}{by} is shared: the host keeps all that it has on it"))
+}
+
+/// Whether the kernel itself would move the frames of a settled network card.
+fn has_vhost(nic: &Nic) -> bool {
+    match nic.vhost {
+        Some(Vhost::On) => true,
+        Some(Vhost::Auto) => tap::open_vhost().is_ok(),
+        _ => false,
+    }
+}
+
+/// The names that the TAPs would have: the kernel takes the lowest `kvbN` that is free, of those not `used` by then.
+fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
+    used.extend(wanted.iter().flatten().cloned());
+    let mut names = Vec::new();
+    for name in wanted {
+        names.push(match name {
+            Some(name) => name,
+            None => {
+                let mut number = 0;
+                loop {
+                    let name = IfName::new(&format!("{PREFIX}{number}"))?;
+                    if !used.contains(&name) && netlink.link(&name).map_err(unreadable)?.is_none() {
+                        used.insert(name.clone());
+                        break name;
+                    }
+                    number += 1;
+                }
+            }
+        });
+    }
+    Ok(names)
+}

@@ -1,0 +1,90 @@
+//! The files of the configuration: the system's, and before it a user's own.
+//!
+//! Root's is the system's alone.
+
+pub mod save;
+
+use crate::output::errno::reason;
+use model::config::Config;
+use model::error::{Error, Result};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The system's configuration.
+pub const SYSTEM: &str = "/etc/kvm-bridge/config.toml";
+
+/// Reads what there is.
+pub fn load() -> Result<Config> {
+    let system = read(Path::new(SYSTEM))?;
+    let own = match own_file() {
+        Some(path) => read(&path)?,
+        None => Config::default(),
+    };
+    let mut bridges = system.bridges;
+    bridges.extend(own.bridges);
+    Ok(Config { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
+}
+
+/// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one
+/// that can't be read is no reason not to start: `tell` hears of it.
+pub fn qemu_alone(mut tell: impl FnMut(&Error)) -> Option<PathBuf> {
+    let qemu = |path: PathBuf| match text(&path)? {
+        Some(text) if may_name_qemu(&text) => Ok(parse_file(&path, &text)?.qemu),
+        _ => Ok(None),
+    };
+    let files = own_file().into_iter().chain([SYSTEM.into()]);
+    files.map(qemu).find_map(|qemu| {
+        qemu.unwrap_or_else(|error| {
+            tell(&error);
+            None
+        })
+    })
+}
+
+fn read(path: &Path) -> Result<Config> {
+    text(path)?.map_or(Ok(Config::default()), |text| parse_file(path, &text))
+}
+
+fn text(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => {
+            let what = format!("cannot read {}: {}", path.display(), reason(&error));
+            Err(Error::new(what, "Make it readable, or move it away."))
+        }
+    }
+}
+
+fn parse_file(path: &Path, text: &[u8]) -> Result<Config> {
+    Config::parse_bytes(text).map_err(|why| {
+        let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, attach, follow, keep, mtu and taps.";
+        Error::new(format!("{}: {why}", path.display()), remedy)
+    })
+}
+
+/// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
+fn may_name_qemu(text: &[u8]) -> bool {
+    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
+}
+
+fn own_file() -> Option<PathBuf> {
+    if nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
+    Some(folders.config_dir().join("config.toml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_qemu_is_seen_without_parsing() {
+        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
+            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
+            assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
+        }
+    }
+}
