@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::complete::help;
-use crate::doctor::{ikconfig, lzop};
+use crate::doctor::ikconfig;
 use crate::netlink;
 use crate::vm;
 pub use model::properties::{argv, frames, journal, json, option_strings, readconfig};
@@ -12,7 +12,7 @@ pub use model::properties::{argv, frames, journal, json, option_strings, readcon
 pub type Property = fn(&[u8]);
 
 /// Each target: its name, which is that of its corpus, and what has to hold.
-pub const ALL: [(&str, Property); 11] = [
+pub const ALL: [(&str, Property); 10] = [
     ("argv", argv),
     ("optstr", option_strings),
     ("readconfig", readconfig),
@@ -22,7 +22,6 @@ pub const ALL: [(&str, Property); 11] = [
     ("netlink", netlink),
     ("frame", frames),
     ("ikconfig", kernel_configuration),
-    ("lzop", lzo),
     ("help", help_texts),
 ];
 
@@ -42,11 +41,6 @@ pub fn netlink(data: &[u8]) {
 /// A kernel's image, which may be anybody's file.
 pub fn kernel_configuration(data: &[u8]) {
     let _ = ikconfig::in_image(data);
-}
-
-/// What is packed with LZO, alone.
-pub fn lzo(data: &[u8]) {
-    let _ = lzop::unpack(data);
 }
 
 /// What a QEMU says of its options.

@@ -6,7 +6,6 @@
 //! scripts/extract-ikconfig does.
 #![forbid(unsafe_code)]
 
-use crate::doctor::lzop;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
-pub(super) const LIMIT: u64 = 1 << 29;
+const LIMIT: u64 = 1 << 29;
 /// Nor does one need more memory to be unpacked, in KiB, whatever it says.
 const MEMORY: u32 = 1 << 19;
 /// Nor is a configuration larger than this.
@@ -196,7 +195,7 @@ const LZ4: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
 const BZIP2: &[u8] = b"BZh";
 const LZMA: &[u8] = &[0x5d, 0, 0];
 /// Those that are looked for. What LZMA begins with stands everywhere.
-const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2, lzop::MAGIC];
+const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2];
 
 /// Unpacks what begins here. What stands behind the end of a stream, as the length that a kernel's build appends, is none
 /// of it; whatever was unpacked before an error counts.
@@ -211,7 +210,6 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
         _ if packed.starts_with(ZSTD) => keep(&mut ruzstd::decoding::StreamingDecoder::new(packed).ok()?),
         _ if packed.starts_with(LZ4) => kernel = lz4(packed),
         _ if packed.starts_with(BZIP2) => keep(&mut bzip2::read::BzDecoder::new(packed)),
-        _ if packed.starts_with(lzop::MAGIC) => kernel = lzop::unpack(packed),
         _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None).ok()?),
         _ => return None,
     }
@@ -311,14 +309,13 @@ mod tests {
 
     #[test]
     fn a_packed_kernel_has_it() {
-        let formats: [(&str, &[&str]); 8] = [
+        let formats: [(&str, &[&str]); 7] = [
             ("gzip", &["-9"]),
             ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
             ("zstd", &["-22", "--ultra"]),
             ("zstd", &["-19"]),
             ("lz4", &["-l", "-9"]),
             ("bzip2", &["-9"]),
-            ("lzop", &["-9"]),
             ("lzma", &["-9"]),
         ];
         let mut tried = 0;
@@ -388,13 +385,12 @@ mod tests {
     /// Whatever bytes a kernel has: no panic, and nothing that is not told.
     #[test]
     fn a_damaged_kernel_is_no_reason_to_fail() {
-        let programs: [(&str, &[&str]); 7] = [
+        let programs: [(&str, &[&str]); 6] = [
             ("gzip", &["-9"]),
             ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
             ("zstd", &["-19"]),
             ("lz4", &["-l", "-9"]),
             ("bzip2", &["-1"]),
-            ("lzop", &["-9"]),
             ("lzma", &["-1"]),
         ];
         for (program, options) in programs {
