@@ -20,11 +20,11 @@ use model::error::{FAILED, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Puts QEMU/KVM guests on the host's own network.
+/// Puts QEMU/KVM guests on the host's network.
 #[derive(Debug, Parser)]
 #[command(name = "kvm-bridge", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
-    /// Tell of each step, with the time that it took until then; with doctor, show what is well, too
+    /// Print each step with the time since the start; with doctor, also print the checks that are ok
     #[arg(short, long, global = true)]
     verbose: bool,
     #[command(subcommand)]
@@ -40,30 +40,30 @@ Examples:
   kvm-bridge mac list
   kvm-bridge recover
 
-Guests are started with: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)
-kvm-bridge help COMMAND tells more of a command.";
+To start a guest: qemu-kvm --bridge br0 ... (see qemu-kvm --bridge-help)
+For help on a command: kvm-bridge help COMMAND";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the bridges, and what is on them
+    /// Show the bridges and what is on them
     Status(status::Status),
     /// Print the addresses of a guest
     Ip(ip::Ip),
-    /// Look for what keeps guests off the network
+    /// Find out what keeps guests off the network
     Doctor(doctor::Doctor),
-    /// Make a bridge that stays, and TAPs on it that belong to users
+    /// Create a persistent bridge, and persistent TAP devices for users on it
     Up(up::Bring),
-    /// Take a bridge back that we made
+    /// Remove a bridge that kvm-bridge created
     Down(down::Take),
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
-    /// Set up what users need who are not root, once
+    /// Set up what users without root need; run it once
     Install(install::Install),
-    /// Take back what a killed run left behind, in this network namespace
+    /// Clean up after killed processes, in this network namespace
     Recover(recover::Recover),
-    /// The MAC addresses that VMs keep
+    /// Manage the MAC addresses of VMs
     Mac(mac::Mac),
-    /// Tell the completions of shells what can come next
+    /// Print candidates for the completions of shells
     #[command(hide = true)]
     Complete(complete::Complete),
 }

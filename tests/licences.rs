@@ -1,5 +1,5 @@
-//! What the programs are linked with, and under which licences: docs/dependencies.md is what Cargo.lock says, and deny.toml
-//! allows all of it.
+//! docs/dependencies.md has the reason for every crate of the manifests, and the licences of all crates of Cargo.lock, which
+//! deny.toml allows.
 
 use crate::shipped::path;
 use serde_json::Value;
@@ -9,6 +9,8 @@ use std::fs;
 use std::process::Command;
 
 const PAGE: &str = "docs/dependencies.md";
+/// The end of what is written by hand.
+const TABLE: &str = "| crate | version | licence |\n|---|---|---|\n";
 
 /// The crates that are linked, with version and licence: without those for tests and builds, and for this kind of machine.
 fn dependencies() -> BTreeMap<String, (String, String)> {
@@ -52,24 +54,39 @@ fn dependencies() -> BTreeMap<String, (String, String)> {
 
 #[test]
 fn the_page_lists_every_crate_with_its_licence() {
-    let mut page = "# What the programs are linked with
-
-All of it is from crates.io, at the versions of `Cargo.lock`, under licences that `deny.toml` allows (`cargo deny check`).
-The helper for users has a tree of its own, which is a part of this one.
-
-| crate | version | licence |
-|---|---|---|
-"
-    .to_owned();
+    let written = fs::read_to_string(path(PAGE)).expect("read the page");
+    let (reasons, _) = written.split_once(TABLE).expect("the table");
+    let mut page = format!("{reasons}{TABLE}");
     for (name, (version, licence)) in dependencies() {
         let name = name.split(' ').next().unwrap_or_default();
         let _ = writeln!(page, "| {name} | {version} | {licence} |");
     }
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         fs::write(path(PAGE), &page).expect("write the page");
+    } else {
+        assert_eq!(written, page, "{PAGE} is out of date: UPDATE_SNAPSHOTS=1 cargo test licences::");
     }
-    let written = fs::read_to_string(path(PAGE)).expect("read the page");
-    assert_eq!(written, page, "{PAGE} is out of date: UPDATE_SNAPSHOTS=1 cargo test licences::");
+}
+
+#[test]
+fn the_page_has_a_reason_for_every_crate_that_is_taken_and_for_no_other() {
+    let page = fs::read_to_string(path(PAGE)).expect("read the page");
+    let (_, rest) = page.split_once("## Why each crate is used").expect("the reasons");
+    let (reasons, _) = rest.split_once("\n## ").expect("the next section");
+    let rows = reasons.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let names =
+        rows.filter_map(|line| line.strip_prefix("| ")?.split_once(" | ")).flat_map(|(names, _)| names.split(", "));
+    let manifests = ["Cargo.toml", "model/Cargo.toml", "helper/Cargo.toml"];
+    let taken = manifests.iter().flat_map(|name| {
+        let text = fs::read_to_string(path(name)).expect("read a manifest");
+        let manifest: toml::Table = toml::from_str(&text).expect("a manifest");
+        let dependencies = manifest["dependencies"].as_table().expect("a table").clone();
+        dependencies.into_iter().map(|(name, of)| match of.get("package").and_then(toml::Value::as_str) {
+            Some(package) => package.to_owned(),
+            None => name,
+        })
+    });
+    assert_eq!(names.map(str::to_owned).collect::<BTreeSet<_>>(), taken.collect::<BTreeSet<_>>());
 }
 
 #[test]

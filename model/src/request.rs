@@ -103,37 +103,33 @@ pub struct Nic {
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
 pub const KEYS: [(&str, &str, &str); 15] = [
-    (
-        "uplink",
-        "IFACE|auto|none",
-        "if the bridge is missing: its way to the network (default: auto, the default route's interface)",
-    ),
-    ("attach", "share|port", "how the uplink is attached (default: share; port if nobody uses the interface)"),
+    ("uplink", "IFACE|auto|none", "the uplink of a new bridge (default: auto, the interface of the default route)"),
+    ("attach", "share|port", "how the uplink is attached (default: share; port if the interface is not in use)"),
     (
         "follow",
         "on|off",
         "on: with uplink=auto, the bridge follows the default route to another interface (default: off)",
     ),
-    ("mac", "MAC", "the guest's address for this run, in place of the one that is kept for the VM"),
-    ("model", "DEVICE", "the network card that the guest sees (default: e1000, or what the machine can have)"),
-    ("queues", "N|auto", "how many queues a virtio card has; auto: one for each CPU of the guest (default: 1)"),
-    ("vhost", "on|off|auto", "a virtio card's frames go through the kernel (default: auto, if /dev/vhost-net opens)"),
-    ("ifname", "NAME", "the TAP's name on the host (default: the next free of kvb0, kvb1 ...)"),
-    ("id", "ID", "the netdev's id; a -device of yours that names it is used in place of ours"),
+    ("mac", "MAC", "the guest's MAC address for this run, instead of the one stored for the VM"),
+    ("model", "DEVICE", "the model of the network card (default: e1000, or one that the machine supports)"),
+    ("queues", "N|auto", "the number of queues of a virtio card; auto: one for each CPU of the guest (default: 1)"),
     (
-        "replace",
-        "user",
-        "the card takes the place of a user-mode one of the line, whose id, model and bus address stay",
+        "vhost",
+        "on|off|auto",
+        "whether the kernel moves a virtio card's frames (default: auto: if /dev/vhost-net can be opened)",
     ),
-    ("vm", "NAME", "whose MAC it is (default: -name, else -uuid, disk image, kernel or CD)"),
+    ("ifname", "NAME", "the name of the TAP device on the host (default: the first free one of kvb0, kvb1 ...)"),
+    ("id", "ID", "the ID of the netdev; if a -device names it, that device is used"),
+    ("replace", "user", "replace a user-mode card of the command line; its ID, model and bus address stay"),
+    ("vm", "NAME", "the VM whose MAC address is used (default: -name, else -uuid, disk image, kernel or CD)"),
     (
         "slot",
         "N",
-        "which of a VM's runs at once this is, or moves in to with -incoming (default: the first that is free)",
+        "which of the VM's simultaneous runs this is, or with -incoming replaces (default: the first free one)",
     ),
-    ("keep", "on|off", "on: a bridge that is made stays when its last guest has gone"),
-    ("mtu", "BYTES", "the MTU of a bridge that is made (default: its uplink's, else 1500)"),
-    ("announce", "on|off", "on: tell on stderr which address the guest gets by DHCP"),
+    ("keep", "on|off", "on: keep a new bridge after its last guest (default: off)"),
+    ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
+    ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
 ];
 
 impl Nic {

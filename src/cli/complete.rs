@@ -8,7 +8,7 @@ use std::ffi::OsString;
 /// The arguments of `kvm-bridge complete`.
 #[derive(Debug, Args)]
 pub(super) struct Complete {
-    /// The words of a command line up to the cursor, that of the program first
+    /// The words of the command line up to the cursor, starting with the program
     #[arg(last = true, value_name = "WORDS")]
     words: Vec<OsString>,
 }

@@ -18,21 +18,21 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Doctor {
-    /// Only this bridge, which need not be there yet
+    /// Check only this bridge, which need not exist yet
     bridge: Option<String>,
-    /// Look at the rights of this user
+    /// Check the privileges of this user
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// How long to watch guests whose address is not known [default: 10, and 3 for one that never sent a frame]
+    /// How long to watch a guest whose address is not known [default: 10, or 3 if it never sent a frame]
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     watch: Option<u32>,
-    /// Ask for no DHCP server and watch no guest: send nothing, wait for nothing
+    /// Do not ask for DHCP servers and do not watch guests: send nothing, wait for nothing
     #[arg(long)]
     quick: bool,
     /// Print JSON, with all checks
     #[arg(long)]
     json: bool,
-    /// The arguments that qemu-kvm would be given
+    /// The arguments of qemu-kvm
     #[arg(last = true, value_name = "ARGS")]
     words: Vec<OsString>,
 }
@@ -43,10 +43,10 @@ Examples:
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
   kvm-bridge doctor br0 --user alice --verbose
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
-It changes nothing. On each bridge it asks for DHCP servers as a guest would, for four seconds. A
-guest whose address the host does not know is asked for it (ARP, on its own port), and watched if
-it does not answer. --quick leaves out both. As root it sees more. Exit status: 0 no failure,
-1 a failure was found, 125 it could not look.";
+The command changes nothing. It asks for DHCP servers on each bridge as a guest would, for four
+seconds. If the host does not know the address of a guest, it asks the guest (by ARP, on the guest's
+port), and watches the guest if that does not answer. --quick omits both. Run it as root to get all
+checks. Exit status: 0 no failure, 1 failures found, 125 the checks could not run.";
 
 /// A failure was found.
 const FOUND: u8 = 1;

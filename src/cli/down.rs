@@ -17,10 +17,10 @@ pub(super) struct Take {
     /// The bridge
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     bridge: Option<String>,
-    /// All bridges that we made and nobody uses
+    /// All unused bridges that kvm-bridge created
     #[arg(long)]
     all: bool,
-    /// Take it from under guests that run; they run on without a network
+    /// Remove the bridge even if guests use it; they continue without a network
     #[arg(long)]
     force: bool,
     /// Print JSON
@@ -33,9 +33,9 @@ Examples:
   kvm-bridge down br0
   kvm-bridge down br0 --force
   kvm-bridge down --all
-Only what we made is taken back: a bridge that was there before is left alone.
-What 'up --save' wrote stays written. Exit status: 0 nothing of ours is left of it, 1 guests are on it
-and nothing was changed, 125 it failed.";
+Only bridges that kvm-bridge created are removed; any other bridge is not changed. Configuration
+saved by 'up --save' stays. Exit status: 0 nothing of kvm-bridge is left on the host for this bridge,
+1 guests are on the bridge and nothing was changed, 125 the command failed.";
 
 impl Take {
     pub(super) fn run(self) -> Result<String> {

@@ -11,16 +11,16 @@ use serde_json::json;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Install {
-    /// Allow a bridge ('all': every bridge) to everybody, or to one user
+    /// Allow a bridge (all: every bridge) to everybody, or to one user
     #[arg(long, value_name = "BRIDGE[:USER]")]
     allow: Vec<Allow>,
-    /// Make a link to qemu-kvm in /usr/local/bin, called qemu-kvm or NAME
+    /// Create a link to qemu-kvm in /usr/local/bin, called qemu-kvm or NAME
     #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "qemu-kvm")]
     link: Vec<String>,
-    /// Take back what install has made, and only that
+    /// Remove what install created, and nothing else
     #[arg(long, conflicts_with_all = ["allow", "link", "check"])]
     uninstall: bool,
-    /// Say what is there and what is missing; change nothing
+    /// Print what is set up and what is missing; change nothing
     #[arg(long, conflicts_with = "link")]
     check: bool,
     /// Print JSON

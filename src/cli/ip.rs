@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Ip {
-    /// The VM, as 'kvm-bridge status' calls it; or its TAP, its MAC address, or the process of its QEMU
+    /// The VM's name in 'kvm-bridge status', its TAP device, its MAC address, or the process ID of its QEMU
     vm: String,
-    /// Wait for so long until it is there and each of its cards has an IPv4 address; to watch a port needs root
+    /// Wait at most so long until the VM exists and each of its cards has an IPv4 address; needs root to watch its port
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     wait: Option<u32>,
-    /// Print one address only, the first that is good beyond its own link
+    /// Print only the first address that is not link-local
     #[arg(long, conflicts_with = "json")]
     first: bool,
     /// Print JSON
@@ -44,8 +44,8 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge ip alice
   ip=$(kvm-bridge ip alice --wait 60 --first) && ssh root@$ip
-One address on a line, those that are good on their own link only at the end. Exit status:
-0 an address is known, 1 none is, 125 there is no such guest or it could not be looked for.";
+Each address is on a line, link-local addresses last. Exit status: 0 an address is known,
+1 no address is known, 125 there is no such guest or the command failed.";
 
 /// No address is known.
 const UNKNOWN: u8 = 1;

@@ -26,31 +26,31 @@ Examples:
   kvm-bridge mac export alice > alice.json
   kvm-bridge mac import alice.json
   kvm-bridge mac forget alice
-Exit status: 0, or 125 where there is no such VM, or a file of one is damaged.";
+Exit status: 0, or 125 if there is no such VM or the file of a VM is damaged.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List VMs and their MAC addresses
     #[command(after_help = "Examples:\n  kvm-bridge mac list\n  kvm-bridge mac list --json")]
     List {
-        /// Print JSON: an array of {vm, slots}, a slot being the addresses of its network cards
+        /// Print JSON: an array of {vm, slots}; a slot is an array with the address of each network card
         #[arg(long)]
         json: bool,
     },
-    /// Give a VM an address to keep
+    /// Store an address for a VM
     #[command(
         after_help = "Examples:\n  kvm-bridge mac set alice 52:54:00:12:34:57\n  kvm-bridge mac set alice 52:54:00:12:34:58 --nic 1"
     )]
     Set {
-        /// The VM: its name, or as 'kvm-bridge mac list' calls it
+        /// The VM: its name, or as 'kvm-bridge mac list' prints it
         #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
         vm: String,
-        /// The address, such as 52:54:00:12:34:56
+        /// The address, for example 52:54:00:12:34:56
         mac: String,
-        /// The place of the network card on the command line
+        /// The position of the network card on the command line
         #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
         nic: u32,
-        /// 0, or 1 for a second run at the same time, and so on
+        /// The run: 0 for the first, 1 for a second run at the same time, and so on
         #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
         slot: u32,
         /// Print JSON
@@ -62,25 +62,25 @@ enum Command {
         after_help = "Examples:\n  kvm-bridge mac export alice > alice.json\n  kvm-bridge mac export | ssh other kvm-bridge mac import"
     )]
     Export {
-        /// The VMs, as 'kvm-bridge mac list' calls them; all if none is named
+        /// The VMs, as 'kvm-bridge mac list' prints them; by default all
         vm: Vec<String>,
-        /// Print JSON, as it does anyway
+        /// Print JSON; this is the default
         #[arg(long)]
         json: bool,
     },
-    /// Take over what 'kvm-bridge mac export' printed, all of it or nothing
+    /// Import the output of 'kvm-bridge mac export', all of it or nothing
     #[command(after_help = "Example:\n  kvm-bridge mac import alice.json")]
     Import {
-        /// The file; standard input if it is left out, or -
+        /// The file; by default, or for -, standard input
         file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Forget a VM; its next start makes new addresses
+    /// Forget a VM; its next start creates new addresses
     #[command(after_help = "Example:\n  kvm-bridge mac forget alice")]
     Forget {
-        /// The VM, as 'kvm-bridge mac list' calls it
+        /// The VM, as 'kvm-bridge mac list' prints it
         vm: String,
         /// Print JSON
         #[arg(long)]

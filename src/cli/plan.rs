@@ -18,7 +18,7 @@ pub(super) struct Plan {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The arguments that qemu-kvm would be given
+    /// The arguments of qemu-kvm
     #[arg(last = true, value_name = "ARGS")]
     words: Vec<OsString>,
 }
@@ -26,8 +26,8 @@ pub(super) struct Plan {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge plan -- --bridge br0,uplink=eth1 disk.qcow2
-Nothing is changed, and no privileges are needed. Exit status: 0 it can be done, if need be by root, 125 it cannot,
-126 or 127 QEMU cannot be executed or found.";
+The command changes nothing and needs no privileges. Exit status: 0 the start would succeed, if
+necessary as root, 125 it would fail, 126 QEMU cannot be executed, 127 QEMU was not found.";
 
 impl Plan {
     pub(super) fn run(self) -> Result<String> {

@@ -34,8 +34,8 @@ pub(super) struct Recover {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge recover
-It does at once what the reaper of each bridge of ours does in time, and is safe to run at any time.
-Exit status: 0 all is as it should be, 125 something could not be taken back.";
+The command does the work of the reapers at once; you can run it at any time.
+Exit status: 0 everything is in order, 125 something could not be removed.";
 
 impl Recover {
     /// Looks after every bridge that has a journal, whatever became of the one before.

@@ -32,7 +32,7 @@ use uplinks::Uplink;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Status {
-    /// Only this bridge
+    /// Show only this bridge
     bridge: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -44,8 +44,8 @@ Examples:
   kvm-bridge status
   kvm-bridge status br0
   kvm-bridge status --json | jq -r '.bridges[].ports[] | select(.vm == \"alice\").pid'
-No privileges are needed; the processes of other users' guests are seen by root only.
-Exit status: 0, 1 a bridge of ours is not as it should be, 125 there is no such bridge.";
+The command needs no privileges; only root sees the processes of other users.
+Exit status: 0, 1 a bridge created by kvm-bridge has a fault, 125 there is no such bridge.";
 
 /// A bridge of ours is not as it should be.
 const FAULTY: u8 = 1;

@@ -21,31 +21,31 @@ use std::time::Duration;
 pub(super) struct Bring {
     /// The bridge
     bridge: String,
-    /// Its way to the network, if it is missing: an interface, auto (the default route's) or none
+    /// The uplink of a new bridge: an interface, auto (that of the default route) or none
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
-    /// The MTU in bytes of a bridge that is made
+    /// The MTU of a new bridge, in bytes
     #[arg(long, value_name = "BYTES", value_parser = crate::cli::number)]
     mtu: Option<u32>,
-    /// A persistent TAP on the bridge; may be given again
+    /// A persistent TAP device on the bridge; can be given several times
     #[arg(long = "tap", value_name = "NAME", requires = "users")]
     taps: Vec<String>,
-    /// Whose the TAP is: one user for all TAPs, or one for each, in order
+    /// The owner of the TAP device: one user for all, or one for each --tap, in order
     #[arg(long = "user", value_name = "USER", requires = "taps")]
     users: Vec<String>,
-    /// How the uplink is attached: share (the host keeps all that it has on it) or port
+    /// How the uplink is attached: share (the host keeps its configuration on it) or port
     #[arg(long, value_name = "HOW", value_parser = ["share", "port"])]
     attach: Option<String>,
-    /// With the default route's interface: follow the default route to another one
+    /// With --uplink auto: follow the default route to another interface
     #[arg(long)]
     follow: bool,
-    /// An uplink that is not there yet joins when it comes
+    /// The uplink need not exist yet: it joins when it appears
     #[arg(long)]
     late: bool,
-    /// The same, and wait for it so long; exit status 1 if it does not come
+    /// Like --late, but wait at most so long for the uplink; exit status 1 if it does not appear
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     wait: Option<u32>,
-    /// Write it into /etc/kvm-bridge/config.toml, so that 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service do the same
+    /// Save the bridge to /etc/kvm-bridge/config.toml, for 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service
     #[arg(long)]
     save: bool,
     /// Print JSON
@@ -55,14 +55,15 @@ pub(super) struct Bring {
 
 const EXAMPLES: &str = "\
 Examples:
-  kvm-bridge up br0                              made with the default route's interface
-  kvm-bridge up br0 --uplink eth1 --save         and again after the next boot:
+  kvm-bridge up br0                              on the interface of the default route
+  kvm-bridge up br0 --uplink eth1 --save         with this, the same at each boot:
   systemctl enable kvm-bridge@br0.service
-  kvm-bridge up br0 --uplink usb0 --late         and usb0 joins when it is plugged in
+  kvm-bridge up br0 --uplink usb0 --late         usb0 joins when you plug it in
   kvm-bridge up br0 --tap tap0 --user alice      then, as alice:
   qemu-kvm -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n ...
   kvm-bridge up lab --uplink none --tap tap0 --tap tap1 --user alice
-Doing it twice is the same as doing it once. Exit status: 0 it is so, 1 the uplink did not come in time, 125 it is not.";
+You can run the command again: what exists is not changed. Exit status: 0 the bridge is up,
+1 the uplink did not appear in time, 125 the command failed.";
 
 impl Bring {
     pub(super) fn run(self) -> Result<String> {

@@ -10,30 +10,32 @@ pub fn version() -> String {
 
 /// What `--bridge-help` prints.
 pub fn shim() -> String {
-    let keys = KEYS.iter().map(|(key, form, meaning)| format!("  {:<20} {meaning}\n", format!("{key}={form}")));
+    let keys = KEYS.iter().map(|(key, form, meaning)| format!("  {:<22} {meaning}\n", format!("{key}={form}")));
     format!(
         "\
 Usage: qemu-kvm [--bridge BR[,key=value...]]... QEMU-ARGUMENTS
 
-kvm-bridge {}: runs QEMU with its guest on the bridge BR: joins the bridge or makes it, gives the
-guest a TAP and a MAC address of its own, and becomes QEMU. All other arguments
-reach QEMU as they are; without --bridge nothing else happens.
+kvm-bridge {} runs QEMU with its guest on the bridge BR. It joins the bridge or
+creates it, gives the guest a TAP device and a MAC address of its own, and
+executes QEMU. QEMU gets all other arguments unchanged. Without --bridge,
+qemu-kvm only executes QEMU.
 
-  --bridge BR[,...]    one network card on the bridge BR; may be given again
-  --bridge-dry-run     print the commands that would do the same; change nothing
-  --bridge-verbose     tell of each step, with the time that it took until then
-  --bridge-help        print this
-  --bridge-version     print the version of kvm-bridge
+  --bridge BR[,...]      a network card on the bridge BR; can be given several times
+  --bridge-dry-run       print the equivalent commands; change nothing
+  --bridge-verbose       print each step with the time since the start
+  --bridge-help          print this text
+  --bridge-version       print the version of kvm-bridge
 
-Keys, in QEMU's own grammar (a comma in a value is written twice):
+Keys, in QEMU's own grammar (write a comma in a value twice):
 {}
 Environment:
-  KVM_BRIDGE           values of --bridge for callers that can't give options
-  KVM_BRIDGE_QEMU      the real QEMU: a path, or a name on PATH
-  KVM_BRIDGE_VERBOSE   if it is not empty, as --bridge-verbose
+  KVM_BRIDGE             values of --bridge, for callers that cannot give options
+  KVM_BRIDGE_QEMU        the real QEMU: a path, or a name on PATH
+  KVM_BRIDGE_VERBOSE     if not empty, the same as --bridge-verbose
 
-/etc/kvm-bridge/config.toml may set qemu, model and how bridges are made. Exit status, if QEMU
-does not run: 125 an error of ours, 126 QEMU cannot be executed, 127 there is none.
+/etc/kvm-bridge/config.toml can set the QEMU program, the card model and how
+bridges are created. Exit status if QEMU does not run: 125 error of kvm-bridge,
+126 QEMU cannot be executed, 127 QEMU not found.
 More: man qemu-kvm-bridge
 
 Examples:
