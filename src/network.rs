@@ -6,6 +6,7 @@ pub mod apply;
 pub mod bring_up;
 pub mod dhcp_probe;
 pub mod down;
+pub mod guard;
 pub mod helper;
 pub mod inventory;
 pub mod late;

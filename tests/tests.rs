@@ -21,6 +21,7 @@ mod guests;
 mod helper;
 mod helper_attacked;
 mod hostile;
+mod hostile_taps;
 mod install;
 mod ip;
 mod joining;

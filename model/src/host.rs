@@ -140,6 +140,14 @@ impl Link {
         self.alias.as_deref()?.strip_prefix("kvm-bridge ")
     }
 
+    /// Whether it is a TAP that kvm-bridge or its helper made, and has an address that neither gave it: who holds a TAP may
+    /// change that.
+    pub fn has_foreign_address(&self) -> bool {
+        let is_ours = self.alias.as_deref().is_some_and(|alias| alias.starts_with("kvm-bridge"));
+        let is_usual = |mac: Mac| matches!(mac.0[0], 0xfe | 0xfa);
+        matches!(self.kind, Kind::Tap { .. }) && is_ours && !self.mac.is_some_and(is_usual)
+    }
+
     /// Whether somebody uses it: then it is shared and not made a port. What is not known counts as use.
     pub fn is_used(&self) -> bool {
         let Uplink { manager, upper, may_have_programs, .. } = &self.uplink;

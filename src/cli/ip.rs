@@ -32,7 +32,7 @@ pub(super) struct Ip {
     /// Wait at most so long until the VM exists and each of its cards has an IPv4 address; needs root to watch its port
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
     wait: Option<u32>,
-    /// Print only the first address that is not link-local
+    /// Print only the first address that is not link-local; for root one that the guest itself was heard to have
     #[arg(long, conflicts_with = "json")]
     first: bool,
     /// Print JSON
@@ -49,6 +49,9 @@ Each address is on a line, link-local addresses last. Exit status: 0 an address 
 
 /// No address is known.
 const UNKNOWN: u8 = 1;
+
+/// So long is a port watched for `--first` where nothing was heard on it yet.
+const A_MOMENT: Duration = Duration::from_secs(2);
 
 /// How often a guest that is silent is asked for its address.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -86,8 +89,8 @@ impl Ip {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         let guests = self.find_in_time(&mut netlink, end)?;
-        let mut known: Vec<Known> = guests.iter().map(|guest| known_of(&guest.port)).collect();
-        if let Some(end) = end
+        let mut known: Vec<Known> = guests.iter().map(|guest| self.known_of(&guest.port)).collect();
+        if let Some(end) = end.or_else(|| self.is_strict().then(|| Instant::now() + A_MOMENT))
             && !known.iter().all(is_enough)
         {
             self.watch(&mut netlink, &guests, &mut known, end)?;
@@ -119,6 +122,19 @@ impl Ip {
             output::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
+    }
+
+    /// Whether a neighbour that the host has learnt is not enough: with one address a program goes there, and any guest can say
+    /// that an address is at another's MAC. Who may not watch a port has nothing better.
+    fn is_strict(&self) -> bool {
+        self.first && nix::unistd::geteuid().is_root()
+    }
+
+    /// What is known of it without watching.
+    fn known_of(&self, port: &Port) -> Known {
+        let leases = port.leases.iter().map(|lease| (lease.address.into(), "dhcp"));
+        let neighbours = port.addresses.iter().filter(|_| !self.is_strict()).map(|ip| (*ip, "neighbour"));
+        leases.chain(neighbours).collect()
     }
 
     /// What it was called, for people.
@@ -240,7 +256,10 @@ impl Ip {
             match watch.as_mut().map(|watch| watch.next(tick)).transpose()?.flatten() {
                 Some(heard) => {
                     for ((guest, progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
+                        // Of itself a guest speaks on its own port; what comes to it anybody can have sent.
+                        let is_its = heard.is_sent || matches!(heard.told, Told::Dhcp(_));
                         if guest.index() == heard.index
+                            && is_its
                             && let Some(mac) = guest.port.mac.or_else(|| heard.client())
                         {
                             progress.hear(heard.told, mac);
@@ -267,7 +286,7 @@ impl Ip {
         })?;
         for (guest, known) in guests.iter().zip(known) {
             if let Some(now) = now.iter().find(|now| now.index() == guest.index()) {
-                known.extend(known_of(&now.port));
+                known.extend(self.known_of(&now.port));
             }
         }
         Ok(())
@@ -283,12 +302,6 @@ fn note(known: &mut Known, told: Told, addresses: &std::collections::BTreeSet<Ip
     for ip in addresses {
         known.entry(*ip).or_insert(how);
     }
-}
-
-/// What is known of it without watching.
-fn known_of(port: &Port) -> Known {
-    let leases = port.leases.iter().map(|lease| (lease.address.into(), "dhcp"));
-    leases.chain(port.addresses.iter().map(|ip| (*ip, "neighbour"))).collect()
 }
 
 /// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.

@@ -13,7 +13,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     for bridge in &patient.bridges {
         let name = &bridge.detail.link.name;
         let own = [stp(&bridge.detail), vlan(&bridge.detail), pinned(bridge), mtu(bridge), room(bridge)];
-        checks.extend(own.into_iter().map(|check| check.of(name)));
+        checks.extend(own.into_iter().chain(disguised(bridge)).map(|check| check.of(name)));
     }
     checks
 }
@@ -135,6 +135,20 @@ fn room(bridge: &Bridge) -> Check {
         }
         _ => Check::ok("ports", format!("it has {count} of 1,023 ports"), WHY),
     }
+}
+
+/// TAPs that were given an address of others by who holds them.
+fn disguised(bridge: &Bridge) -> Vec<Check> {
+    const WHY: &str =
+        "A bridge delivers what is for a port's own address to that port: its user gets what is for others.";
+    let links = bridge.ports.iter().map(|port| &port.detail.link).filter(|link| link.has_foreign_address());
+    let check = |link: &Link| {
+        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        let saw = format!("{} has the address {mac}, which kvm-bridge did not give it", link.name);
+        let mend = format!("ip link set dev {} nomaster   # and ask its user", quote(link.name.as_str()));
+        Check::failure("tap-address", saw, WHY, mend)
+    };
+    links.map(check).collect()
 }
 
 /// Guests of ours whose TAP is on no bridge: somebody deleted the bridge, or took the TAP off.

@@ -159,9 +159,10 @@ fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Chec
             "dhcp",
             format!("{} servers answer: {}", several.len(), several.join("; ")),
             "Which of them a guest listens to is chance; their addresses and ways out may differ.",
+            // By its MAC: what a server calls itself is its own choice.
             format!(
-                "{}   # and switch off the one that should not be",
-                offers.iter().filter_map(whereabouts).collect::<Vec<_>>().join("; ")
+                "bridge fdb show | grep{}   # the ports behind which they are: switch off the one that should not be",
+                offers.iter().map(|offer| format!(" -e {}", offer.mac)).collect::<String>()
             ),
         ),
     }
@@ -172,8 +173,4 @@ fn describe(offer: &Offer) -> String {
     let prefix = offer.prefix.map(|prefix| format!("/{prefix}")).unwrap_or_default();
     let router = offer.router.map_or(", and no router".to_owned(), |router| format!(" with the router {router}"));
     format!("{server} ({}) offers {}{prefix}{router}", offer.mac, offer.address)
-}
-
-fn whereabouts(offer: &Offer) -> Option<String> {
-    Some(format!("ssh {}", offer.server?))
 }

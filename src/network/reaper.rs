@@ -12,6 +12,7 @@
 use crate::netlink::Netlink;
 use crate::network::announce::Announcer;
 use crate::network::announce::inbox::Inbox;
+use crate::network::guard::Guard;
 use crate::network::observe::unreadable;
 use crate::network::{late, share, undo};
 use crate::output::errno::reason;
@@ -96,10 +97,11 @@ pub fn main(words: &[OsString]) -> i32 {
     let inbox = Inbox::open(&files.inbox()).ok();
     let leases = Listeners::default();
     let mut listening = Listening { cards: cards.collect(), announcers: Vec::new(), inbox, leases };
+    let mut guard = Guard::default();
     let mut attempts = 0;
     loop {
         let start = Instant::now();
-        match watch(&bridge, &files, &mut own, &mut listening) {
+        match watch(&bridge, &files, &mut own, &mut listening, &mut guard) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
@@ -111,7 +113,13 @@ pub fn main(words: &[OsString]) -> i32 {
 
 /// Watches the bridge until there is nothing left to be done. `own` is the lock of the bridge's reaper: it goes while the
 /// bridge's lock is still held, so that whoever comes next finds that there is no reaper any more.
-fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut Listening) -> Result<()> {
+fn watch(
+    bridge: &IfName,
+    files: &Files,
+    own: &mut Option<File>,
+    listening: &mut Listening,
+    guard: &mut Guard,
+) -> Result<()> {
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
@@ -168,6 +176,11 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
             hears_addresses = true;
         }
         let users = users(&mut netlink, &journal).map_err(deaf)?;
+        let host = journal.share().map(|share| share.mac);
+        if guard.look(&mut netlink, users.as_deref().unwrap_or_default(), host)? {
+            last = Some(journal);
+            continue;
+        }
         listening.leases.follow(files, users.as_deref().unwrap_or_default());
         match users.map(|users| users.len()) {
             Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
@@ -187,7 +200,10 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
                 return Ok(());
             }
         }
-        files.forget_complaint();
+        match guard.complaint() {
+            Some(complaint) => files.complain(complaint),
+            None => files.forget_complaint(),
+        }
         drop(lock);
         work = start.elapsed();
         last = Some(journal.clone());

@@ -7,6 +7,9 @@ use crate::netlink::{Netlink, Request};
 use model::journal::Journal;
 use model::mac::Mac;
 use model::share::{Action, Classifier, Filter, Hook, On};
+use rtnetlink::LinkUnspec;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -21,6 +24,10 @@ const MOST: usize = 2048;
 /// And so many on one port, and with one last byte: those are compared one after the other for each of the host's own packets.
 const MOST_OF_PORT: usize = 64;
 const MOST_OF_BYTE: usize = 32;
+
+/// A port of so many addresses is one of a guest that makes them up: nothing more is learnt there, and what was is forgotten,
+/// before the bridge has no room for others' (`fdb_max_learned`). Frames to what is behind it go to all ports then.
+const MOST_LEARNT_OF_PORT: usize = 1024;
 
 /// The address of an entry that the bridge has heard of, and that no guest of ours was given.
 pub(super) fn learnt(found: &Found) -> Option<Mac> {
@@ -44,9 +51,12 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
             behind.insert(entry.mac, entry.port);
         }
     }
+    let mut of_port = BTreeMap::<u32, usize>::new();
+    behind.values().for_each(|port| *of_port.entry(*port).or_default() += 1);
+    let floods = of_port.into_iter().filter(|(_, count)| *count > MOST_LEARNT_OF_PORT);
+    let mut requests: Vec<Request> = floods.map(|(port, _)| stop_learning(port)).collect();
     let ports = netlink.ports(journal.index)?.into_iter().map(|port| port.index).collect();
     let Wanted { new, unwanted, learnt } = reconcile(there, &behind, &beyond, &ports);
-    let mut requests = Vec::new();
     // Whoever is heard of is heard on the network too, before anything is sent there.
     let links = links_of(journal, share);
     let filter =
@@ -65,6 +75,15 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(()),
         done => done,
     }
+}
+
+/// The change by which a bridge learns nothing more on a port, and forgets what it has learnt there.
+fn stop_learning(port: u32) -> Request {
+    let settings = InfoPortData::BridgePort(vec![InfoBridgePort::Learning(false), InfoBridgePort::Flush]);
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(settings)];
+    // RTM_SETLINK passes over what is a port's (do_setlink in net/core/rtnetlink.c).
+    let link = LinkUnspec::new_with_index(port).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
+    (RouteNetlinkMessage::NewLink(link), 0, &[libc::ENODEV])
 }
 
 /// Whether it is the filter on the uplink whose program knows addresses.

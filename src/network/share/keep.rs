@@ -5,7 +5,7 @@ use crate::netlink::tc;
 use crate::netlink::tc::IngressQdisc;
 use crate::network::apply;
 use crate::network::apply::{Change, failed, set};
-use crate::network::share::{attach, clear_lro, create_ends, detach, mark, missing, release, sharing};
+use crate::network::share::{attach, clear_lro, create_ends, detach, hold, mark, missing, release, sharing};
 use crate::network::{observe, undo};
 use crate::state::journal::Files;
 use model::error::{Error, Result};
@@ -26,9 +26,15 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
     let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
     let Some(link) = target(netlink, &share)? else { return Ok(false) };
     let Some(mac) = link.mac else { return Ok(false) };
-    let is_whole = link.index == share.index && mac == share.mac && is_whole(netlink, journal).map_err(unsure)?;
+    let is_held = is_held(netlink, journal, &share).map_err(unsure)?;
+    if !is_held && mac == share.mac {
+        let change = Change::new(hold(journal.port_end(), mac), format!("cannot hold the host's address on {bridge}"));
+        Change::all(netlink, &bridge, vec![change])?;
+    }
+    let is_whole =
+        link.index == share.index && mac == share.mac && is_made(netlink, journal, &share).map_err(unsure)?;
     if is_whole && link.mtu == share.mtu && (link.is_promiscuous || !share.changes.sets_promiscuous) {
-        return Ok(false);
+        return Ok(!is_held);
     }
     let mut new = Share { mac, mtu: link.mtu, uplink: link.name.clone(), index: link.index, ..share.clone() };
     if !is_whole {
@@ -64,15 +70,26 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
     Ok(true)
 }
 
-/// Whether all that shares an uplink is there: the veth pair as we made it, and the filters.
+/// Whether all that shares an uplink is there, and the bridge holds the host's address.
 pub fn is_whole(netlink: &mut Netlink, journal: &Journal) -> io::Result<bool> {
     let Some(share) = journal.share() else { return Ok(true) };
+    Ok(is_made(netlink, journal, share)? && is_held(netlink, journal, share)?)
+}
+
+/// Whether the veth pair is as we made it, with the filters.
+fn is_made(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
     let host = netlink.link_at(journal.host_end())?;
     let port = netlink.link_at(journal.port_end())?;
     let is_joined = |port: &Link| port.is_up && port.controller == Some(journal.index);
     Ok(host.is_some_and(|host| host.is_up && host.mac == Some(share.mac))
         && port.as_ref().is_some_and(is_joined)
         && missing(netlink, journal, share)?.is_empty())
+}
+
+/// Whether the bridge holds the host's address on its port to the uplink: a TAP that gets the same address takes it away, and
+/// does not bring it back.
+fn is_held(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
+    netlink.fdb_holds(journal.index, journal.port_end(), share.mac)
 }
 
 /// Makes what shares an uplink from which all of ours was taken: the veth pair where it is not there, and the filters.

@@ -1,0 +1,102 @@
+//! Keeps a user from taking others' frames by the address of a TAP.
+//!
+//! Who holds a TAP may give it any address (SIOCSIFHWADDR on its descriptor asks for no capability, drivers/net/tun.c). A bridge
+//! delivers what is for the address of a port to that port, and learns it nowhere else (br_fdb_change_mac_addr in
+//! net/bridge/br_fdb.c): with the gateway's or another guest's address all of their frames go to that user. So the reaper takes a TAP off the
+//! bridge that has another address than before; only root can put it back.
+
+use crate::netlink::Netlink;
+use crate::network::apply::free_port;
+use crate::network::observe::unreadable;
+use model::error::{Error, Result};
+use model::host::{Kind, Link};
+use model::mac::Mac;
+use std::collections::BTreeMap;
+use std::mem;
+
+/// What a reaper knows of the TAPs on its bridge.
+#[derive(Debug, Default)]
+pub struct Guard {
+    /// The address that each TAP had at first, by the TAP's index.
+    first: BTreeMap<u32, Option<Mac>>,
+    /// Those that were taken off the bridge, and that are there.
+    disguised: BTreeMap<u32, Error>,
+}
+
+impl Guard {
+    /// Looks at the ports of a bridge; `host` is the address of the uplink that it shares. Whether one was taken off.
+    pub fn look(&mut self, netlink: &mut Netlink, ports: &[Link], host: Option<Mac>) -> Result<bool> {
+        let before = mem::take(&mut self.first);
+        let mut has_freed = false;
+        for port in ports.iter().filter(|port| matches!(port.kind, Kind::Tap { .. })) {
+            let first = before.get(&port.index).copied();
+            if is_disguised(port, first, host) {
+                free_port(netlink, port.index).map_err(unreadable)?;
+                self.disguised.insert(port.index, told(port));
+                has_freed = true;
+            } else {
+                self.first.insert(port.index, first.unwrap_or(port.mac));
+            }
+        }
+        for index in self.disguised.keys().copied().collect::<Vec<_>>() {
+            let is_free = |link: Link| link.controller.is_none();
+            if !netlink.link_at(index).map_err(unreadable)?.is_some_and(is_free) {
+                self.disguised.remove(&index);
+            }
+        }
+        Ok(has_freed)
+    }
+
+    /// What is to be told of them, for as long as they are there.
+    pub fn complaint(&self) -> Option<&Error> {
+        self.disguised.values().next()
+    }
+}
+
+fn told(port: &Link) -> Error {
+    let mac = port.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    let vm = port.vm().map(|vm| format!(" of the VM {vm}")).unwrap_or_default();
+    let what = format!(
+        "{}{vm} is off the bridge: who holds it gave it the address {mac}, by which it got what is for that",
+        port.name
+    );
+    Error::new(what, "See who that is: kvm-bridge status. A guest that is started again is on the bridge again.")
+}
+
+/// Whether a TAP has an address that it was not given; `first` is the one that it had when it was seen first. Those of ours begin
+/// with fe, or fa, as no card's does.
+fn is_disguised(tap: &Link, first: Option<Option<Mac>>, host: Option<Mac>) -> bool {
+    let is_hosts = tap.mac.is_some() && tap.mac == host;
+    is_hosts || first.is_some_and(|first| first != tap.mac) || tap.has_foreign_address()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ifname::IfName;
+
+    #[test]
+    fn only_an_address_that_a_tap_was_given_is_its_own() {
+        let mac = |first: u8| Mac([first, 0, 0, 0, 0, 1]);
+        let kind = Kind::Tap { is_persistent: false, is_multi_queue: false };
+        let tap = |first: u8, alias: Option<&str>| Link {
+            kind: kind.clone(),
+            mac: Some(mac(first)),
+            alias: alias.map(str::to_owned),
+            ..Link::bare(7, IfName::new("kvb0").unwrap())
+        };
+        let host = Some(mac(0x52));
+        for (link, first, expected) in [
+            (tap(0xfe, Some("kvm-bridge alice")), None, false),
+            (tap(0xfa, Some("kvm-bridge alice")), Some(mac(0xfa)), false),
+            (tap(0xfe, Some("kvm-bridge alice")), Some(mac(0xfa)), true),
+            (tap(0x54, Some("kvm-bridge alice")), None, true),
+            (tap(0x54, Some("kvm-bridge-helper br0 uid 7")), None, true),
+            (tap(0x54, None), None, false),
+            (tap(0x54, None), Some(mac(0x56)), true),
+            (tap(0x52, None), None, true),
+        ] {
+            assert_eq!(is_disguised(&link, first.map(Some), host), expected, "{link:?} {first:?}");
+        }
+    }
+}
