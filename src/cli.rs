@@ -11,12 +11,15 @@ mod plan;
 mod recover;
 mod status;
 mod up;
+mod usage;
 
 use crate::network::{announce, reaper};
 use crate::output;
 use crate::sys::process;
-use clap::{CommandFactory, Parser, Subcommand};
-use model::error::{FAILED, Result};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use model::error::{Error, FAILED, Result};
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -25,8 +28,8 @@ use std::process::ExitCode;
 #[command(name = "kvm-bridge", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
     /// Print each step with the time since the start; with doctor, also print the checks that are ok
-    #[arg(short, long, global = true)]
-    verbose: bool,
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -78,37 +81,35 @@ pub fn main() -> ExitCode {
         return ExitCode::from(announce::main(&words) as u8);
     }
     process::outlive_file_limit();
-    let is_json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
-    let cli = match Cli::try_parse_from(with_help(words)) {
+    let is_json = words
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json" || word.as_encoded_bytes().starts_with(b"--json="));
+    let words = with_help(words);
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => {
-            if is_json && error.use_stderr() {
-                let said = error.to_string();
-                let (what, remedy) = said.trim_end().split_once("\n\n").unwrap_or((said.trim_end(), ""));
-                let _ = output::print(&error_as_json(what.trim_start_matches("error: "), remedy, FAILED));
-            }
-            let text = error.render().to_string();
-            match text.strip_prefix("error: ") {
-                Some(text) if error.use_stderr() => output::say("kvm-bridge", text.trim_end()),
-                _ => drop(error.print()),
-            }
+        Err(error) if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
             return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
         }
+        Err(error) => return fail(&usage::explain(&error, &words), is_json),
     };
-    if cli.verbose {
+    if cli.verbose > 0 {
         output::tell_steps("kvm-bridge");
     }
     match cli.command.run().and_then(|(text, status)| output::print(&text).map(|()| status)) {
         Ok(status) => status,
-        Err(error) => {
-            // A program reads one value, whatever it tells.
-            if is_json && !output::has_printed() {
-                let _ = output::print(&error_as_json(error.what(), error.remedy(), error.status()));
-            }
-            output::say("kvm-bridge", &error);
-            ExitCode::from(error.status())
-        }
+        Err(error) => fail(&error, is_json),
     }
+}
+
+/// Says what is wrong. A program reads one value, whatever it tells.
+fn fail(error: &Error, is_json: bool) -> ExitCode {
+    if is_json && !output::has_printed() {
+        let _ = output::print(&json(&serde_json::json!({ "error": error.to_json() })));
+    }
+    output::say("kvm-bridge", error);
+    ExitCode::from(error.status())
 }
 
 /// `kvm-bridge help up` means `kvm-bridge up --help`, and `kvm-bridge help help` is a question too.
@@ -123,13 +124,9 @@ fn with_help(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// A number of the command line; clap's own words for a wrong one are those of a programming language.
-fn number(text: &str) -> std::result::Result<u32, String> {
-    text.parse().map_err(|_| "it has to be a whole number".to_owned())
-}
-
-fn error_as_json(what: &str, remedy: &str, status: u8) -> String {
-    json(&serde_json::json!({ "error": { "what": what, "remedy": remedy, "status": status } }))
+/// A number of seconds of the command line.
+fn seconds(text: &str) -> Result<u32> {
+    usage::number(text, 0, u32::MAX)
 }
 
 impl Command {
@@ -159,4 +156,10 @@ fn json(value: &serde_json::Value) -> String {
 /// The command line's definition, for the tests that hold completions and man pages against it.
 pub fn definition() -> clap::Command {
     Cli::command()
+}
+
+fn definition_built() -> clap::Command {
+    let mut definition = definition();
+    definition.build();
+    definition
 }

@@ -27,7 +27,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub use check::check;
+pub use check::{Finding, check, faults};
 pub use record::RECORD;
 pub use undo::uninstall;
 

@@ -327,7 +327,53 @@ fn keys_of_qemus_own_are_answered() {
         ("QEMU's key for a script", "br0,script=no"),
         ("QEMU's key of a card", "br0,bootindex=1"),
         ("misspelt key", "br0,uplnk=eth0"),
+        ("QEMU's key of a TAP's use", "br0,poll-us=10"),
+        ("QEMU's key of the user-mode network", "br0,hostfwd=tcp::2222-:22"),
+        ("QEMU's key of another backend", "br0,connect=:1234"),
+        ("QEMU's key of queues", "br0,mq=on"),
+        ("misspelt key of QEMU's", "br0,hostfwdd=x"),
     ] {
         is_refused(&lab, name, lab.shim("--bridge").arg(value));
     }
+}
+
+#[test]
+fn a_wrong_command_line_of_kvm_bridge_is_told_in_the_form_of_all_errors() {
+    let Some(lab) = Lab::new() else { return };
+    for (words, says, remedy) in [
+        ("hlep", "there is no command hlep", "Is 'kvm-bridge help' meant?"),
+        ("stauts", "there is no command stauts", "Is 'kvm-bridge status' meant?"),
+        ("mac lst", "mac: there is no command lst", "Is 'kvm-bridge mac list' meant?"),
+        ("frobnicate", "there is no command frobnicate", "The commands are status, ip, "),
+        ("-v", "a command is missing", "The commands are "),
+        ("install --chekc", "install: there is no option --chekc", "Is --check meant?"),
+        ("install --nci", "install: there is no option --nci", "--nic is an option of 'kvm-bridge mac set'"),
+        ("install -check", "install: there is no option -", ""),
+        ("--verzion", "there is no option --verzion", "Is --version meant?"),
+        ("plan --bridge br0", "plan: there is no option --bridge", "kvm-bridge plan -- --bridge"),
+        ("up", "up: BRIDGE is required", "kvm-bridge up"),
+        ("up br0 br1", "up: br1 is a word too many", "kvm-bridge help up"),
+        ("up br0 --attach prot", "up: --attach cannot be 'prot'", "Is --attach port meant?"),
+        ("up br0 --uplink", "up: --uplink has no value", "Write --uplink IF"),
+        ("up br0 --wait 4294967296", "up: --wait cannot be '4294967296'", "a whole number from 0 to 4294967295"),
+        ("ip x --wait -5", "ip: --wait cannot be '-5'", "a whole number from 0 to 4294967295"),
+        ("up br0 --mtu 9.5", "up: --mtu cannot be '9.5'", "a whole number from 68 to 65535"),
+        ("mac set a 02:00:5e:00:00:01 --slot 99999", "mac set: --slot cannot be '99999'", "from 0 to 1023"),
+        ("down br0 --all", "cannot be used with --all", "Leave one of them out."),
+        ("status --json=x", "status: --json has no value", "Write --json."),
+        ("status --json --json", "status: --json is given twice", "Give it once."),
+        ("install --link other", "install: other is a word too many", "--link=other"),
+        ("install --allow br0,br1", "install: --allow: 'br0,br1' can be meant", "--allow once for each bridge"),
+    ] {
+        let ended = lab.kvm_bridge(words).run().exits_with(125);
+        let (first, rest) = ended.err.split_once("\n  ").unwrap_or_else(|| panic!("{words}: {}", ended.err));
+        assert!(first.starts_with("kvm-bridge: ") && first.contains(says), "{words}: {}", ended.err);
+        assert!(rest.contains(remedy) && !rest.trim_end().contains('\n'), "{words}: {}", ended.err);
+        for foreign in ["error:", "tip:", "argument", "subcommand", "For more information"] {
+            assert!(!ended.err.contains(foreign), "{words}: {}", ended.err);
+        }
+        assert_eq!(ended.out.is_empty(), !words.contains("--json"), "{words}: {}", ended.out);
+    }
+    let said = lab.shim("--bridge-hlep").run().exits_with(125).err;
+    assert!(said.contains("there is no option --bridge-hlep\n  Is --bridge-help meant?"), "{said}");
 }

@@ -114,6 +114,36 @@ fn an_installation_prints_what_the_page_says() {
 }
 
 #[test]
+fn what_a_check_finds_is_told_piece_by_piece() {
+    let Some(lab) = crate::install::lab() else { return };
+    let install = |words: &str| lab.program("/run/bin/kvm-bridge").words(&format!("install --json {words}")).run();
+    install("--allow br0").succeeds();
+    let found = |status: u8| -> Value {
+        let ended = install("--check").exits_with(status.into());
+        serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {}", ended.out))
+    };
+    assert_eq!(found(0)["findings"], serde_json::json!([]));
+    crate::support::user::write_rules(
+        "/etc/kvm-bridge/bridge.conf",
+        "# ours\nallow br0 user no-such-user\nallow br1,br2\n",
+    );
+    let value = found(125);
+    let findings = value["findings"].as_array().expect("a list");
+    assert_eq!(findings.len(), 2, "{value}");
+    for (line, problem, fix) in [(2, "the user no-such-user", "take the line out"), (3, "no bridge", "allow NAME")] {
+        let finding = findings.iter().find(|finding| finding["line"] == line).expect("its line");
+        assert_eq!(finding["file"], "/etc/kvm-bridge/bridge.conf", "{value}");
+        assert!(finding["problem"].as_str().is_some_and(|text| text.contains(problem)), "{value}");
+        assert!(finding["fix"].as_str().is_some_and(|text| text.contains(fix)), "{value}");
+        assert!(value["error"]["what"].as_str().is_some_and(|text| text.contains(problem)), "{value}");
+    }
+    crate::support::user::write_rules("/etc/kvm-bridge/bridge.conf", "allow br0\nallwo br1\n");
+    let finding = &found(125)["findings"][0];
+    assert_eq!((&finding["file"], &finding["line"]), (&"/etc/kvm-bridge/bridge.conf".into(), &2.into()), "{finding}");
+    install("--uninstall");
+}
+
+#[test]
 fn no_command_is_without_it() {
     let mut definition = kvm_bridge::cli::definition();
     definition.build();
@@ -136,6 +166,11 @@ fn an_error_is_json_too() {
         ("up br0 --uplink nosuch --json", 125, "there is no interface nosuch"),
         ("mac forget nosuch --json", 125, "no VM called nosuch has a MAC"),
         ("up --json", 125, "required"),
+        ("stauts --json", 125, "no command stauts"),
+        ("status --jsno --json", 125, "no option --jsno"),
+        ("up br0 --wait x --json", 125, "--wait cannot be 'x'"),
+        ("mac set alice zz --json", 125, "'zz' is no MAC address"),
+        ("plan --json", 125, "no --bridge to plan for"),
         ("plan --json -- --bridge br0,uplnk=eth0", 125, "uplnk"),
     ] {
         let ended = lab.kvm_bridge(words).run().exits_with(status);
@@ -150,7 +185,20 @@ fn an_error_is_json_too() {
     let guest = lab.shim("--bridge br0").boot();
     let ended = lab.kvm_bridge("down br0 --json").run();
     let value: Value = serde_json::from_str(&ended.out).expect("JSON");
-    assert!(value.to_string().contains("kvb0"), "{value}");
+    let own = &value["error"]["guests"][0];
+    assert_eq!((&own["tap"], &own["user"]), (&"kvb0".into(), &"root".into()), "{value}");
+    assert_eq!(own["pid"], guest.pid(), "{value}");
+    // Of several bridges each has its answer, in one value.
+    lab.kvm_bridge("up br1 --uplink none").run().succeeds();
+    let ended = lab.kvm_bridge("down --all --json").run().exits_with(1);
+    let value: Value = serde_json::from_str(&ended.out).expect("one value");
+    let of =
+        |name: &str| value.as_array().expect("a list").iter().find(|one| one["bridge"] == name).expect("its answer");
+    assert_eq!(
+        (&of("br0")["error"]["guests"][0]["tap"], &of("br1")["taken_back"]),
+        (&"kvb0".into(), &true.into()),
+        "{value}"
+    );
     guest.kill();
     lab.kvm_bridge("down br0").run().succeeds();
 }

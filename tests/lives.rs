@@ -255,6 +255,11 @@ fn a_card_on_board_has_our_address_and_our_tap() {
     }
     for (line, says) in [
         ("-M musca-a --bridge br0", "the machine musca-a has no place for a network card"),
+        (
+            "-M mps2-an385 --bridge br0,model=e1000",
+            "has no PCI\n  Leave model= out, for the lan9118 that it has on board.",
+        ),
+        ("-M connex --bridge br0,model=virtio-net-pci", "Leave model= out, for the smc91c111 that it has on board."),
         ("-M mps2-an385 --bridge br0 --bridge br0", "has one network card, which is on board, and the line wants more"),
         ("-M mps2-an385 --bridge br0 -nic user", "has one network card, which is on board, and the line wants more"),
     ] {

@@ -1,10 +1,12 @@
 //! A MAC belongs to a VM, for ever.
 
 use crate::support::{Lab, have, wait_for};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 
 /// The MAC of a guest that ran for a moment.
 #[track_caller]
@@ -600,4 +602,65 @@ fn a_limit_on_the_size_of_files_is_told_in_a_sentence() {
     let script = r#"(ulimit -f 0; "$0" "$@"; echo "status $?") 2>&1 | cat"#;
     let said = lab.shim("--bridge br0 -name alice").through_sh(script).run().out;
     assert!(said.contains("a file may not become so large (ulimit -f)") && said.contains("status 125"), "{said}");
+}
+
+#[test]
+fn a_full_disk_keeps_no_guest_from_a_bridge_that_is_there() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let kept = mac_of(&lab, "--bridge br0 -name alice");
+    let folder = Path::new("/var/lib/kvm-bridge");
+    // One that has no block left, and one that has no inode.
+    for options in ["size=64k", "nr_inodes=40"] {
+        let copy = lab.new_file(options);
+        let copied = std::process::Command::new("cp").arg("-a").arg(folder).arg(&copy).status();
+        assert!(copied.expect("run cp").success());
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some(options))
+            .expect("mount a small file system");
+        let copied = std::process::Command::new("cp").arg("-a").arg(copy.join(".")).arg(folder).status();
+        assert!(copied.expect("run cp").success());
+        if options.starts_with("size") {
+            let _ = fs::write(folder.join("all"), vec![1; 1 << 20]);
+        } else {
+            (0..100).take_while(|number| fs::write(folder.join(format!("{number}")), "").is_ok()).count();
+        }
+        assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), kept, "{options}");
+        let bob = lab.shim("--bridge br0 -name bob").run().succeeds();
+        assert!(bob.err.contains(&format!("it is {} for this run", bob.qemu().mac())), "{options}: {}", bob.err);
+        lab.shim("--bridge br1,uplink=none,mac=02:00:5e:00:00:01 -name carol").run().succeeds();
+        lab.waits_until_gone("br1");
+        let refused = lab.shim("--bridge br1,uplink=none -name carol").run().exits_with(125).err;
+        assert!(refused.contains("No space left"), "{options}: {refused}");
+        umount2(folder, MntFlags::MNT_DETACH).expect("unmount it");
+    }
+}
+
+#[test]
+fn what_keeps_a_file_from_being_written_is_told_as_it_is() {
+    let Some(lab) = Lab::new() else { return };
+    let script = r#"(ulimit -f 0; "$0" "$@"; echo "status $?") 2>&1 | cat"#;
+    let said = lab.shim("--bridge br0,uplink=none,mac=02:00:5e:00:00:01").through_sh(script).run().out;
+    assert!(said.contains("ulimit -f") && !said.contains("as root") && said.contains("status 125"), "{said}");
+    crate::support::namespaces::read_only("/run").expect("make it read-only");
+    let said = lab.shim("--bridge br0,uplink=none,mac=02:00:5e:00:00:01").run().exits_with(125).err;
+    assert!(said.contains("Read-only") && said.contains("remount,rw") && !said.contains("as root"), "{said}");
+    lab.ends_here();
+}
+
+#[test]
+fn an_export_that_is_none_is_told_in_our_words() {
+    let Some(lab) = Lab::new() else { return };
+    let file = lab.new_file("export");
+    for (text, says) in [
+        ("root:x:0", "it is no JSON: line 1, column 1"),
+        ("", "it is empty"),
+        ("[{\"vm\":\"name:a\"}]", "slots is missing in it"),
+        ("{\"version\":1,\"vms\":[],\"more\":1}", "it has more, which is not known"),
+        ("{\"version\":\"x\",\"vms\":[]}", "another form"),
+        ("[{\"vm\":\"name:a\",\"slots\":[[\"02:00\"]]}]", "no MAC address"),
+    ] {
+        fs::write(&file, text).expect("write it");
+        let said = lab.kvm_bridge(&format!("mac import {}", file.display())).run().exits_with(125).err;
+        assert!(said.contains(says) && said.contains("kvm-bridge mac export"), "{text}: {said}");
+        assert!(!said.contains("expected") && !said.contains("field"), "{text}: {said}");
+    }
 }

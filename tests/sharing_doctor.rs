@@ -121,6 +121,24 @@ fn switch_with_port_security(lab: &Lab) {
 }
 
 #[test]
+fn a_bridge_that_goes_while_servers_are_asked_is_no_fault_of_the_switch() {
+    let Some(lab) = host() else { return };
+    if !have("nft") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    // The host itself is answered, as always.
+    switch_with_port_security(&lab);
+    lab.kvm_bridge("up br0").run().succeeds();
+    let doctor = lab.kvm_bridge("doctor br0 --json").start();
+    let probe = || lab.ports("br0").iter().any(|port| port != "kvbp-br0").then_some(());
+    crate::support::wait_for("doctor to ask", 30, probe);
+    lab.kvm_bridge("down br0").run().succeeds();
+    let ended = doctor.end_within(60);
+    assert!(ended.out.contains("went away meanwhile") && !ended.out.contains("port security"), "{}", ended.out);
+    lab.becomes_as_before();
+}
+
+#[test]
 fn a_switch_that_lets_in_one_address_is_told_of() {
     let Some(lab) = host() else { return };
     if !have("nft") || !lab.lan.serve_dhcp() {

@@ -261,9 +261,9 @@ fn the_page_on_the_configuration_has_the_keys_that_there_are() {
     for (text, section) in [("nosuch = 1\n", of_file), ("[bridge.br0]\nnosuch = 1\n", of_bridge)] {
         lab.configure(text);
         let said = lab.shim("--bridge br0").run().exits_with(125).err;
-        let (_, known) = said.split_once("expected ").unwrap_or_else(|| panic!("no list of keys: {said}"));
-        let known = known.lines().next().unwrap_or_default();
-        let known: Words = words(known.split('`').skip(1).step_by(2).filter(|key| *key != "bridge"));
+        let (_, known) = said.split_once("The keys here are ").unwrap_or_else(|| panic!("no list of keys: {said}"));
+        let known = known.lines().next().unwrap_or_default().trim_end_matches('.');
+        let known: Words = words(known.split(", ").filter(|key| *key != "bridge"));
         assert_eq!(words(items(section, ".It Cm ").into_iter().filter_map(|item| item.split(' ').next())), known);
     }
 }

@@ -90,11 +90,51 @@ fn ports_are_in_the_order_of_their_vms_and_a_narrow_terminal_is_enough() {
     let ports = found["bridges"][0]["ports"].as_array().expect("a list").clone();
     let vms: Vec<&str> = ports.iter().filter_map(|port| port["vm"].as_str()).collect();
     assert_eq!(vms, ["alice", "mia", "zoe"]);
-    let command = format!("stty cols 60; env TERM=xterm NO_COLOR=1 {} status br0", env!("CARGO_BIN_EXE_kvm-bridge"));
-    let text = lab.program("script").words("-q -e -c").arg(command).arg("/dev/null").run().out;
-    let lines: Vec<&str> = text.lines().skip(1).map(|line| line.trim_end_matches('\r')).collect();
-    assert!(lines.len() > 8 && lines.iter().all(|line| line.chars().count() <= 60), "{text}");
-    assert!(lines.iter().any(|line| line.starts_with("├─ kvb")), "{text}");
+    for width in [60, 40] {
+        let text = at_a_width(&lab, "status br0", width);
+        assert!(text.lines().any(|line| line.starts_with("├─ kvb")), "{text}");
+    }
+}
+
+/// What is told at a terminal of this width, none of whose lines is longer.
+#[track_caller]
+fn at_a_width(lab: &Lab, words: &str, width: usize) -> String {
+    let program = env!("CARGO_BIN_EXE_kvm-bridge");
+    let command = format!("stty cols {width}; env TERM=xterm NO_COLOR=1 {program} {words}");
+    let text = lab.program("script").words("-q -e -c").arg(command).arg("/dev/null").run().out.replace('\r', "");
+    assert!(text.lines().count() > 3, "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= width, "{width}: {line}\n{text}");
+    }
+    text
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal_whatever_is_on_it() {
+    let Some(lab) = Lab::with_address() else { return };
+    if !have("script") {
+        return;
+    }
+    let mut guest = lab.shim("--bridge br0 -name").arg("long".repeat(40)).then("arp:10.77.0.1,hold").start();
+    let mac = guest.qemu().macs()[0].clone();
+    lab.ip(&format!("neigh add 10.77.0.100 lladdr {mac} dev eth0"));
+    lab.ip("link add name a-long-name-o-1 type bridge stp_state 1");
+    lab.ip("addr add 2001:db8:1111:2222:3333:4444:5555:6666/64 dev a-long-name-o-1");
+    for width in [80, 60, 40, 20] {
+        let text = at_a_width(&lab, "status", width);
+        let whole: String = text.chars().filter(|c| !c.is_whitespace() && !"├└│─".contains(*c)).collect();
+        for part in ["a-long-name-o-1", "fromthenetwork", "MTU1500"] {
+            assert!(whole.contains(part), "{width}: {text}");
+        }
+        assert_eq!(whole.matches("long").count(), 41, "{width}: {text}");
+    }
+    // What keeps a bridge from being well, and what leads to the network, is told as narrowly.
+    lab.reaper_of("br0").kill();
+    at_a_width(&lab, "status", 40);
+    lab.ip("link del a-long-name-o-1");
+    drop(guest);
+    lab.kvm_bridge("recover").run();
+    at_a_width(&lab, "status", 40);
 }
 
 #[test]
@@ -219,4 +259,27 @@ fn what_is_not_as_it_should_be_is_told_and_decides_on_the_exit_status() {
     wait_for("it to be well", 10, || lab.kvm_bridge("status br0").run().status.success().then_some(()));
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
+}
+
+#[test]
+fn commands_that_only_look_tell_what_they_read() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let guest = lab.shim("--bridge br0 -name alice").boot();
+    for words in
+        ["status", "ip kvb0", "mac list", "mac export", "plan -- --bridge br0 -m 64", "recover", "install --check"]
+    {
+        let quiet = lab.kvm_bridge(words).run();
+        for verbose in ["-v", "-vv", "--verbose -vvv"] {
+            let told = lab.kvm_bridge(&format!("{verbose} {words}")).run();
+            assert_eq!(told.status, quiet.status, "{words}: {}", told.err);
+            let steps: Vec<&str> = told.err.lines().filter(|line| line.contains(" ms  ")).collect();
+            assert!(
+                !steps.is_empty() && steps.iter().all(|line| line.starts_with("kvm-bridge: ")),
+                "{words}: {}",
+                told.err
+            );
+        }
+        assert!(!quiet.err.contains(" ms  "), "{words}: {}", quiet.err);
+    }
+    guest.kill();
 }

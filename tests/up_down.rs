@@ -366,10 +366,10 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap b --tap c --user root --user root", "3 TAPs have 2 users", "--user once for all"),
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
-        ("up br0 --force", "unexpected argument '--force'", "--help"),
+        ("up br0 --force", "up: there is no option --force", "--force is an option of 'kvm-bridge down'"),
         ("up eth0", "eth0 is there and is no bridge", "lists the bridges"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
-        ("up", "required arguments were not provided", "--help"),
+        ("up", "up: BRIDGE is required", "kvm-bridge help up"),
     ] {
         let refused = lab.kvm_bridge(words).run().exits_with(125);
         assert!(refused.err.contains(sentence) && refused.err.contains(way_out), "{words}:\n{}", refused.err);

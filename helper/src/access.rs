@@ -65,5 +65,6 @@ pub fn looked_at(acl: &Acl) -> String {
     }
     // Who has many such lines mends them one by one.
     let slips: String = acl.slips().take(3).map(|slip| format!("; {slip}")).collect();
-    format!("looked in {}{slips}", files.join(" and "))
+    let unknown: String = acl.unknown(&Accounts::read()).take(3).map(|unknown| format!("; {unknown}")).collect();
+    format!("looked in {}{slips}{unknown}", files.join(" and "))
 }

@@ -122,6 +122,35 @@ impl fmt::Display for Slip {
     }
 }
 
+/// A rule for a user or a group that the accounts of this host do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// Where it stands.
+    pub place: Place,
+    /// Whether it names a user; else a group.
+    pub is_user: bool,
+    /// The name.
+    pub name: Vec<u8>,
+}
+
+impl Unknown {
+    /// What is wrong with it, as the end of a sentence about its place.
+    pub fn problem(&self) -> String {
+        let (what, file) = if self.is_user { USERS } else { GROUPS };
+        format!("is for the {what} {}, and there is none in {file}", show(&self.name))
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} {}", self.place, self.problem())
+    }
+}
+
+/// What a name is of, and where it is looked up.
+const USERS: (&str, &str) = ("user", "/etc/passwd");
+const GROUPS: (&str, &str) = ("group", "/etc/group");
+
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -214,6 +243,19 @@ impl Acl {
         allowing.filter_map(|rule| Some(Slip { place: rule.place.clone(), meant: rule.bridge.slip()? }))
     }
 
+    /// The rules for names that nobody has. Of a text that can't be had nothing is known.
+    pub fn unknown<'a>(&'a self, names: &'a dyn Names) -> impl Iterator<Item = Unknown> + 'a {
+        self.rules.iter().filter_map(|rule| {
+            let (name, text, is_user) = match &rule.who {
+                Who::Anybody => return None,
+                Who::User(name) => (name, names.users().ok()?, true),
+                Who::Group(name) => (name, names.groups().ok()?, false),
+            };
+            let is_known = number(name).is_some() || id_of(text, name).is_some();
+            (!is_known).then(|| Unknown { place: rule.place.clone(), is_user, name: name.clone() })
+        })
+    }
+
     /// Whether `caller` may put a TAP on `bridge`.
     pub fn judge(&self, bridge: &[u8], caller: &Caller, names: &dyn Names) -> Result<Verdict, Fault> {
         let mut best: Option<(u8, Option<(u32, &Place)>)> = None;
@@ -264,7 +306,7 @@ fn closeness(rule: &Rule, caller: &Caller, names: &dyn Names) -> Result<Option<u
         None if rule.allows && own.iter().all(|id| name_of(text, *id).is_some()) => Ok(None),
         // It may be the caller, known by a directory service that a privileged program does not ask.
         None => {
-            let (what, file) = if is_user { ("user", "/etc/passwd") } else { ("group", "/etc/group") };
+            let (what, file) = if is_user { USERS } else { GROUPS };
             Err(Fault::at(&rule.place, format!("there is no {what} {} in {file}; write the number", show(name))))
         }
     }

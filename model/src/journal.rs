@@ -5,6 +5,7 @@
 //! before the first change; whether a step was carried out is not noted but seen: everything that is undone must still
 //! carry the identity that the journal gave it. `/run` is gone after a reboot, and so is all that it speaks of.
 
+use crate::error;
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::share::Share;
@@ -186,14 +187,14 @@ pub fn parse(text: &str) -> std::result::Result<Journal, String> {
     struct Versioned {
         version: u32,
     }
-    let Versioned { version } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Versioned { version } = serde_json::from_str(text).map_err(|error| error::json_reason(&error))?;
     if version != VERSION {
         return Err(format!("its version is {version}, and this program reads {VERSION}"));
     }
     if !is_whole(text) {
         return Err("it is damaged: its checksum does not fit it".to_owned());
     }
-    let journal: Journal = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let journal: Journal = serde_json::from_str(text).map_err(|error| error::json_reason(&error))?;
     Ok(Journal { checksum: UNKNOWN.to_owned(), ..journal })
 }
 

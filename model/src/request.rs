@@ -4,6 +4,7 @@
 //! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
 #![forbid(unsafe_code)]
 
+mod qemus;
 pub mod slips;
 
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::optstr;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Where a missing bridge gets its way to the network from.
@@ -183,9 +185,10 @@ impl Nic {
             let key = utf8(key.unwrap_or_default())?;
             if !KEYS.iter().any(|(known, ..)| *known == key) {
                 let known: Vec<&str> = KEYS.iter().map(|(known, ..)| *known).collect();
-                let meant = slips::near(&key, known.iter().copied()).map(|near| format!("Is {near}= meant?"));
-                let remedy = slips::key_of_qemus(&key)
-                    .or(meant)
+                let meant = || slips::near(&key, known.iter().copied()).map(|near| format!("Is {near}= meant?"));
+                let remedy = qemus::answer(&key)
+                    .or_else(meant)
+                    .or_else(|| qemus::answer_misspelt(&key))
                     .unwrap_or_else(|| format!("The keys are {}.", known.join(", ")));
                 return Err(Error::new(format!("there is no key '{key}'"), remedy));
             }
@@ -261,7 +264,7 @@ impl Nic {
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
             "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
             "mtu" => match value.parse() {
-                Ok(mtu) if is_mtu(mtu) => self.mtu = Some(mtu),
+                Ok(mtu) if MTU.contains(&mtu) => self.mtu = Some(mtu),
                 _ => return Err(Error::new(format!("mtu={value} is no MTU"), "Give a number from 68 to 65535.")),
             },
             _ => return Err(wrong()),
@@ -311,10 +314,8 @@ fn form_of(key: &str) -> &'static str {
     KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
 }
 
-/// Whether a bridge can have this MTU: ETH_MIN_MTU to ETH_MAX_MTU of the kernel.
-pub fn is_mtu(mtu: u32) -> bool {
-    (68..=65535).contains(&mtu)
-}
+/// What a bridge can have for an MTU: ETH_MIN_MTU to ETH_MAX_MTU of the kernel.
+pub const MTU: RangeInclusive<u32> = 68..=65535;
 
 /// Whether this can be the name of a QEMU device.
 pub fn is_model(text: &str) -> bool {

@@ -24,7 +24,7 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// How long to watch a guest whose address is not known [default: 10, or 3 if it never sent a frame]
-    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds, allow_negative_numbers = true)]
     watch: Option<u32>,
     /// Do not ask for DHCP servers and do not watch guests: send nothing, wait for nothing
     #[arg(long)]

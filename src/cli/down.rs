@@ -58,10 +58,13 @@ impl Take {
                     text += &tell(bridge, &done);
                     values.push(to_json(bridge, &done));
                 }
-                Err(error) => match first {
-                    None => first = Some(error),
-                    Some(_) => output::say("kvm-bridge", error),
-                },
+                Err(error) => {
+                    values.push(json!({ "bridge": bridge.as_str(), "error": error.to_json() }));
+                    match first {
+                        None => first = Some(error),
+                        Some(_) => output::say("kvm-bridge", error),
+                    }
+                }
             }
         }
         if values.is_empty() && first.is_none() {
@@ -69,9 +72,7 @@ impl Take {
         }
         let text = if self.json { json(&serde_json::Value::from(values)) } else { text };
         let Some(error) = first else { return Ok(text) };
-        if !self.json {
-            output::print(&text)?;
-        }
+        output::print(&text)?;
         Err(error)
     }
 }

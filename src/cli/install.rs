@@ -2,7 +2,8 @@
 
 use crate::cli::json;
 use crate::install;
-use crate::install::Allow;
+use crate::install::{Allow, Finding};
+use crate::output;
 use clap::Args;
 use model::error::Result;
 use serde_json::json;
@@ -37,14 +38,35 @@ Examples:
 
 impl Install {
     pub(super) fn run(self) -> Result<String> {
-        let text = match () {
-            () if self.uninstall => install::uninstall(),
-            () if self.check => install::check(&self.allow),
-            () => install::install(&self.allow, &self.link),
-        }?;
+        if self.check {
+            return self.check();
+        }
+        let text = if self.uninstall { install::uninstall() } else { install::install(&self.allow, &self.link) }?;
         Ok(match self.json {
-            true => json(&json!({ "told": text.lines().collect::<Vec<_>>() })),
+            true => json(&json!({ "told": lines(&text) })),
             false => text,
         })
     }
+
+    /// What is missing is an error, and what a program asks for as well.
+    fn check(&self) -> Result<String> {
+        let checked = install::check(&self.allow)?;
+        let error = checked.error();
+        if self.json {
+            let findings: Vec<_> = checked.findings.iter().map(Finding::to_json).collect();
+            let mut value = json!({ "told": lines(&checked.there), "findings": findings });
+            if let Some(error) = &error {
+                value["error"] = error.to_json();
+            }
+            output::print(&json(&value))?;
+        }
+        match error {
+            Some(error) => Err(error),
+            None => Ok(if self.json { String::new() } else { checked.there }),
+        }
+    }
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
 }

@@ -30,7 +30,7 @@ pub(super) struct Ip {
     /// The VM's name in 'kvm-bridge status', its TAP device, its MAC address, or the process ID of its QEMU
     vm: String,
     /// Wait at most so long until the VM exists and each of its cards has an IPv4 address; needs root to watch its port
-    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds, allow_negative_numbers = true)]
     wait: Option<u32>,
     /// Print only the first address that is not link-local; for root one that the guest itself was heard to have
     #[arg(long, conflicts_with = "json")]

@@ -4,7 +4,7 @@ use crate::output;
 use crate::output::errno::reason;
 use crate::vm::{Listed, Record, Store};
 use clap::{Args, Subcommand};
-use model::error::{Error, Result};
+use model::error::{Error, Result, json_reason};
 use model::text;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -48,10 +48,10 @@ enum Command {
         /// The address, for example 52:54:00:12:34:56
         mac: String,
         /// The position of the network card on the command line
-        #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
+        #[arg(long, default_value_t = 0, value_parser = place, allow_negative_numbers = true)]
         nic: u32,
         /// The run: 0 for the first, 1 for a second run at the same time, and so on
-        #[arg(long, default_value_t = 0, value_parser = crate::cli::number)]
+        #[arg(long, default_value_t = 0, value_parser = place, allow_negative_numbers = true)]
         slot: u32,
         /// Print JSON
         #[arg(long)]
@@ -125,6 +125,11 @@ impl Mac {
     }
 }
 
+/// The place of a slot or of a network card, of which nobody has more.
+fn place(text: &str) -> Result<u32> {
+    crate::cli::usage::number(text, 0, 1023)
+}
+
 /// What is made of all records. If one can't be read, the others are printed before it is said.
 fn print_records(store: &Store, show: impl FnOnce(Vec<Record>) -> Result<String>) -> Result<String> {
     let (records, faults) = store.list()?;
@@ -175,19 +180,19 @@ fn read_export(file: Option<&Path>) -> Result<Vec<Listed>> {
         Error::new(format!("{name} is no export of MAC addresses: {why}"), "Make one with: kvm-bridge mac export")
     };
     if text.trim_ascii_start().starts_with(b"[") {
-        return serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()));
+        return serde_json::from_slice(&text).map_err(|error| wrong(json_reason(&error)));
     }
     match serde_json::from_slice::<Export>(&text) {
         Ok(export) if export.version == VERSION => Ok(export.vms),
         Ok(export) => Err(wrong(format!("its version {} is not ours, {VERSION}", export.version))),
-        Err(error) => Err(wrong(error.to_string())),
+        Err(error) => Err(wrong(json_reason(&error))),
     }
 }
 
 fn json(value: &impl Serialize) -> Result<String> {
     match serde_json::to_string_pretty(value) {
         Ok(text) => Ok(text::json_for_terminals(&(text + "\n"))),
-        Err(error) => Err(Error::new(format!("cannot write JSON: {error}"), "Please report this.")),
+        Err(_) => Err(Error::new("cannot write JSON", "Please report this.")),
     }
 }
 

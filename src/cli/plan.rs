@@ -4,7 +4,7 @@ use crate::cli::json;
 use crate::launch::environment::Caller;
 use crate::shim::dry_run;
 use crate::state::config;
-use crate::{launch, shim};
+use crate::{launch, output, shim};
 use clap::Args;
 use model::argv::{Mode, scan};
 use model::error::{Error, Result};
@@ -39,6 +39,7 @@ impl Plan {
         }
         let config = config::load()?;
         let qemu = launch::find(name, &config)?;
+        output::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
         let news = shim::settle(&mut line, &config, &qemu)?;
         let launch = dry_run::launch(&line, &qemu, &config, &news)?;
         if !self.json {

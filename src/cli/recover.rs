@@ -51,7 +51,7 @@ impl Recover {
             let (found, is_mended) = match reaper::look_after(&mut netlink, &files) {
                 Ok(found) => found,
                 Err(error) => {
-                    faults.push(error.of(bridge).to_string());
+                    faults.push((bridge.clone(), error.of(bridge)));
                     continue;
                 }
             };
@@ -65,30 +65,37 @@ impl Recover {
             let mended = if is_mended { "; how its uplink is attached is mended" } else { "" };
             let _ = writeln!(text, "{bridge} {}{mended}", text::one_line(&said));
         }
+        output::step(|| format!("looked at the journals of bridges: {}", all.len() + faults.len()));
         state::journal::tidy_all();
         save::tidy()?;
-        faults.extend(without_journal(&mut netlink)?.iter().map(|bridge| {
-            let dev = quote(bridge);
-            let [host_end, _] = ends(bridge);
-            format!(
-                "{bridge} was made by kvm-bridge, and its journal is gone: it stays. To remove it: ip link del {dev}; ip link \
-                 del {}",
-                quote(&host_end)
-            )
+        faults.extend(without_journal(&mut netlink)?.into_iter().map(|bridge| {
+            let dev = quote(&bridge);
+            let [host_end, _] = ends(&bridge);
+            let what = format!("{bridge} was made by kvm-bridge, and its journal is gone: it stays");
+            let remedy = format!("To remove it: ip link del {dev}; ip link del {}", quote(&host_end));
+            let error = Error::new(what, remedy);
+            (bridge, error)
         }));
-        if self.json {
-            text = json(&json!({ "bridges": all }));
-        } else if text.is_empty() && faults.is_empty() {
+        if text.is_empty() && faults.is_empty() {
             text = "There is nothing to recover.\n".to_owned();
         }
-        if faults.is_empty() {
-            return Ok(text);
-        }
+        let told: Vec<String> = faults.iter().map(|(_, error)| error.to_string()).collect();
+        let done = if self.json { "" } else { &text };
+        let error = Error::new(format!("{done}{}", told.join("\n")), "Look at 'ip addr', and try again.");
+        let error = Some(error).filter(|_| !faults.is_empty());
         if self.json {
-            output::print(&text)?;
+            let faults: Vec<_> = faults
+                .iter()
+                .map(|(bridge, error)| json!({ "bridge": bridge.as_str(), "what": error.what(), "remedy": error.remedy() }))
+                .collect();
+            let mut value = json!({ "bridges": all, "faults": faults });
+            if let Some(error) = &error {
+                value["error"] = error.to_json();
+            }
+            output::print(&json(&value))?;
             text.clear();
         }
-        Err(Error::new(format!("{text}{}", faults.join("\n")), "Look at 'ip addr', and try again."))
+        error.map_or(Ok(text), Err)
     }
 }
 

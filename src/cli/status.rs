@@ -73,6 +73,7 @@ impl Status {
                 ));
             }
         }
+        output::step(|| "looks at network managers and default routes".to_owned());
         let managers = (bridges.iter())
             .map(|bridge| match &bridge.journal {
                 Some(_) => None,
@@ -109,42 +110,24 @@ impl Status {
 }
 
 fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
-    let link = &bridge.detail.link;
-    let mut facts = vec![match &bridge.journal {
-        Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
-        Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
-        None => "found".to_owned(),
-    }];
-    facts.extend(manager.map(|manager| format!("managed by {manager}")));
-    if !link.is_up {
-        facts.push(style.paint(Tone::Bad, "down"));
-    }
-    facts.extend(bridge.addresses.iter().filter(|address| !address.starts_with("fe80:")).cloned());
-    let settings = bridge.detail.bridge.unwrap_or_default();
-    facts.push(match settings.stp {
-        true => style.paint(Tone::Warning, format!("STP on, delay {} s", settings.forward_delay / 100)),
-        false => "STP off".to_owned(),
-    });
-    if settings.vlan_filtering {
-        facts.push("filters VLANs".to_owned());
-    }
-    facts.push(format!("MTU {}", link.mtu));
-    if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
-        facts.push("no uplink".to_owned());
-    }
-    let mut text = format!("{}  {}\n", style.paint(Tone::Title, text::one_line(link.name.as_str())), facts.join(", "));
+    let width = style.width();
+    let title = table::wrapped(&title(bridge, manager), width, "  ", style);
+    let mut text = title.join("\n") + "\n";
     let mut branches: Vec<Vec<String>> = Vec::new();
+    let width = width.map(|width| width.saturating_sub(style.trunk(true).chars().count()));
     if !bridge.ports.is_empty() {
         let rows: Vec<Vec<Cell>> = bridge.ports.iter().map(|port| row(port, bridge.shared.as_ref())).collect();
-        let width = style.width().map(|width| width.saturating_sub(style.trunk(true).chars().count()));
         branches.extend(table::lines(&COLUMNS, &rows, width, style));
         let header = branches.remove(0);
         header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
-    branches.extend(bridge.shared.iter().map(|shared| vec![frames_of(shared, style)]));
-    branches.extend(bridge.faults().iter().map(|fault| vec![style.paint(Tone::Bad, text::one_line(fault))]));
+    let faults = bridge.faults();
     let complaints = bridge.complaint.iter().flat_map(|text| text.lines());
-    branches.extend(complaints.map(|line| vec![style.paint(Tone::Bad, text::one_line(line.trim()))]));
+    let bad =
+        faults.iter().map(|fault| text::one_line(fault)).chain(complaints.map(|line| text::one_line(line.trim())));
+    let sentences = bridge.shared.iter().map(|shared| (Tone::Quiet, frames_of(shared)));
+    let sentences = sentences.chain(bad.map(|text| (Tone::Bad, text)));
+    branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], width, "  ", style)));
     for (at, lines) in branches.iter().enumerate() {
         let is_last = at + 1 == branches.len();
         for (at, line) in lines.iter().enumerate() {
@@ -153,6 +136,39 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
         }
     }
     text
+}
+
+/// A bridge's name, and what it is like.
+fn title(bridge: &Bridge, manager: Option<&Manager>) -> Vec<Cell> {
+    let link = &bridge.detail.link;
+    let plain = |text: String| (None, text);
+    let mut facts: Vec<Cell> = vec![plain(match &bridge.journal {
+        Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
+        Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
+        None => "found".to_owned(),
+    })];
+    facts.extend(manager.map(|manager| plain(format!("managed by {manager}"))));
+    if !link.is_up {
+        facts.push((Some(Tone::Bad), "down".to_owned()));
+    }
+    facts.extend(bridge.addresses.iter().filter(|address| !address.starts_with("fe80:")).cloned().map(plain));
+    let settings = bridge.detail.bridge.unwrap_or_default();
+    facts.push(match settings.stp {
+        true => (Some(Tone::Warning), format!("STP on, delay {} s", settings.forward_delay / 100)),
+        false => plain("STP off".to_owned()),
+    });
+    if settings.vlan_filtering {
+        facts.push(plain("filters VLANs".to_owned()));
+    }
+    facts.push(plain(format!("MTU {}", link.mtu)));
+    if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
+        facts.push(plain("no uplink".to_owned()));
+    }
+    let mut title = vec![(Some(Tone::Title), text::one_line(link.name.as_str()))];
+    for (at, fact) in facts.into_iter().enumerate() {
+        title.extend([plain(if at == 0 { "  " } else { ", " }.to_owned()), fact]);
+    }
+    title
 }
 
 /// What is told of each port; what no port has is left out.
@@ -229,17 +245,16 @@ fn state_of_shared(shared: &SharedUplink) -> Cell {
 }
 
 /// What a shared uplink has carried, each way.
-fn frames_of(shared: &SharedUplink, style: Style) -> String {
+fn frames_of(shared: &SharedUplink) -> String {
     let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
     let Counts { from_network, from_host, from_bridge } = shared.counts;
-    let text = format!(
+    format!(
         "{}: from the network {}, from the host {}, from guests {}",
         text::one_line(shared.name().as_str()),
         frames(from_network),
         frames(from_host),
         frames(from_bridge)
-    );
-    style.paint(Tone::Quiet, text)
+    )
 }
 
 fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {

@@ -9,7 +9,7 @@ use crate::state::config::save::{File, Saved};
 use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
-use model::request::{Attach, Nic};
+use model::request::{Attach, MTU, Nic};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ pub(super) struct Bring {
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
     /// The MTU of a new bridge, in bytes
-    #[arg(long, value_name = "BYTES", value_parser = crate::cli::number)]
+    #[arg(long, value_name = "BYTES", value_parser = mtu, allow_negative_numbers = true)]
     mtu: Option<u32>,
     /// A persistent TAP device on the bridge; can be given several times
     #[arg(long = "tap", value_name = "NAME", requires = "users")]
@@ -43,7 +43,7 @@ pub(super) struct Bring {
     #[arg(long)]
     late: bool,
     /// Like --late, but wait at most so long for the uplink; exit status 1 if it does not appear
-    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::number)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds, allow_negative_numbers = true)]
     wait: Option<u32>,
     /// Save the bridge to /etc/kvm-bridge/config.toml, for 'qemu-kvm --bridge BRIDGE' and kvm-bridge@BRIDGE.service
     #[arg(long)]
@@ -64,6 +64,10 @@ Examples:
   kvm-bridge up lab --uplink none --tap tap0 --tap tap1 --user alice
 You can run the command again: what exists is not changed. Exit status: 0 the bridge is up,
 1 the uplink did not appear in time, 125 the command failed.";
+
+fn mtu(text: &str) -> Result<u32> {
+    crate::cli::usage::number(text, *MTU.start(), *MTU.end())
+}
 
 impl Bring {
     pub(super) fn run(self) -> Result<String> {

@@ -1,11 +1,13 @@
 //! Who gives addresses on the network: asked, as a guest would.
 
 use crate::doctor::{Check, Patient, Question, Verdict};
+use crate::netlink::Netlink;
 use crate::network::dhcp_probe;
 use crate::network::dhcp_probe::{Asker, Offer};
 use crate::network::inventory::{Bridge, Role, SharedUplink};
 use crate::network::observe::observe;
 use crate::output::ProgressLine;
+use crate::state::journal::Files;
 use crate::sys::process;
 use model::error::Error;
 use model::host::Link;
@@ -70,7 +72,36 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
         checks.push(check.of(bridge));
     }
     line.clear();
-    checks
+    checks.into_iter().map(|check| unless_gone(patient, check)).collect()
+}
+
+/// A bridge that was taken down while servers were asked on it tells nothing of its network.
+fn unless_gone(patient: &mut Patient, check: Check) -> Check {
+    let of_it = |bridge: &&Bridge| Some(bridge.detail.link.name.as_str()) == check.subject.as_deref();
+    match patient.bridges.iter().find(of_it) {
+        Some(bridge) if check.verdict != Verdict::Ok && is_gone(&mut patient.netlink, bridge) => {
+            let name = &bridge.detail.link.name;
+            let saw = "the bridge went away meanwhile, or is being taken down: of its network nothing is known";
+            Check::warning("dhcp", saw, WHY, format!("kvm-bridge status {}", quote(name.as_str()))).of(name)
+        }
+        _ => check,
+    }
+}
+
+/// Whether a bridge is no longer what it was, as far as can be seen.
+fn is_gone(netlink: &mut Netlink, bridge: &Bridge) -> bool {
+    let link = &bridge.detail.link;
+    let is_there = |index: u32, netlink: &mut Netlink| match netlink.link_at(index) {
+        Ok(found) => found.is_some_and(|found| found.is_up),
+        // What can't be read is not gone for that.
+        Err(_) => true,
+    };
+    let journal = || Files::of(&link.name).and_then(|files| files.read());
+    let is_ours_still = || journal().map_or(true, |journal| journal.is_some_and(|journal| journal.is_finished));
+    let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink).map(|port| &port.detail.link);
+    !is_there(link.index, netlink)
+        || bridge.journal.as_ref().is_some_and(|journal| journal.is_finished) && !is_ours_still()
+        || uplink.is_some_and(|uplink| uplink.is_up && !is_there(uplink.index, netlink))
 }
 
 /// A server that answers the host's own address, and nobody else's, is behind a switch that lets in one address for each of

@@ -1,14 +1,15 @@
 //! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
 use crate::doctor::{Check, Patient};
-use crate::install::sudo;
+use crate::install;
+use crate::install::{Finding, sudo};
 use crate::launch;
 use crate::network::helper;
 use crate::network::user::Person;
 use crate::output::errno::reason;
 use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
-use kvm_bridge_helper::acl::{Acl, Slip, Verdict};
+use kvm_bridge_helper::acl::{Acl, Verdict};
 use kvm_bridge_helper::files::rules;
 use model::text::shell::quote;
 
@@ -54,11 +55,11 @@ fn slips() -> Vec<Check> {
         Ok(acl) => acl,
         Err(fault) => return vec![Check::failure("acl", fault.0, ACL, "sudo kvm-bridge install --check")],
     };
-    let check = |slip: Slip| {
-        let mend = format!("sudoedit {}", slip.place.file.display());
-        Check::warning("acl", slip.to_string(), ACL, mend)
+    let check = |fault: &Finding| {
+        let file = fault.place.as_ref().map(|(file, _)| format!("sudoedit {}", file.display()));
+        Check::warning("acl", fault.to_string(), ACL, file.unwrap_or_default())
     };
-    acl.slips().map(check).collect()
+    install::faults(&acl).iter().map(check).collect()
 }
 
 fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {

@@ -5,32 +5,100 @@ use crate::install::{Allow, is_roots_own, open_part};
 use crate::network::helper;
 use crate::network::helper::Right;
 use crate::network::user::Person;
+use crate::output;
 use crate::sys::{files, tap};
-use kvm_bridge_helper::acl::{self, Acl, Verdict};
-use kvm_bridge_helper::files::rules;
+use kvm_bridge_helper::acl::{self, Acl, Place, Unknown, Verdict, show};
+use kvm_bridge_helper::files::{Accounts, rules};
 use model::error::{Error, Result};
-use nix::unistd::AccessFlags;
-use std::fmt;
+use model::request::slips;
+use model::text::shell::quote;
+use nix::unistd::{AccessFlags, Group, User};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-/// Tells what is there, or as an error all that is missing. Changes nothing, and needs no right.
-pub fn check(allows: &[Allow]) -> Result<String> {
+/// Something that is missing or wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where it stands: the file, and the line if it is one line's.
+    pub place: Option<(PathBuf, Option<usize>)>,
+    /// What is wrong, with its subject but for a place.
+    pub problem: String,
+    /// What mends it.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    fn new(problem: impl Into<String>, fix: Option<String>) -> Self {
+        Self { place: None, problem: problem.into(), fix }
+    }
+
+    fn of_file(path: &Path, problem: impl Into<String>, fix: Option<String>) -> Self {
+        Self { place: Some((path.to_owned(), None)), ..Self::new(problem, fix) }
+    }
+
+    fn of_line(place: &Place, problem: impl Into<String>, fix: Option<String>) -> Self {
+        Self { place: Some((place.file.to_path_buf(), Some(place.line))), ..Self::new(problem, fix) }
+    }
+
+    /// As `--json` has it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let (file, line) = self.place.clone().unzip();
+        let problem = match line.flatten() {
+            Some(_) => self.to_string(),
+            None => self.problem.clone(),
+        };
+        serde_json::json!({ "file": file, "line": line.flatten(), "problem": problem, "fix": self.fix })
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fix = self.fix.as_deref().unwrap_or_default();
+        match &self.place {
+            Some((file, Some(line))) => {
+                let between = if fix.is_empty() { "" } else { "; " };
+                write!(out, "{}, line {line} {}{between}{fix}", show(file.as_os_str().as_encoded_bytes()), self.problem)
+            }
+            _ => write!(out, "{}{}{fix}", self.problem, if fix.is_empty() { "" } else { ": " }),
+        }
+    }
+}
+
+/// What a look at all of it has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What is there: lines.
+    pub there: String,
+    /// What is missing or wrong.
+    pub findings: Vec<Finding>,
+    /// What to do about these.
+    remedy: String,
+}
+
+impl Checked {
+    /// All that is missing.
+    pub fn error(&self) -> Option<Error> {
+        let findings: Vec<String> = self.findings.iter().map(Finding::to_string).collect();
+        (!findings.is_empty()).then(|| Error::new(findings.join("\n  "), self.remedy.clone()))
+    }
+}
+
+/// Looks at what is there and what is missing. Changes nothing, and needs no right.
+pub fn check(allows: &[Allow]) -> Result<Checked> {
     let (mut there, mut missing) = (String::new(), Vec::new());
     let mut commands = String::from("sudo kvm-bridge install");
     match helper::ours() {
-        None => missing.push(format!("no {} is installed", helper::NAME)),
+        None => missing.push(Finding::new(format!("no {} is installed", helper::NAME), None)),
         Some(path) => match Right::of(&path) {
             _ if !is_roots_own(&path) => {
                 let part = open_part(&path).unwrap_or_else(|| path.clone());
-                missing.push(format!(
-                    "others than root can replace {}, since they can write to {1}: sudo chmod go-w {1}",
-                    path.display(),
-                    part.display()
-                ));
+                let (whole, part) = (path.display(), part.display());
+                let problem = format!("others than root can replace {whole}, since they can write to {part}");
+                missing.push(Finding::of_file(&path, problem, Some(format!("sudo chmod go-w {part}"))));
             }
             right if right.is_there() => there += &format!("{} {right}\n", path.display()),
-            right => missing.push(format!("{} {right}", path.display())),
+            right => missing.push(Finding::of_file(&path, format!("{} {right}", path.display()), None)),
         },
     }
     missing.extend(device());
@@ -44,10 +112,11 @@ pub fn check(allows: &[Allow]) -> Result<String> {
         Err(_) if !is_open => {}
         Err(fault) => {
             has_broken_rules = true;
-            missing.push(format!("the rules cannot be gone by: {}", fault.0));
+            missing.push(broken(&fault.0));
         }
         Ok(acl) if acl.files.is_empty() => {
-            missing.push(format!("no bridge is allowed to anybody: there is neither {} nor {}", acl::QEMU, acl::OURS));
+            let problem = format!("no bridge is allowed to anybody: there is neither {} nor {}", acl::QEMU, acl::OURS);
+            missing.push(Finding::new(problem, None));
             match allows {
                 [] => ask_for(&"BRIDGE:USER"),
                 allows => allows.iter().for_each(|allow| ask_for(allow)),
@@ -56,44 +125,95 @@ pub fn check(allows: &[Allow]) -> Result<String> {
         Ok(acl) => {
             let files: Vec<String> = acl.files.iter().map(|file| file.display().to_string()).collect();
             there += &format!("rules are read from {}\n", files.join(" and "));
-            missing.extend(acl.slips().map(|slip| slip.to_string()));
+            missing.extend(faults(&acl));
             for allow in allows {
                 let of = allow.person()?.name;
                 match allow.verdict()? {
                     Verdict::Allowed(_) => there += &format!("{} is allowed to {of}\n", allow.bridge),
-                    Verdict::Denied(place) => missing.push(format!("{place} denies {} to {of}", allow.bridge)),
+                    Verdict::Denied(place) => {
+                        let problem = format!("denies {} to {of}", allow.bridge);
+                        missing.push(Finding::of_line(&place, problem, None));
+                    }
                     Verdict::NoRule => {
-                        missing.push(format!("no rule allows {} to {of}", allow.bridge));
+                        missing.push(Finding::new(format!("no rule allows {} to {of}", allow.bridge), None));
                         ask_for(allow);
                     }
                 }
             }
         }
     }
-    match missing.is_empty() {
-        true => Ok(there),
-        false if has_broken_rules => {
-            Err(Error::new(missing.join("\n  "), format!("Mend that line with an editor, as root; then: {commands}")))
+    output::step(|| format!("looked at the helper, {} and the rules", tap::DEVICE));
+    let remedy = match has_broken_rules {
+        true => format!("Mend that line with an editor, as root; then: {commands}"),
+        false => format!("To set up what can be: {commands}"),
+    };
+    Ok(Checked { there, findings: missing, remedy })
+}
+
+/// The rules that allow nothing by mistake, and those for users and groups that nobody knows.
+pub fn faults(acl: &Acl) -> Vec<Finding> {
+    let slips = acl.slips().map(|slip| {
+        Finding::of_line(&slip.place, "allows no bridge of any name", Some(format!("write {}", slip.meant)))
+    });
+    let accounts = Accounts::read();
+    let unknown = acl
+        .unknown(&accounts)
+        .map(|unknown| Finding::of_line(&unknown.place, unknown.problem(), Some(meant(&unknown))));
+    slips.chain(unknown).collect()
+}
+
+/// What to write in place of a name that the helper does not find.
+fn meant(unknown: &Unknown) -> String {
+    let name = String::from_utf8_lossy(&unknown.name);
+    let number = match unknown.is_user {
+        true => User::from_name(&name).ok().flatten().map(|user| user.uid.as_raw()),
+        false => Group::from_name(&name).ok().flatten().map(|group| group.gid.as_raw()),
+    };
+    if let Some(number) = number {
+        return format!("the helper asks no directory service: write the number, {number}");
+    }
+    let text = fs::read_to_string(if unknown.is_user { "/etc/passwd" } else { "/etc/group" }).unwrap_or_default();
+    let known = text.lines().filter_map(|line| line.split(':').next());
+    let near = slips::near(&name, known).map(|near| format!("is {near} meant? ")).unwrap_or_default();
+    format!("{near}write another name, or take the line out: sudoedit {}", quote(&*unknown.place.file))
+}
+
+/// Rules that can't be gone by, in the reader's words, which begin with the place if it is one line.
+fn broken(why: &str) -> Finding {
+    let place = why.split_once(", line ").and_then(|(file, rest)| {
+        let (line, why) = rest.split_once(": ")?;
+        Some((PathBuf::from(file), line.parse().ok()?, why))
+    });
+    match place {
+        Some((file, line, why)) => {
+            let problem = format!("keeps the rules from being gone by: {why}");
+            Finding { place: Some((file, Some(line))), ..Finding::new(problem, None) }
         }
-        false => Err(Error::new(missing.join("\n  "), format!("To set up what can be: {commands}"))),
+        None => Finding::new(format!("the rules cannot be gone by: {why}"), None),
     }
 }
 
 /// What keeps users from /dev/net/tun, which is everybody's on usual distributions.
-pub(super) fn device() -> Option<String> {
-    let Ok(device) = Path::new(tap::DEVICE).metadata() else {
-        return Some(format!("there is no {}: sudo modprobe tun", tap::DEVICE));
+pub(super) fn device() -> Option<Finding> {
+    let path = Path::new(tap::DEVICE);
+    let Ok(device) = path.metadata() else {
+        return Some(Finding::of_file(
+            path,
+            format!("there is no {}", tap::DEVICE),
+            Some("sudo modprobe tun".to_owned()),
+        ));
     };
     let mode = device.permissions().mode() & 0o777;
     let is_open = mode & 0o006 == 0o006 || mode & 0o060 == 0o060;
     (!is_open).then(|| {
-        format!("{0} is not for users (mode {mode:04o}; most distributions have 0666): sudo chmod 666 {0}", tap::DEVICE)
+        let problem = format!("{} is not for users (mode {mode:04o}; most distributions have 0666)", tap::DEVICE);
+        Finding::of_file(path, problem, Some(format!("sudo chmod 666 {}", tap::DEVICE)))
     })
 }
 
 /// What keeps those whom it is about from the helper and the rules, which they read with their own rights: everybody, if
 /// nobody is named and root asks.
-pub(super) fn closed(allows: &[Allow]) -> Result<Vec<String>> {
+pub(super) fn closed(allows: &[Allow]) -> Result<Vec<Finding>> {
     let mut people = allows.iter().map(Allow::person).collect::<Result<Vec<_>>>()?;
     if people.is_empty() {
         people.push(if nix::unistd::geteuid().is_root() { Person::anybody() } else { Person::caller() });
@@ -118,7 +238,7 @@ enum Need {
 
 impl Need {
     /// That the person cannot, and the command that lets them.
-    fn is_missing(self, path: &Path, person: &Person) -> Option<String> {
+    fn is_missing(self, path: &Path, person: &Person) -> Option<Finding> {
         let (verb, flag, bit, mode) = match self {
             Self::Execute => ("execute", AccessFlags::X_OK, 1, "a+rx"),
             Self::Read => ("read", AccessFlags::R_OK, 4, "a+r"),
@@ -147,11 +267,9 @@ impl Need {
             };
             let (shown, name) = (file.mode() & 0o7777, if is_anybody { "users" } else { &person.name });
             (may & bit == 0).then(|| {
-                let part = part.display();
-                format!(
-                    "{name} cannot {verb} {}: {part} has mode {shown:04o}: sudo chmod {mode} {part}",
-                    path.display()
-                )
+                let (whole, part) = (path.display(), part.display());
+                let problem = format!("{name} cannot {verb} {whole}: {part} has mode {shown:04o}");
+                Finding::of_file(path, problem, Some(format!("sudo chmod {mode} {part}")))
             })
         })
     }

@@ -3,7 +3,7 @@
 
 use crate::install::cannot;
 use crate::sys::files;
-use model::error::{Error, Result};
+use model::error::{Error, Result, json_reason};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
@@ -67,7 +67,10 @@ impl Record {
             read => read.map_err(|error| cannot("read", Path::new(RECORD), &error))?,
         };
         let record: Self = serde_json::from_slice(&text).map_err(|error| {
-            Error::new(format!("{RECORD} is damaged: {error}"), format!("Move it away: sudo mv {RECORD} {RECORD}.old"))
+            Error::new(
+                format!("{RECORD} is damaged: {}", json_reason(&error)),
+                format!("Move it away: sudo mv {RECORD} {RECORD}.old"),
+            )
         })?;
         Ok(record)
     }

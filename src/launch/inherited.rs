@@ -93,8 +93,8 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
 
 /// What is to be said of a lease: that guests which nothing tells apart share their addresses, once, to the second one; and
 /// that a guest moves in whose addresses are not known here.
-pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease) -> Option<String> {
-    if lease.is_new && Store::open().is_ok_and(|store| store.is_read_only()) {
+pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease, is_kept: bool) -> Option<String> {
+    if lease.is_new && !is_kept {
         let macs: Vec<String> = lease.macs.iter().map(Mac::to_string).collect();
         return Some(format!(
             "the MAC address of {} can't be kept, where nothing can be written: it is {} for this run\n  To have it the same \
@@ -119,8 +119,8 @@ pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease) -> Option<Strin
     })
 }
 
-/// Takes the addresses of a VM on bridges that were looked at.
-pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &Host) -> Result<Lease> {
+/// Takes the addresses of a VM on bridges that were looked at, and tells whether they are kept.
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &Host) -> Result<(Lease, bool)> {
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = line.nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.
@@ -128,8 +128,14 @@ pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &
     let store = Store::open()?;
     // A guest that only joins a bridge, or brings its addresses, needs nothing to be written.
     let is_joined = bridges.len() == line.nics.len();
-    if (is_joined || !given.contains(&None)) && store.is_read_only() {
-        return store.without_keeping(vm, line.run, &given);
+    let can_do_without = is_joined || !given.contains(&None);
+    let without = || Ok((store.without_keeping(vm, line.run, &given)?, false));
+    if can_do_without && store.is_read_only() {
+        return without();
     }
-    store.take(vm, line.run, &given, is_in_use)
+    match store.take(vm, line.run, &given, is_in_use) {
+        // The disk is full, or the folder is closed.
+        Err(error) if can_do_without && store.is_unwritable() => without().map_err(|_: Error| error),
+        taken => Ok((taken?, true)),
+    }
 }

@@ -58,7 +58,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
     if plan.makes_bridges() {
         check()?;
     }
-    let lease = take_lease(&mut netlink, &vm, line, &host)?;
+    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
     output::step(|| {
         let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();
         format!("{} has slot {} and {}", vm.display(), lease.slot, macs.join(", "))
@@ -77,7 +77,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
                     config,
                 ));
             }
-            made.news.extend(lease_news(line, &vm, &lease));
+            made.news.extend(lease_news(line, &vm, &lease, is_kept));
             Ok(Inherited { lease, taps, vhosts, news: made.news })
         }
         Err(error) => {

@@ -3,6 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::dhcp_probe::is_probe;
 use crate::network::inventory;
+use crate::network::inventory::Port;
 use crate::network::observe::{by_name, unreadable};
 use crate::network::up::is_lasting;
 use crate::network::{apply, undo};
@@ -15,6 +16,7 @@ use model::host::{Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::text;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// What `down` did.
@@ -118,7 +120,8 @@ fn free(
         let names: Vec<&str> = foreign.iter().map(|port| port.name.as_str()).collect();
         let commands: Vec<String> = names.iter().map(|name| format!("ip link set dev {name} nomaster")).collect();
         let what = format!("it has ports that are not ours: {}", names.join(", "));
-        return Err(Error::new(what, format!("To take them off it: {}", commands.join("; "))));
+        let remedy = format!("To take them off it: {}", commands.join("; "));
+        return Err(Error::new(what, remedy).with_detail("ports", json!(names)));
     }
     if ours.is_some()
         && let Some(link) = netlink.stacked_on(bridge.index).map_err(unreadable)?.first()
@@ -131,12 +134,16 @@ fn free(
     let guests: Vec<(&Link, String)> =
         (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default()))).chain(in_use).collect();
     if !guests.is_empty() && !is_forced {
-        let vms = vms(netlink);
-        let guests: Vec<String> =
-            guests.iter().map(|(port, holder)| describe(port, vms.get(&port.index), holder)).collect();
-        let what = format!("it has guests:\n    {}", guests.join("\n    "));
+        let ports = all_ports(netlink);
+        let known = |port: &Link| ports.get(&port.index);
+        let told: Vec<String> = guests
+            .iter()
+            .map(|(port, holder)| describe(port, known(port).and_then(|port| port.vm.as_ref()), holder))
+            .collect();
+        let what = format!("it has guests:\n    {}", told.join("\n    "));
         let remedy = format!("End them first. Or take it from under them: kvm-bridge down {} --force", bridge.name);
-        return Err(Error::new(what, remedy).with_status(IN_USE));
+        let guests: Vec<Value> = guests.iter().map(|(port, _)| guest_to_json(port, known(port))).collect();
+        return Err(Error::new(what, remedy).with_status(IN_USE).with_detail("guests", guests.into()));
     }
     done.guests.extend(guests.iter().map(|(port, _)| port.name.clone()));
     let cannot = |name: &IfName| {
@@ -154,10 +161,22 @@ fn free(
     Ok(())
 }
 
-/// The VMs behind ports, by the ports' indices: as 'kvm-bridge status' has them. Where they can't be had the TAP has to do.
-fn vms(netlink: &mut Netlink) -> BTreeMap<u32, String> {
+/// All ports by their indices, as 'kvm-bridge status' has them. Where they can't be had the TAP has to do.
+fn all_ports(netlink: &mut Netlink) -> BTreeMap<u32, Port> {
     let ports = inventory::look(netlink).unwrap_or_default().into_iter().flat_map(|bridge| bridge.ports);
-    ports.filter_map(|port| Some((port.detail.link.index, port.vm?))).collect()
+    ports.map(|port| (port.detail.link.index, port)).collect()
+}
+
+/// A guest, for programs.
+fn guest_to_json(tap: &Link, port: Option<&Port>) -> Value {
+    let process = port.and_then(|port| port.process.as_ref());
+    json!({
+        "tap": tap.name.as_str(),
+        "vm": port.and_then(|port| port.vm.as_deref()),
+        "pid": process.map(|process| process.pid),
+        "program": process.map(|process| process.program.as_str()),
+        "user": port.and_then(|port| port.user.as_deref()),
+    })
 }
 
 /// A guest, for people: its TAP, its VM and its process.

@@ -10,6 +10,7 @@ use crate::network::observe::unreadable;
 use crate::network::share;
 use crate::network::share::Counts;
 use crate::network::up::{is_lasting, user_name};
+use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
@@ -208,6 +209,7 @@ fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
 /// All bridges with what is on them, by name.
 pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
     let details = netlink.details().map_err(unreadable)?;
+    output::step(|| format!("asked the kernel for its links: {}", details.len()));
     let processes = if details.iter().any(|detail| matches!(detail.link.kind, Kind::Tap { .. })) {
         tap_users::of_taps()
     } else {
@@ -216,10 +218,12 @@ pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
     let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
     let records: Vec<Record> = records.collect();
+    output::step(|| format!("looked at processes for the TAPs that they have open: {}", processes.len()));
     let mut bridges = Vec::new();
     for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
         bridges.push(look_at(netlink, detail, &details, &processes, &records)?);
     }
+    output::step(|| format!("looked at journals, leases and addresses of bridges: {}", bridges.len()));
     bridges.sort_by(|a, b| a.detail.link.name.cmp(&b.detail.link.name));
     Ok(bridges)
 }

@@ -100,10 +100,10 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
     let vm = VmKey::of(&line.vm);
-    let lease = take_lease(&mut netlink, &vm, line, &host)?;
+    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    let news = lease_news(line, &vm, &lease).into_iter().collect();
+    let news = lease_news(line, &vm, &lease, is_kept).into_iter().collect();
     Ok(Inherited { lease, taps, vhosts, news })
 }
 

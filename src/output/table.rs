@@ -35,30 +35,58 @@ pub fn lines(header: &[&str], rows: &[Vec<Cell>], width: Option<usize>, style: S
         parts.last_mut().into_iter().for_each(|part| part.push(place));
     }
     let line = |row: &Vec<Cell>, part: &Vec<usize>| {
-        let mut text = String::new();
+        let mut pieces: Vec<Cell> = Vec::new();
         for (at, place) in part.iter().enumerate() {
             let (tone, cell) = match row.get(columns[*place]) {
                 Some((tone, cell)) if !cell.is_empty() => (*tone, cell.as_str()),
                 _ => (None, "-"),
             };
-            let padding = " ".repeat(widths[*place].saturating_sub(length(cell)));
-            let is_last = at + 1 == part.len();
-            text += &tone.map_or_else(|| cell.to_owned(), |tone| style.paint(tone, cell));
-            if !is_last {
-                text += &padding;
-                text += GAP;
+            pieces.push((tone, cell.to_owned()));
+            if at + 1 < part.len() {
+                pieces.push((None, " ".repeat(widths[*place].saturating_sub(length(cell)) + GAP.len())));
             }
         }
-        text
+        pieces
     };
     let row = |row: &Vec<Cell>| {
-        let lines = parts.iter().enumerate().map(|(at, part)| match at {
-            0 => line(row, part),
-            _ => format!("{GAP}{}", line(row, part)),
+        let lines = parts.iter().enumerate().flat_map(|(at, part)| {
+            let indent = if at == 0 { "" } else { GAP };
+            let own = width.map(|width| width.saturating_sub(indent.len()));
+            wrapped(&line(row, part), own, "", style).into_iter().map(move |line| format!("{indent}{line}"))
         });
         lines.collect()
     };
     [&header].into_iter().chain(rows).map(row).collect()
+}
+
+/// The lines of a text in pieces, broken at blanks where a terminal is too narrow, and within a word that is longer than a line.
+/// `indent` stands before each further line.
+pub fn wrapped(pieces: &[Cell], width: Option<usize>, indent: &str, style: Style) -> Vec<String> {
+    let all: Vec<(Option<Tone>, char)> =
+        pieces.iter().flat_map(|(tone, text)| text.chars().map(|c| (*tone, c))).collect();
+    let (mut rest, mut lines) = (all.as_slice(), Vec::new());
+    loop {
+        let before = if lines.is_empty() { "" } else { indent };
+        let most = width.map_or(usize::MAX, |width| width.saturating_sub(before.len()).max(1));
+        if rest.len() <= most {
+            lines.push(format!("{before}{}", painted(rest, style)));
+            return lines;
+        }
+        let is_blank = |at: &usize| rest[*at].1 == ' ';
+        let end = (1..=most).rev().find(is_blank).unwrap_or(most);
+        let blanks = |piece: &[(Option<Tone>, char)]| piece.iter().take_while(|(_, c)| *c == ' ').count();
+        let used = end - rest[..end].iter().rev().take_while(|(_, c)| *c == ' ').count();
+        lines.push(format!("{before}{}", painted(&rest[..used], style)));
+        rest = &rest[end + blanks(&rest[end..])..];
+    }
+}
+
+fn painted(line: &[(Option<Tone>, char)], style: Style) -> String {
+    let runs = line.chunk_by(|(one, _), (other, _)| one == other).map(|run| {
+        let text: String = run.iter().map(|(_, c)| c).collect();
+        run[0].0.map_or_else(|| text.clone(), |tone| style.paint(tone, &text))
+    });
+    runs.collect()
 }
 
 #[cfg(test)]
@@ -85,8 +113,20 @@ mod tests {
         let found = lines(&["PORT", "VM", "STATE"], &rows, Some(14), PLAIN);
         let expected = [["PORT   VM", "  STATE"], ["kvb0   alice", "  running"], ["kvb11  bob", "  down"]];
         assert_eq!(found, expected);
-        // A column that is wider than the terminal stands alone.
-        assert_eq!(lines(&["PORT", "VM"], &rows, Some(2), PLAIN)[1], ["kvb0", "  alice"]);
+        // A column that is wider than the terminal stands alone, on more than one line.
+        assert_eq!(lines(&["PORT", "VM"], &rows, Some(5), PLAIN)[1], ["kvb0", "  ali", "  ce"]);
+    }
+
+    #[test]
+    fn a_long_line_is_broken_at_blanks() {
+        let pieces = [(Some(Tone::Title), "br0".to_owned()), (None, "  one, two, abcdefghij".to_owned())];
+        let found = |width: usize| wrapped(&pieces, Some(width), "  ", PLAIN);
+        assert_eq!(found(80), ["br0  one, two, abcdefghij"]);
+        assert_eq!(found(14), ["br0  one, two,", "  abcdefghij"]);
+        assert_eq!(found(8), ["br0", "  one,", "  two,", "  abcdef", "  ghij"]);
+        assert!(found(1).iter().all(|line| line.trim().chars().count() <= 1));
+        let coloured = wrapped(&pieces, Some(10), "  ", Style { has_trees: true, has_colours: true });
+        assert_eq!(coloured[0], "\x1b[1mbr0\x1b[m  one,");
     }
 
     #[test]

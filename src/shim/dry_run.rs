@@ -4,6 +4,7 @@ use crate::launch::{Qemu, refusal};
 use crate::netlink::Netlink;
 use crate::network::observe::{observe, shared_by, unreadable};
 use crate::network::rootless::{Way, check_making, ways};
+use crate::output;
 use crate::sys::random;
 use crate::sys::{process, tap};
 use crate::vm::{Store, VmKey};
@@ -19,6 +20,7 @@ use model::plan::{BridgePlan, Plan, plan};
 use model::request::{Nic, Vhost};
 use model::share::Share;
 use model::step::Step;
+use model::text;
 use model::text::shell::quote;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -79,6 +81,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
     };
+    output::step(|| format!("asked the kernel for the links that are named: {}", host.links.len()));
     if plan.makes_bridges() {
         refusal::check_files(line)?;
     }
@@ -89,6 +92,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     let vm = VmKey::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, line.run, &given)?;
+    output::step(|| format!("looked up the MAC addresses of {}", text::one_line(vm.display())));
     let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;

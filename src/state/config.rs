@@ -57,10 +57,7 @@ fn text(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 fn parse_file(path: &Path, text: &[u8]) -> Result<Config> {
-    Config::parse_bytes(text).map_err(|why| {
-        let remedy = "Its keys are qemu and model, and in [bridge.NAME] uplink, attach, follow, keep, mtu and taps.";
-        Error::new(format!("{}: {why}", path.display()), remedy)
-    })
+    Config::parse_bytes(text).map_err(|(line, error)| error.of(format_args!("{}:{line}", path.display())))
 }
 
 /// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
@@ -84,7 +81,7 @@ mod tests {
     fn what_names_a_qemu_is_seen_without_parsing() {
         for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
             assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
-            assert_eq!(Config::parse(text).unwrap().qemu.is_some(), named, "{text}");
+            assert_eq!(Config::parse_bytes(text.as_bytes()).unwrap().qemu.is_some(), named, "{text}");
         }
     }
 }

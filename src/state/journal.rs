@@ -1,6 +1,6 @@
 //! Where journals are: the files of each bridge of ours, in a folder of its network namespace, and their locks.
 
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write};
 use crate::sys::files;
 use crate::sys::journald;
 use crate::sys::lock;
@@ -223,5 +223,5 @@ impl Files {
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
     let what = format!("cannot use {}: {}", path.display(), reason(error));
-    Error::new(what, "Making and keeping bridges needs a writable /run: run it as root.")
+    Error::new(what, format!("Making and keeping bridges needs a writable /run. {}", to_write(error, RUN)))
 }

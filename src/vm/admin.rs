@@ -1,5 +1,6 @@
 //! What people do with addresses: list them, give them, forget them, take them along.
 
+use crate::output;
 use crate::sys::{files, lock};
 use crate::vm::images::with_image;
 use crate::vm::key::path_of;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// A record and the file that it is in.
 type Kept = (PathBuf, Record);
 
+/// Why a folder can be closed to writers for long. Not a limit of the calling process, which is theirs to raise.
+const NO_ROOM_OR_RIGHT: [i32; 5] = [libc::ENOSPC, libc::EDQUOT, libc::EACCES, libc::EPERM, libc::EROFS];
 /// No command line has so many network cards.
 const MAX_NICS: usize = 1024;
 
@@ -45,8 +48,22 @@ impl Store {
                 Err(error) => faults.push(error),
             }
         }
+        output::step(|| format!("read the MAC addresses in {}: of {} VMs", folder.display(), records.len()));
         records.sort_by(|(_, a), (_, b)| a.vm.cmp(&b.vm));
         Ok((records, faults))
+    }
+
+    /// Whether a file that is written there now fails for want of room or of a right. For who has seen a write fail: it is tried.
+    pub fn is_unwritable(&self) -> bool {
+        let Some(there) = self.folder.ancestors().find(|folder| folder.exists()) else { return true };
+        // A folder of ours may be full where the one above is not.
+        let folders = ["vms", "macs"].map(|name| self.folder.join(name)).into_iter().filter(|folder| folder.exists());
+        std::iter::once(there.to_owned()).chain(folders).any(|folder| {
+            let path = folder.join(format!("try-{}", std::process::id()));
+            let tried = files::prepare(&path, b"a line that needs room\n", true);
+            let _ = fs::remove_file(&path);
+            tried.is_err_and(|error| error.raw_os_error().is_some_and(|number| NO_ROOM_OR_RIGHT.contains(&number)))
+        })
     }
 
     /// Forgets a VM, called by its key or by the text of it, and tells its key. One that runs is not forgotten. A file

@@ -1,5 +1,7 @@
 //! What a VM is known by.
 
+mod elsewhere;
+
 use model::argv::scan::Identity;
 use std::ffi::OsStr;
 use std::fs;
@@ -30,7 +32,7 @@ impl VmKey {
             Identity::Name(name) => Self::from(format!("name:{}", readable(name))),
             Identity::Uuid(uuid) => Self::from(format!("uuid:{}", readable(uuid).to_lowercase())),
             Identity::Disk(path) => of_path("disk", path),
-            Identity::DiskElsewhere(text) => Self::from(format!("disk:{}", readable(text))),
+            Identity::DiskElsewhere(text) => Self::from(format!("disk:{}", elsewhere::canonical(&readable(text)))),
             Identity::Kernel(path) => of_path("kernel", path),
             Identity::Unnamed => Self::from(crate::vm::UNNAMED.to_owned()),
         }

@@ -160,7 +160,7 @@ impl<'a> Line<'a> {
                 b"group" if who == Who::Anybody => who = Who::Group(value()?.to_vec()),
                 // What denies denies all of them.
                 b"max" if max.is_none() => {
-                    max = Some(super::number(value()?).ok_or("max is followed by a number")?);
+                    max = Some(super::number(value()?).ok_or("max is followed by a number from 0 to 4294967295")?);
                 }
                 _ => return Err(TOO_MANY.into()),
             }

@@ -220,6 +220,27 @@ fn a_denial_of_somebody_unknown_is_a_fault() {
     assert!(may(&[(OURS, "allow br0\ndeny br1 user carol\n")], "br0"));
 }
 
+#[test]
+fn rules_for_nobody_are_named_with_their_lines() {
+    let names = |text: &str| -> Vec<String> {
+        acl_of(&[(OURS, text)]).unwrap().unknown(&Names_).map(|unknown| unknown.to_string()).collect()
+    };
+    let known = "allow br0\nallow br0 user alice\nallow br0 group kvm\nallow br0 user 4711\ndeny br1 group 4711\n";
+    assert_eq!(names(known), [""; 0]);
+    let text = "allow br0 user alcie\n# allow br0 user x\ndeny br1 group kmv\nallow all user kvm max 2\n";
+    assert_eq!(
+        names(text),
+        [
+            "/etc/kvm-bridge/bridge.conf, line 1 is for the user alcie, and there is none in /etc/passwd",
+            "/etc/kvm-bridge/bridge.conf, line 3 is for the group kmv, and there is none in /etc/group",
+            "/etc/kvm-bridge/bridge.conf, line 4 is for the user kvm, and there is none in /etc/passwd",
+        ]
+    );
+    // Nobody else is refused for that.
+    let may = verdict(&[(OURS, "allow br0\nallow br0 user alcie\nallow br0 group kmv max 1\n")], "br0", &alice());
+    assert_eq!(may, Ok(Verdict::Allowed(None)));
+}
+
 /// It may be the rule that restricts the caller.
 #[test]
 fn a_name_that_cannot_be_looked_up_refuses() {

@@ -38,6 +38,8 @@ const WITHOUT_QUESTION: [&str; 7] = ["x86_64", "i386", "s390x", "alpha", "hppa",
 
 /// Whether QEMU has to be asked about a machine: it takes a moment, which the usual ones are spared.
 pub fn is_to_be_asked_about(machine: Option<&[u8]>, system: &str) -> bool {
+    // Debian has a QEMU for that machine alone.
+    let system = system.strip_suffix("-microvm").unwrap_or(system);
     let is_known = |machine: &[u8]| {
         KNOWN.iter().any(|(architecture, beginnings)| {
             *architecture == system && beginnings.iter().any(|beginning| machine.starts_with(beginning.as_bytes()))
@@ -51,10 +53,11 @@ pub fn is_to_be_asked_about(machine: Option<&[u8]>, system: &str) -> bool {
         }
 }
 
-/// The words of a question about a machine with so many `-net nic`s.
-pub fn question(machine: Option<&str>, cards: usize) -> Vec<String> {
+/// The words of a question about a machine with so many `-net nic`s. With `tcg` it is made as for a guest; with `qtest` QEMU
+/// does not look for what it would boot: some machines are made with a firmware only.
+pub fn question(machine: Option<&str>, accel: &str, cards: usize) -> Vec<String> {
     let mut words: Vec<String> = machine.iter().flat_map(|machine| ["-M", machine].map(str::to_owned)).collect();
-    let rest = ["-accel", "tcg", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"];
+    let rest = ["-accel", accel, "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"];
     words.extend(rest.map(str::to_owned));
     for number in 0..cards {
         let netdev = format!("hubport,id=card{number},hubid={number}");
@@ -165,9 +168,9 @@ mod tests {
 
     #[test]
     fn a_question_names_the_machine_and_its_cards() {
-        let words = question(Some("sifive_u"), 2).join(" ");
+        let words = question(Some("sifive_u"), "tcg", 2).join(" ");
         assert!(words.starts_with("-M sifive_u -accel tcg -nodefaults "), "{words}");
         assert!(words.ends_with("-netdev hubport,id=card1,hubid=1 -net nic,netdev=card1"), "{words}");
-        assert!(question(None, 1)[0] == "-accel");
+        assert!(question(None, "qtest", 1)[0] == "-accel");
     }
 }

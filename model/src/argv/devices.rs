@@ -134,7 +134,7 @@ impl Device {
 }
 
 /// Whether a device is one for a PCI bus, as its name tells.
-fn is_pci(driver: &str) -> Option<bool> {
+pub(super) fn is_pci(driver: &str) -> Option<bool> {
     let begins = |list: &[&str]| list.iter().any(|beginning| driver.starts_with(beginning));
     let is_controller = ["usb-ehci"].contains(&driver) || driver.ends_with("-uhci") || driver.ends_with("-ohci");
     match () {

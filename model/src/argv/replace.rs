@@ -74,8 +74,16 @@ pub(super) fn user_mode(line: &Line, words: &[OsString]) -> Result<Option<Replac
             let value = OsString::from_vec(optstr::render(&params));
             edits.extend([(at - 1, Some("-net".into())), (at, Some(value))]);
         }
-        if !card.lost.is_empty() {
-            let (keys, are) = (card.lost.join(", "), if card.lost.len() == 1 { "is" } else { "are" });
+        // What sets something of the netdev later goes with it.
+        let mut lost_keys = card.lost;
+        for at in line.set_words.iter().copied() {
+            if let Some(set) = set_of(words[at].as_bytes(), &id) {
+                edits.extend([(at - 1, None), (at, None)]);
+                lost_keys.push(set);
+            }
+        }
+        if !lost_keys.is_empty() {
+            let (keys, are) = (lost_keys.join(", "), if lost_keys.len() == 1 { "is" } else { "are" });
             let name = match &line.vm {
                 Identity::Name(name) => quote(OsStr::from_bytes(name)),
                 _ => "NAME".to_owned(),
@@ -92,6 +100,14 @@ pub(super) fn user_mode(line: &Line, words: &[OsString]) -> Result<Option<Replac
         Some(edit) => edit,
     });
     Ok((!ids.is_empty()).then(|| Replaced { words: words.collect(), ids, lost }))
+}
+
+/// What a `-set GROUP.ID.KEY=VALUE` sets of the netdev of this id: `KEY=VALUE`.
+fn set_of(value: &[u8], id: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(value);
+    let (group, rest) = text.split_once('.')?;
+    let set = rest.strip_prefix(id)?.strip_prefix('.')?;
+    ["netdev", "net", "nic"].contains(&group).then(|| set.to_owned())
 }
 
 /// The user-mode cards of the line, in its order, and whether a hub has some that can't be told from others.
@@ -294,6 +310,15 @@ mod tests {
         "",
         "disk",
     ];
+
+    #[test]
+    fn what_is_set_of_a_netdev_that_goes_is_told_and_goes_too() {
+        let text = "-netdev user,id=n -device e1000,netdev=n,id=c -set netdev.n.hostfwd=tcp::2222-:22 -set device.c.romfile= \
+                    -set netdev.nn.x=y --bridge br0,replace=user";
+        let (words, news) = becomes(text).unwrap();
+        assert_eq!(words, "-device e1000,netdev=n,id=c,mac=M -set device.c.romfile= -set netdev.nn.x=y -netdev N=n");
+        assert!(news[0].starts_with("hostfwd=tcp::2222-:22 of -netdev user is dropped"), "{news:?}");
+    }
 
     #[test]
     fn a_hub_with_more_on_it_is_nobodys_card() {

@@ -58,6 +58,8 @@ pub struct OwnDevice {
     pub id: Option<Vec<u8>>,
     /// Whether it is a `-net nic` that is on nothing, and has to be told its netdev.
     pub lacks_netdev: bool,
+    /// Whether its own words have it use several queues.
+    pub has_mq: bool,
     /// The model that such a one lacks as well.
     pub model: Option<String>,
 }
@@ -93,6 +95,8 @@ pub struct Line {
     pub needs: Needs,
     /// The values of `-netdev`, `-nic` and `-net`: the numbers of the words.
     pub(super) net_words: Vec<usize>,
+    /// Those of `-set`.
+    pub(super) set_words: Vec<usize>,
     /// What of the line's own got lost where a card of ours is in its place: sentences.
     pub lost: Vec<String>,
     /// How many `-net nic`s are on nothing and belong to no card of ours.
@@ -189,6 +193,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
         devices: Devices::default(),
         needs: Needs::default(),
         net_words: Vec::new(),
+        set_words: Vec::new(),
         lost: Vec::new(),
         lone_cards: 0,
         system: None,
@@ -196,6 +201,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
         accel: None,
         cpus: 1,
     };
+    let near = |name: &[u8]| slips::near(&String::from_utf8_lossy(name), OURS);
     let mut complete = true;
     // The option before this word, if nobody knows it: the word may be its value.
     let mut unknown: Option<&[u8]> = None;
@@ -212,9 +218,9 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
             Some((b"bridge-help", None)) => line.mode = Mode::Help,
             Some((b"bridge-version", None)) => line.mode = Mode::Version,
             Some((b"bridge-verbose", None)) => line.is_verbose = true,
-            // One day QEMU may have an option that begins like ours.
-            Some((name, value)) if value.is_some() || outside.arity(name) == Arity::Unknown => {
-                let near = slips::near(&String::from_utf8_lossy(name), OURS);
+            // One day QEMU may have an option that begins like ours; what is ours but for a slip is none of these.
+            Some((name, value)) if value.is_some() || near(name).is_some() || outside.arity(name) == Arity::Unknown => {
+                let near = near(name);
                 let remedy = match near {
                     Some(near) => format!("Is --{near} meant?"),
                     None => format!("Ours are --{}.", OURS.join(", --")),

@@ -1,9 +1,11 @@
 //! What is left open on the line, decided by the machine that the guest will have.
 #![forbid(unsafe_code)]
 
+use crate::argv::Line;
 use crate::argv::board::{Board, is_to_be_asked_about};
+use crate::argv::devices::is_pci;
 use crate::argv::rewrite::is_virtio;
-use crate::argv::{Line, models};
+use crate::argv::scan::OwnDevice;
 use crate::error::{Error, Result};
 use crate::request::{Nic, Queues, Vhost};
 
@@ -55,11 +57,12 @@ pub fn settle(
     }
     let mut places = match other {
         Some(_) => None,
-        None => Places::of(line, system, ask),
+        None => Places::of(line, system, ask)?,
     };
     for nic in &mut line.nics {
         let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
         // The card of the user's has the last word.
+        news.extend(own.into_iter().flat_map(|own| overruled(nic, own)));
         nic.mac = own.and_then(|own| own.mac).or(nic.mac);
         let own = own.map(|own| String::from_utf8_lossy(&own.driver).into_owned());
         let mut tell = |why: &str, card: &str| {
@@ -73,6 +76,14 @@ pub fn settle(
             _ => None,
         };
         nic.is_on_board = matches!(place, Some(Place::OnBoard(_)));
+        if let (None, Some(model)) = (&own, &nic.model)
+            && is_pci(model) == Some(true)
+            && let Some((card, why)) = &other
+            && has_never_pci(line.machine.as_deref(), system)
+        {
+            let what = format!("--bridge {}: model={model}: this machine has {why}", nic.bridge);
+            return Err(Error::new(what, format!("Leave model= out, for {card}.")));
+        }
         let card = match (own.clone().or(nic.model.take()), place, &other) {
             (Some(card), ..) => card,
             (None, Some(Place::OnBoard(card)), _) => {
@@ -97,6 +108,30 @@ pub fn settle(
     Ok(news)
 }
 
+/// What is asked for and comes to nothing, as the line's own card says otherwise: sentences.
+fn overruled(nic: &Nic, own: &OwnDevice) -> Vec<String> {
+    let driver = String::from_utf8_lossy(&own.driver);
+    let card = if driver.is_empty() { "network card".to_owned() } else { format!("network card {driver}") };
+    let start = |key: &str| format!("{key} of --bridge {} comes to nothing: the line's own {card}", nic.bridge);
+    let mut all = Vec::new();
+    if let (Some(asked), Some(has)) = (nic.mac, own.mac.filter(|has| nic.mac != Some(*has))) {
+        all.push(format!("{} has the address {has}", start(&format!("mac={asked}"))));
+    }
+    let is_it = |model: &String| names_of(&driver).contains(&model.as_str()) || names_of(model).contains(&&*driver);
+    if let Some(model) = nic.model.as_ref().filter(|model| !is_it(model) && own.model.as_ref() != Some(model)) {
+        all.push(format!("{} is what the guest sees", start(&format!("model={model}"))));
+    }
+    if let Some(Queues::Number(number @ 2..)) = nic.queues {
+        let key = start(&format!("queues={number}"));
+        match is_virtio(&driver) {
+            true if own.has_mq => {}
+            true => all.push(format!("{key} has one queue; to use them, it needs mq=on,vectors={}", 2 * number + 2)),
+            false => all.push(format!("{key} has one queue")),
+        }
+    }
+    all
+}
+
 /// Where a card goes on a machine without PCI.
 enum Place {
     /// It is there already, and of this model.
@@ -114,22 +149,35 @@ struct Places {
 }
 
 impl Places {
-    /// Of the usual machines, and where all is said, there is no question.
-    fn of(line: &Line, system: &str, ask: impl FnOnce(&Line, usize) -> Option<Board>) -> Option<Self> {
+    /// Of the usual machines, and where the line has a card for each of ours, there is no question.
+    fn of(line: &Line, system: &str, ask: impl FnOnce(&Line, usize) -> Option<Board>) -> Result<Option<Self>> {
         if !is_to_be_asked_about(line.machine.as_deref(), system) {
-            return None;
+            return Ok(None);
         }
         let has_own = |id: &Option<String>| id.as_ref().is_some_and(|id| line.devices_on.contains_key(id.as_bytes()));
-        let is_open =
-            |model: &Option<String>| model.as_ref().is_none_or(|model| models::is_to_be_asked_for(model, system));
-        let open = line.nics.iter().filter(|nic| !has_own(&nic.id) && is_open(&nic.model)).count();
+        let open: Vec<&Nic> = line.nics.iter().filter(|nic| !has_own(&nic.id)).collect();
+        if open.is_empty() {
+            return Ok(None);
+        }
         let taken = line.devices.cards;
-        let board = Some(open).filter(|open| *open > 0).and_then(|open| ask(line, taken + open))?;
         let machine = match line.machine.as_deref().map(String::from_utf8_lossy) {
             Some(machine) => format!("the machine {machine}"),
             None => "this QEMU's default machine".to_owned(),
         };
-        (!board.has_pci()).then_some(Self { machine, board, taken })
+        match (ask(line, taken + open.len()), open.iter().find(|nic| nic.model.is_none())) {
+            (Some(board), _) => Ok((!board.has_pci()).then_some(Self { machine, board, taken })),
+            // Who names a model knows the machine.
+            (None, None) => Ok(None),
+            (None, Some(nic)) => {
+                let what = format!("this QEMU does not tell which network cards {machine} can have");
+                let remedy = format!(
+                    "Say it: --bridge {0},model=e1000 if it has PCI, or --bridge {0},id=lan -net nic,netdev=lan for a card on \
+                     board.",
+                    nic.bridge
+                );
+                Err(Error::new(what, remedy))
+            }
+        }
     }
 
     /// The place for the next card. Where a model is asked for, only that one on board is looked for, and none is needed.
@@ -139,11 +187,29 @@ impl Places {
             self.taken += 1;
             return Ok(Some(Place::OnBoard(card.clone())));
         }
-        match nic.model {
-            Some(_) => Ok(None),
+        match &nic.model {
+            Some(model) => self.check_bus(nic, model).map(|()| None),
             None if self.board.has_virtio() => Ok(Some(Place::Virtio)),
             None => Err(self.has_none(nic)),
         }
+    }
+
+    /// Refuses a model for a bus that the machine does not have. Of one that nobody knows QEMU has the last word.
+    fn check_bus(&self, nic: &Nic, model: &str) -> Result<()> {
+        let bus = match model {
+            VIRTIO if !self.board.has_virtio() => "virtio bus",
+            "usb-net" if !self.board.may_have_usb() => "USB",
+            _ if is_pci(model) == Some(true) => "PCI",
+            _ => return Ok(()),
+        };
+        let what = format!("--bridge {}: model={model}: {} has no {bus}", nic.bridge, self.machine);
+        let remedy = match self.board.cards.get(self.taken) {
+            Some(card) => format!("Leave model= out, for the {card} that it has on board."),
+            None if self.board.has_virtio() => format!("Leave model= out, for {VIRTIO}."),
+            None if self.board.may_have_usb() => "Its USB may take one: model=usb-net.".to_owned(),
+            None => "It has no place for another network card: choose another machine, -M help lists them.".to_owned(),
+        };
+        Err(Error::new(what, remedy))
     }
 
     fn has_none(&self, nic: &Nic) -> Error {
@@ -190,6 +256,12 @@ fn other_card(machine: Option<&[u8]>, system: &str) -> Option<(&'static str, &'s
         fits && machine.starts_with(beginning)
     });
     found.map(|(.., card, why)| (*card, *why))
+}
+
+/// Whether that machine has no PCI in any version and with any option of its own.
+fn has_never_pci(machine: Option<&[u8]>, system: &str) -> bool {
+    let begins = |beginning: &[u8]| machine.is_some_and(|machine| machine.starts_with(beginning));
+    begins(b"isapc") || begins(b"vexpress-") || system == "m68k" && begins(b"virt")
 }
 
 fn settle_queues(nic: &mut Nic, card: &str, is_own: bool, cpus: u32) -> Result<()> {
@@ -263,8 +335,7 @@ mod tests {
             // A card of the line's own comes first.
             ((bare, gem), "--bridge br0 -nic user", "CADENCE_GEM"),
             ((bare, lan), "--bridge br0,model=lan9118", "LAN9118"),
-            ((bare, lan), "--bridge br0,model=e1000", "e1000"),
-            ((bare, lan), "--bridge br0,model=igb", "igb"),
+            ((bare, lan), "--bridge br0,model=a-new-one", "a-new-one"),
             ((bare, lan), "--bridge br0,id=x -net nic,netdev=x", ""),
             ((&["usb-bus"], lan), "--bridge br0 --bridge br1,model=usb-net", "LAN9118 usb-net"),
             ((&["virtio-mmio-bus"], &[]), "--bridge br0", "virtio-net-device"),
@@ -291,6 +362,23 @@ mod tests {
             let said = on((bare, cards), text, "riscv64").unwrap_err().to_string();
             assert!(said.contains(says) && !said.contains("usb-net"), "{text}: {said}");
         }
+        // A card for a bus that there is not.
+        for (board, model, says) in [
+            ((bare, lan), "e1000", "has no PCI\n  Leave model= out, for the lan9118 that it has on board."),
+            ((bare, lan), "virtio-net-pci", "has no PCI"),
+            ((bare, lan), "igb", "has no PCI"),
+            ((bare, lan), "usb-net", "has no USB"),
+            ((bare, lan), "virtio-net-device", "has no virtio bus"),
+            ((&["virtio-mmio-bus"], &[][..]), "e1000e", "Leave model= out, for virtio-net-device."),
+            ((bare, &[]), "e1000", "choose another machine"),
+        ] {
+            let said = on(board, &format!("-M board --bridge br0,model={model}"), "arm").unwrap_err().to_string();
+            assert!(said.starts_with("--bridge br0: model=") && said.contains(says), "{model}: {said}");
+        }
+        for (machine, system) in [("vexpress-a9", "arm"), ("isapc", "i386"), ("virt", "m68k")] {
+            let said = settled(&format!("-M {machine} --bridge br0,model=e1000"), system).unwrap_err().to_string();
+            assert!(said.contains("PCI\n  Leave model= out, for "), "{machine}: {said}");
+        }
         let usb = on((&["usb-bus"], lan), "-M board --bridge br0 --bridge br1", "arm").unwrap_err();
         assert!(usb.remedy().contains("--bridge br1,model=usb-net"), "{usb}");
     }
@@ -301,10 +389,10 @@ mod tests {
             ("-M virt --bridge br0", "aarch64", None),
             ("-M q35 --bridge br0", "x86_64", None),
             ("-M vexpress-a9 --bridge br0", "arm", None),
-            ("-M board --bridge br0,model=e1000", "arm", None),
+            ("-M board --bridge br0,model=e1000", "arm", Some(1)),
             ("-M board --bridge br0 -device usb-net,netdev=x", "arm", None),
             ("-M board --bridge br0", "arm", Some(1)),
-            ("-M board --bridge br0 --bridge br0,model=e1000 -nic user -net nic -net user", "arm", Some(3)),
+            ("-M board --bridge br0 --bridge br0,model=e1000 -nic user -net nic -net user", "arm", Some(4)),
         ] {
             let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
             let mut line = scan(&words, || Ok(Vec::new())).unwrap();
@@ -313,8 +401,11 @@ mod tests {
                 asked = Some(cards);
                 None
             };
-            settle(&mut line, None, system, ask).unwrap();
+            let settled = settle(&mut line, None, system, ask);
             assert_eq!(asked, count, "{text}");
+            // Where QEMU does not tell, no card is taken for granted.
+            let is_silent = count.is_some() && line.nics.iter().any(|nic| nic.model.is_none());
+            assert_eq!(settled.is_err(), is_silent, "{text}: {settled:?}");
         }
     }
 
@@ -400,6 +491,32 @@ mod tests {
         let both = "--bridge br0 --bridge br1 -device e1000,netdev=a -device e1000,netdev=b";
         let ids: Vec<_> = settled(both, "x86_64").unwrap().0.nics.into_iter().filter_map(|nic| nic.id).collect();
         assert_eq!(ids, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_the_lines_own_card_overrules_is_told() {
+        let news = |text: &str| settled(text, "x86_64").unwrap().1.join("\n");
+        let card = "-device e1000,netdev=n,mac=2:0:0:0:0:9";
+        let said = news(&format!("--bridge br0,id=n,mac=2:0:0:0:0:8,model=igb,queues=2 {card}"));
+        for part in
+            ["mac=02:00:00:00:00:08 of --bridge br0", "address 02:00:00:00:00:09", "model=igb of", "queues=2 of"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let replaced = news(&format!("-netdev user,id=n {card} --bridge br0,replace=user,mac=2:0:0:0:0:8,model=igb"));
+        assert!(replaced.contains("mac=02:00:00:00:00:08") && replaced.contains("model=igb"), "{replaced}");
+        let mq = news("--bridge br0,id=n,queues=4 -device virtio-net-pci,netdev=n");
+        assert!(mq.contains("mq=on,vectors=10"), "{mq}");
+        for agreed in [
+            "--bridge br0,id=n,mac=2:0:0:0:0:9,model=e1000 -device e1000,netdev=n,mac=2:0:0:0:0:9",
+            "--bridge br0,id=n,mac=2:0:0:0:0:9 -device e1000,netdev=n",
+            "--bridge br0,id=n,queues=4 -device virtio-net-pci,netdev=n,mq=on,vectors=10",
+            "--bridge br0,id=n,model=virtio-net-pci -device virtio-net,netdev=n",
+            "--bridge br0,model=igb,mac=2:0:0:0:0:9 -net nic",
+            "--bridge br0,model=igb,mac=2:0:0:0:0:9",
+        ] {
+            assert_eq!(news(agreed), "", "{agreed}");
+        }
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl Found {
         if matches!(option, b"netdev" | b"nic" | b"net") {
             line.net_words.push(at);
         }
+        if option == b"set" {
+            line.set_words.push(at);
+        }
         let shown = format!("-{} {}", String::from_utf8_lossy(option), String::from_utf8_lossy(value));
         self.take(option, &Params::of(value), &shown, line);
     }
@@ -318,7 +321,9 @@ fn own_device(params: &Params, driver: Vec<u8>, key: Option<&'static str>, line:
     let has_mac = mac.is_some();
     let mac = mac.and_then(|mac| String::from_utf8(mac).ok()?.parse().ok());
     let id = params.get("id", "");
-    OwnDevice { driver, mac, has_mac, place, id, lacks_netdev: false, model: None }
+    let has_mq = matches!(params.object("driver").get("mq"), Some(serde_json::Value::Bool(true)))
+        || matches!(params.get("mq", "").as_deref(), Some(b"on" | b"yes" | b"true" | b"y"));
+    OwnDevice { driver, mac, has_mac, place, id, lacks_netdev: false, has_mq, model: None }
 }
 
 /// The nodes of the machine's firmware, which is shared by many VMs, and all that these are made of.

@@ -5,10 +5,12 @@ use crate::netlink::Netlink;
 use crate::network::managed;
 use crate::network::observe::unreadable;
 use crate::output::style::{Style, Tone};
+use crate::output::table;
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
 use model::manager::Manager;
+use model::text;
 use serde_json::json;
 
 /// The interface of a default route.
@@ -36,11 +38,12 @@ impl Uplink {
         &self.name
     }
 
-    /// A line for people; none for one that is a bridge, of which there are other lines.
+    /// A sentence for people; none for one that is a bridge, of which there are other lines.
     pub(super) fn line(&self, style: Style) -> Option<String> {
         let by = self.manager.as_ref().map(|manager| format!(", is managed by {manager}")).unwrap_or_default();
-        let name = style.paint(Tone::Title, &self.name);
-        (!self.is_bridge).then(|| format!("{name}  has the default route{by}: 'qemu-kvm --bridge br0' shares it"))
+        let name = (Some(Tone::Title), text::one_line(self.name.as_str()));
+        let rest = (None, format!("  has the default route{by}: 'qemu-kvm --bridge br0' shares it"));
+        (!self.is_bridge).then(|| table::wrapped(&[name, rest], style.width(), "  ", style).join("\n"))
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {

@@ -5,6 +5,7 @@ use crate::output::errno::reason;
 use crate::state::config::SYSTEM;
 use crate::sys::files;
 use crate::sys::lock::Passing;
+use model::config::read::{line_of, no_toml};
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use std::fs::{self, Permissions};
@@ -45,7 +46,9 @@ impl File {
             read => read.map_err(|error| failed(&path, "read", &error))?,
         };
         let document = text.parse().map_err(|error: toml_edit::TomlError| {
-            let what = format!("cannot change {}: {}", path.display(), error.to_string().trim_end());
+            let fault = no_toml(&text, error.span(), error.message());
+            let line = line_of(text.as_bytes(), fault.at);
+            let what = format!("cannot change {}: line {line}: {}", path.display(), fault.error.what());
             Error::new(what, "Mend the file first, or leave --save out.")
         })?;
         Ok(Self { path, document })
@@ -179,7 +182,7 @@ mod tests {
         let mut document: DocumentMut = text.parse().unwrap();
         assert!(change(&mut document, &IfName::new("br0").unwrap(), saved));
         let text = document.to_string();
-        let bridge = Config::parse(&text).unwrap().bridge(&IfName::new("br0").unwrap());
+        let bridge = Config::parse_bytes(text.as_bytes()).unwrap().bridge(&IfName::new("br0").unwrap());
         assert_eq!(bridge.keep, saved.uplink.as_ref().map(|_| true), "{text}");
         text
     }
