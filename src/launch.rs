@@ -6,16 +6,19 @@ mod chain;
 pub mod environment;
 pub mod inherited;
 pub mod kept;
+mod known;
 pub mod kvm;
 pub mod refusal;
 
 use crate::output;
 use crate::output::errno;
 use crate::state::config;
-use crate::sys::{entry, files, process, program};
-use model::argv::table::Arity;
+use crate::sys::program;
+use crate::sys::program::Answer;
+use crate::sys::{entry, files, process};
 use model::config::Config;
 use model::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
+use model::options::Arity;
 use model::text::shell::quote;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access, execve, geteuid};
@@ -23,7 +26,6 @@ use std::env;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{Read, Write};
-use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -90,24 +92,26 @@ impl Qemu {
     /// Asks it something that it answers at once: its exit status and what it printed; `None` if it does not answer. For the
     /// rare line that can't be understood without: a second process is no matter of every launch.
     pub fn ask(&self, words: &[&OsStr]) -> Option<(i32, String)> {
-        let mut command = self.question();
-        command.args(words).stdin(Stdio::null());
-        // Where the caller has closed them, the pipe would get their numbers.
-        process::hold_standard_places().ok()?;
-        let answer = program::answer(&mut command, PATIENCE).ok()??;
+        let answer = self.talk(words, Stdio::null())?;
         Some((answer.status.code()?, answer.out + &answer.err))
     }
 
-    /// Tells it something on its stdin, and returns what it says to that on its stdout; `None` if it does not end.
-    fn tell(&self, words: &[OsString], text: &str) -> Option<String> {
+    /// Tells it something on its stdin, and returns what it says to that; `None` if it does not end.
+    fn tell<W: AsRef<OsStr>>(&self, words: &[W], text: &str) -> Option<Answer> {
         process::hold_standard_places().ok()?;
         // As little as this fits into a pipe that nobody reads yet.
         let (stdin, mut ours) = std::io::pipe().ok()?;
         ours.write_all(text.as_bytes()).ok()?;
         drop(ours);
+        self.talk(words, stdin)
+    }
+
+    fn talk<W: AsRef<OsStr>>(&self, words: &[W], stdin: impl Into<Stdio>) -> Option<Answer> {
+        // Where the caller has closed them, the pipe would get their numbers.
+        process::hold_standard_places().ok()?;
         let mut command = self.question();
         command.args(words).stdin(stdin);
-        program::answer(&mut command, PATIENCE).ok()?.map(|answer| answer.out)
+        program::answer(&mut command, PATIENCE).ok()?
     }
 
     /// Checks, for who is going to change the network, that no wrapper has brought us here again: it would do so for ever.
@@ -122,30 +126,6 @@ impl Qemu {
             Some((_, said)) if said.contains("requires an argument") => Arity::Value,
             Some((0, said)) if !said.contains("invalid option") => Arity::Alone,
             _ => Arity::Unknown,
-        }
-    }
-
-    /// Whether it says that it has no such option.
-    fn refuses(&self, option: &[u8]) -> bool {
-        let word = OsString::from_vec([b"-", option].concat());
-        self.ask(&["-version".as_ref(), &word]).is_some_and(|(_, said)| said.contains("invalid option"))
-    }
-
-    /// Whether it is a script, and not QEMU itself.
-    pub fn is_script(&self) -> bool {
-        let mut start = [0; 2];
-        File::open(&self.path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
-    }
-
-    /// Whether it reaches QEMU with a descriptor that it inherits; `None` if it does not answer. QEMU looks at `-add-fd` before it
-    /// obeys `-device help`.
-    pub fn passes_on(&self, descriptor: RawFd) -> Option<bool> {
-        let set = OsString::from(format!("fd={descriptor},set=1"));
-        let help: [&OsStr; 2] = ["-device".as_ref(), "help".as_ref()];
-        match self.ask(&["-add-fd".as_ref(), &set, help[0], help[1]])? {
-            (0, _) => Some(true),
-            // What it refuses may be another thing.
-            _ => (self.ask(&help)?.0 == 0).then_some(false),
         }
     }
 

@@ -128,14 +128,11 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
 fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
-        let files = refusal::check_files(line);
-        let applied = bring_up(line, config, || files.and_then(|()| refusal::check_options(line, qemu)))?;
+        refusal::check_wrapper(qemu)?;
+        let applied = bring_up(line, config, |missing| refusal::check(line, qemu, missing))?;
         let applied = applied.out_of_the_way();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
         applied.pass_on()?;
-        if let Some(descriptor) = applied.descriptor() {
-            refusal::check_script(qemu, descriptor)?;
-        }
         news.extend_from_slice(&applied.news);
         for news in &news {
             output::say("qemu-kvm", news);

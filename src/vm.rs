@@ -588,6 +588,22 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_was_left_without_a_name_is_whose_record_has_the_address() {
+        let (_folder, store) = store();
+        let (left, bs) = (Mac([0x92, 0, 0, 0, 0, 1]), store.take(&key("b"), ONE, &[None], |_| false).unwrap().macs[0]);
+        for mac in [left, bs] {
+            fs::write(store.claim(mac), "").unwrap();
+        }
+        store.set("a", 0, 0, left).unwrap();
+        assert_eq!(fs::read_to_string(store.claim(left)).unwrap(), "name:a");
+        assert_eq!(store.take(&key("a"), ONE, &[None], |_| false).unwrap().macs, [left]);
+        let refused = store.set("a", 0, 0, bs).unwrap_err().to_string();
+        assert!(refused.contains("is the address of name:b"), "{refused}");
+        fs::write(store.file(&key("b"), "json"), "broken").unwrap();
+        assert!(store.set("a", 0, 0, bs).is_err(), "what can't be read may have it");
+    }
+
+    #[test]
     fn a_run_that_is_just_ending_leaves_its_address_to_the_next() {
         let (_folder, store) = store();
         let first = store.take(&key("a"), ONE, &[None], |_| false).unwrap();

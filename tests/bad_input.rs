@@ -221,8 +221,13 @@ fn a_forgotten_value_takes_no_interface() {
         is_refused(&lab, name, lab.shim(line));
     }
     is_refused(&lab, "the option itself in the environment", lab.shim("-m 64").env("KVM_BRIDGE", "--bridge br0"));
-    let said = lab.kvm_bridge("up -- -m").run().exits_with(125).err;
-    assert!(said.contains("-m") && said.contains("looks like an option"), "{said}");
+    for word in ["-m", "disk.qcow2", "bzImage"] {
+        let said = lab.kvm_bridge(&format!("up -- {word}")).run().exits_with(125).err;
+        let start =
+            format!("kvm-bridge: up {word}: there is no bridge {word}, and none is made of that name: it looks like");
+        assert!(said.starts_with(&start), "{said}");
+        assert!(said.contains("Name a bridge, such as br0: kvm-bridge up br0") && !said.contains("--bridge"), "{said}");
+    }
     lab.is_untouched();
     // One that is there may have any name.
     lab.ip("link add -m type bridge");
@@ -241,10 +246,44 @@ fn a_name_that_is_a_files_or_means_something_else_makes_no_bridge() {
     let cd = format!("cd {} && exec \"$0\" \"$@\"", folder.display());
     let said = lab.shim("--bridge disk -m 64").through_sh(&cd).run().exits_with(125).err;
     assert!(said.contains("there is no such bridge, and a file of that name"), "{said}");
-    for word in ["none", "help", "auto"] {
-        let said = lab.shim(&format!("--bridge {word}")).run().exits_with(125).err;
-        assert!(said.contains("is a word for something else"), "{said}");
+    let cd = format!("cd {} && exec \"$0\" \"$@\"", folder.display());
+    let said = lab.kvm_bridge("up disk").through_sh(&cd).run().exits_with(125).err;
+    assert!(said.contains("there is no such bridge, and a file of that name"), "{said}");
+    for (word, why) in [
+        ("none", "is a word for something else"),
+        ("q35", "is a word for something else"),
+        ("nographic", "is a word for something else"),
+        ("256", "is a number"),
+        ("1G", "is a size"),
+        ("vmlinuz-6.1", "looks like what a guest boots"),
+        ("alice.vhd", "looks like a file's"),
+    ] {
+        for mode in ["", "--bridge-dry-run "] {
+            let said = lab.shim(&format!("{mode}--bridge {word}")).run().exits_with(125).err;
+            assert!(said.contains(&format!("none is made of that name: it {why}")), "{said}");
+            assert!(said.contains(&format!("Name a bridge before it: --bridge br0 {word}")), "{said}");
+        }
     }
+    lab.is_untouched();
+    // A folder's name, and a VLAN's, are bridges' as well.
+    lab.shim("--bridge folder.7,uplink=none").run().succeeds();
+    lab.waits_until_gone("folder.7");
+    fs::create_dir(folder.join("vms")).expect("make a folder");
+    lab.shim("--bridge vms,uplink=none").through_sh(&cd).run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
+fn an_option_where_the_value_of_a_key_was_forgotten_is_seen() {
+    let Some(lab) = Lab::with_address() else { return };
+    for key in ["uplink", "ifname", "vm", "id", "model"] {
+        let said = lab.shim(&format!("--bridge br0,{key}=-name alice")).run().exits_with(125).err;
+        assert!(said.contains(&format!("{key}= cannot be '-name', which looks like an option")), "{said}");
+    }
+    let said = lab.kvm_bridge("up br0 --uplink=-x").run().exits_with(125).err;
+    assert!(said.contains("uplink= cannot be '-x', which looks like an option"), "{said}");
+    let said = lab.kvm_bridge("up br0 --user root --tap=-x").run().exits_with(125).err;
+    assert!(said.contains("--tap cannot be '-x', which looks like an option"), "{said}");
     lab.is_untouched();
 }
 
@@ -316,6 +355,200 @@ fn what_qemu_is_certain_to_refuse_makes_nothing() {
     lab.ip("link del br1");
     lab.waits_until_gone("br0");
     lab.baseline();
+}
+
+/// Starts and plans with the real QEMU, neither of which makes anything; what they say.
+#[track_caller]
+fn is_refused_by_qemu(lab: &Lab, line: &str) -> String {
+    let said = refusal(lab, line);
+    lab.is_untouched();
+    said
+}
+
+#[track_caller]
+fn refusal(lab: &Lab, line: &str) -> String {
+    let run = |mode: &str| {
+        let line = format!("{mode}--bridge br0 {line}");
+        lab.shim(&line).env("KVM_BRIDGE_QEMU", crate::support::real::QEMU).run().exits_with(125).err
+    };
+    let said = run("");
+    assert_eq!(run("--bridge-dry-run "), said, "{line}");
+    assert!(said.contains("\n  Nothing was made."), "{line}: {said}");
+    said
+}
+
+/// Plans with the real QEMU, which nothing is said against.
+#[track_caller]
+fn is_left_to_qemu(lab: &Lab, line: &str) {
+    let line = format!("--bridge-dry-run --bridge br0 {line}");
+    lab.shim(&line).env("KVM_BRIDGE_QEMU", crate::support::real::QEMU).run().succeeds();
+}
+
+/// A host with files to try, and its way to their folder.
+fn with_files() -> Option<(Lab, String)> {
+    let lab = Lab::with_address().filter(|_| have("qemu-system-x86_64") && have("qemu-img"))?;
+    let folder = lab.new_file("files");
+    fs::create_dir(&folder).expect("make a folder");
+    let path = folder.display().to_string();
+    let image = |words: &str| {
+        let words = format!("qemu-img create -q {words}");
+        let made = Command::new("sh").args(["-c", &words]).current_dir(&folder).status().expect("run qemu-img");
+        assert!(made.success(), "{words}");
+    };
+    image("-f raw raw.img 1M && mkdir sub");
+    for words in ["sub/base.qcow2 8M", "-b base.qcow2 -F qcow2 sub/mid.qcow2", "-b sub/mid.qcow2 -F qcow2 top.qcow2"] {
+        image(&format!("-f qcow2 {words}"));
+    }
+    Some((lab, path))
+}
+
+#[test]
+fn files_that_qemu_looks_for_elsewhere_are_looked_for_there() {
+    let Some((lab, folder)) = with_files() else { return };
+    // A kernel whose header has a place for a device tree.
+    let mut kernel = vec![0; 8192];
+    kernel[0x202..0x208].copy_from_slice(b"HdrS\x0d\x02");
+    fs::write(format!("{folder}/kernel"), kernel).expect("write a kernel");
+    for line in [
+        "-bios nosuch.bin",
+        "-M q35 -bios nosuch.bin",
+        "-machine pc,firmware=nosuch.bin",
+        "-device e1000,romfile=nosuch.rom",
+        "-device {\"driver\":\"e1000\",\"romfile\":\"nosuch.rom\"}",
+        &format!("-kernel {folder}/kernel -dtb nosuch.dtb"),
+        &format!("-kernel {folder}/kernel -initrd nosuch"),
+        "-drive if=pflash,file=nosuch.fd",
+        "-pflash nosuch.fd",
+        "-blockdev driver=file,node-name=n,filename=nosuch.img",
+        "-mtdblock nosuch",
+        "-smbios file=nosuch",
+        "-acpitable file=nosuch",
+        "-fw_cfg name=opt/x,file=nosuch",
+        "-readconfig nosuch",
+        "-object secret,id=s,file=nosuch",
+    ] {
+        assert!(is_refused_by_qemu(&lab, line).contains("No such file or directory"), "{line}");
+    }
+    for line in [
+        "-bios bios-256k.bin",
+        "-bios nosuch.bin -bios bios-256k.bin",
+        &format!("-L {folder} -bios raw.img"),
+        &format!("-pflash {folder}/raw.img -bios nosuch.bin"),
+        "-device e1000,romfile=efi-e1000.rom",
+        "-device e1000,romfile=nosuch.rom,rombar=0",
+        "-device e1000,romfile=",
+        "-dtb nosuch.dtb",
+        "-option-rom nosuch.rom",
+        "-object memory-backend-file,id=m,size=1M,mem-path=nosuch",
+    ] {
+        is_left_to_qemu(&lab, line);
+    }
+    lab.is_untouched();
+}
+
+#[test]
+fn an_image_on_one_that_is_missing_makes_nothing() {
+    let Some((lab, folder)) = with_files() else { return };
+    let top = format!("{folder}/top.qcow2");
+    is_left_to_qemu(&lab, &top);
+    fs::remove_file(format!("{folder}/sub/base.qcow2")).expect("remove the base");
+    for line in [
+        top.clone(),
+        format!("-hda {top}"),
+        format!("-cdrom {top}"),
+        format!("-snapshot -drive file={top},format=qcow2,if=none"),
+        format!("-drive file={folder}/sub/mid.qcow2"),
+        format!("-blockdev driver=qcow2,node-name=d,file.driver=file,file.filename={top}"),
+        format!("-blockdev driver=file,node-name=f,filename={top} -blockdev driver=qcow2,node-name=d,file=f"),
+    ] {
+        let said = is_refused_by_qemu(&lab, &line);
+        assert!(
+            said.contains(&format!("cannot open {folder}/sub/base.qcow2, which {folder}/sub/mid.qcow2 is")),
+            "{said}"
+        );
+    }
+    for line in [
+        format!("-drive file={top},format=raw"),
+        format!("-blockdev driver=file,node-name=f,filename={top}"),
+        format!("-drive file={top},backing.driver=null-co"),
+        format!(
+            "-blockdev {{\"driver\":\"qcow2\",\"node-name\":\"d\",\"file\":{{\"driver\":\"file\",\"filename\":\"{top}\"}},\"backing\":null}}"
+        ),
+        format!("{folder}/raw.img"),
+    ] {
+        is_left_to_qemu(&lab, &line);
+    }
+}
+
+#[test]
+fn an_image_that_another_qemu_has_makes_nothing() {
+    let Some((lab, folder)) = with_files() else { return };
+    let (base, raw) = (format!("{folder}/sub/base.qcow2"), format!("{folder}/raw.img"));
+    let running = format!(
+        "-accel tcg -display none -S -qmp unix:{folder}/qmp,server=on,wait=off -hda {base} -drive file={raw},format=raw"
+    );
+    let _other = lab.shim(&running).env("KVM_BRIDGE_QEMU", crate::support::real::QEMU).start();
+    let _is_there = crate::support::real::Qmp::connect(std::path::Path::new(&format!("{folder}/qmp")));
+    for line in [
+        base.clone(),
+        format!("-hda {base}"),
+        format!("-drive file={base},readonly=on"),
+        format!("-snapshot {base}"),
+        format!("-drive file={raw},format=raw,if=none"),
+        format!("-blockdev driver=qcow2,node-name=d,file.driver=file,file.filename={base}"),
+    ] {
+        assert!(refusal(&lab, &line).contains("another process uses"), "{line}");
+        assert!(lab.link("br0").is_none());
+    }
+    for line in [
+        format!("-drive file={raw},format=raw,file.locking=off"),
+        format!("-drive file={raw},format=raw,readonly=on,if=none"),
+        format!("-blockdev driver=file,node-name=f,filename={base}"),
+        format!("-hda {base} -incoming defer"),
+    ] {
+        is_left_to_qemu(&lab, &line);
+    }
+}
+
+#[test]
+fn what_this_qemu_does_not_have_makes_nothing() {
+    let Some(lab) = Lab::with_address().filter(|_| have("qemu-system-x86_64")) else { return };
+    for (line, what) in [
+        ("-device virtio-nett", "-device virtio-nett\n  Nothing was made. Is virtio-net meant?"),
+        ("-device {\"driver\":\"nosuch\"}", "-device nosuch"),
+        ("-M q53", "-machine q53"),
+        ("-machine pc-q35-99.9,accel=tcg", "-machine pc-q35-99.9"),
+        ("-cpu nosuch,+avx", "-cpu nosuch"),
+        ("-accel nosuch", "-accel nosuch"),
+        ("-M accel=nosuch:hvf", "-accel nosuch"),
+        ("-vga stdd", "-vga stdd"),
+        ("-display nosuch", "-display nosuch"),
+        ("-nosuch", "option -nosuch"),
+    ] {
+        assert!(
+            is_refused_by_qemu(&lab, line).contains(&format!("{} has no {what}", crate::support::real::QEMU)),
+            "{line}"
+        );
+    }
+    for line in [
+        "-device virtio-net -device isa-debugcon,chardev=x -device VGA -device e1000-82540em",
+        "-M pc,accel=kvm",
+        "-M isapc",
+        "-machine type=q35,accel=nosuch:tcg",
+        "-cpu host",
+        "-cpu max",
+        "-cpu qemu64,+avx",
+        "-cpu EPYC-v1",
+        "-accel nosuch -accel tcg",
+        "-accel qtest",
+        "-vga std",
+        "-vga none",
+        "-display vnc=:1",
+        "-display none",
+    ] {
+        is_left_to_qemu(&lab, line);
+    }
+    lab.is_untouched();
 }
 
 #[test]

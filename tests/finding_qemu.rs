@@ -6,6 +6,7 @@ use crate::support::{Lab, have, namespaces, wait_for};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const SHIM: &str = env!("CARGO_BIN_EXE_qemu-kvm");
 
@@ -420,6 +421,40 @@ fn a_script_that_closes_what_it_inherits_is_found_out() {
     let qemu = lab.processes().into_iter().find(|process| process.command.starts_with("qemu-system-x86_64"));
     qemu.expect("QEMU").kill();
     guest.kill();
+}
+
+/// A program that is no script is asked as well, and before anything is made; of one that keeps them that is known then.
+#[test]
+fn a_program_that_closes_what_it_inherits_is_found_out_before_anything_is_made() {
+    let Some(lab) = Lab::with_address().filter(|_| have("qemu-system-x86_64") && have("cc")) else { return };
+    let log = lab.new_file("log");
+    let wrapper = |name: &str, first: u32| {
+        let (program, source) = (lab.new_file(name), lab.dir.path().join(format!("{name}.c")));
+        let text = format!(
+            "#include <unistd.h>\n#include <fcntl.h>\nint main(int n, char **words) {{\n\
+             write(open(\"{}\", O_WRONLY | O_CREAT | O_APPEND, 0600), \"x\", 1);\n\
+             for (int fd = {first}; fd < 65536; fd++) close(fd);\nexecv(\"{}\", words);\nreturn 1;\n}}\n",
+            log.display(),
+            crate::support::real::QEMU
+        );
+        std::fs::write(&source, text).expect("write a program");
+        assert!(Command::new("cc").arg("-o").arg(&program).arg(&source).status().expect("run cc").success());
+        program
+    };
+    let closes = wrapper("closes", 3);
+    for line in ["--bridge br0 -m 64", "--bridge-dry-run --bridge br0 -m 64"] {
+        let refused = lab.shim(line).env("KVM_BRIDGE_QEMU", &closes).run().exits_with(125);
+        let expected = format!("{} closes the files that it inherits, and the guest's TAP is one", closes.display());
+        assert!(refused.err.contains(&expected), "{}", refused.err);
+        lab.is_untouched();
+    }
+    let keeps = wrapper("keeps", 65536);
+    let starts = || std::fs::read(&log).expect("the starts").len();
+    let plan = || lab.shim("--bridge-dry-run --bridge br0 -m 64").env("KVM_BRIDGE_QEMU", &keeps).run().succeeds();
+    plan();
+    let before = starts();
+    plan();
+    assert_eq!(starts(), before, "it was asked once");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A bridge that is there already is joined, and nothing else about it changes.
 
-use crate::support::Lab;
 use crate::support::state::comparable;
+use crate::support::{Lab, have};
 use serde_json::Value;
 
 #[test]
@@ -169,4 +169,19 @@ fn one_with_a_port_to_the_network_is_not_joined_as_isolated() {
     assert!(refused.err.contains("br0 is there, and eth0 is its uplink"), "{}", refused.err);
     guest.kill();
     lab.becomes_as_before();
+}
+
+/// Whether it would run is QEMU's own affair where nothing is made: no second process, no look at files.
+#[test]
+fn nothing_is_checked_for_a_bridge_that_is_there() {
+    let Some(lab) = Lab::with_bridge("br0").filter(|_| have("strace")) else { return };
+    let line =
+        "--bridge br0 -device nosuch -M nosuch -cpu nosuch -display nosuch -soundhw x -kernel nosuch -name alice";
+    let trace = lab.new_file("trace");
+    let strace = format!("strace -f -o {} -e trace=file,process", trace.display());
+    lab.shim(line).through(&strace).run().succeeds();
+    let calls = std::fs::read_to_string(trace).expect("a trace");
+    let looks = calls.lines().filter(|call| call.contains("nosuch") && !call.contains("execve("));
+    assert_eq!(looks.collect::<Vec<_>>(), [""; 0]);
+    assert!(calls.contains("execve(") && !calls.contains("fork(") && !calls.contains("clone"), "{calls}");
 }

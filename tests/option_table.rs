@@ -2,7 +2,7 @@
 
 use crate::support::command::fake_qemu;
 use crate::support::{Lab, have};
-use model::argv::table::{ALONE, Arity, VALUE, arity};
+use model::options::{ALONE, Arity, VALUE, arity};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -12,12 +12,12 @@ pub mod inspect;
 pub mod json;
 pub mod models;
 pub mod needs;
+pub mod qcow2;
 pub mod readconfig;
 mod replace;
 pub mod rewrite;
 pub mod scan;
 pub mod settle;
-pub mod table;
 mod values;
 
 pub use rewrite::{Backend, Card, Netdev, rewrite};

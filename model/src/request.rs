@@ -229,6 +229,9 @@ impl Nic {
             let ways: Vec<String> = form_of(key).split('|').map(|way| format!("{key}={way}")).collect();
             Error::new(format!("{key} cannot be '{value}'"), format!("Write {}.", ways.join(" or ")))
         };
+        if matches!(key, "uplink" | "model" | "ifname" | "id" | "vm") {
+            slips::check_value(&format!("{key}="), value)?;
+        }
         match key {
             "uplink" => self.uplink = Some(value.parse()?),
             "mac" => self.mac = Some(value.parse::<Mac>()?.check_unicast()?),

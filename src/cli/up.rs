@@ -9,6 +9,7 @@ use crate::state::config::save::{File, Saved};
 use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
+use model::request::slips;
 use model::request::{Attach, MTU, Nic};
 use serde_json::json;
 use std::fmt::Write;
@@ -155,6 +156,7 @@ impl Bring {
         let users = self.users.iter().chain(self.users.last().into_iter().cycle());
         let mut taps: Vec<LastingTap> = Vec::new();
         for (name, user) in self.taps.iter().zip(users) {
+            slips::check_value("--tap", name)?;
             let name = IfName::new(name)?;
             if name.as_str() == self.bridge || taps.iter().any(|tap| tap.name == name) {
                 return Err(Error::new(format!("{name} is asked for twice"), "Give each TAP a name of its own."));
@@ -170,6 +172,7 @@ impl Bring {
 
 /// The planner speaks to who typed `--bridge`; here the same is said with options.
 fn in_our_words(text: &str, bridge: &IfName) -> String {
+    let text = text.replace(&slips::forgotten(bridge.as_str()), "Name a bridge, such as br0: kvm-bridge up br0");
     let start = format!("--bridge {bridge}");
     let mut parts = text.split(&start);
     let mut ours = parts.next().unwrap_or_default().to_owned();
@@ -260,5 +263,6 @@ mod tests {
         );
         assert_eq!(say("--bridge br0: there is no interface"), "up br0: there is no interface");
         assert_eq!(say("nothing of it"), "nothing of it");
+        assert_eq!(say(&slips::forgotten("br0")), "Name a bridge, such as br0: kvm-bridge up br0");
     }
 }

@@ -208,7 +208,7 @@ fn near_option(wrong: &str, known: &[String]) -> Option<String> {
 /// Whether an option is one of qemu-kvm's: of ours there, or of QEMU.
 fn is_qemus(name: &str) -> bool {
     let name = name.trim_start_matches('-');
-    name.starts_with("bridge") || model::argv::table::arity(name.as_bytes()) != model::argv::table::Arity::Unknown
+    name.starts_with("bridge") || model::options::arity(name.as_bytes()) != model::options::Arity::Unknown
 }
 
 fn all_commands(root: &Command) -> Vec<(String, &Command)> {

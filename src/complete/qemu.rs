@@ -8,8 +8,8 @@ use crate::complete::help::Opt;
 use crate::complete::ours;
 use crate::complete::ours::Context;
 use crate::complete::{Answer, Candidate, given, host};
-use model::argv::table;
-use model::argv::table::Arity;
+use model::options;
+use model::options::Arity;
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.
@@ -68,7 +68,7 @@ fn option_name(word: &str) -> Option<&str> {
 
 impl Line {
     fn takes_value(&self, option: &str) -> bool {
-        match table::arity(option.as_bytes()) {
+        match options::arity(option.as_bytes()) {
             Arity::Alone => false,
             Arity::Value => true,
             Arity::Unknown if option.starts_with("bridge") => option == "bridge",
@@ -85,7 +85,7 @@ impl Line {
     fn hidden(&self) -> Vec<Candidate> {
         let shown = self.help();
         let unknown =
-            table::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
+            options::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
         unknown.filter(|name| self.asker.has_option(name)).map(Candidate::bare).collect()
     }
 

@@ -30,7 +30,7 @@ pub fn of(qemu: &Qemu, line: &Line, cards: usize) -> Option<Board> {
     let mut answers = tries.filter_map(|(count, accel, more)| {
         let words = about(accel, count).into_iter().map(OsString::from);
         let words: Vec<OsString> = words.chain(more.iter().cloned()).collect();
-        Board::read(&qemu.tell(&words, COMMANDS)?)
+        Board::read(&qemu.tell(&words, COMMANDS)?.out)
     });
     let board = answers.next()?;
     drop(zeroes);

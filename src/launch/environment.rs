@@ -3,8 +3,8 @@
 use crate::launch;
 use crate::state::config;
 use model::argv::Outside;
-use model::argv::table::Arity;
 use model::error::{Error, Result};
+use model::options::Arity;
 use std::env;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -36,11 +36,6 @@ impl Inherited {
         cards.map(|(taps, vhosts)| Backend::Inherited { queues: numbers(taps), vhost: numbers(vhosts) }).collect()
     }
 
-    /// One of the descriptors that QEMU inherits.
-    pub fn descriptor(&self) -> Option<RawFd> {
-        self.taps.iter().flatten().next().map(AsRawFd::as_raw_fd)
-    }
-
     /// The guest's addresses, in the same order.
     pub fn macs(&self) -> &[Mac] {
         &self.lease.macs

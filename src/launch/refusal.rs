@@ -1,55 +1,69 @@
 //! What QEMU is certain to refuse, looked for before a bridge is made for nothing: see `argv::needs`. What can't be found out
 //! is left to QEMU.
 
+mod images;
+mod models;
+
 use crate::launch::{QEMU, Qemu};
 use crate::output::errno::reason;
 use crate::sys::files;
 use model::argv::Line;
 use model::argv::needs::{File, Kind};
 use model::argv::scan::OURS;
-use model::argv::table;
 use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::options;
 use model::request::slips;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 use std::ffi::OsStr;
-use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Checks that QEMU can open the files that a line names. Others may have made the way to one, and keep whoever goes it:
-/// never while a lock is held.
-pub fn check_files(line: &Line) -> Result<()> {
+/// Checks a line for which bridges have to be made. It takes its time: never while a lock is held, for others may have made the way
+/// to a file, and keep whoever goes it.
+pub fn check(line: &Line, qemu: &Qemu, missing: &[&IfName]) -> Result<()> {
+    missing.iter().try_for_each(|bridge| check_name(bridge))?;
     if let Some(option) = &line.needs.cut {
         let what = format!("-{} has no value", String::from_utf8_lossy(option));
         return Err(Error::new(what, "It is the last word, and QEMU wants one behind it."));
     }
-    for nic in &line.nics {
-        let name = nic.bridge.as_str();
-        if Path::new(name).is_file() {
-            let what = format!("--bridge {name}: there is no such bridge, and a file of that name");
-            return Err(Error::new(what, format!("Nothing was made. Name a bridge before it: --bridge br0 {name}")));
-        }
-    }
+    check_files(line, qemu)?;
+    line.needs.files.iter().try_for_each(|file| images::check(line, file))?;
+    check_options(line, qemu)?;
+    models::check(line, qemu)
+}
+
+/// Checks the name of a bridge that is missing: it may be a file's, whose option or bridge was forgotten.
+pub fn check_name(bridge: &IfName) -> Result<()> {
+    let name = bridge.as_str();
+    let is_file = Path::new(name).metadata().is_ok_and(|file| !file.is_dir());
+    let fault = match is_file {
+        true => Err(Error::new("there is no such bridge, and a file of that name", slips::forgotten(name))),
+        false => slips::check_new_bridge(bridge),
+    };
+    fault.map_err(|error| error.of(format_args!("--bridge {name}")))
+}
+
+fn check_files(line: &Line, qemu: &Qemu) -> Result<()> {
     for file in &line.needs.files {
-        if let Some(why) = why_not(file) {
-            let what = format!(
-                "{}: QEMU cannot open {}: {why}",
-                file.shown,
-                Path::new(OsStr::from_bytes(&file.path)).display()
-            );
-            return Err(Error::new(what, "Nothing was made. Name a file that is there."));
+        let path = Path::new(OsStr::from_bytes(&file.path));
+        let Some(why) = why_not(file.kind, path) else { continue };
+        if file.behind.is_some() || !is_needed(line, file) || is_in_folders(line, qemu, file) {
+            continue;
         }
+        let what = format!("{}: QEMU cannot open {}: {why}", file.shown, path.display());
+        return Err(Error::new(what, "Nothing was made. Name a file that is there."));
     }
     Ok(())
 }
 
-/// Checks that QEMU has the options of a line: it is asked, so only where much is going to be made.
-pub fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
-    for option in &line.needs.unknown {
-        if qemu.refuses(option) {
-            let option = String::from_utf8_lossy(option);
-            let known = table::names().chain(OURS);
+/// Checks that QEMU has the options of a line.
+fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
+    let rare = line.needs.options.iter().filter(|option| !options::is_in_every_qemu(option));
+    for option in rare.map(|option| String::from_utf8_lossy(option)) {
+        if qemu.refuses(&option) {
+            let known = options::names().chain(OURS).filter(|known| *known != option);
             let near = slips::near(&option, known).map(|near| format!(" Is -{near} meant?")).unwrap_or_default();
             let what = format!("{} has no option -{option}", qemu.path().display());
             return Err(Error::new(what, format!("Nothing was made.{near}")));
@@ -58,9 +72,9 @@ pub fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a QEMU which is a script hands on what it inherits; one that does not leaves QEMU without its TAP.
-pub fn check_script(qemu: &Qemu, descriptor: RawFd) -> Result<()> {
-    if !qemu.is_script() || qemu.passes_on(descriptor) != Some(false) {
+/// Checks that a QEMU which is a wrapper hands on what it inherits; one that does not leaves QEMU without its TAP.
+pub fn check_wrapper(qemu: &Qemu) -> Result<()> {
+    if !qemu.may_be_wrapper() || qemu.passes_on() != Some(false) {
         return Ok(());
     }
     let what = format!("{} closes the files that it inherits, and the guest's TAP is one", qemu.path().display());
@@ -72,23 +86,56 @@ pub fn check_script(qemu: &Qemu, descriptor: RawFd) -> Result<()> {
     ))
 }
 
-/// Why a file can't be opened, if it is certain.
-fn why_not(file: &File) -> Option<String> {
-    let path = Path::new(OsStr::from_bytes(&file.path));
-    let is_elsewhere = match file.kind {
-        // QEMU looks for it in folders of its own.
-        Kind::Firmware => !file.path.contains(&b'/'),
+/// Whether the machine that is certain to open it is the line's.
+fn is_needed(line: &Line, file: &File) -> bool {
+    let system = line.system.as_deref().unwrap_or_default();
+    let machine = line.machine.as_deref().unwrap_or_default();
+    let begins = |names: &[&str]| names.iter().any(|name| machine.starts_with(name.as_bytes()));
+    match file.kind {
         // Several, or one with arguments.
-        Kind::Initrd => file.path.iter().any(|byte| b", ".contains(byte)),
-        _ => false,
-    };
-    if is_elsewhere || file.behind.is_some() {
-        return None;
+        Kind::Initrd => !file.path.iter().any(|byte| b", ".contains(byte)),
+        // Other machines may have no use for it.
+        Kind::Firmware if line.needs.has_flash => false,
+        Kind::Firmware => match system {
+            "x86_64" | "i386" => machine.is_empty() || begins(&["pc", "q35", "microvm", "isapc"]),
+            "aarch64" | "arm" | "riscv64" | "riscv32" => begins(&["virt"]),
+            _ => false,
+        },
+        Kind::DeviceTree => {
+            let mut kernels = line.needs.files.iter().filter(|file| file.kind == Kind::Kernel);
+            kernels.next().is_some_and(|kernel| match system {
+                "x86_64" | "i386" => images::is_bz_image(Path::new(OsStr::from_bytes(&kernel.path))),
+                "aarch64" | "arm" => begins(&["virt"]),
+                _ => false,
+            })
+        }
+        _ => true,
     }
+}
+
+/// Whether QEMU may find a file in one of its folders, as qemu_find_file() looks for it.
+fn is_in_folders(line: &Line, qemu: &Qemu, file: &File) -> bool {
+    if !matches!(file.kind, Kind::Firmware | Kind::Rom | Kind::DeviceTree) {
+        return false;
+    }
+    let is_in = |folder: &Path| {
+        let mut path = folder.as_os_str().as_bytes().to_vec();
+        path.extend([b"/", &file.path[..]].concat());
+        files::check_access(Path::new(OsStr::from_bytes(&path)), AccessFlags::R_OK) != Err(Errno::ENOENT)
+    };
+    let is_list = |said: &str| !said.is_empty() && said.lines().all(|line| line.contains('/'));
+    let is_in_one = |said: &str| said.lines().any(|folder| is_in(Path::new(folder)));
+    let own: Vec<PathBuf> = line.needs.folders.iter().map(|folder| OsStr::from_bytes(folder).into()).collect();
+    let said = || qemu.text_of(&["-L", "help"], |said| is_list(said) && is_in_one(said));
+    own.iter().any(|folder| is_in(folder)) || said().is_none_or(|said| !is_list(&said) || is_in_one(&said))
+}
+
+/// Why a file can't be opened, if it is certain.
+fn why_not(kind: Kind, path: &Path) -> Option<String> {
     // Not opened: who opens a pipe waits for whoever is at its other end.
     match files::check_access(path, AccessFlags::R_OK) {
         Err(error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::ELOOP)) => Some(reason(&error.into())),
-        _ if file.kind != Kind::Folder && path.is_dir() => Some("it is a folder".to_owned()),
+        _ if kind != Kind::Folder && path.is_dir() => Some("it is a folder".to_owned()),
         _ => None,
     }
 }

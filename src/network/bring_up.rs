@@ -18,12 +18,13 @@ use crate::vm::VmKey;
 use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result};
+use model::ifname::IfName;
 use model::plan::plan;
 use std::fs::File;
 
-/// Brings the network of a line up. If anything fails, what this made is taken back first. `check` is asked before a bridge is
-/// made, whether QEMU would run.
-pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>) -> Result<Inherited> {
+/// Brings the network of a line up. If anything fails, what this made is taken back first. `check` is asked whether
+/// bridges that are missing are to be made: whether QEMU would run.
+pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> Result<()>) -> Result<Inherited> {
     if !process::can_change_network() {
         if !process::is_root() {
             return rootless::bring_up(line, config);
@@ -49,15 +50,12 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
         devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);
     }
-    let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
+    let (host, claims) = observe_locked(&mut netlink, &line.nics, config, check)?;
     let plan = plan(&line.nics, config, &host)?;
     output::step(|| {
         let steps: usize = plan.bridges.iter().map(|bridge| bridge.steps.len()).sum();
         format!("the host was looked at: steps to make or set up bridges: {steps}, TAPs: {}", plan.taps.len())
     });
-    if plan.makes_bridges() {
-        check()?;
-    }
     let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
     output::step(|| {
         let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();

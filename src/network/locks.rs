@@ -41,12 +41,24 @@ impl Drop for Claim {
 
 pub(super) type Claims = BTreeMap<IfName, Claim>;
 
-/// Looks at the host; where a bridge is missing or ours, under its lock.
-pub(super) fn observe_locked(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Claims)> {
+/// Looks at the host; where a bridge is missing or ours, under its lock. Before there is a lock, `check` is asked once whether those
+/// that are missing are to be made.
+pub(super) fn observe_locked(
+    netlink: &mut Netlink,
+    nics: &[Nic],
+    config: &Config,
+    check: impl FnOnce(&[&IfName]) -> Result<()>,
+) -> Result<(Host, Claims)> {
+    let mut check = Some(check);
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
     let mut unsettled = None;
     for _ in 0..100 {
         let before = named(netlink, nics)?;
+        let missing: Vec<&IfName> =
+            nics.iter().map(|nic| &nic.bridge).filter(|bridge| before.link(bridge).is_none()).collect();
+        if let Some(check) = check.take_if(|_| !missing.is_empty()) {
+            check(&missing)?;
+        }
         let mut wanted = wanted_locks(&before, nics)?;
         wanted.extend(unsettled.take().map(|bridge| (bridge, Hold::Alone)));
         if wanted.is_empty() {

@@ -3,6 +3,7 @@
 //! The bridge is made as for a guest: the same plan, the same journal. A TAP needs no
 //! journal: it becomes persistent as the last thing that is done to it, and its alias says who made it for which bridge.
 
+use crate::launch::refusal::check_name;
 use crate::netlink::Netlink;
 use crate::network::apply;
 use crate::network::locks::observe_locked;
@@ -88,7 +89,8 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     reaper::ensure_all()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = std::slice::from_ref(nic);
-    let (host, claims) = observe_locked(&mut netlink, nics, config)?;
+    let (host, claims) =
+        observe_locked(&mut netlink, nics, config, |missing| missing.iter().try_for_each(|bridge| check_name(bridge)))?;
     let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
     if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(Journal::uplink)) {
         let what = format!("up {bridge}: {bridge} is there, and has the uplink {uplink}");

@@ -82,8 +82,11 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         (as_root, _) => as_root?,
     };
     output::step(|| format!("asked the kernel for the links that are named: {}", host.links.len()));
-    if plan.makes_bridges() {
-        refusal::check_files(line)?;
+    refusal::check_wrapper(qemu)?;
+    let missing: Vec<&IfName> =
+        line.nics.iter().map(|nic| &nic.bridge).filter(|bridge| host.link(bridge).is_none()).collect();
+    if !missing.is_empty() {
+        refusal::check(line, qemu, &missing)?;
     }
     let mut host = host;
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {

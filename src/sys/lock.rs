@@ -7,6 +7,7 @@
 use crate::output;
 use crate::sys::files::create_folder_of;
 use model::error::{Error, Result};
+use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -181,6 +182,21 @@ fn wait_for(
         }
     }
     Ok(None)
+}
+
+/// Whether another process has locked a byte of a file (F_OFD_SETLK, as QEMU does); the lock is not taken.
+pub fn is_byte_locked(file: &File, byte: u64) -> bool {
+    let start = libc::off_t::try_from(byte).unwrap_or_default();
+    #[allow(clippy::unnecessary_cast, reason = "these constants have other types elsewhere")]
+    let mut wanted = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: 1,
+        l_pid: 0,
+    };
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut wanted));
+    asked.is_ok() && wanted.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// Who holds the lock on a file, for people, as far as the kernel tells (`/proc/locks` of proc(5)).

@@ -179,17 +179,35 @@ impl Store {
                 let _ = fs::remove_file(&path);
                 unusable(&path, &error)
             }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.owner_of(mac) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.owner_of(mac)? {
                 Some(owner) if owner == vm.text => Ok(false),
-                owner => Err(taken(mac, owner.as_deref())),
+                Some(owner) => Err(taken(mac, &owner)),
+                // A kill has left it.
+                None => files::replace(&path, &path.with_extension("new"), vm.text.as_bytes(), false)
+                    .map(|()| true)
+                    .map_err(|error| unusable(&path, &error)),
             },
             Err(error) => Err(unusable(&path, &error)),
         }
     }
 
-    fn owner_of(&self, mac: Mac) -> Option<String> {
-        // One that is empty was killed as it was claimed; nobody has it, and nobody gets it.
-        fs::read_to_string(self.claim(mac)).ok().map(|vm| if vm.is_empty() { "another VM".to_owned() } else { vm })
+    /// Whose address one is. A claim that a kill or a power cut has left without a name is of that VM whose record has the address,
+    /// and nobody's if none has.
+    fn owner_of(&self, mac: Mac) -> Result<Option<String>> {
+        let path = self.claim(mac);
+        let owner = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| unusable(&path, &error))?,
+        };
+        if !owner.is_empty() {
+            return Ok(Some(owner));
+        }
+        let (records, faults) = self.list()?;
+        let mut owners = records.into_iter().filter(|record| record.slots.iter().any(|macs| macs.contains(&Some(mac))));
+        match (owners.next(), faults.into_iter().next()) {
+            (None, Some(fault)) => Err(fault),
+            (owner, _) => Ok(owner.map(|owner| owner.vm)),
+        }
     }
 
     /// Takes over what another store has exported, all of it or nothing. Tells how many VMs are new here.
@@ -208,7 +226,8 @@ impl Store {
             }
             let macs: Vec<Mac> = slots.iter().flatten().flatten().copied().collect();
             for mac in &macs {
-                let owner = seen.insert(*mac, vm.clone()).or_else(|| self.owner_of(*mac).filter(|owner| *owner != vm));
+                let known = self.owner_of(*mac)?.filter(|owner| *owner != vm);
+                let owner = seen.insert(*mac, vm.clone()).or(known);
                 faults.extend(owner.map(|owner| format!("{mac} of {vm} is that of {owner}")));
                 faults.extend(mac.check_unicast().err().map(|_| format!("{mac} of {vm} is no address of a card")));
             }
@@ -273,8 +292,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn taken(mac: Mac, owner: Option<&str>) -> Error {
-    let owner = owner.unwrap_or("another VM");
+fn taken(mac: Mac, owner: &str) -> Error {
     Error::new(format!("{mac} is the address of {owner}"), format!("Give another, or: kvm-bridge mac forget {owner}"))
 }
 

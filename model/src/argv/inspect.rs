@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::argv::Params;
-use crate::argv::table::{Arity, arity};
 use crate::mac::Mac;
+use crate::options::{Arity, arity};
 use crate::optstr;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;

@@ -17,12 +17,34 @@ pub enum Kind {
     Kernel,
     /// Its initial RAM disk: several, with arguments, for some kernels.
     Initrd,
-    /// Firmware, which may be in QEMU's own folders.
+    /// Its device tree, which some machines have no use for.
+    DeviceTree,
+    /// The machine's firmware, which may be in QEMU's own folders.
     Firmware,
+    /// A device's, which may be there as well.
+    Rom,
     /// Anything else that is read at the start.
     Data,
     /// A folder that the guest gets.
     Folder,
+}
+
+impl Kind {
+    /// Whether a machine has one, so that of several the last counts.
+    fn is_single(self) -> bool {
+        matches!(self, Self::Kernel | Self::Initrd | Self::DeviceTree | Self::Firmware)
+    }
+}
+
+/// How QEMU opens an image, as far as that is certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Opening {
+    /// Whether it goes by the header of a qcow2 image.
+    pub is_qcow2: bool,
+    /// Whether it opens the image that this one is based on, by the name in its header.
+    pub opens_backing: bool,
+    /// Whether it locks it, and for writing.
+    pub writes: Option<bool>,
 }
 
 /// A file that QEMU opens at its start.
@@ -36,6 +58,10 @@ pub struct File {
     pub kind: Kind,
     /// The option before it, if nobody knows it: the word may be that one's value.
     pub behind: Option<Vec<u8>>,
+    /// Of an image: how it is opened.
+    pub opening: Opening,
+    /// Of an image: the node of that name, and whether what is put on it locks it for writing, if that is certain.
+    node: Option<(Vec<u8>, Option<bool>)>,
 }
 
 /// What a line needs.
@@ -43,41 +69,112 @@ pub struct File {
 pub struct Needs {
     /// Files.
     pub files: Vec<File>,
-    /// Options that are not in our table, by their names.
-    pub unknown: Vec<Vec<u8>>,
+    /// All options, by their names.
+    pub options: Vec<Vec<u8>>,
     /// The last word of the line, where it is an option that lacks its value.
     pub cut: Option<Vec<u8>>,
     /// Netdevs that words name and none defines.
     pub netdevs: Vec<Vec<u8>>,
     /// Folders of `-L`, where firmware is looked for.
     pub folders: Vec<Vec<u8>>,
+    /// Whether the machine has its firmware in flash memory.
+    pub has_flash: bool,
+    /// The devices, CPU, screen and window that it names: the option, and the value.
+    pub models: Vec<(Model, String)>,
+    /// All accelerators that QEMU may try.
+    pub accels: Vec<String>,
+    /// Whether drives are not written to (`-snapshot`).
+    pub is_snapshot: bool,
+}
+
+/// What a QEMU may have or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Model {
+    /// `-device`.
+    Device,
+    /// `-cpu`.
+    Cpu,
+    /// `-vga`.
+    Vga,
+    /// `-display`.
+    Display,
 }
 
 impl Needs {
     /// Notes a file.
     pub(super) fn add(&mut self, shown: &str, path: Vec<u8>, kind: Kind) {
+        self.add_as(shown, path, kind, Opening::default(), None);
+    }
+
+    fn add_as(
+        &mut self,
+        shown: &str,
+        path: Vec<u8>,
+        kind: Kind,
+        opening: Opening,
+        node: Option<(Vec<u8>, Option<bool>)>,
+    ) {
+        self.files.retain(|file| !kind.is_single() || file.kind != kind);
         // Descriptors of the caller's are no files.
         if !path.is_empty() && !path.starts_with(b"/dev/fdset/") {
-            self.files.push(File { shown: shown.to_owned(), path, kind, behind: None });
+            self.files.push(File { shown: shown.to_owned(), path, kind, behind: None, opening, node });
         }
     }
 
     /// Notes the image of a name, if it is a file of this host.
-    pub(super) fn add_image(&mut self, shown: &str, name: &[u8]) {
+    pub(super) fn add_image(&mut self, shown: &str, name: &[u8], opening: Opening) {
         let is_folder =
             name.starts_with(b"fat:") || name.starts_with(b"json:") && name.windows(5).any(|w| w == b"vvfat");
         if let Some(Place::Local(path)) = image::of_name(name).filter(|_| !is_folder) {
-            self.add(shown, path, Kind::Image);
+            // Between other drivers and the file, nothing is certain.
+            let is_plain = path == name || name.starts_with(b"file:");
+            self.add_as(shown, path, Kind::Image, if is_plain { opening } else { Opening::default() }, None);
         }
+    }
+
+    /// Notes the image of a `-drive` or `-blockdev`, by the driver that is in front of its file.
+    pub(super) fn add_node(&mut self, shown: &str, path: Vec<u8>, params: &Params) {
+        let opening = Opening::of_blockdev(params);
+        let is_file = params.get("driver", "driver").as_deref() == Some(b"file");
+        // A file itself is not locked.
+        let node = params.get("node-name", "").filter(|_| is_file).map(|name| (name, opening.writes));
+        let writes = opening.writes.filter(|_| !is_file);
+        self.add_as(shown, path, Kind::Image, Opening { writes, ..opening }, node);
+    }
+
+    /// Notes a format on a node that an earlier option has described.
+    pub(super) fn put_on_node(&mut self, params: &Params) {
+        let Some(of) = params.get("file", "") else { return };
+        let mut nodes = self.files.iter_mut().rev();
+        let node =
+            nodes.find_map(|file| Some((&mut file.opening, file.node.as_ref().filter(|(name, _)| *name == of)?)));
+        let Some((opening, (_, writes))) = node else { return };
+        let format = Opening::of_blockdev(params);
+        *opening = Opening { writes: format.writes.and(*writes), ..format };
+    }
+
+    /// Notes accelerators, which have colons between them.
+    pub(super) fn add_accels(&mut self, accels: Option<Vec<u8>>) {
+        let accels = String::from_utf8(accels.unwrap_or_default()).unwrap_or_default();
+        self.accels.extend(accels.split(':').filter(|accel| !accel.is_empty()).map(str::to_owned));
+    }
+
+    /// Notes what a QEMU may have or not.
+    fn add_model(&mut self, model: Model, name: Option<Vec<u8>>) {
+        self.models.extend(name.and_then(|name| Some((model, String::from_utf8(name).ok()?))));
     }
 
     /// Notes what an option names, besides images.
     pub(super) fn look(&mut self, option: &[u8], params: &Params, shown: &str) {
         let get = |key: &str| params.get(key, "");
         let first = || params.whole();
+        if option == b"device" {
+            self.add_model(Model::Device, params.get("driver", "driver"));
+        }
         let (path, kind) = match option {
             b"kernel" => (first(), Kind::Kernel),
             b"initrd" => (first(), Kind::Initrd),
+            b"dtb" => (first(), Kind::DeviceTree),
             b"bios" => (first().filter(|name| name != b"none" && name != b"default"), Kind::Firmware),
             b"fw_cfg" => (get("file"), Kind::Data),
             b"smbios" => (get("file"), Kind::Data),
@@ -94,19 +191,44 @@ impl Needs {
             }
             b"device" => match params.get("driver", "driver").as_deref() {
                 Some(b"loader") => (get("file"), Kind::Data),
-                _ => (get("romfile"), Kind::Firmware),
+                // Without a BAR it is optional.
+                _ if get("rombar").is_some() => return,
+                _ => (get("romfile"), Kind::Rom),
             },
             b"object" => match params.get("qom-type", "qom-type").as_deref() {
                 Some(b"secret") => (get("file"), Kind::Data),
+                Some(b"rng-random") => (get("filename"), Kind::Data),
                 _ => return,
             },
             b"machine" | b"M" => {
-                let more = [("kernel", Kind::Kernel), ("initrd", Kind::Initrd), ("firmware", Kind::Firmware)];
-                for (key, kind) in more {
+                const FILES: [(&str, Kind); 4] = [
+                    ("kernel", Kind::Kernel),
+                    ("initrd", Kind::Initrd),
+                    ("dtb", Kind::DeviceTree),
+                    ("firmware", Kind::Firmware),
+                ];
+                for (key, kind) in FILES {
                     if let Some(path) = get(key) {
                         self.add(shown, path, kind);
                     }
                 }
+                self.has_flash |= get("pflash0").is_some();
+                self.add_accels(get("accel"));
+                return;
+            }
+            b"cpu" => {
+                self.models.retain(|(model, _)| *model != Model::Cpu);
+                return self.add_model(Model::Cpu, params.get("type", "type"));
+            }
+            b"accel" => return self.add_accels(params.get("accel", "accel")),
+            b"vga" => return self.add_model(Model::Vga, params.get("type", "type")),
+            b"display" => return self.add_model(Model::Display, params.get("type", "type")),
+            b"pflash" => {
+                self.has_flash = true;
+                return;
+            }
+            b"drive" => {
+                self.has_flash |= get("if").as_deref() == Some(b"pflash");
                 return;
             }
             b"L" => {
@@ -119,4 +241,50 @@ impl Needs {
             self.add(shown, path, kind);
         }
     }
+}
+
+impl Opening {
+    /// That of a drive that is named by itself (`-hda`).
+    pub(super) const DRIVE: Self = Self { is_qcow2: true, opens_backing: true, writes: Some(true) };
+    /// That of a CD.
+    pub(super) const CD: Self = Self { writes: Some(false), ..Self::DRIVE };
+
+    /// That of `-drive file=`.
+    pub(super) fn of_drive(params: &Params) -> Self {
+        let is_on = |key: &str| params.get(key, "").is_some_and(|value| value == b"on");
+        let object = params.object("file");
+        let has = |words: &[&str]| has_key(&object, words);
+        let format = params.get("format", "").or_else(|| params.get("driver", ""));
+        let is_read_only = ["readonly", "read-only", "snapshot"].into_iter().any(is_on)
+            || params.get("media", "").as_deref() == Some(b"cdrom");
+        let is_odd = has(&["locking", "force-share", "auto-read-only"]);
+        Self {
+            is_qcow2: format.is_none_or(|format| format == b"qcow2"),
+            opens_backing: !has(&["backing"]),
+            writes: (!is_odd).then_some(!is_read_only),
+        }
+    }
+
+    /// That of a `-blockdev`, which says all of it, or of a drive that is written in that way.
+    fn of_blockdev(params: &Params) -> Self {
+        let object = params.object("driver");
+        let has = |words: &[&str]| has_key(&object, words);
+        let driver = params.get("driver", "driver");
+        let is_odd = has(&["locking", "force-share", "auto-read-only", "read-only", "readonly", "snapshot"]);
+        let is_file = driver.as_deref() == Some(b"file");
+        let is_qcow2 = driver.as_deref() == Some(b"qcow2");
+        Self {
+            is_qcow2,
+            opens_backing: is_qcow2 && !has(&["backing"]),
+            writes: ((is_qcow2 || is_file) && !is_odd).then_some(true),
+        }
+    }
+}
+
+/// Whether options have a key, or a part of one, of these.
+fn has_key(options: &serde_json::Value, words: &[&str]) -> bool {
+    options.as_object().is_some_and(|options| {
+        let is_one = |key: &String| key.split('.').any(|part| words.contains(&part));
+        options.iter().any(|(key, value)| is_one(key) || has_key(value, words))
+    })
 }

@@ -6,10 +6,10 @@ use crate::argv::needs::Needs;
 use crate::argv::readconfig;
 use crate::argv::replace;
 use crate::argv::replace::Replaced;
-use crate::argv::table::{Arity, arity};
 use crate::argv::values::Found;
 use crate::error::{Error, Result};
 use crate::mac::Mac;
+use crate::options::{Arity, arity};
 use crate::request::Nic;
 use crate::request::slips;
 use std::collections::{HashMap, HashSet};
@@ -233,9 +233,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
                     found.bare(word.as_bytes(), behind, &mut line);
                     continue;
                 };
-                if arity(name) == Arity::Unknown {
-                    line.needs.unknown.push(name.to_vec());
-                }
+                line.needs.options.push(name.to_vec());
                 let known = match arity(name) {
                     Arity::Unknown if rest.peek().is_some_and(|(_, next)| option_name(next.as_bytes()).is_some()) => {
                         outside.arity(name)

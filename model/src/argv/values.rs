@@ -5,10 +5,10 @@ use crate::argv::devices;
 use crate::argv::image;
 use crate::argv::image::Place;
 use crate::argv::json;
-use crate::argv::needs::Kind;
+use crate::argv::needs::Opening;
 use crate::argv::readconfig::Section;
 use crate::argv::scan::{Line, Outside, OwnDevice};
-use crate::argv::table::Arity;
+use crate::options::Arity;
 use crate::optstr;
 use crate::request::Nic;
 use std::collections::HashMap;
@@ -85,7 +85,7 @@ impl Found {
     /// A bare word: a disk image. `behind` is the unknown option before it, whose value it may be.
     pub(super) fn bare(&mut self, word: &[u8], behind: Option<&[u8]>, line: &mut Line) {
         let known = line.needs.files.len();
-        line.needs.add_image(&String::from_utf8_lossy(word), word);
+        line.needs.add_image(&String::from_utf8_lossy(word), word, Opening::DRIVE);
         line.needs.files[known..].iter_mut().for_each(|file| file.behind = behind.map(<[u8]>::to_vec));
         self.images.push(Image { behind: behind.map(<[u8]>::to_vec), ..Image::at(image::of_name(word)) });
     }
@@ -94,9 +94,13 @@ impl Found {
     pub(super) fn flag(&mut self, name: &[u8], line: &mut Line) {
         self.is_probe |= matches!(name, b"h" | b"help" | b"version" | b"audio-help");
         match name {
-            b"enable-kvm" => line.accel = Some(b"kvm".to_vec()),
+            b"enable-kvm" => {
+                line.accel = Some(b"kvm".to_vec());
+                line.needs.add_accels(line.accel.clone());
+            }
             b"nodefaults" => line.devices.has_no_defaults = true,
             b"preconfig" => self.is_open = true,
+            b"snapshot" => line.needs.is_snapshot = true,
             _ => {}
         }
     }
@@ -136,13 +140,13 @@ impl Found {
             }
             b"uuid" => self.uuid = params.whole().or(self.uuid.take()),
             b"kernel" => self.kernel = params.whole().or(self.kernel.take()),
-            b"pflash" => line.needs.add_image(shown, &params.whole().unwrap_or_default()),
+            b"pflash" => line.needs.add_image(shown, &params.whole().unwrap_or_default(), Opening::DRIVE),
             b"cdrom" => {
-                line.needs.add_image(shown, &params.whole().unwrap_or_default());
+                line.needs.add_image(shown, &params.whole().unwrap_or_default(), Opening::CD);
                 self.cdrom = params.whole().and_then(|name| image::of_name(&name)).or(self.cdrom.take());
             }
             b"hda" | b"hdb" | b"hdc" | b"hdd" | b"fda" | b"fdb" | b"sd" | b"mtdblock" => {
-                line.needs.add_image(shown, &params.whole().unwrap_or_default());
+                line.needs.add_image(shown, &params.whole().unwrap_or_default(), Opening::DRIVE);
                 self.images.push(Image::at(params.whole().and_then(|name| image::of_name(&name))));
             }
             b"drive" => {
@@ -151,9 +155,9 @@ impl Found {
                     None => image::of_options(&params.object("file")),
                 };
                 match (get("file"), &place) {
-                    (Some(name), _) => line.needs.add_image(shown, &name),
+                    (Some(name), _) => line.needs.add_image(shown, &name, Opening::of_drive(params)),
                     (None, Some(Place::Local(path))) if get("driver").as_deref() != Some(b"vvfat") => {
-                        line.needs.add(shown, path.clone(), Kind::Image);
+                        line.needs.add_node(shown, path.clone(), params);
                     }
                     _ => {}
                 }
@@ -166,8 +170,11 @@ impl Found {
             }
             b"blockdev" => {
                 let place = image::of_options(&params.object("driver"));
-                if let Some(Place::Local(path)) = place.as_ref().filter(|_| !shown.contains("vvfat")) {
-                    line.needs.add(shown, path.clone(), Kind::Image);
+                match &place {
+                    Some(Place::Local(path)) if !shown.contains("vvfat") => {
+                        line.needs.add_node(shown, path.clone(), params);
+                    }
+                    _ => line.needs.put_on_node(params),
                 }
                 self.images.push(Image { id: get("node-name"), of: get("file"), ..Image::at(place) });
             }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::ifname::IfName;
+use crate::options;
 
 /// The known name that a wrong one is nearest to, if it is near.
 pub fn near<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -22,39 +23,73 @@ pub fn option_of_ours(word: &[u8]) -> Option<&str> {
     ((5..=8).contains(&name.chars().count()) && name != "bridge" && near(name, ["bridge"]).is_some()).then_some(text)
 }
 
-/// Checks the name of a bridge that is about to be made: one that begins like an option or ends like an image's stands where a
-/// name was forgotten.
+/// How the names of disk images end.
+const IMAGES: [&str; 9] = [".qcow2", ".qcow", ".img", ".iso", ".raw", ".vmdk", ".vdi", ".vhdx", ".qed"];
+/// How the names of kernels, their RAM disks and firmware begin.
+const BOOTED: [&str; 9] = ["vmlinu", "bzimage", "zimage", "uimage", "initrd", "initramfs", "ovmf", "seabios", "rootfs"];
+/// What the options that stand behind a `--bridge` have for values, beside `BOOTED` and the names of options: machines,
+/// accelerators, CPUs, displays, devices, netdevs, switches.
+const VALUES: &str = "q35 pc isapc microvm virt pseries kvm tcg hvf qtest host max qemu32 qemu64 kvm32 kvm64 none std cirrus \
+    vmware qxl gtk sdl vnc curses e1000 e1000e igb rtl8139 ne2k_pci pcnet vmxnet3 virtio tap user socket vde passt stdio pty \
+    image disk default help auto on off yes no true false";
+
+/// Checks the name of a bridge that is about to be made: what begins like an option, has a file's name, or is a word of QEMU's
+/// stands where a name was forgotten.
 pub fn check_new_bridge(name: &IfName) -> Result<()> {
-    const IMAGES: [&str; 9] = [".qcow2", ".qcow", ".img", ".iso", ".raw", ".vmdk", ".vdi", ".vhdx", ".qed"];
     let text = name.as_str();
     let lower = text.to_lowercase();
-    let what = match text.chars().next() {
+    let is_option = || text.len() > 3 && options::names().any(|option| option == text);
+    let what = match lower.chars().next() {
         Some('-') => "looks like an option",
+        Some(first) if !first.is_alphanumeric() => {
+            return Err(no_bridge(text, "begins with neither a letter nor a digit", "Name it otherwise, such as br0."));
+        }
+        _ if lower.chars().all(|c| c.is_ascii_digit()) => "is a number",
+        _ if is_size(&lower) => "is a size",
         _ if IMAGES.iter().any(|end| lower.ends_with(end)) => "looks like a disk image",
-        _ if ["help", "none", "auto", "on", "off"].contains(&text) => "is a word for something else",
-        Some(first) if first.is_alphanumeric() => return Ok(()),
-        _ => "begins with neither a letter nor a digit",
+        _ if BOOTED.iter().any(|start| lower.starts_with(start)) => "looks like what a guest boots",
+        _ if lower.contains('.') && !is_vlan(&lower) => "looks like a file's (a dot is for a VLAN's number: br0.10)",
+        _ if is_in(VALUES, &lower) || lower.starts_with("virtio-") || is_option() => "is a word for something else",
+        _ => return Ok(()),
     };
-    let remedy = format!("Name a bridge before it: --bridge br0 {text}");
-    let remedy = if what.starts_with("looks") { remedy } else { "Name it otherwise, such as br0.".to_owned() };
-    Err(Error::new(format!("there is no bridge {text}, and none is made of that name: it {what}"), remedy))
+    Err(no_bridge(text, what, &forgotten(text)))
 }
 
-/// What to write in a `--bridge` for a key of QEMU's own; `None` for one that QEMU does not have either.
-pub fn key_of_qemus(key: &str) -> Option<String> {
-    let own_card =
-        |key: &str| format!("It is the network card's: --bridge br0,id=lan -device e1000,netdev=lan,{key}=...");
-    Some(match key {
-        "macaddr" => "Here it is called mac=.".to_owned(),
-        "br" | "bridge" | "name" => "The bridge's name comes first: --bridge br0,key=value.".to_owned(),
-        "type" | "netdev" => "The netdev is made here; its id is id=.".to_owned(),
-        "script" | "downscript" | "helper" | "fd" | "fds" | "sndbuf" | "vnet_hdr" | "vhostfd" | "vhostfds"
-        | "vhostforce" => format!("Leave {key}= out: the TAP is opened and attached before QEMU runs."),
-        "bootindex" | "romfile" | "rombar" | "addr" | "bus" | "vectors" | "multifunction" | "mq" | "ctrl_vq"
-        | "host_mtu" | "rx_queue_size" | "tx_queue_size" | "iommu_platform" | "packed" | "acpi-index" | "speed"
-        | "duplex" | "failover" | "disable-legacy" | "disable-modern" => own_card(key),
-        _ => return None,
-    })
+/// The error of a bridge that is not made because of its name.
+fn no_bridge(text: &str, what: &str, remedy: &str) -> Error {
+    Error::new(format!("there is no bridge {text}, and none is made of that name: it {what}"), remedy)
+}
+
+/// What to do where a word stands in the place of a bridge's name.
+pub fn forgotten(word: &str) -> String {
+    format!("Name a bridge before it: --bridge br0 {word}")
+}
+
+/// Checks a value that is a name: one that begins with a dash is the next option.
+pub fn check_value(key: &str, value: &str) -> Result<()> {
+    let fault = || Error::new(format!("{key} cannot be '{value}', which looks like an option"), "Give it a name.");
+    if value.starts_with('-') { Err(fault()) } else { Ok(()) }
+}
+
+fn is_in(list: &str, word: &str) -> bool {
+    list.split_ascii_whitespace().any(|known| known == word)
+}
+
+/// Whether this is a guest's memory: `512M`.
+fn is_size(lower: &str) -> bool {
+    let number = lower.trim_end_matches(['k', 'm', 'g', 't', 'b', 'i']);
+    number.len() < lower.len() && !number.is_empty() && number.chars().all(|c| c.is_ascii_digit())
+}
+
+/// Whether the dot of a name is before a VLAN's number, and not in a version: `br0.10`, not `linux-6.1`.
+fn is_vlan(name: &str) -> bool {
+    let Some((link, number)) = name.rsplit_once('.') else { return false };
+    let is_version = link.rsplit_once('-').is_some_and(|(_, end)| end.chars().all(|c| c.is_ascii_digit()));
+    let is_number = number.chars().all(|c| c.is_ascii_digit());
+    is_number
+        && number.parse().is_ok_and(|number: u16| (1..=4094).contains(&number))
+        && !is_version
+        && !link.contains('.')
 }
 
 #[cfg(test)]
@@ -63,20 +98,17 @@ mod tests {
 
     #[test]
     fn a_forgotten_name_is_seen() {
-        for (name, is_fine) in [
-            ("br0", true),
-            ("0", true),
-            ("über", true),
-            ("-m", false),
-            ("-nographic", false),
-            ("disk.qcow2", false),
-            ("DISK.IMG", false),
-            ("_x", false),
-            ("@", false),
-            ("help", false),
-            ("none", false),
-        ] {
-            assert_eq!(check_new_bridge(&IfName::new(name).unwrap()).is_ok(), is_fine, "{name}");
+        let fine = "br0 br-lan virbr0 vmbr0 lan mybridge vms br0.10 br_test docker0 über br-1f2e3d4c5b6a net0 dmz 2ndfloor lab0 \
+            bridge xenbr0 host0 pcbr user1 tap0br images linuxbr vm net b kvmbr0 lxdbr0 podman1 br10g";
+        for name in fine.split_ascii_whitespace() {
+            assert_eq!(check_new_bridge(&IfName::new(name).unwrap()), Ok(()), "{name}");
+        }
+        let slips = "-m -nographic disk.qcow2 DISK.IMG _x @ help none bzImage vmlinuz-6.1 vmlinuz vmlinux vmlinux-6.1 initramfs \
+            initrd.img-6.1 initrd alice.vhd disk.qcow2.bak foo.bin OVMF_CODE.fd foo.iso OVMF linux-6.1 a.0 a.4095 a.+1 br0. \
+            1.2.3 q35 pc host Q35 virtio virtio-net tap user on off auto 0 256 1G 512m 2GiB nographic snapshot daemonize \
+            e1000 stdio kernel drive image disk";
+        for name in slips.split_ascii_whitespace() {
+            assert!(check_new_bridge(&IfName::new(name).unwrap()).is_err(), "{name}");
         }
     }
 

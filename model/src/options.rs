@@ -1,4 +1,5 @@
-//! Which of QEMU's options take a value.
+//! The options of QEMU: which of them take a value, and which values are usual.
+//! It may not know a command line.
 #![forbid(unsafe_code)]
 
 /// What QEMU does with the word behind an option.
@@ -27,6 +28,13 @@ pub const VALUE: &str = "D L accel acpitable action add-fd append audio audiodev
     smbios smp soundhw spice tb-size tpmdev trace usbdevice uuid vga virtfs virtfs_synth vnc watchdog watchdog-action \
     writeconfig xen-create xen-domid";
 
+/// Those of both that came or went between these versions, that a QEMU may be built without, or that are for some machines only.
+const NOT_EVERYWHERE: &str = "action alt-grab async-teardown audio audio-help balloon chroot compat ctrl-grab curses \
+    enable-fips enable-sync-profile full-screen jitdump mem-path mem-prealloc no-acpi no-fd-bootchk no-hpet no-quit \
+    old-param one-insn-per-tb perfmap plugin portrait rotate run-with runas sdl seed \
+    semihosting semihosting-config shim show-cursor singlestep soundhw spice tb-size usbdevice virtfs_synth watchdog \
+    win2k-hack writeconfig xen-attach xen-create xen-domid xen-domid-restrict";
+
 /// All names that are known, without their dashes.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ALONE.split_ascii_whitespace().chain(VALUE.split_ascii_whitespace())
@@ -40,4 +48,10 @@ pub fn arity(name: &[u8]) -> Arity {
         _ if is_in(VALUE) => Arity::Value,
         _ => Arity::Unknown,
     }
+}
+
+/// Whether each QEMU that we know has the option of this name.
+pub fn is_in_every_qemu(name: &[u8]) -> bool {
+    let is_known = |list: &str| list.split_ascii_whitespace().any(|option| option.as_bytes() == name);
+    arity(name) != Arity::Unknown && !is_known(NOT_EVERYWHERE)
 }
