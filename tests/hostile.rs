@@ -310,3 +310,17 @@ time.sleep(60)
     lab.processes().iter().filter(|process| process.command.contains("recv_fds")).for_each(Process::kill);
     lab.becomes_as_before();
 }
+
+/// Anybody can have locks without number, and the kernel lists those of all.
+#[test]
+fn whether_a_reaper_runs_is_asked_of_its_lock_alone() {
+    let Some(lab) = Lab::with_address().filter(|_| have("strace")) else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    let trace = traced(&lab, "status br0", "openat,fcntl");
+    assert!(trace.contains("F_OFD_GETLK") && !trace.contains("/proc/locks"), "{trace}");
+    lab.reaper_of("br0").kill();
+    let status = lab.kvm_bridge("status br0").run().exits_with(1);
+    assert!(status.out.contains("its reaper does not run"), "{}", status.out);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
