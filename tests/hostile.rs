@@ -324,3 +324,28 @@ fn whether_a_reaper_runs_is_asked_of_its_lock_alone() {
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
 }
+
+/// What gets the right to change the network is root's own, or of who has built all of it.
+#[test]
+fn no_helper_that_a_user_can_write_gets_its_right() {
+    let Some(lab) = crate::install::lab() else { return };
+    let copy = Path::new("/usr/local/libexec/kvm-bridge-helper");
+    let install = || lab.program("/run/bin/kvm-bridge").words("install").run();
+    let give = |path: &str, uid| std::os::unix::fs::chown(path, Some(uid), None).expect("give it away");
+    let is_refused = |part: &str| {
+        let refused = install().exits_with(125);
+        assert!(refused.err.contains(&format!("others than root can write to {part}, ")), "{}", refused.err);
+        assert!(!copy.exists());
+    };
+    let helper = "/run/bin/kvm-bridge-helper";
+    if crate::helper_attacked::alice_may_write_by_an_acl("/run/bin") {
+        is_refused("/run/bin");
+        fs::set_permissions("/run/bin", fs::Permissions::from_mode(0o755)).expect("close it");
+    }
+    give(helper, 1000);
+    is_refused(helper);
+    give("/run/bin/kvm-bridge", 1000);
+    install().succeeds();
+    assert!(copy.exists());
+    lab.program("/run/bin/kvm-bridge").words("install --uninstall").run().succeeds();
+}

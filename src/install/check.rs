@@ -22,7 +22,7 @@ pub fn check(allows: &[Allow]) -> Result<String> {
         None => missing.push(format!("no {} is installed", helper::NAME)),
         Some(path) => match Right::of(&path) {
             _ if !is_roots_own(&path) => {
-                let part = open_part(&path).unwrap_or_else(|| path.clone());
+                let part = open_part(&path, None).unwrap_or_else(|| path.clone());
                 missing.push(format!(
                     "others than root can replace {}, since they can write to {1}: sudo chmod go-w {1}",
                     path.display(),
