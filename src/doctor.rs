@@ -26,6 +26,7 @@ use crate::network::inventory;
 use crate::network::inventory::{Bridge, Role};
 use crate::network::observe::unreadable;
 use crate::state::config;
+use crate::sys::tap_users::TapUsers;
 use model::argv;
 use model::argv::Line;
 use model::argv::inspect::QemuLine;
@@ -157,6 +158,8 @@ struct Patient<'a> {
     question: &'a Question,
     config: Config,
     bridges: Vec<Bridge>,
+    /// The processes that have TAPs open.
+    tap_users: TapUsers,
     /// All bridges that there are.
     there: Vec<IfName>,
     /// The bridges that are asked about and are not there, each as a guest would ask for it.
@@ -171,7 +174,7 @@ struct Patient<'a> {
 /// Makes all checks.
 pub fn examine(question: &Question) -> Result<Vec<Check>> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
-    let mut bridges = inventory::look(&mut netlink)?;
+    let (mut bridges, tap_users) = inventory::look_with_users(&mut netlink)?;
     let caller = || Caller { name: "qemu-kvm".as_ref() };
     let line = question.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
@@ -193,8 +196,9 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
+    let config = config::load()?;
     let mut patient =
-        Patient { question, config: config::load()?, bridges, there, missing, line, netlink, is_firewalled: false };
+        Patient { question, config, bridges, tap_users, there, missing, line, netlink, is_firewalled: false };
     let mut checks = host::checks(&patient);
     checks.extend(rights::checks(&patient));
     checks.extend(bridge::journals(&patient));

@@ -190,24 +190,20 @@ impl Work {
         let installed = beside.iter().take(1).cloned().chain(helper::OURS.map(PathBuf::from));
         let installed = installed.into_iter().find(|path| is_roots_own(path));
         let built = beside.into_iter().find(|path| path.is_file());
-        // Nobody but root is to be able to put another program there.
-        let open = |folder: &Path| {
-            let part = open_part(folder);
-            part.map_or(Ok(()), |part| {
-                let what = format!("others than root can write to {}, on the way to the helper", part.display());
-                Err(Error::new(what, format!("Close it: sudo chmod go-w {}", quote(&part))))
-            })
-        };
+        // Who has built this program has built the helper.
+        let builder = std::env::current_exe().and_then(|program| program.metadata()).map(|program| program.uid()).ok();
         let path = match (installed, built) {
             (Some(path), Some(built)) if self.record.made_helper(&path)? && !same_text(&path, &built) => {
+                check_closed(&built, builder)?;
                 self.copy(&built, &path)?;
                 path
             }
             (Some(path), _) => path,
             (None, Some(built)) => {
+                check_closed(&built, builder)?;
                 let path = PathBuf::from(helper::OURS[0]);
                 self.folder_of(&path)?;
-                open(path.parent().unwrap_or(&path))?;
+                check_closed(path.parent().unwrap_or(&path), None)?;
                 self.copy(&built, &path)?;
                 path
             }
@@ -299,18 +295,47 @@ fn same_text(one: &Path, other: &Path) -> bool {
 
 /// Whether nobody but root can put another program in a file's place.
 fn is_roots_own(path: &Path) -> bool {
-    path.is_file() && open_part(path).is_none()
+    path.is_file() && open_part(path, None).is_none()
 }
 
-/// What others than root can write to: a file, or a folder above it. One that can't be looked at counts.
-fn open_part(path: &Path) -> Option<PathBuf> {
+/// What others than root, and a user who is trusted with it, can write to: a file, or a folder above it. One that can't be looked
+/// at counts.
+fn open_part(path: &Path, trusted: Option<u32>) -> Option<PathBuf> {
     let Ok(whole) = path.canonicalize() else { return Some(path.to_owned()) };
-    let is_open = |part: &Path| {
-        // The group of a folder of the system is one of admins (Debian's staff).
-        let by_others = |file: &fs::Metadata| if file.is_dir() || file.gid() == 0 { 0o002 } else { 0o022 };
-        !part.symlink_metadata().is_ok_and(|file| file.uid() == 0 && file.mode() & by_others(&file) == 0)
+    let is_closed = |(above, part): &(usize, &Path)| {
+        part.symlink_metadata().is_ok_and(|file| {
+            let is_roots = file.uid() == 0;
+            // Nobody else replaces a folder of root's in one like /tmp.
+            let is_sticky = *above > 1 && is_roots && file.mode() & 0o1000 != 0;
+            // The group of a folder of the system is one of admins (Debian's staff).
+            let is_admins = file.gid() == 0 || is_roots && file.is_dir();
+            (is_roots || trusted == Some(file.uid()))
+                && (file.mode() & 0o002 == 0 || is_sticky)
+                && (file.mode() & 0o020 == 0 || is_admins && !may_have_acl(part))
+        })
     };
-    whole.ancestors().find(|part| is_open(part)).map(Path::to_owned)
+    whole.ancestors().enumerate().find(|part| !is_closed(part)).map(|(_, part)| part.to_owned())
+}
+
+/// Whether a file has an access control list, or that can't be told: then the mode of its group is the most that anybody in it
+/// may do (acl(5)).
+fn may_have_acl(path: &Path) -> bool {
+    use rustix::io::Errno;
+    let size = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0; 0][..]);
+    !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
+/// What gets a right has to be written by root, or by who is trusted with it, alone.
+fn check_closed(path: &Path, trusted: Option<u32>) -> Result<()> {
+    open_part(path, trusted).map_or(Ok(()), |part| {
+        let what = format!("others than root can write to {}, on the way to the helper", part.display());
+        let remedy = match part.metadata().is_ok_and(|file| file.uid() == 0) {
+            true => format!("Close it: sudo chmod go-w {}", quote(&part)),
+            // What is in it may be theirs.
+            false => "Install kvm-bridge and its helper again, as root, where only root can write.".to_owned(),
+        };
+        Err(Error::new(what, remedy))
+    })
 }
 
 /// The file capability; on a file system that has none, setuid root.

@@ -618,6 +618,7 @@ fn addresses_that_are_going_to_be_given() {
     }
     let start = |tap: &str| {
         lab.ip(&format!("tuntap add dev {tap} mode tap"));
+        lab.ip(&format!("link set dev {tap} up"));
         let words = format!(
             "-accel tcg -display none -S -netdev tap,id=n,ifname={tap},script=no,downscript=no -device e1000,netdev=n"
         );

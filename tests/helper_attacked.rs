@@ -423,7 +423,7 @@ fn rules_that_others_can_write_are_not_gone_by() {
 }
 
 /// An ACL as `setfacl -m u:alice:rw` makes it; false where the file system has none.
-fn alice_may_write_by_an_acl(path: &str) -> bool {
+pub(crate) fn alice_may_write_by_an_acl(path: &str) -> bool {
     // linux/posix_acl_xattr.h: a version, and for each entry its tag, its rights, and whose it is.
     let entries =
         [(0x01u16, 7u16, u32::MAX), (0x02, 7, 1000), (0x04, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)];

@@ -1,7 +1,8 @@
 //! What a user without rights does to have root's commands wait, refuse, believe or write: each way was found by trying.
 
+use crate::support::command::{Cmd, fake_qemu};
 use crate::support::processes::Process;
-use crate::support::user::{ALICE, BOB};
+use crate::support::user::{ALICE, BOB, Right};
 use crate::support::{Lab, have, wait_for};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -309,4 +310,167 @@ time.sleep(60)
     liar.kill();
     lab.processes().iter().filter(|process| process.command.contains("recv_fds")).for_each(Process::kill);
     lab.becomes_as_before();
+}
+
+/// How many processes there are, and how many descriptors each has, users decide: nobody waits for the end of that, least of all
+/// with a lock.
+#[test]
+fn processes_without_number_keep_nobody() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users).filter(|_| have("python3") && have("strace")) else { return };
+    lab.kvm_bridge("up lab --uplink none --tap tap0 --user alice").run().succeeds();
+    let script = "import fcntl, os, resource, struct, time
+most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 10000)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+file = os.open('/run/alice/tun', os.O_RDWR | os.O_CREAT)
+ends, end = os.pipe()
+for number in range(end + 1, most - 1): os.dup2(file, number)
+for _ in range(2000000 // most):
+    if os.fork() == 0:
+        os.close(end)
+        os.read(ends, 1)
+        os._exit(0)
+tap = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x1002))
+print('ready', flush=True)
+time.sleep(300)
+";
+    let bomb = lab.as_user(ALICE, "python3").words("-c").arg(script).start();
+    wait_for("all processes", 60, || bomb.out().contains("ready").then_some(()));
+    let status = lab.kvm_bridge("status lab").start().end_within(30).succeeds();
+    let why = "not found out: looking at processes took too long";
+    assert!(status.out.contains("not found out") && status.err.contains(why), "{}{}", status.out, status.err);
+    let refused = lab.shim("--bridge lab,ifname=tap0").start().end_within(30).exits_with(125);
+    assert!(refused.err.contains("tap0 is in use") && refused.err.contains(why), "{}", refused.err);
+    let log = lab.new_file("trace");
+    let strace = format!("strace -f -qq -e trace=openat,flock -o {}", log.display());
+    let refused = lab.kvm_bridge("down lab").through(&strace).start().end_within(60).exits_with(1);
+    assert!(refused.err.contains(&format!("tap0: {why}")), "{}", refused.err);
+    let trace = fs::read_to_string(&log).expect("the trace");
+    let (pid, _) = trace.split_once(' ').expect("a PID");
+    let own: Vec<&str> = trace.lines().filter(|line| line.starts_with(pid)).collect();
+    assert!(own.iter().any(|line| line.contains("flock(")), "{own:#?}");
+    assert!(!own.iter().any(|line| line.contains("/fd\"")), "{own:#?}");
+    bomb.kill();
+    wait_for("the end of all", 60, || lab.processes().iter().all(|it| !it.command.contains("RLIMIT")).then_some(()));
+    lab.kvm_bridge("down lab").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// Anybody can have locks without number, and the kernel lists those of all.
+#[test]
+fn whether_a_reaper_runs_is_asked_of_its_lock_alone() {
+    let Some(lab) = Lab::with_address().filter(|_| have("strace")) else { return };
+    lab.kvm_bridge("up br0").run().succeeds();
+    let trace = traced(&lab, "status br0", "openat,fcntl");
+    assert!(trace.contains("F_OFD_GETLK") && !trace.contains("/proc/locks"), "{trace}");
+    lab.reaper_of("br0").kill();
+    let status = lab.kvm_bridge("status br0").run().exits_with(1);
+    assert!(status.out.contains("its reaper does not run"), "{}", status.out);
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// A guest of alice's on a TAP of the helper's, which is its standard input.
+fn hers<'a>(lab: &'a Lab, program: &Path, name: &str) -> Cmd<'a> {
+    let helper = lab.our_helper();
+    let tap = lab.call(&helper, "--fd=0 --br=br0").gives_a_tap();
+    let words = "-netdev tap,id=n,fd=0 -device e1000,netdev=n,mac=02:00:00:00:00:66 -kernel vmlinuz -name";
+    lab.as_user(ALICE, program).words(words).arg(name).stdin(tap).then("hold")
+}
+
+/// Whoever starts a setuid program chooses its words and its name.
+#[test]
+fn a_setuid_program_is_no_guest_of_roots() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("strace")) else { return };
+    lab.allow("allow br0\n");
+    let program = lab.install(&fake_qemu(), Right::Setuid);
+    let guest = hers(&lab, &program, "payroll").start();
+    let status = wait_for("her guest", 10, || {
+        let status = lab.kvm_bridge("status br0").run().out;
+        status.contains("payroll").then_some(status)
+    });
+    let ids = fs::read_to_string(format!("/proc/{}/status", guest.pid())).expect("its status");
+    assert!(ids.contains("Uid:\t1000\t0\t0\t0\n"), "{ids}");
+    assert!(status.contains("alice") && !status.contains("root"), "{status}");
+    lab.ip("neigh add 10.66.6.6 lladdr 02:00:00:00:00:66 dev br0");
+    let refused = lab.kvm_bridge("ip payroll --first").run().exits_with(125);
+    assert!(refused.out.is_empty() && refused.err.contains("what alice calls a guest"), "{}", refused.err);
+    lab.ip("neigh del 10.66.6.6 dev br0");
+    let trace = traced(&lab, "doctor br0 --watch 1", "file");
+    assert!(!trace.contains("vmlinuz"), "{trace}");
+    guest.kill();
+    lab.ends_here();
+}
+
+/// What gets the right to change the network is root's own, or of who has built all of it.
+#[test]
+fn no_helper_that_a_user_can_write_gets_its_right() {
+    let Some(lab) = crate::install::lab() else { return };
+    let copy = Path::new("/usr/local/libexec/kvm-bridge-helper");
+    let install = || lab.program("/run/bin/kvm-bridge").words("install").run();
+    let give = |path: &str, uid| std::os::unix::fs::chown(path, Some(uid), None).expect("give it away");
+    let is_refused = |part: &str| {
+        let refused = install().exits_with(125);
+        assert!(refused.err.contains(&format!("others than root can write to {part}, ")), "{}", refused.err);
+        assert!(!copy.exists());
+    };
+    let helper = "/run/bin/kvm-bridge-helper";
+    if crate::helper_attacked::alice_may_write_by_an_acl("/run/bin") {
+        is_refused("/run/bin");
+        fs::set_permissions("/run/bin", fs::Permissions::from_mode(0o755)).expect("close it");
+    }
+    give(helper, 1000);
+    is_refused(helper);
+    give("/run/bin/kvm-bridge", 1000);
+    install().succeeds();
+    assert!(copy.exists());
+    lab.program("/run/bin/kvm-bridge").words("install --uninstall").run().succeeds();
+}
+
+/// Anybody can call a process QEMU, and say that it has a card.
+#[test]
+fn strangers_change_no_result_of_doctors() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("python3")) else { return };
+    let mac = || {
+        let checks: serde_json::Value =
+            serde_json::from_str(&lab.kvm_bridge("doctor br0 --quick --json").run().out).expect("JSON");
+        let is_mac = |check: &&serde_json::Value| check["name"] == "mac";
+        checks["checks"].as_array().expect("a list").iter().filter(is_mac).cloned().collect::<Vec<_>>()
+    };
+    let before = mac();
+    assert!(!before.is_empty());
+    let script =
+        "import ctypes, time\nctypes.CDLL(None).prctl(15, b'qemu-kvm')\nprint('ready', flush=True)\ntime.sleep(60)";
+    let start = || {
+        let python = lab.as_user(ALICE, "python3").words("-c").arg(script);
+        python.words("-netdev tap,id=n -device e1000,netdev=n").start()
+    };
+    let strangers = [start(), start()];
+    wait_for("both", 10, || strangers.iter().all(|it| it.out().contains("ready")).then_some(()));
+    assert_eq!(mac(), before);
+    strangers.into_iter().for_each(|stranger| drop(stranger.kill()));
+}
+
+/// What others call their guests takes no more of a table than a name needs, and looks like no other column.
+#[test]
+fn a_name_stays_in_its_column() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
+    lab.allow("allow br0\n");
+    let program = lab.install(&fake_qemu(), Right::None);
+    let long = "x".repeat(100_000);
+    let odd = "y\u{2067}z\u{e0041}\u{3164}\u{ad}\u{fff9} kvb9  root ";
+    let guests = [hers(&lab, &program, &long).start(), hers(&lab, &program, odd).start()];
+    let status = wait_for("her guests", 10, || {
+        let status = lab.kvm_bridge("status br0").run().succeeds().out;
+        (status.contains("xxx") && status.contains("kvb9")).then_some(status)
+    });
+    assert!(status.lines().all(|line| line.chars().count() < 300), "{}", status.len());
+    assert!(status.contains(&format!("  {}…  ", "x".repeat(63))), "{status}");
+    assert!(!status.contains("kvb9  root") && !status.chars().any(|c| odd.contains(c) && !c.is_ascii()), "{status}");
+    let json: serde_json::Value = serde_json::from_str(&lab.kvm_bridge("status br0 --json").run().out).expect("JSON");
+    let names: Vec<&str> =
+        json["bridges"][0]["ports"].as_array().expect("a list").iter().filter_map(|port| port["vm"].as_str()).collect();
+    assert!(names.contains(&odd) && names.iter().any(|name| (1000..=4096).contains(&name.len())), "{}", names.len());
+    guests.into_iter().for_each(|guest| drop(guest.kill()));
+    lab.ends_here();
 }

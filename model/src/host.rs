@@ -33,6 +33,8 @@ pub struct Host {
     pub taker: Option<Taker>,
     /// By what frames of a shared uplink can be marked. Looked up where an uplink is going to be shared.
     pub mark: Option<MarkBy>,
+    /// Who has TAPs open, as `NAME (PID)`. Looked up for TAPs that are asked for by name and are in use.
+    pub holders: BTreeMap<IfName, String>,
 }
 
 impl Host {
@@ -75,8 +77,8 @@ pub struct Link {
     pub gateway: Option<IpAddr>,
     /// What is known of it as an uplink. Looked up for an uplink only.
     pub uplink: Uplink,
-    /// Who has it open, as `NAME (PID)`. Looked up for a TAP that is asked for by name only.
-    pub holder: Option<String>,
+    /// Whether it has a carrier, also while it is down: of a TAP, whether somebody has it open.
+    pub has_carrier: bool,
 }
 
 /// What only matters of an interface that a bridge is to have as its uplink.
@@ -210,7 +212,7 @@ impl Link {
             addresses: Vec::new(),
             gateway: None,
             uplink: Uplink::default(),
-            holder: None,
+            has_carrier: false,
         }
     }
 }

@@ -455,11 +455,11 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
     let (name, bridge) = (&link.name, &nic.bridge);
     let other = "Give ifname= another name, or leave it out.";
     match &link.kind {
-        _ if link.holder.is_some() => {
-            let holder = link.holder.as_deref().unwrap_or_default();
+        Kind::Tap { is_persistent, .. } if link.has_carrier || !is_persistent => {
+            let holder = host.holders.get(name).map_or("another process", String::as_str);
             Err(Error::new(format!("the TAP {name} is in use by {holder}"), other))
         }
-        Kind::Tap { is_persistent: true, is_multi_queue } => {
+        Kind::Tap { is_multi_queue, .. } => {
             let controller = host.link(bridge).map(|bridge| bridge.index);
             if controller.is_none() || link.controller != controller {
                 let what = format!("the TAP {name} is there and is no port of {bridge}");
@@ -473,9 +473,6 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
             }
             tap.found = Some(Found { index: link.index, is_up: link.is_up, is_multi_queue: *is_multi_queue });
             Ok(tap)
-        }
-        Kind::Tap { is_persistent: false, .. } => {
-            Err(Error::new(format!("the TAP {name} is in use by another process"), other))
         }
         _ => Err(Error::new(format!("{name} is there and is no TAP"), other)),
     }
@@ -645,6 +642,6 @@ mod tests {
             Some(Found { index: 8, is_up: true, is_multi_queue: true })
         );
         assert!(plan_with(Link { controller: None, ..tap.clone() }).is_err());
-        assert!(plan_with(Link { holder: Some("qemu (7)".to_owned()), ..tap }).is_err());
+        assert!(plan_with(Link { has_carrier: true, ..tap }).is_err());
     }
 }

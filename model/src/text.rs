@@ -4,14 +4,38 @@
 
 pub mod shell;
 
-/// A name that somebody else chose, for people: on one line, and without what a terminal obeys.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+/// The longest name that is shown to people, in characters.
+const LONGEST_NAME: usize = 64;
+
+/// A name that somebody else chose, for people: on one line and not longer than fits there, and without what a terminal obeys.
+pub fn name(text: &str) -> String {
+    let shown = one_line(&text.chars().take(LONGEST_NAME + 1).collect::<String>());
+    match shown.chars().count() > LONGEST_NAME {
+        true => shown.chars().take(LONGEST_NAME - 1).chain(['…']).collect(),
+        false => shown,
+    }
 }
 
-/// The same of a text that may have several lines.
+/// The same of any length. Blanks at its ends and next to each other are escaped: between them begins another column.
+pub fn one_line(text: &str) -> String {
+    let (mut shown, mut is_behind_blank) = (String::new(), true);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let is_gap = c == ' ' && (is_behind_blank || rest.peek().is_none());
+        shown += &if is_gap { c.escape_unicode().to_string() } else { escaped(c) };
+        is_behind_blank = c == ' ';
+    }
+    shown
+}
+
+/// A text of several lines, each without what a terminal obeys.
 pub fn lines(text: &str) -> String {
-    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+    let line = |line: &str| line.chars().map(escaped).collect::<String>();
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn escaped(c: char) -> String {
+    if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }
 }
 
 /// JSON in which what a terminal obeys is escaped, as JSON can have it: only in texts are there such characters, but for line
@@ -28,10 +52,34 @@ pub fn json_for_terminals(json: &str) -> String {
         .collect()
 }
 
-/// Whether a terminal does something else with a character than to show it where it stands.
+/// Whether a terminal does something else with a character than to show it where it stands, or shows nothing.
 pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    !(c == ' ' || c.is_ascii_graphic()) && (is_unprintable(c) || is_invisible(c))
+}
+
+/// What Rust's `Debug` of a text escapes behind its first character: control and format characters, all spaces but one, and what
+/// is for private use or not assigned.
+fn is_unprintable(c: char) -> bool {
+    format!("a{c}").escape_debug().nth(1) == Some('\\')
+}
+
+/// What has no shape of its own and is printable to Unicode: fillers, variation selectors, and others that it calls ignorable.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{34f}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{1d159}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
 }
 
 #[cfg(test)]
@@ -43,5 +91,22 @@ mod tests {
         assert_eq!(one_line("al\u{1b}[31mice\nbob\u{202e}"), "al\\u{1b}[31mice\\nbob\\u{202e}");
         assert_eq!(lines("a\u{7}\nb\u{200b}"), "a\\u{7}\nb\\u{200b}");
         assert_eq!(one_line("Jörg 7 \\ €"), "Jörg 7 \\ €");
+        assert_eq!(lines("a\n  b"), "a\n  b");
+    }
+
+    #[test]
+    fn what_is_not_seen_is_shown() {
+        let hidden = "\u{e0041}\u{3164}\u{ad}\u{fff9}\u{2067}\u{a0}\u{3000}\u{fe0f}\u{e000}\u{2800}\u{85}\u{600}";
+        assert!(hidden.chars().all(is_obeyed));
+        assert!(!"äß€日本語한국어हिन्दीไทยабв\"'\\😀e\u{301}".chars().any(is_obeyed));
+    }
+
+    #[test]
+    fn a_name_is_in_one_column() {
+        assert_eq!(one_line("web server 1"), "web server 1");
+        assert_eq!(one_line(" kvb9   alice "), r"\u{20}kvb9 \u{20}\u{20}alice\u{20}");
+        assert_eq!(one_line("{a} b"), "{a} b");
+        assert_eq!(name(&"x".repeat(64)), "x".repeat(64));
+        assert_eq!(name(&"é".repeat(100_000)), format!("{}…", "é".repeat(63)));
     }
 }

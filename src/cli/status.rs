@@ -191,7 +191,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
     let Stats { rx_bytes, tx_bytes, .. } = detail.stats;
     vec![
         (Some(Tone::Title), text::one_line(detail.link.name.as_str())),
-        (Some(Tone::Good), port.vm.as_deref().map(text::one_line).unwrap_or_default()),
+        (Some(Tone::Good), port.vm.as_deref().map(text::name).unwrap_or_default()),
         match (shared, port.role) {
             (Some(shared), Role::Uplink) => state_of_shared(shared),
             _ => state(port),
@@ -199,9 +199,11 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         plain(addresses.join(" ")),
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
         plain(port.user.clone().unwrap_or_default()),
-        plain(
-            process.map(|process| format!("{} {}", text::one_line(&process.program), process.pid)).unwrap_or_default(),
-        ),
+        plain(match process {
+            Some(process) => format!("{} {}", text::name(&process.program), process.pid),
+            None if port.is_process_unknown => "not found out".to_owned(),
+            None => String::new(),
+        }),
         plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         plain(since.unwrap_or_default()),
         plain(style::bytes(rx_bytes)),
@@ -324,6 +326,7 @@ fn port_to_json(port: &Port) -> serde_json::Value {
         "vm": port.vm,
         "pid": process.map(|process| process.pid),
         "program": process.map(|process| process.program.as_str()),
+        "process_unknown": port.is_process_unknown,
         "since": process.and_then(|process| process.since),
         "user": port.user,
         "mac": port.mac,

@@ -159,7 +159,7 @@ impl Waiting {
 /// A guest as people know it.
 fn name(port: &Port) -> String {
     match &port.vm {
-        Some(vm) => format!("{vm} ({})", port.detail.link.name),
+        Some(vm) => format!("{} ({})", text::name(vm), port.detail.link.name),
         None => port.detail.link.name.to_string(),
     }
 }

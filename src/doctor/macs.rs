@@ -3,12 +3,12 @@
 use crate::doctor::{Check, Patient};
 use crate::network::inventory::Bridge;
 use crate::sys::random;
-use crate::sys::tap_users;
+use crate::sys::tap_users::NOT_FOUND_OUT;
 use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
 use model::mac::Mac;
 use model::text;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const WHY: &str =
     "Frames for an address go to whoever spoke last with it: two guests that share one lose each other's.";
@@ -39,7 +39,7 @@ fn collisions(bridge: &Bridge) -> Vec<Check> {
     let mut owners: BTreeMap<Mac, Vec<String>> = BTreeMap::new();
     for port in &bridge.ports {
         let who = || match &port.vm {
-            Some(vm) => format!("{} ({})", port.detail.link.name, text::one_line(vm)),
+            Some(vm) => format!("{} ({})", port.detail.link.name, text::name(vm)),
             None => port.detail.link.name.to_string(),
         };
         if let Some(mac) = port.mac {
@@ -71,22 +71,28 @@ fn another() -> String {
     format!("qemu-kvm --bridge br0,mac={mac} ...   # for one of them; without mac= each VM gets one of its own")
 }
 
-/// QEMUs that were told no address, and so have the same one.
+/// QEMUs that were told no address, and so have the same one: of each TAP one, as anybody can call a process QEMU.
 fn defaults(patient: &Patient) -> Option<Check> {
     let has_default = |line: &QemuLine| {
         line.devices.iter().any(|device| {
             device.mac.is_none_or(|mac| mac == DEFAULT) && is_on_a_network(line, device.netdev.as_deref())
         })
     };
-    let running: Vec<String> = (tap_users::qemus().iter())
+    let (mut taps, users) = (BTreeSet::new(), &patient.tap_users);
+    let running: Vec<String> = (users.processes.iter())
+        .filter(|process| process.taps.keys().filter(|tap| taps.insert(*tap)).count() > 0 && process.is_qemu())
         .filter(|process| has_default(&QemuLine::read(process.words.get(1..).unwrap_or_default())))
-        .map(|process| format!("{} {}", text::one_line(&process.program), process.pid))
+        .map(|process| format!("{} {}", text::name(&process.program), process.pid))
         .collect();
     let asked = patient.question.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let asked = asked.is_some_and(|line| {
         // A -device that names the netdev of a --bridge is the user's own.
         line.devices.iter().any(|device| device.mac.is_none_or(|mac| mac == DEFAULT)) && !line.devices.is_empty()
     });
+    if !users.is_whole && (running.len() + usize::from(asked)) < 2 {
+        let saw = format!("how many guests have QEMU's default, {DEFAULT}, was {NOT_FOUND_OUT}");
+        return Some(Check::warning("mac", saw, WHY, "Try again."));
+    }
     let saw = match (running.len(), asked) {
         (0, false) => return None,
         (0, true) => {

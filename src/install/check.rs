@@ -92,7 +92,7 @@ pub fn check(allows: &[Allow]) -> Result<Checked> {
         None => missing.push(Finding::new(format!("no {} is installed", helper::NAME), None)),
         Some(path) => match Right::of(&path) {
             _ if !is_roots_own(&path) => {
-                let part = open_part(&path).unwrap_or_else(|| path.clone());
+                let part = open_part(&path, None).unwrap_or_else(|| path.clone());
                 let (whole, part) = (path.display(), part.display());
                 let problem = format!("others than root can replace {whole}, since they can write to {part}");
                 missing.push(Finding::of_file(&path, problem, Some(format!("sudo chmod go-w {part}"))));

@@ -227,6 +227,7 @@ pub(super) fn parse_link(body: &[u8]) -> Option<Link> {
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
             libc::IFLA_LINK => link.lower = u32_at(value, 0),
             libc::IFLA_MASTER => link.controller = u32_at(value, 0),
+            libc::IFLA_CARRIER => link.has_carrier = value.first() == Some(&1),
             libc::IFLA_IFALIAS => link.alias = Some(text(value)),
             libc::IFLA_LINKINFO => link.kind = parse_kind(value),
             _ => {}

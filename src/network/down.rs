@@ -10,14 +10,14 @@ use crate::network::{apply, undo};
 use crate::output::errno::as_root;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
-use crate::sys::{process, tap};
+use crate::sys::process;
+use crate::sys::tap_users::NOT_FOUND_OUT;
 use model::error::{Error, Result};
 use model::host::{Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::text;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// What `down` did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,9 @@ pub fn down(bridge: &IfName, is_forced: bool) -> Result<Down> {
 fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let files = Files::of(bridge)?;
+    // Looked at before the lock is had: users can have it take long.
+    let there = if is_forced { Vec::new() } else { inventory::look(&mut netlink).unwrap_or_default() };
+    let known: Vec<Port> = there.into_iter().flat_map(|bridge| bridge.ports).collect();
     // Whoever comes meanwhile waits, and finds that there is no bridge.
     let _lock = if files.exist() { Some(files.lock(Hold::Alone)?) } else { None };
     let journal = files.read()?;
@@ -73,7 +76,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     let ours = journal.as_ref().filter(|journal| link.as_ref().is_none_or(|link| journal.owns(link)));
     if let Some(link) = &link {
         let ports = netlink.ports(link.index).map_err(unreadable)?;
-        free(&mut netlink, link, ports, ours, is_forced, &mut done)?;
+        free(&mut netlink, link, ports, ours, &known, is_forced, &mut done)?;
     }
     if let Some(journal) = ours {
         undo::undo_with(&mut netlink, &files, journal, is_forced)?;
@@ -89,12 +92,14 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     Ok(done)
 }
 
-/// Frees a bridge of its guests and of the TAPs that `up` made. All of it is looked at before any is touched.
+/// Frees a bridge of its guests and of the TAPs that `up` made. All of it is looked at before any is touched. `known` has what is
+/// known of its ports, for people.
 fn free(
     netlink: &mut Netlink,
     bridge: &Link,
     ports: Vec<Link>,
     ours: Option<&Journal>,
+    known: &[Port],
     is_forced: bool,
     done: &mut Down,
 ) -> Result<()> {
@@ -103,14 +108,11 @@ fn free(
         .into_iter()
         .filter(|port| !is_uplink(port) && !is_probe(port))
         .partition(|port| is_lasting(port, &bridge.name));
-    // A TAP has a carrier while somebody has it open, also somebody whose process can't be seen from here.
-    let details = netlink.details().map_err(unreadable)?;
-    let has_carrier = |port: &Link| details.iter().any(|known| known.link.index == port.index && known.has_carrier);
     // The ports of somebody else's bridge are no matter of ours.
     let others = if ours.is_some() {
         others
     } else {
-        let guests = others.into_iter().filter(|port| matches!(port.kind, Kind::Tap { .. }) && has_carrier(port));
+        let guests = others.into_iter().filter(|port| matches!(port.kind, Kind::Tap { .. }) && port.has_carrier);
         done.guests = guests.map(|port| port.name).collect();
         Vec::new()
     };
@@ -129,23 +131,18 @@ fn free(
         let what = format!("{} stands on it, which is not ours", link.name);
         return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
     }
-    let holder = |port: &Link| tap::holder(&port.name).or_else(|| has_carrier(port).then(String::new));
-    let in_use = lasting.iter().filter_map(|port| Some((port, holder(port)?)));
-    let guests: Vec<(&Link, String)> =
-        (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default()))).chain(in_use).collect();
+    let of = |port: &Link| known.iter().find(|known| known.detail.link.index == port.index);
+    // A TAP has a carrier while somebody has it open, unless they switch it off.
+    let is_in_use = |port: &&Link| port.has_carrier || of(port).is_some_and(|known| known.process.is_some());
+    let guests: Vec<&Link> = taps.iter().chain(lasting.iter().filter(is_in_use)).collect();
     if !guests.is_empty() && !is_forced {
-        let ports = all_ports(netlink);
-        let known = |port: &Link| ports.get(&port.index);
-        let told: Vec<String> = guests
-            .iter()
-            .map(|(port, holder)| describe(port, known(port).and_then(|port| port.vm.as_ref()), holder))
-            .collect();
+        let told: Vec<String> = guests.iter().map(|port| describe(port, of(port))).collect();
         let what = format!("it has guests:\n    {}", told.join("\n    "));
         let remedy = format!("End them first. Or take it from under them: kvm-bridge down {} --force", bridge.name);
-        let guests: Vec<Value> = guests.iter().map(|(port, _)| guest_to_json(port, known(port))).collect();
+        let guests: Vec<Value> = guests.iter().map(|port| guest_to_json(port, of(port))).collect();
         return Err(Error::new(what, remedy).with_status(IN_USE).with_detail("guests", guests.into()));
     }
-    done.guests.extend(guests.iter().map(|(port, _)| port.name.clone()));
+    done.guests.extend(guests.iter().map(|port| port.name.clone()));
     let cannot = |name: &IfName| {
         let what = format!("cannot take {name} off it");
         move |error: std::io::Error| apply::failed(&bridge.name, &what, &error)
@@ -161,12 +158,6 @@ fn free(
     Ok(())
 }
 
-/// All ports by their indices, as 'kvm-bridge status' has them. Where they can't be had the TAP has to do.
-fn all_ports(netlink: &mut Netlink) -> BTreeMap<u32, Port> {
-    let ports = inventory::look(netlink).unwrap_or_default().into_iter().flat_map(|bridge| bridge.ports);
-    ports.map(|port| (port.detail.link.index, port)).collect()
-}
-
 /// A guest, for programs.
 fn guest_to_json(tap: &Link, port: Option<&Port>) -> Value {
     let process = port.and_then(|port| port.process.as_ref());
@@ -180,8 +171,12 @@ fn guest_to_json(tap: &Link, port: Option<&Port>) -> Value {
 }
 
 /// A guest, for people: its TAP, its VM and its process.
-fn describe(port: &Link, vm: Option<&String>, holder: &str) -> String {
-    let whose = [vm.cloned(), Some(holder.to_owned())].into_iter().flatten().filter(|text| !text.is_empty());
-    let whose = text::one_line(&whose.collect::<Vec<_>>().join(", "));
-    if whose.is_empty() { port.name.to_string() } else { format!("{}: {whose}", port.name) }
+fn describe(port: &Link, known: Option<&Port>) -> String {
+    let vm = known.and_then(|known| known.vm.as_deref()).map(text::name);
+    let process = known.and_then(|known| match &known.process {
+        None => known.is_process_unknown.then(|| NOT_FOUND_OUT.to_owned()),
+        process => process.as_ref().map(ToString::to_string),
+    });
+    let whose: Vec<String> = vm.into_iter().chain(process).collect();
+    if whose.is_empty() { port.name.to_string() } else { format!("{}: {}", port.name, whose.join(", ")) }
 }

@@ -6,6 +6,7 @@
 use crate::capture::arp_probe;
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
+use crate::network::helper;
 use crate::network::observe::unreadable;
 use crate::network::share;
 use crate::network::share::Counts;
@@ -14,8 +15,7 @@ use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
-use crate::sys::tap_users;
-use crate::sys::tap_users::Process;
+use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
 use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
 use model::error::Result;
@@ -24,8 +24,10 @@ use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::share::{Filter, Share};
+use model::text;
 use model::text::shell::quote;
 use std::net::IpAddr;
+use std::sync::Once;
 use std::time::Duration;
 
 /// A bridge and what is on it.
@@ -169,9 +171,11 @@ pub struct Port {
     pub role: Role,
     /// The guest's VM, as people call it.
     pub vm: Option<String>,
-    /// The process behind a TAP.
+    /// The process behind a TAP, as one of whose the guest is.
     pub process: Option<Process>,
-    /// Whose that is, or whose the TAP is.
+    /// Whether there is one that was not found out in time.
+    pub is_process_unknown: bool,
+    /// Whose the guest is, as people call them.
     pub user: Option<String>,
     /// The guest's address.
     pub mac: Option<Mac>,
@@ -206,33 +210,43 @@ fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     ips
 }
 
-/// All bridges with what is on them, by name.
+/// All bridges with what is on them, by name; not to be called under a lock, as looking at processes can take long. What is not
+/// found out because of that is said.
 pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
+    look_with_users(netlink).map(|(bridges, _)| bridges)
+}
+
+/// The same, and the processes that have TAPs open.
+pub fn look_with_users(netlink: &mut Netlink) -> Result<(Vec<Bridge>, TapUsers)> {
+    static SAID: Once = Once::new();
     let details = netlink.details().map_err(unreadable)?;
     output::step(|| format!("asked the kernel for its links: {}", details.len()));
-    let processes = if details.iter().any(|detail| matches!(detail.link.kind, Kind::Tap { .. })) {
-        tap_users::of_taps()
-    } else {
-        Vec::new()
+    let tap_users = match details.iter().any(|detail| matches!(detail.link.kind, Kind::Tap { .. })) {
+        true => TapUsers::look(),
+        false => TapUsers { is_whole: true, ..TapUsers::default() },
     };
     let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
     let records: Vec<Record> = records.collect();
-    output::step(|| format!("looked at processes for the TAPs that they have open: {}", processes.len()));
+    output::step(|| format!("looked at processes for the TAPs that they have open: {}", tap_users.processes.len()));
     let mut bridges = Vec::new();
     for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
-        bridges.push(look_at(netlink, detail, &details, &processes, &records)?);
+        bridges.push(look_at(netlink, detail, &details, &tap_users, &records)?);
     }
     output::step(|| format!("looked at journals, leases and addresses of bridges: {}", bridges.len()));
     bridges.sort_by(|a, b| a.detail.link.name.cmp(&b.detail.link.name));
-    Ok(bridges)
+    if let Some(port) = bridges.iter().flat_map(|bridge| &bridge.ports).find(|port| port.is_process_unknown) {
+        let tap = text::name(port.detail.link.name.as_str());
+        SAID.call_once(|| output::say("kvm-bridge", format_args!("who has {tap} open was {NOT_FOUND_OUT}")));
+    }
+    Ok((bridges, tap_users))
 }
 
 fn look_at(
     netlink: &mut Netlink,
     detail: &Detail,
     details: &[Detail],
-    processes: &[Process],
+    tap_users: &TapUsers,
     records: &[Record],
 ) -> Result<Bridge> {
     let (index, name) = (detail.link.index, &detail.link.name);
@@ -257,7 +271,7 @@ fn look_at(
         fdb: &fdb,
         neighbours: &neighbours,
         leases,
-        processes,
+        tap_users,
         records,
     };
     let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
@@ -285,14 +299,14 @@ struct Seen<'a> {
     fdb: &'a [FdbEntry],
     neighbours: &'a [Neighbour],
     leases: &'a [DhcpLease],
-    processes: &'a [Process],
+    tap_users: &'a TapUsers,
     records: &'a [Record],
 }
 
 impl Seen<'_> {
     fn port(&self, detail: &Detail) -> Port {
         let link = &detail.link;
-        let holder = self.processes.iter().find(|process| process.taps.contains_key(&link.name));
+        let holder = self.tap_users.of(&link.name);
         let role = self.role(detail, holder);
         let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
         let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
@@ -303,7 +317,7 @@ impl Seen<'_> {
             let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
             Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
         };
-        let uid = holder.map(|process| process.uid).or(detail.owner);
+        let uid = owner(detail, holder);
         let age = holder.and_then(Process::age);
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
         let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
@@ -313,7 +327,8 @@ impl Seen<'_> {
             detail: detail.clone(),
             role,
             vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
-            process: holder.cloned(),
+            process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
+            is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.tap_users.is_whole,
             user: uid.map(user_name),
             slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
             mac,
@@ -361,6 +376,15 @@ impl Seen<'_> {
         };
         told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
     }
+}
+
+/// Whose a guest is. The helper's mark outweighs its process, which can be a setuid program; and what has a TAP of another user
+/// open is not taken for root's.
+fn owner(detail: &Detail, holder: Option<&Process>) -> Option<u32> {
+    let mark = detail.link.alias.as_deref().and_then(|alias| alias.strip_prefix(helper::NAME)?.strip_prefix(" uid "));
+    let marked = mark.and_then(|mark| mark.split(' ').next()?.parse().ok());
+    let process = holder.map(|process| process.uid).filter(|uid| *uid != 0 || detail.owner.is_none());
+    marked.or(process).or(detail.owner)
 }
 
 /// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the

@@ -1,7 +1,7 @@
 //! The locks of bridges that are missing or ours, held from looking at them to having joined them.
 
 use crate::netlink::Netlink;
-use crate::network::observe::{named, observe};
+use crate::network::observe::{holders, named, observe};
 use crate::network::undo;
 use crate::state::journal::Files;
 use crate::sys::lock;
@@ -53,7 +53,8 @@ pub(super) fn observe_locked(
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
     let mut unsettled = None;
     for _ in 0..100 {
-        let before = named(netlink, nics)?;
+        let mut before = named(netlink, nics)?;
+        before.holders = holders(&before, nics);
         let missing: Vec<&IfName> =
             nics.iter().map(|nic| &nic.bridge).filter(|bridge| before.link(bridge).is_none()).collect();
         if let Some(check) = check.take_if(|_| !missing.is_empty()) {
@@ -73,7 +74,7 @@ pub(super) fn observe_locked(
             let lock = files.lock(*hold)?;
             claims.insert(bridge.clone(), Claim { files, hold: *hold, lock, making: making.clone(), journal: None });
         }
-        let host = observe(netlink, nics, config)?;
+        let host = Host { holders: before.holders, ..observe(netlink, nics, config)? };
         let is_as_before = wanted_locks(&host, nics)?.iter().all(|(bridge, hold)| {
             claims.get(bridge).is_some_and(|claim| claim.hold == Hold::Alone || *hold == Hold::Shared)
         });

@@ -180,8 +180,7 @@ impl Made {
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
         let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
-            let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
-            apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
+            apply::failed(&tap.bridge, &format!("cannot open {name}"), &error)
         })?;
         match tap.found {
             None => {

@@ -7,7 +7,8 @@ use crate::network::share;
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::random;
-use crate::sys::{packet, sysctl, tap};
+use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers};
+use crate::sys::{packet, sysctl};
 use model::config::Config;
 use model::error::{Error, Result};
 use model::host;
@@ -17,6 +18,7 @@ use model::journal::Journal;
 use model::plan::{Wish, why_no_uplink, wishes};
 use model::request::{Attach, Nic, Uplink};
 use model::share::{Share, ends};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
@@ -68,14 +70,24 @@ pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
         }
         if let Some(ifname) = &nic.ifname {
             look(netlink, &mut host, ifname)?;
-            if let Some(Some(link)) = host.links.get_mut(ifname)
-                && matches!(link.kind, Kind::Tap { .. })
-            {
-                link.holder = tap::holder(ifname);
-            }
         }
     }
     Ok(host)
+}
+
+/// Who has the TAPs open that are asked for by name and are in use, for people; for who holds no lock.
+pub fn holders(host: &Host, nics: &[Nic]) -> BTreeMap<IfName, String> {
+    let is_in_use =
+        |link: &Link| matches!(link.kind, Kind::Tap { is_persistent, .. } if link.has_carrier || !is_persistent);
+    let asked = nics.iter().filter_map(|nic| nic.ifname.as_ref());
+    let taps: Vec<&IfName> = asked.filter(|name| host.link(name).is_some_and(is_in_use)).collect();
+    if taps.is_empty() {
+        return BTreeMap::new();
+    }
+    let users = TapUsers::look();
+    let unknown = || Some(format!("a process that was {NOT_FOUND_OUT}")).filter(|_| !users.is_whole);
+    let holder = |tap: &IfName| users.of(tap).map(ToString::to_string).or_else(unknown);
+    taps.into_iter().filter_map(|tap| Some((tap.clone(), holder(tap)?))).collect()
 }
 
 fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {

@@ -250,10 +250,7 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
     }
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
-    let opened = tap_owner::make(name, user)?.map_err(|error| {
-        let holder = tap::holder(name).map(|holder| format!(" (in use by {holder})")).unwrap_or_default();
-        apply::failed(bridge, &format!("up {bridge}: cannot make the TAP {name}{holder}"), &error)
-    })?;
+    let opened = tap_owner::make(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
     let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;

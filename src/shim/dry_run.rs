@@ -2,7 +2,7 @@
 
 use crate::launch::{Qemu, refusal};
 use crate::netlink::Netlink;
-use crate::network::observe::{observe, shared_by, unreadable};
+use crate::network::observe::{holders, observe, shared_by, unreadable};
 use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
 use crate::sys::random;
@@ -75,6 +75,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         false => check_making(&mut netlink, &line.nics).err().map(Err),
     };
     let as_root = observe(&mut netlink, &line.nics, config)
+        .map(|host| Host { holders: holders(&host, &line.nics), ..host })
         .and_then(|host| plan(&line.nics, config, &host).map(|plan| (host, plan)));
     let (host, plan) = match (as_root, &without_root) {
         // Why root would be refused as well is not what this user asks.

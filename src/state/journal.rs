@@ -152,7 +152,7 @@ impl Files {
 
     /// The lock that the bridge's reaper holds for all its life; `None` where one does already.
     pub fn try_reaper(&self) -> Result<Option<File>> {
-        lock::try_alone(&self.path("reaper")).map_err(|error| self.failed("reaper", &error))
+        lock::try_for_life(&self.path("reaper")).map_err(|error| self.failed("reaper", &error))
     }
 
     /// Whether the bridge's reaper runs: by the lock that it holds, as anybody can call a process like it.

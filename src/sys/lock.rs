@@ -1,4 +1,4 @@
-//! Lock files (flock(2)) that may be deleted while others wait for them.
+//! Lock files that may be deleted while others wait for them: flock(2), and of a process for all its life fcntl(2).
 //!
 //! A lock can be taken by whoever can open the file, and be held for ever. So these are files that nobody else can open,
 //! never folders; and who waits for one says after a moment for whom, and does not wait for ever.
@@ -6,7 +6,11 @@
 
 use crate::output;
 use crate::sys::files::create_folder_of;
+use crate::sys::patience::within;
+use libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use model::error::{Error, Result};
+use model::text;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -59,36 +63,58 @@ pub fn wait_for_ever(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether somebody holds a lock, as far as can be seen; nobody is kept from taking it meanwhile.
+/// Whether a process holds the lock that `try_for_life` takes; nobody is kept from taking it meanwhile. Who may not open the
+/// file goes by the kernel's list; what that does not tell in time counts as held.
 pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = path.metadata() else { return false };
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    // In a PID namespace, one whose taker has ended is not shown.
-    let is_shown = || fs::metadata("/proc/self/ns/pid").is_ok_and(|own| own.ino() == FIRST_PID_NAMESPACE);
-    holder_in(&locks, file.dev(), file.ino()).is_some() || !is_shown()
+    match File::open(path) {
+        Ok(file) => {
+            let mut lock = whole_file();
+            fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != F_UNLCK
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(_) => path
+            .metadata()
+            .map_or(true, |file| locks().is_none_or(|locks| holder_in(&locks, file.dev(), file.ino()).is_some())),
+    }
 }
 
-/// PROC_PID_INIT_INO of the kernel's linux/proc_ns.h.
-const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
+/// Takes the lock alone, for as long as a process lives, if nobody has it: one of the open file (F_OFD_SETLK of fcntl(2)), since
+/// of these the kernel tells whether they are held.
+pub fn try_for_life(path: &Path) -> io::Result<Option<File>> {
+    try_with(path, open, |file| match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+        Ok(_) => Ok(()),
+        Err(Errno::EAGAIN | Errno::EACCES) => Err(TryLockError::WouldBlock),
+        Err(error) => Err(TryLockError::Error(error.into())),
+    })
+}
+
+fn whole_file() -> flock {
+    flock { l_type: F_WRLCK as _, l_whence: SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+}
 
 /// Takes the lock alone if nobody has it.
 pub fn try_alone(path: &Path) -> io::Result<Option<File>> {
-    try_with(path, open)
+    try_with(path, open, File::try_lock)
 }
 
 /// The same, by a descriptor that nothing can be written with: for one that another program is going to hold. On file systems
 /// that let only writers lock alone (NFS) it can be written with.
 pub fn try_alone_read_only(path: &Path) -> io::Result<Option<File>> {
-    match try_with(path, |path| open_with(path, OpenOptions::new().read(true).custom_flags(libc::O_CREAT))) {
+    let open = |path: &Path| open_with(path, OpenOptions::new().read(true).custom_flags(libc::O_CREAT));
+    match try_with(path, open, File::try_lock) {
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => try_alone(path),
         tried => tried,
     }
 }
 
-fn try_with(path: &Path, open: impl Fn(&Path) -> io::Result<File>) -> io::Result<Option<File>> {
+fn try_with(
+    path: &Path,
+    open: impl Fn(&Path) -> io::Result<File>,
+    lock: impl Fn(&File) -> std::result::Result<(), TryLockError>,
+) -> io::Result<Option<File>> {
     loop {
         let file = open(path)?;
-        match file.try_lock() {
+        match lock(&file) {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
             Ok(()) if is_current(&file)? => return Ok(Some(file)),
@@ -199,21 +225,26 @@ pub fn is_byte_locked(file: &File, byte: u64) -> bool {
     asked.is_ok() && wanted.l_type != libc::F_UNLCK as libc::c_short
 }
 
-/// Who holds the lock on a file, for people, as far as the kernel tells (`/proc/locks` of proc(5)).
+/// Who holds the lock on a file, for people, as far as the kernel tells in time.
 fn holder(file: &File) -> String {
-    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pid = file.metadata().ok().and_then(|file| holder_in(&locks, file.dev(), file.ino()));
-    let Some(pid) = pid else { return "another process".to_owned() };
+    let pid = || holder_in(&locks()?, file.metadata().ok()?.dev(), file.metadata().ok()?.ino())?.parse::<u32>().ok();
+    let Some(pid) = pid() else { return "another process".to_owned() };
     let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    name.map_or(format!("process {pid}"), |name| format!("{} (PID {pid})", name.trim_end()))
+    name.map_or(format!("process {pid}"), |name| format!("{} (PID {pid})", text::name(name.trim_end())))
 }
 
+/// The kernel's list of all locks (`/proc/locks` of proc(5)). Users decide how long it is: nobody waits for it long.
+fn locks() -> Option<String> {
+    within(Duration::from_secs(1), || fs::read_to_string("/proc/locks").ok()).flatten()
+}
+
+/// The process that holds a lock, -1 for one of an open file.
 /// `1: FLOCK  ADVISORY  WRITE 3562 00:16:1043 0 EOF`; one that waits has an arrow behind the number.
-fn holder_in(locks: &str, device: u64, inode: u64) -> Option<u32> {
+fn holder_in(locks: &str, device: u64, inode: u64) -> Option<&str> {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
     locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [_, "FLOCK", _, _, pid, file, ..] if *file == wanted => pid.parse().ok(),
+        [_, "FLOCK" | "OFDLCK", _, _, pid, file, ..] if *file == wanted => Some(*pid),
         _ => None,
     })
 }
@@ -246,8 +277,24 @@ mod tests {
     fn who_waits_does_not_hold() {
         let locks = "1: -> FLOCK  ADVISORY  WRITE 3 00:16:1043 0 EOF\n2: POSIX  ADVISORY  WRITE 4 00:16:1043 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 5 00:16:1044 0 EOF\n4: FLOCK  ADVISORY  READ 6 00:16:1043 0 EOF\n";
-        assert_eq!(holder_in(locks, 0x16, 1043), Some(6));
+        assert_eq!(holder_in(locks, 0x16, 1043), Some("6"));
         assert_eq!(holder_in(locks, 0x16, 1045), None);
+    }
+
+    #[test]
+    fn whether_a_process_has_it_for_life_is_asked_without_taking_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert!(!is_held(&path));
+        let held = try_for_life(&path).unwrap().unwrap();
+        assert!(is_held(&path) && try_for_life(&path).unwrap().is_none());
+        let file = held.metadata().unwrap();
+        assert_eq!(holder_in(&locks().unwrap(), file.dev(), file.ino()), Some("-1"));
+        let copy = held.try_clone().unwrap();
+        drop(held);
+        assert!(is_held(&path));
+        drop(copy);
+        assert!(!is_held(&path) && try_for_life(&path).unwrap().is_some());
     }
 
     #[test]

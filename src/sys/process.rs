@@ -159,7 +159,8 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
     // It has to outlive what takes the place of `INHERITED`.
     let child_news = above(&low, INHERITED + 1).map_err(cannot)?;
     drop(low);
-    // SAFETY: the process has one thread, so that the child may do all that the parent may. It ends in exec or _exit.
+    // SAFETY: other threads only look at processes (sys::patience) and hold no lock of ours, and the C library's are free in the
+    // child, so that it may do all that the parent may. It ends in exec or _exit.
     match unsafe { fork() }.map_err(cannot)? {
         ForkResult::Child => {
             let error = match become_detached(&words, file, stderr, &null) {

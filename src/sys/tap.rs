@@ -5,13 +5,13 @@ use crate::sys::process;
 use kvm_bridge_helper::container;
 use model::error::{Error, Result};
 use model::ifname::IfName;
-use model::text;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Instant;
 
 /// The device that TAPs are made with.
 pub const DEVICE: &str = "/dev/net/tun";
@@ -106,12 +106,15 @@ pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
     }
 }
 
-/// The TAPs that a process has open, each with its descriptors; `process` is its folder in /proc. The kernel tells in the
-/// `iff:` line of a descriptor's fdinfo. No other descriptor's is read: that of an epoll is kept from whoever reads it for as
-/// long as its owner likes.
-pub fn held_by(process: &Path) -> BTreeMap<IfName, Vec<i32>> {
+/// The TAPs that a process has open, each with its descriptors; `process` is its folder in /proc. `None` if that is not found out
+/// until `end`: its owner decides how many descriptors it has. The kernel tells in the `iff:` line of a descriptor's fdinfo. No
+/// other descriptor's is read: that of an epoll is kept from whoever reads it for as long as its owner likes.
+pub fn held_by(process: &Path, end: Instant) -> Option<BTreeMap<IfName, Vec<i32>>> {
     let mut taps: BTreeMap<IfName, Vec<i32>> = BTreeMap::new();
     for file in std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+        if Instant::now() >= end {
+            return None;
+        }
         if !std::fs::read_link(file.path()).is_ok_and(|link| link.ends_with("tun")) {
             continue;
         }
@@ -123,7 +126,7 @@ pub fn held_by(process: &Path) -> BTreeMap<IfName, Vec<i32>> {
             taps.entry(IfName::seen(name.to_owned())).or_default().push(fd);
         }
     }
-    taps
+    Some(taps)
 }
 
 /// Whether a TAP that another process has open is one of this network namespace: of the same name anybody can have one in their
@@ -141,15 +144,4 @@ fn is_here(process: &Path, descriptor: i32) -> bool {
     let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(crate::sys::files::own);
     let namespace = namespace.ok().and_then(|namespace| File::from(namespace).metadata().ok());
     namespace.is_some_and(|namespace| process::own_network() == Some((namespace.dev(), namespace.ino())))
-}
-
-/// Who holds a TAP open, as `NAME (PID)`, for people. A process of another network namespace has its own by that name. It is
-/// looked for only where somebody wants a TAP by a name that is taken.
-pub fn holder(name: &IfName) -> Option<String> {
-    let own = process::own_network();
-    let is_holder = |path: &Path| process::network_of(path) == own && held_by(path).contains_key(name);
-    process::all().find(|(path, _)| is_holder(path)).map(|(path, pid)| {
-        let program = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        format!("{} ({pid})", text::one_line(program.trim_end_matches('\n')))
-    })
 }

@@ -5,14 +5,16 @@
 use crate::sys::patience::within;
 use crate::sys::{process, tap};
 use model::ifname::IfName;
+use model::text;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A process that has TAPs open.
@@ -22,7 +24,7 @@ pub struct Process {
     pub pid: i32,
     /// Its program's name (/proc/PID/comm).
     pub program: String,
-    /// Whose it is.
+    /// Whose it is: its real user's, and root's only if all of its user IDs are.
     pub uid: u32,
     /// When it was started, in seconds since 1970.
     pub since: Option<u64>,
@@ -45,40 +47,59 @@ impl Process {
     }
 }
 
-/// The processes of this network namespace that have TAPs open, or say so on their command lines.
-pub fn of_taps() -> Vec<Process> {
-    let own = process::own_network();
-    let mut found: Vec<Process> =
-        process::all().filter(|(path, _)| process::network_of(path) == own).filter_map(read).collect();
-    found.sort_by_key(|process| process.pid);
-    found
+/// How long looking at all processes may take: users decide how many there are, and how many descriptors each has.
+const LIMIT: Duration = Duration::from_secs(2);
+/// For people, where that was not long enough.
+pub const NOT_FOUND_OUT: &str = "not found out: looking at processes took too long";
+
+/// The processes that have TAPs of this network namespace open, by their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct TapUsers {
+    /// Those that were found.
+    pub processes: Vec<Process>,
+    /// Whether these are all: whoever is missing otherwise was not found out.
+    pub is_whole: bool,
 }
 
-/// The QEMUs of this network namespace, by the name of their program; and those of other users, of which a user can't tell
-/// where they are.
-pub fn qemus() -> Vec<Process> {
-    let own = process::own_network();
-    let is_here = |path: &Path| process::network_of(path).is_none_or(|network| Some(network) == own);
-    let is_qemu = |path: &Path| {
-        let program = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        program.starts_with("qemu-") || program.trim_end() == "kvm"
-    };
-    process::all()
-        .filter(|(path, _)| is_qemu(path) && is_here(path))
-        .filter_map(|(path, pid)| describe(&path, pid))
-        .collect()
-}
-
-fn read((path, pid): (PathBuf, i32)) -> Option<Process> {
-    let taps = tap::held_by(&path);
-    if taps.is_empty() {
-        return None;
+impl TapUsers {
+    /// Looks at all processes, within `LIMIT`. Not to be called under a lock.
+    pub fn look() -> Self {
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let (end, finds) = (Instant::now() + LIMIT, Arc::clone(&found));
+        let is_whole = within(LIMIT, move || walk(end, &finds)).unwrap_or_default();
+        let mut processes = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+        processes.sort_by_key(|process| process.pid);
+        Self { processes, is_whole }
     }
-    Some(Process { taps, ..describe(&path, pid)? })
+
+    /// Who has a TAP open.
+    pub fn of(&self, tap: &IfName) -> Option<&Process> {
+        self.processes.iter().find(|process| process.taps.contains_key(tap))
+    }
 }
 
-fn describe(path: &Path, pid: i32) -> Option<Process> {
-    let uid = fs::metadata(path).ok()?.uid();
+impl fmt::Display for Process {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", text::name(&self.program), self.pid)
+    }
+}
+
+/// Whether it came to its end before the time was over. The processes with the fewest descriptors come first (the size of the
+/// folder, since Linux 6.2), so that one with very many hides no other.
+fn walk(end: Instant, found: &Mutex<Vec<Process>>) -> bool {
+    let own = process::own_network();
+    let mut all: Vec<_> = process::all().filter(|(path, _)| process::network_of(path) == own).collect();
+    all.sort_by_cached_key(|(path, _)| fs::metadata(path.join("fd")).map_or(0, |folder| folder.len()));
+    all.into_iter().all(|(path, pid)| {
+        let Some(taps) = tap::held_by(&path, end) else { return false };
+        let process = if taps.is_empty() { None } else { describe(&path, pid, taps) };
+        found.lock().unwrap_or_else(PoisonError::into_inner).extend(process);
+        true
+    })
+}
+
+fn describe(path: &Path, pid: i32, taps: BTreeMap<IfName, Vec<i32>>) -> Option<Process> {
+    let uid = owner(&fs::read_to_string(path.join("status")).ok()?)?;
     let line = command_line(path, uid)?;
     let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     Some(Process {
@@ -86,13 +107,22 @@ fn describe(path: &Path, pid: i32) -> Option<Process> {
         program: fs::read_to_string(path.join("comm")).unwrap_or_default().trim_end().to_owned(),
         uid,
         since: since(path),
-        words: words.map(|word| OsString::from_vec(word.to_vec())).collect(),
-        taps: BTreeMap::new(),
+        words: words.map(|word| OsString::from_vec(word[..word.len().min(LONGEST_WORD)].to_vec())).collect(),
+        taps,
     })
+}
+
+/// Whose a process is, by the real, effective, saved and file-system ID in its `status`: a setuid program is its caller's.
+fn owner(status: &str) -> Option<u32> {
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let ids = ids.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
+    ids.iter().find(|id| **id != 0).or(ids.first()).copied()
 }
 
 /// The longest command line that is read: a few thousand words of QEMU's.
 const LONGEST: u64 = 128 << 10;
+/// The longest word of it: nobody reads a name that is longer.
+const LONGEST_WORD: usize = 4096;
 /// How long one may take, so that one process does not hide all others.
 const FOR_ONE: Duration = Duration::from_millis(100);
 /// How long all command lines of other users may take together.
@@ -125,4 +155,19 @@ fn since(path: &Path) -> Option<u64> {
     let booted = fs::read_to_string("/proc/stat").ok()?;
     let booted: u64 = booted.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
     Some(booted + ticks / a_second.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_roots_only_with_all_of_its_ids() {
+        let of = |ids: &str| owner(&format!("Name:\tsu\nUid:\t{ids}\nGid:\t0\t0\t0\t0\n"));
+        assert_eq!(of("0\t0\t0\t0"), Some(0));
+        assert_eq!(of("1000\t0\t0\t0"), Some(1000));
+        assert_eq!(of("0\t0\t1000\t0"), Some(1000));
+        assert_eq!(of("1000\t1001\t0\t1001"), Some(1000));
+        assert_eq!(owner("Name:\tsu\n"), None);
+    }
 }
