@@ -7,6 +7,8 @@
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
+# make check-hosts     tries the .deb on a whole Debian host in a virtual machine, and writes docs/hosts.md;
+#                      SUITE=trixie MANAGER=nm, and others of tests/hosts/run
 # make check-sweeps    answers each system call of each program with each error, of which make check tries a sample
 # make fuzz       feeds odd input to all that reads input, for SECONDS=60 each; TARGETS=argv alone (cargo-fuzz; see CONTRIBUTING.md)
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
@@ -45,7 +47,8 @@ LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
 	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
-	tests/packages_installed tests/managers/build $(filter-out %.py,$(wildcard tests/clients/*))
+	tests/packages_installed tests/managers/build $(addprefix tests/hosts/,build run state features table) \
+	$(filter-out %.py,$(wildcard tests/clients/*))
 
 # The laboratory of the tests needs root; a user's own cargo builds, and only what it built runs under sudo.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
@@ -67,7 +70,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers check-sweeps fuzz bench bench-docs soak bench-uplink install uninstall \
+.PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink install uninstall \
 	deb rpm check-packages reproducible map clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -102,6 +105,16 @@ check-managers:
 	$(MAKE) --no-print-directory managers
 	$(CARGO) build --locked --examples
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) test --locked --test tests -- managers
+
+# An emulated host lives through all of it in half an hour on a machine that has nothing else to do.
+SUITE = trixie
+MANAGER = nm
+check-hosts: deb
+	tests/packages hosts
+	mkdir -p target/hosts
+	$(AS_ROOT) $(if $(AS_ROOT),--preserve-env=KVM_BRIDGE_HOSTS_CACHE,XDG_CACHE_HOME,HOME) tests/hosts/run $(SUITE) $(MANAGER) \
+		"$$(ls -t target/kvm-bridge_*.deb | head -n 1)" target/hosts/$(SUITE)-$(MANAGER); \
+		failed=$$?; tests/hosts/table target/hosts/$(SUITE)-$(MANAGER)/results.tsv && exit $$failed
 
 check-sweeps:
 	tests/packages check
