@@ -10,7 +10,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
     (
         "model/src",
         &[
-            "error", "text", "mac", "ifname", "optstr", "packet", "request", "manager", "share", "host", "step",
+            "error", "text", "mac", "ifname", "optstr", "packet", "nat", "request", "manager", "share", "host", "step",
             "config", "journal", "plan", "argv",
         ],
     ),
