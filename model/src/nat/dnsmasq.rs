@@ -22,7 +22,8 @@ pub struct Places<'a> {
     pub resolver: &'a Path,
 }
 
-/// The words behind its name. It stays in the foreground and writes no file of its process: who starts it has its descriptor.
+/// The words behind its name. It stays in the foreground and writes no file of its process: who starts it has its
+/// descriptor. What it has to say goes to the system's log, and to stderr when it can't begin.
 pub fn words(nat: &Nat, bridge: &IfName, places: Places) -> Vec<String> {
     let Nat { subnet, domain, .. } = nat;
     let (first, last) = nat.range();
@@ -32,7 +33,6 @@ pub fn words(nat: &Nat, bridge: &IfName, places: Places) -> Vec<String> {
         "--conf-file=/dev/null".to_owned(),
         "--no-hosts".to_owned(),
         "--pid-file=".to_owned(),
-        "--log-facility=-".to_owned(),
         "--bind-dynamic".to_owned(),
         format!("--interface={bridge}"),
         "--except-interface=lo".to_owned(),
@@ -76,7 +76,7 @@ mod tests {
         let line = words(&nat(), &br0(), Places { hosts, leases, resolver }).join(" ");
         assert_eq!(
             line,
-            "--keep-in-foreground --conf-file=/dev/null --no-hosts --pid-file= --log-facility=- --bind-dynamic \
+            "--keep-in-foreground --conf-file=/dev/null --no-hosts --pid-file= --bind-dynamic \
              --interface=br0 --except-interface=lo --resolv-file=/etc/resolv.conf --domain-needed \
              --domain=br0.internal --local=/br0.internal/ --dhcp-hostsdir=/h --dhcp-leasefile=/l --no-ping \
              --dhcp-authoritative --dhcp-range=10.77.5.2,10.77.5.254,255.255.255.0,1h --local=/5.77.10.in-addr.arpa/ \
