@@ -58,7 +58,7 @@ impl Nat {
 
     /// The first and the last address that is given to guests.
     pub fn range(&self) -> (Ipv4Addr, Ipv4Addr) {
-        (self.subnet.nth(2), self.subnet.nth(self.subnet.size() - 2))
+        (self.subnet.nth(2), self.subnet.nth(self.subnet.size().saturating_sub(2)))
     }
 }
 

@@ -299,12 +299,18 @@ impl<'a> Rules<'a> {
             Value::Array(words) => words.iter().any(|one| one == word),
             right => right["set"].as_array().map_or_else(|| right == word, |set| set.iter().any(|one| one == word)),
         };
+        let says_port =
+            |port: u16| right == port || right["set"].as_array().is_some_and(|set| set.iter().any(|one| *one == port));
         match (text(&left["meta"]["key"]), way) {
             ("iifname" | "iif", Way::Out | Way::Asks) | ("oifname" | "oif", Way::In) => self.is_bridge(right) != is_not,
             // The other interface is any other.
             ("iifname" | "iif", Way::In) | ("oifname" | "oif", Way::Out) => is_not && self.is_bridge(right),
             ("l4proto", Way::Asks) => says("udp") != is_not,
             ("nfproto", _) => true,
+            (_, Way::Asks) if left["payload"]["field"] == "dport" => {
+                let is_asked = ["udp", "th"].contains(&text(&left["payload"]["protocol"])) && says_port(67);
+                is_asked != is_not
+            }
             _ if left["ct"]["key"] == "state" => says("new") != is_not,
             _ => false,
         }
@@ -402,6 +408,13 @@ mod tests {
         let lines: Vec<String> = fixes[0].fix.as_ref().unwrap().add.iter().map(|words| words.join(" ")).collect();
         assert_eq!(lines.len(), 4);
         assert!(lines.iter().all(|line| line.contains(" dport ")), "{lines:?}");
+        let dhcp = json!({ "match": {
+            "op": "==", "left": { "payload": { "protocol": "udp", "field": "dport" } }, "right": { "set": [53, 67] },
+        } });
+        for (condition, is_open) in [(dhcp, true), (by("l4proto", "==", json!("tcp")), false)] {
+            let rules = [("it", json!([by("iifname", "==", json!("br0")), condition, { "accept": null }]))];
+            assert_eq!(blocked(&ruleset("input", "drop", &rules), &br0()).is_empty(), is_open);
+        }
         let ports = ["udp dport 547", "udp dport 67", "udp dport 53", "tcp dport 53"];
         assert!(ports.iter().all(|port| lines.iter().any(|line| line.contains(port))), "{lines:?}");
     }
