@@ -297,7 +297,7 @@ fn ipv6_is_the_same_and_the_hosts_own_stays() {
     }
     lab.ip("addr add fd77::2/64 dev eth0");
     // A router announces itself to the host, which is no router.
-    let mut router = router(&lab);
+    let _router = router(&lab);
     let default_route = || run("ip", "-6 route show default");
     wait_for("a default route", 10, || default_route().contains("proto ra").then_some(()));
     let house = House::new(&lab, true, &["tcp:[::]:8080:80", "tcp:127.0.0.1:8080:80"]).expect("a network");
@@ -327,15 +327,23 @@ fn ipv6_is_the_same_and_the_hosts_own_stays() {
     house.ends(&[]);
     assert!(default_route().contains("proto ra"));
     assert_eq!(setting("ipv6/conf/all/forwarding"), "0");
-    router.kill().expect("end it");
-    router.wait().expect("its end");
+}
+
+/// A program that ends with its test, also with one that fails.
+struct Other(Child);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A router on the LAN.
-fn router(lab: &Lab) -> Child {
+fn router(lab: &Lab) -> Other {
     let words = "dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --user=root --interface=lan0 --bind-interfaces \
                  --enable-ra --dhcp-range=fd77::,ra-only,64 --pid-file= --dhcp-leasefile=/run/router --log-facility=-";
-    lab.lan.command(words).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a router")
+    Other(lab.lan.command(words).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a router"))
 }
 
 /// What others have, before any guest; each with what removes it.
@@ -502,13 +510,13 @@ fn names_come_from_the_hosts_resolver_beside_any_other_server() {
         let words = "--keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --user=root --bind-interfaces --pid-file=";
         let mut command = Command::new("dnsmasq");
         command.args(words.split_whitespace()).args([&at, &known]).args(upstream.split_whitespace());
-        command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server")
+        Other(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a server"))
     };
     if !have("dnsmasq") {
         return;
     }
     // As systemd-resolved and NetworkManager have them.
-    let mut others = [serve_names("127.0.0.53", "one.example", ""), serve_names("127.0.0.1", "two.example", "")];
+    let others = [serve_names("127.0.0.53", "one.example", ""), serve_names("127.0.0.1", "two.example", "")];
     fs::remove_file("/etc/resolv.conf").ok();
     fs::write("/etc/resolv.conf", "nameserver 127.0.0.53\n").expect("a resolver");
     lab.tolerates_what_runs();
@@ -524,10 +532,7 @@ fn names_come_from_the_hosts_resolver_beside_any_other_server() {
     fs::rename("/etc/resolv.new", "/etc/resolv.conf").expect("a resolver");
     wait_for("the other's answer", 10, || known("two.example").then_some(()));
     assert!(known("alice"));
-    for other in &mut others {
-        other.kill().expect("end it");
-        other.wait().expect("its end");
-    }
+    drop(others);
     house.ends(&[]);
 }
 
