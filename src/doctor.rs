@@ -13,7 +13,6 @@ mod guests;
 mod host;
 pub mod ikconfig;
 mod kernel;
-pub(crate) mod lzop;
 mod macs;
 mod qemu;
 mod rights;

@@ -5,7 +5,7 @@
 use crate::argv::board::Board;
 use crate::argv::{self, Backend, Part, json, readconfig, rewrite, scan};
 use crate::complete::help;
-use crate::doctor::{ikconfig, lzop};
+use crate::doctor::ikconfig;
 use crate::mac::Mac;
 use crate::net::rtnl;
 use crate::watch::frame;
@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStringExt;
 pub type Property = fn(&[u8]);
 
 /// Each target: its name, which is that of its corpus, and what has to hold.
-pub const ALL: [(&str, Property); 11] = [
+pub const ALL: [(&str, Property); 10] = [
     ("argv", argv),
     ("optstr", option_strings),
     ("readconfig", readconfig),
@@ -27,7 +27,6 @@ pub const ALL: [(&str, Property); 11] = [
     ("netlink", netlink),
     ("frame", frames),
     ("ikconfig", kernel_configuration),
-    ("lzop", lzo),
     ("help", help_texts),
 ];
 
@@ -137,11 +136,6 @@ pub fn frames(data: &[u8]) {
 /// A kernel's image, which may be anybody's file.
 pub fn kernel_configuration(data: &[u8]) {
     let _ = ikconfig::in_image(data);
-}
-
-/// What is packed with LZO, alone.
-pub fn lzo(data: &[u8]) {
-    let _ = lzop::unpack(data);
 }
 
 /// What a QEMU says of its options.

@@ -170,6 +170,15 @@ fn a_pipe_or_a_device_beside_a_kernel_keeps_nobody() {
 }
 
 #[test]
+fn a_kernel_packed_with_lzo_cannot_be_read_and_doctor_asks_for_its_configuration() {
+    let Some(lab) = Lab::new() else { return };
+    let kernel = lab.new_file("kernel");
+    fs::write(&kernel, b"\x89LZO\0\r\n\x1a\n").expect("write it");
+    let words = format!("-- --bridge br0,uplink=none -kernel {}", kernel.display());
+    look(&lab, &words).has("kernel", "warning", &["it is packed with LZO", "cp .config"]);
+}
+
+#[test]
 fn kvm_and_tun() {
     let Some(lab) = Lab::new() else { return };
     if !have("setpriv") {

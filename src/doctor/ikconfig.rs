@@ -6,7 +6,6 @@
 //! scripts/extract-ikconfig does.
 #![forbid(unsafe_code)]
 
-use super::lzop;
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsRawFd;
@@ -15,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 const BEGIN: &[u8] = b"IKCFG_ST";
 /// A kernel is not larger, unpacked.
-pub(super) const LIMIT: u64 = 1 << 29;
+const LIMIT: u64 = 1 << 29;
 /// Nor does one need more memory to be unpacked, in KiB, whatever it says.
 const MEMORY: u32 = 1 << 19;
 /// Nor is a configuration larger than this.
@@ -39,7 +38,8 @@ impl Found {
     }
 }
 
-/// Finds the configuration of an image: in it, beside it, or under /boot.
+/// Finds the configuration of an image: in it, beside it, or under /boot. `Unsupported`: it is not beside it nor under /boot, and
+/// may be in it, packed with LZO.
 pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
     let bytes = read(image, LIMIT)?;
     let kernels = unpacked(&bytes);
@@ -54,7 +54,12 @@ pub fn find(image: &Path) -> std::io::Result<Option<Found>> {
     let is_config = |text: &String| text.lines().any(|line| line.starts_with("CONFIG_"));
     let text = |place: &Path| String::from_utf8(read(place, CONFIG_LIMIT).ok()?).ok().filter(is_config);
     let mut found = files.filter_map(|place| Some(Found { config: text(&place)?, place }));
-    Ok(found.next())
+    match found.next() {
+        None if kernels.is_empty() && find_bytes(&bytes, LZO).is_some() => {
+            Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "it is packed with LZO"))
+        }
+        found => Ok(found),
+    }
 }
 
 /// The configuration in an image, if it is there; for `properties`.
@@ -195,8 +200,10 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const LZ4: &[u8] = &[0x02, 0x21, 0x4c, 0x18];
 const BZIP2: &[u8] = b"BZh";
 const LZMA: &[u8] = &[0x5d, 0, 0];
+/// The format of `lzop`, which is not unpacked here: hardly a kernel is built with CONFIG_KERNEL_LZO.
+const LZO: &[u8] = &[0x89, b'L', b'Z', b'O', 0, 0x0d, 0x0a, 0x1a, 0x0a];
 /// Those that are looked for. What LZMA begins with stands everywhere.
-const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2, lzop::MAGIC];
+const SCANNED: &[&[u8]] = &[GZIP, XZ, ZSTD, LZ4, BZIP2];
 
 /// Unpacks what begins here. What stands behind the end of a stream, as the length that a kernel's build appends, is none
 /// of it; whatever was unpacked before an error counts.
@@ -211,7 +218,6 @@ fn unpack(packed: &[u8]) -> Option<Vec<u8>> {
         _ if packed.starts_with(ZSTD) => keep(&mut ruzstd::decoding::StreamingDecoder::new(packed).ok()?),
         _ if packed.starts_with(LZ4) => kernel = lz4(packed),
         _ if packed.starts_with(BZIP2) => keep(&mut bzip2::read::BzDecoder::new(packed)),
-        _ if packed.starts_with(lzop::MAGIC) => kernel = lzop::unpack(packed),
         _ if packed.starts_with(LZMA) => keep(&mut lzma_rust2::LzmaReader::new_mem_limit(packed, MEMORY, None).ok()?),
         _ => return None,
     }
@@ -311,14 +317,13 @@ mod tests {
 
     #[test]
     fn a_packed_kernel_has_it() {
-        let formats: [(&str, &[&str]); 8] = [
+        let formats: [(&str, &[&str]); 7] = [
             ("gzip", &["-9"]),
             ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
             ("zstd", &["-22", "--ultra"]),
             ("zstd", &["-19"]),
             ("lz4", &["-l", "-9"]),
             ("bzip2", &["-9"]),
-            ("lzop", &["-9"]),
             ("lzma", &["-9"]),
         ];
         let mut tried = 0;
@@ -356,6 +361,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_with_lzo_is_not_said_to_have_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let payload = [LZO, b"packed"].concat();
+        for image in [bzimage(&payload), [&[0xcc; 1000], payload.as_slice()].concat()] {
+            let path = folder.path().join("image");
+            fs::write(&path, image).unwrap();
+            assert_eq!(find(&path).unwrap_err().kind(), std::io::ErrorKind::Unsupported);
+            let beside = folder.path().join("image.config");
+            fs::write(&beside, CONFIG).unwrap();
+            assert_eq!(find(&path).unwrap().unwrap().place, beside);
+            fs::remove_file(beside).unwrap();
+        }
+    }
+
+    #[test]
     fn a_folder_of_somebody_elses_is_no_trap() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bzImage");
@@ -388,13 +408,12 @@ mod tests {
     /// Whatever bytes a kernel has: no panic, and nothing that is not told.
     #[test]
     fn a_damaged_kernel_is_no_reason_to_fail() {
-        let programs: [(&str, &[&str]); 7] = [
+        let programs: [(&str, &[&str]); 6] = [
             ("gzip", &["-9"]),
             ("xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB"]),
             ("zstd", &["-19"]),
             ("lz4", &["-l", "-9"]),
             ("bzip2", &["-1"]),
-            ("lzop", &["-9"]),
             ("lzma", &["-1"]),
         ];
         for (program, options) in programs {

@@ -37,21 +37,25 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
     let image = folder.join(kernel);
     // Somebody else may have called it so.
     let (name, kernel, copy) = (out::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
+    let warning = |found| {
+        let mend =
+            format!("cp .config {copy}   # in the tree that it was built in; or build it with CONFIG_IKCONFIG=y");
+        let why = "It would tell whether the kernel knows the card and can ask for an address.";
+        vec![Check::warning("kernel", found, why, mend)]
+    };
     let found = match ikconfig::find(&image) {
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+            let why = crate::error::reason(&error);
+            return warning(format!(
+                "cannot read {name} ({why}); its configuration is neither beside it nor under /boot"
+            ));
+        }
         Err(error) => {
             let saw = format!("cannot read {name}: {}", crate::error::reason(&error));
             return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];
         }
         Ok(None) => {
-            let saw = format!("the configuration of {name} is neither in it nor beside it nor under /boot");
-            let mend =
-                format!("cp .config {copy}   # in the tree that it was built in; or build it with CONFIG_IKCONFIG=y");
-            return vec![Check::warning(
-                "kernel",
-                saw,
-                "It would tell whether the kernel knows the card and can ask for an address.",
-                mend,
-            )];
+            return warning(format!("the configuration of {name} is neither in it nor beside it nor under /boot"));
         }
         Ok(Some(found)) => found,
     };
