@@ -13,8 +13,8 @@
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
 //! once, but for a guest with an initramfs, which is real. Nothing is in `/usr/local` yet.
 
-use crate::shipped::path;
 use crate::support::command::fake_qemu;
+use crate::support::files::path;
 use crate::support::namespaces::hide;
 use crate::support::processes::Process;
 use crate::support::programs;

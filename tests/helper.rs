@@ -99,7 +99,7 @@ fn anything_else_on_the_command_line_is_answered_with_the_usage() {
 }
 
 #[test]
-fn it_tells_its_version_and_gives_no_tap_for_it() {
+fn the_helper_tells_its_version_and_gives_no_tap_for_it() {
     let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
     let Some((path, _)) = helpers().into_iter().find(|(_, is_ours)| *is_ours) else { return };
     let told = lab.as_user(ALICE, &path).words("--version").run().succeeds();

@@ -152,7 +152,7 @@ fn stray_descriptors_are_closed_and_every_right_is_given_up() {
 }
 
 #[test]
-fn its_caller_can_neither_trace_it_nor_look_into_it() {
+fn the_helpers_caller_can_neither_trace_it_nor_look_into_it() {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;
@@ -633,12 +633,12 @@ fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut Running)) {
 }
 
 #[test]
-fn killed_at_any_system_call_it_leaves_nothing() {
+fn a_helper_killed_at_any_system_call_leaves_nothing() {
     struck_at_every_call("KILL", |_, _| {});
 }
 
 #[test]
-fn stopped_and_killed_at_any_system_call_it_leaves_nothing() {
+fn a_helper_stopped_and_killed_at_any_system_call_leaves_nothing() {
     struck_at_every_call("STOP", |lab, running| {
         if let Some(stopped) = wait_until_stopped(lab, running, &[]) {
             stopped.kill();
@@ -695,7 +695,7 @@ fn schedstat(pid: i32) -> String {
 }
 
 #[test]
-fn stopped_at_any_system_call_it_holds_no_port_that_is_not_counted() {
+fn a_helper_stopped_at_any_system_call_holds_no_port_that_is_not_counted() {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;

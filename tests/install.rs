@@ -72,7 +72,7 @@ fn capability(path: &str) -> String {
 }
 
 #[test]
-fn after_it_a_user_has_a_guest() {
+fn after_an_installation_a_user_has_a_guest() {
     let Some(lab) = lab() else { return };
     let told = install(&lab, "--allow br0:alice");
     assert!(told.contains(COPY) && told.contains("'allow br0 user alice'"), "{told}");
@@ -87,7 +87,7 @@ fn after_it_a_user_has_a_guest() {
 }
 
 #[test]
-fn twice_is_as_once() {
+fn an_installation_twice_is_as_once() {
     let Some(lab) = lab() else { return };
     let words = "--allow br0:alice --allow br1 --link --link=qemu-system-aarch64";
     install(&lab, words);

@@ -114,7 +114,7 @@ fn an_installation_prints_what_the_page_says() {
 }
 
 #[test]
-fn no_command_is_without_it() {
+fn no_command_is_without_json() {
     let mut definition = kvm_bridge::cli::definition();
     definition.build();
     fn check(command: &clap::Command) {

@@ -1,7 +1,7 @@
 //! What the programs are linked with, and under which licences: docs/dependencies.md is what Cargo.lock says, and deny.toml
 //! allows all of it.
 
-use crate::shipped::path;
+use crate::support::files::path;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -5,7 +5,7 @@
 use crate::docs::{Block, blocks};
 use crate::doctor::{second_server, without_driver};
 use crate::guests::boot_linux;
-use crate::shipped::path;
+use crate::support::files::path;
 use crate::support::{Lab, frames, have, wait_for};
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! Completions where it is hard: words in quotes, odd names, a cursor within a word, and a QEMU that does not answer.
 
 use crate::completions::{BASH_COMPLETION, QEMU, have_qemu, lab, make_script};
-use crate::shipped::{BASH, path};
+use crate::support::files::{BASH, path};
 use crate::support::shell::{Shell, search_path};
 use crate::support::{Lab, have};
 use std::fs;

@@ -2,7 +2,7 @@
 //!
 //! Each program is traced once, for the calls that it makes; then each of these is answered with each error, by strace. `make
 //! check` tries a sample, another each day; `make check-sweeps` (KVM_BRIDGE_TEST_SWEEP=all) all of it, which takes most of an
-//! hour. A kill at each call is in `sharing_kills`, `up_down` and `lives`.
+//! hour. A kill at each call is in `sharing_kills`, `up_down` and `lifecycle`.
 
 use crate::support::command::{Cmd, Ended};
 use crate::support::wait::patiently;
