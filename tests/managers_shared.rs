@@ -4,7 +4,7 @@
 use crate::sharing::host_reaches;
 use crate::support::guest::Guest;
 use crate::support::managers::{Managed, Manager, Mode};
-use crate::support::processes::is_alive;
+use crate::support::processes::has_ended;
 use crate::support::state::{comparable, ip_json};
 use crate::support::wait_for;
 use serde_json::Value;
@@ -88,10 +88,9 @@ fn is_deaf(manager: Manager) -> bool {
 fn is_killed_and_started(host: &Managed, meanwhile: impl FnOnce()) {
     let daemon = host.daemon();
     daemon.kill();
-    wait_for("its end", 10, || (!is_alive(daemon.pid)).then_some(()));
-    meanwhile();
     // Its name on the bus is free when its last thread has ended.
-    std::thread::sleep(Duration::from_millis(700));
+    wait_for("its end", 10, || has_ended(daemon.pid).then_some(()));
+    meanwhile();
     host.start();
     host.is_content();
 }

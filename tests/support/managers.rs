@@ -225,9 +225,8 @@ impl Managed {
         let process = self.daemon();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::Signal::SIGTERM)
             .expect("end");
-        wait_for("its end", 10, || (!super::processes::is_alive(process.pid)).then_some(()));
         // Its name on the bus is free when its last thread has ended.
-        std::thread::sleep(Duration::from_millis(700));
+        wait_for("its end", 10, || super::processes::has_ended(process.pid).then_some(()));
         self.start();
         self.is_content();
     }
@@ -262,6 +261,7 @@ impl Managed {
         self.is_content();
         patiently(Duration::from_secs(3), || {
             let before = super::state::State::now();
+            // None of them says when it has nothing more to do.
             std::thread::sleep(Duration::from_millis(700));
             (before == super::state::State::now()).then_some(())
         });
