@@ -15,9 +15,10 @@ use crate::name::IfName;
 use crate::net::rtnl::Netlink;
 use crate::out;
 use crate::style;
-use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
+use crate::sys::packet::{Packets, Traffic};
 use crate::sys::process;
-use crate::watch::frame::{self, Told};
+use crate::watch::frame::Told;
+use crate::watch::hear;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
 use std::ffi::{CString, OsString};
@@ -46,7 +47,7 @@ impl Announcer {
         let Some(port) = ports.find(|port| port.mac == Some(mac.of_tap())) else { return Ok(None) };
         let vm = port.vm().unwrap_or(port.name.as_str()).to_owned();
         Ok(Some(Self {
-            packets: Packets::open_for_dhcp(port.index)?,
+            packets: Packets::open(port.index, Traffic::Answers)?,
             mac,
             vm,
             bridge: bridge.to_string(),
@@ -58,28 +59,23 @@ impl Announcer {
     pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmKey) -> std::io::Result<Self> {
         let index = netlink.link(tap)?.ok_or(std::io::ErrorKind::NotFound)?.index;
         let (vm, bridge) = (vm.display().to_owned(), bridge.to_string());
-        Ok(Self { packets: Packets::open_for_dhcp(index)?, mac, vm, bridge, stderr: None })
+        Ok(Self { packets: Packets::open(index, Traffic::Answers)?, mac, vm, bridge, stderr: None })
     }
 
     /// Reads what has come; `true` when there is nothing to listen for any more: it has told, or the TAP is gone.
     pub fn hear(&self) -> bool {
-        let mut buffer = [0; BUFFER];
-        for _ in 0..AT_ONCE {
-            match self.packets.receive(&mut buffer) {
-                Ok(None) => return false,
-                Err(_) => return true,
-                Ok(Some(length)) => {
-                    if let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read)
-                        && (message.kind, message.client) == (Kind::Ack, self.mac)
-                        && message.address.is_some()
-                    {
-                        self.tell(&message);
-                        return true;
-                    }
-                }
+        let mut has_told = false;
+        let heard = hear(&self.packets, |told, _| {
+            if let Told::Dhcp(message) = told
+                && (message.kind, message.client) == (Kind::Ack, self.mac)
+                && message.address.is_some()
+            {
+                self.tell(&message);
+                has_told = true;
             }
-        }
-        false
+            has_told
+        });
+        has_told || heard.is_err()
     }
 
     fn tell(&self, message: &Message) {
@@ -159,6 +155,7 @@ pub fn main(words: &[OsString]) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::packet::AT_ONCE;
     use std::fs::File;
     use std::io::Read;
     use std::sync::mpsc::channel;

@@ -46,7 +46,7 @@ pub struct Message {
 /// The magic cookie, behind BOOTP's fixed fields.
 const COOKIE: [u8; 4] = [99, 130, 83, 99];
 /// Where options begin.
-pub(super) const OPTIONS: usize = 240;
+const OPTIONS: usize = 240;
 
 impl Message {
     /// Reads what a UDP datagram to port 67 or 68 carries.
@@ -84,7 +84,7 @@ impl Message {
 
 /// The options of a message, each a code and its value; `None` for what is no such message. Of one that is cut off nothing
 /// is told.
-pub(super) fn options(bytes: &[u8]) -> Option<impl Iterator<Item = (u8, &[u8])> + Clone> {
+fn options(bytes: &[u8]) -> Option<impl Iterator<Item = (u8, &[u8])> + Clone> {
     const PAD: u8 = 0;
     const END: u8 = 255;
     let mut rest = bytes.get(OPTIONS..).filter(|_| bytes.get(236..OPTIONS) == Some(&COOKIE))?;
@@ -103,20 +103,14 @@ pub(super) fn options(bytes: &[u8]) -> Option<impl Iterator<Item = (u8, &[u8])> 
     }))
 }
 
-/// What stands before the options of a client's message.
-pub(super) fn head(client: Mac, transaction: u32) -> Vec<u8> {
+/// A frame with which a client asks for an address, to everybody: DHCPDISCOVER, as a guest's first one.
+pub fn discover(client: Mac, transaction: u32) -> Vec<u8> {
     let mut message = vec![0; OPTIONS];
     // A request over Ethernet, whose addresses have six bytes.
     message[..3].copy_from_slice(&[1, 1, 6]);
     message[4..8].copy_from_slice(&transaction.to_be_bytes());
     message[28..34].copy_from_slice(&client.0);
     message[236..].copy_from_slice(&COOKIE);
-    message
-}
-
-/// A frame with which a client asks for an address, to everybody: DHCPDISCOVER, as a guest's first one.
-pub fn discover(client: Mac, transaction: u32) -> Vec<u8> {
-    let mut message = head(client, transaction);
     // What it is; what it wants to know: mask, router, name servers, lease, server; the end.
     message.extend([53, 1, 1, 55, 5, 1, 3, 6, 51, 54, 255]);
     // BOOTP's length, below which some servers and relays do not answer.

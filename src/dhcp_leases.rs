@@ -9,9 +9,10 @@ use crate::dhcp::{Kind, Message};
 use crate::host::{Kind as LinkKind, Link};
 use crate::journal::Files;
 use crate::mac::Mac;
-use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
+use crate::sys::packet::{Packets, Traffic};
 use crate::sys::{files, netns};
-use crate::watch::frame::{self, Told};
+use crate::watch::frame::Told;
+use crate::watch::hear;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,7 @@ impl Listeners {
         for tap in taps() {
             if self.ports.len() < room
                 && !self.ports.contains_key(&tap.index)
-                && let Ok(packets) = Packets::open_for_all_of_dhcp(tap.index)
+                && let Ok(packets) = Packets::open(tap.index, Traffic::Dhcp)
             {
                 let is_guests = matches!(tap.kind, LinkKind::Tap { is_persistent: false, .. }) && tap.vm().is_some();
                 let ear = Ear { packets, tap: tap.mac.filter(|_| is_guests), asked: None };
@@ -222,21 +223,19 @@ impl Listeners {
 impl Ear {
     /// Reads what has come on a port; how many frames.
     fn hear(&mut self, port: u32, leases: &mut Vec<DhcpLease>) -> std::io::Result<usize> {
-        let mut buffer = [0; BUFFER];
-        for count in 0..AT_ONCE {
-            let Some((length, is_sent)) = self.packets.receive_from(&mut buffer)? else { return Ok(count) };
-            let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read) else { continue };
-            if self.tap.is_some_and(|tap| message.client.of_tap() != tap) {
-                continue;
+        hear(&self.packets, |told, is_sent| {
+            if let Told::Dhcp(message) = told
+                && self.tap.is_none_or(|tap| message.client.of_tap() == tap)
+            {
+                let asks = (message.client, message.transaction);
+                match (is_sent, message.kind) {
+                    (true, Kind::Request) => self.asked = Some(asks),
+                    (false, Kind::Ack) if self.asked == Some(asks) => leases.extend(DhcpLease::of(port, &message)),
+                    _ => {}
+                }
             }
-            let asks = (message.client, message.transaction);
-            match (is_sent, message.kind) {
-                (true, Kind::Request) => self.asked = Some(asks),
-                (false, Kind::Ack) if self.asked == Some(asks) => leases.extend(DhcpLease::of(port, &message)),
-                _ => {}
-            }
-        }
-        Ok(AT_ONCE)
+            false
+        })
     }
 }
 

@@ -9,11 +9,11 @@ pub mod probe;
 use crate::dhcp::{Kind, Message};
 use crate::error::{Error, Result, reason};
 use crate::mac::Mac;
-use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets, Traffic};
 use frame::Told;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Some ports that are watched.
 #[derive(Debug)]
 pub struct Watch {
-    ports: Vec<(u32, Packets)>,
+    ports: VecDeque<(u32, Packets)>,
 }
 
 /// What was heard on a port.
@@ -49,7 +49,7 @@ impl Heard {
 impl Watch {
     /// Watches the ports of these indices from now on.
     pub fn open(ports: impl IntoIterator<Item = u32>) -> Result<Self> {
-        let open = |index| Ok((index, Packets::open(index)?));
+        let open = |index| Ok((index, Packets::open(index, Traffic::All)?));
         let ports = ports.into_iter().map(open).collect::<std::io::Result<_>>().map_err(|error| {
             let remedy = match error.raw_os_error() {
                 Some(libc::EPERM | libc::EACCES) => "CAP_NET_RAW is needed: run it as root.",
@@ -75,43 +75,40 @@ impl Watch {
 
     /// What is told next; `None` when the time is over or no port is left.
     pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
-        let mut buffer = [0; BUFFER];
         loop {
-            let (mut gone, mut heard) = (None, None);
-            for (at, (index, packets)) in self.ports.iter().enumerate() {
-                for _ in 0..AT_ONCE {
-                    match packets.receive_from(&mut buffer) {
-                        Ok(None) => break,
-                        Ok(Some((length, is_sent))) => {
-                            if let Some(told) = buffer.get(..length).and_then(frame::read) {
-                                heard = Some((at, Heard { index: *index, is_sent, told }));
-                                break;
-                            }
-                        }
-                        Err(_) => {
-                            gone = Some(at);
-                            break;
-                        }
-                    }
+            for _ in 0..self.ports.len() {
+                let Some((index, packets)) = self.ports.pop_front() else { break };
+                let mut heard = None;
+                let read = hear(&packets, |told, is_sent| {
+                    heard = Some(Heard { index, is_sent, told });
+                    true
+                });
+                // The others' turn, as this one may have no end. One that is gone has none any more.
+                if read.is_ok() {
+                    self.ports.push_back((index, packets));
                 }
-                if heard.is_some() || gone.is_some() {
-                    break;
+                if heard.is_some() {
+                    return Ok(heard);
                 }
-            }
-            if let Some((at, heard)) = heard {
-                // The others' turn: this one may have no end.
-                self.ports.rotate_left(at + 1);
-                return Ok(Some(heard));
-            }
-            if let Some(at) = gone {
-                self.ports.remove(at);
-                continue;
             }
             if self.ports.is_empty() || !wait(self.ports.iter().map(|(_, packets)| packets), end)? {
                 return Ok(None);
             }
         }
     }
+}
+
+/// Reads what has come, until `each` has had enough of what it tells and of whether who is behind the port sent it; so many frames
+/// at the most, of which it returns the number: whoever sends them as fast as they are read keeps nobody from all else.
+pub fn hear(packets: &Packets, mut each: impl FnMut(Told, bool) -> bool) -> std::io::Result<usize> {
+    let mut buffer = [0; BUFFER];
+    for count in 0..AT_ONCE {
+        let Some((length, is_sent)) = packets.receive(&mut buffer)? else { return Ok(count) };
+        if buffer.get(..length).and_then(frame::read).is_some_and(|told| each(told, is_sent)) {
+            return Ok(count + 1);
+        }
+    }
+    Ok(AT_ONCE)
 }
 
 /// Sleeps until one of these can be read or the time is over; whether there may be something.
@@ -220,7 +217,7 @@ mod tests {
     #[test]
     fn noise_without_end_ends_with_the_time() {
         let end = Instant::now() + Duration::from_millis(200);
-        let listen = move |noise| Watch { ports: vec![(1, noise)] }.next(end).is_ok_and(|heard| heard.is_none());
+        let listen = move |noise| Watch { ports: [(1, noise)].into() }.next(end).is_ok_and(|heard| heard.is_none());
         assert_eq!(within(Duration::from_secs(60), move || with_noise(listen)), Some(true));
     }
 

@@ -13,7 +13,7 @@ use crate::mac::Mac;
 use crate::net::apply;
 use crate::net::rtnl::Netlink;
 use crate::step::Tap;
-use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
+use crate::sys::packet::{AT_ONCE, BUFFER, Packets, Traffic};
 use crate::sys::{files, random, tap};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -76,7 +76,7 @@ impl Asker {
 
     /// One on an interface that is no port yet.
     pub fn on_interface(index: u32, client: Option<Mac>) -> Result<Self> {
-        let packets = Packets::open(index).map_err(|error| cannot(&error))?;
+        let packets = Packets::open(index, Traffic::All).map_err(|error| cannot(&error))?;
         packets.hear_all(index).map_err(|error| cannot(&error))?;
         let client = client.map_or_else(Mac::generate, Ok)?;
         Ok(Self { way: Way::Interface(packets), client, ready: Instant::now() })
@@ -110,15 +110,17 @@ impl Way {
     }
 
     fn receive(&self, buffer: &mut [u8; BUFFER]) -> std::io::Result<Option<Vec<u8>>> {
-        let length = match self {
+        let (length, skip) = match self {
             Self::Tap(tap) => match std::io::Read::read(&mut &*tap, buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-                read => Some(read?),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
+                read => (read?, VNET_HEADER),
             },
-            Self::Interface(packets) => packets.receive(buffer)?,
+            Self::Interface(packets) => match packets.receive(buffer)? {
+                None => return Ok(None),
+                Some((length, _)) => (length, 0),
+            },
         };
-        let skip = if matches!(self, Self::Tap(_)) { VNET_HEADER } else { 0 };
-        Ok(length.map(|length| buffer.get(skip..length).unwrap_or_default().to_vec()))
+        Ok(Some(buffer.get(skip..length).unwrap_or_default().to_vec()))
     }
 }
 
