@@ -4,7 +4,7 @@
 use super::rules::{Fate, Table};
 use super::{Check, Patient, Verdict};
 use crate::ports::Bridge;
-use crate::sys::program::Program;
+use crate::sys::program::run;
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
@@ -50,8 +50,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
             false => Check::ok("firewall", "bridged frames do not go through the host's IP firewall", WHY),
         }];
     }
-    let output_of = |program: &str, words: &[&str]| Program::new(program).words(words).within(PATIENCE).run().ok();
-    let ruleset = output_of("nft", &["-j", "list", "ruleset"]);
+    let ruleset = nft_ruleset();
     let ports = patient.bridges.iter().flat_map(|bridge| &bridge.ports).filter(|port| !port.is_tap());
     let passed = Passed { ipv4, ipv6, ports: ports.map(|port| port.detail.link.name.as_str()).collect() };
     let mut chains = ruleset.as_deref().map(|json| of_nft(json, &passed, &bridges)).unwrap_or_default();
@@ -61,7 +60,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     {
         // What iptables-nft says, nft has said already.
         let tools = if ruleset.is_some() { &tools[..1] } else { &tools[..] };
-        for text in tools.iter().filter(|_| is_called).filter_map(|tool| output_of(tool, &[])) {
+        for text in tools.iter().filter(|_| is_called).filter_map(|tool| run(tool, &[], PATIENCE)) {
             has_looked = true;
             chains.extend(of_iptables(&text, &bridges).filter(|chain| !chains.contains(chain)).collect::<Vec<_>>());
         }
@@ -172,8 +171,11 @@ fn of_nft(json: &str, passed: &Passed, bridges: &[&str]) -> Vec<Chain> {
 /// The chains of the host that put its own address in the place of guests': as libvirt, Docker and others have them. For
 /// whoever may look.
 pub(super) fn masquerading() -> Vec<String> {
-    let ruleset = Program::new("nft").words(["-j", "list", "ruleset"]).within(PATIENCE).run().unwrap_or_default();
-    masquerading_in(&ruleset)
+    masquerading_in(&nft_ruleset().unwrap_or_default())
+}
+
+fn nft_ruleset() -> Option<String> {
+    run("nft", &["-j", "list", "ruleset"], PATIENCE)
 }
 
 fn masquerading_in(json: &str) -> Vec<String> {

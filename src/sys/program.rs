@@ -2,7 +2,6 @@
 
 use super::files;
 use super::process::{close_by_exec, hear_all_signals};
-use crate::error::{Error, Result, reason};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::unistd::Pid;
@@ -17,8 +16,6 @@ use std::time::{Duration, Instant};
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What they get for PATH themselves.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a command may take, unless it is said.
-const USUAL: Duration = Duration::from_secs(20);
 /// How long one that is killed may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 /// How often it is looked whether a program has ended.
@@ -107,18 +104,9 @@ fn kill(child: &mut Child) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
     let _ = child.kill();
-    wait(child, ENDING);
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let end = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Err(_) => return None,
-            Ok(None) if Instant::now() >= end => return None,
-            Ok(None) => std::thread::sleep(STEP),
-        }
+    let end = Instant::now() + ENDING;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < end {
+        std::thread::sleep(STEP);
     }
 }
 
@@ -151,76 +139,22 @@ pub fn is_installed(name: &str) -> bool {
     find(Path::new(name)).is_some()
 }
 
-/// A program that is going to run: with a known small environment, in the root folder, without a descriptor of ours or of
-/// our caller's.
-pub struct Program {
-    command: Command,
-    name: String,
-    is_there: bool,
-    limit: Duration,
-}
-
-impl Program {
-    /// A program by its path, or by its name in the usual folders.
-    pub fn new(program: impl AsRef<Path>) -> Self {
-        let program = program.as_ref();
-        let path = if program.is_absolute() { Some(program.to_owned()) } else { find(program) };
-        let mut command = Command::new(path.as_deref().unwrap_or(program));
-        command.env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
-        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { command, name, is_there: path.is_some(), limit: USUAL }
-    }
-
-    /// How long it may take.
-    pub fn within(mut self, limit: Duration) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// Its arguments.
-    pub fn words<W: AsRef<std::ffi::OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
-        self.command.args(words);
-        self
-    }
-
-    /// Runs it; it has to succeed. What it says.
-    pub fn run(mut self) -> Result<String> {
-        match self.prepare().and_then(|()| answer(&mut self.command, self.limit)) {
-            Ok(Some(Answer { status, out, .. })) if status.success() => Ok(out),
-            Ok(Some(Answer { status, err, .. })) => Err(failed(&self.name, status, &err)),
-            Ok(None) => {
-                let what = format!("{} did not end within {} seconds", self.name, self.limit.as_secs());
-                Err(Error::new(what, "See whether it works when it is run by hand."))
-            }
-            Err(error) => Err(self.cannot(&error)),
-        }
-    }
-
-    fn cannot(&self, error: &io::Error) -> Error {
-        Error::new(format!("cannot run {}: {}", self.name, reason(error)), "See whether it is installed.")
-    }
-
-    /// What its process does before it is the program.
-    fn prepare(&mut self) -> io::Result<()> {
-        if !self.is_there {
-            return Err(io::Error::from_raw_os_error(libc::ENOENT));
-        }
-        let prepare = || {
-            nix::unistd::setsid()?;
-            // What the reaper ignores it must hear.
-            hear_all_signals()?;
-            close_by_exec(3);
-            Ok(())
-        };
-        // SAFETY: system calls only: no memory is asked for, no lock taken.
-        unsafe { self.command.pre_exec(prepare) };
+/// Runs a program of the usual folders: with a known small environment, in the root folder, without a descriptor of ours or of
+/// our caller's. What it prints, if it is there and succeeds within `limit`.
+pub fn run(name: &str, words: &[&str], limit: Duration) -> Option<String> {
+    let mut command = Command::new(find(Path::new(name))?);
+    command.args(words).env_clear().env("PATH", PATH).env("LC_ALL", "C").current_dir("/").stdin(Stdio::null());
+    let prepare = || {
+        nix::unistd::setsid()?;
+        // What the reaper ignores it must hear.
+        hear_all_signals()?;
+        close_by_exec(3);
         Ok(())
-    }
-}
-
-fn failed(name: &str, status: ExitStatus, said: &str) -> Error {
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing").trim().to_owned();
-    Error::new(format!("{name} failed ({status}): {last}"), "See whether it works when it is run by hand.")
+    };
+    // SAFETY: system calls only: no memory is asked for, no lock taken.
+    unsafe { command.pre_exec(prepare) };
+    let answer = answer(&mut command, limit).ok()??;
+    answer.status.success().then_some(answer.out)
 }
 
 #[cfg(test)]
@@ -243,7 +177,7 @@ mod tests {
         assert_eq!((status.code(), out.as_str()), (Some(3), "said\n"));
         nix::sys::signal::kill(Pid::from_raw(err.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
         assert!(within("exec >&- 2>&-; sleep 1000", 1).is_none());
-        assert!(answer(&mut Command::new("/missing"), USUAL).is_err());
+        assert!(answer(&mut Command::new("/missing"), Duration::from_secs(10)).is_err());
     }
 
     #[test]
@@ -262,7 +196,9 @@ mod tests {
         std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
         assert!(!is_executed(&link), "whoever may write to /tmp decides where it leads");
         assert!(find(Path::new("../../tmp")).is_none());
-        let error = Program::new("no-such-program").run().unwrap_err().to_string();
-        assert!(error.starts_with("cannot run no-such-program: No such file"), "{error}");
+        let run = |name: &str, words: &[&str]| run(name, words, Duration::from_secs(10));
+        assert_eq!(run("no-such-program", &[]), None);
+        assert_eq!(run("sh", &["-c", "echo $HOME$PATH; pwd"]), Some(format!("{PATH}\n/\n")));
+        assert_eq!(run("sh", &["-c", "echo said; exit 1"]), None);
     }
 }
