@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::name::IfName;
+use crate::out;
 use crate::sys::patience::within;
 use crate::sys::{process, tap};
 use std::collections::BTreeMap;
@@ -47,22 +48,24 @@ impl Process {
 
 /// The processes of this network namespace that have TAPs open, or say so on their command lines.
 pub fn of_taps() -> Vec<Process> {
-    let own = process::own_network();
-    let mut found: Vec<Process> =
-        process::all().filter(|(path, _)| process::network_of(path) == own).filter_map(read).collect();
+    let mut found: Vec<Process> = process::here().filter_map(read).collect();
     found.sort_by_key(|process| process.pid);
     found
+}
+
+/// Who holds a TAP open, as `NAME (PID)`, for people. It is looked for only where somebody wants a TAP by a name that is taken.
+pub fn of(tap: &IfName) -> Option<String> {
+    let (path, pid) = process::here().find(|(path, _)| tap::held_by(path).contains_key(tap))?;
+    Some(format!("{} ({pid})", out::one_line(&process::program(&path).unwrap_or_default())))
 }
 
 /// The QEMUs of this network namespace, by the name of their program; and those of other users, of which a user can't tell
 /// where they are.
 pub fn qemus() -> Vec<Process> {
-    let own = process::own_network();
+    let own = process::own_network().ok();
     let is_here = |path: &Path| process::network_of(path).is_none_or(|network| Some(network) == own);
-    let is_qemu = |path: &Path| {
-        let program = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        program.starts_with("qemu-") || program.trim_end() == "kvm"
-    };
+    let is_qemu =
+        |path: &Path| process::program(path).is_ok_and(|program| program.starts_with("qemu-") || program == "kvm");
     process::all()
         .filter(|(path, _)| is_qemu(path) && is_here(path))
         .filter_map(|(path, pid)| describe(&path, pid))
@@ -83,7 +86,7 @@ fn describe(path: &Path, pid: i32) -> Option<Process> {
     let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     Some(Process {
         pid,
-        program: fs::read_to_string(path.join("comm")).unwrap_or_default().trim_end().to_owned(),
+        program: process::program(path).unwrap_or_default(),
         uid,
         since: since(path),
         words: words.map(|word| OsString::from_vec(word.to_vec())).collect(),

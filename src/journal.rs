@@ -13,12 +13,12 @@ use crate::sys::files;
 use crate::sys::journald;
 use crate::sys::lock::{self, Hold, Passing};
 use crate::sys::netns;
+use crate::sys::process;
 use crate::sys::random;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where journals are.
@@ -265,11 +265,11 @@ fn any() -> bool {
 
 /// The folder of the network namespace that the calling thread is in.
 fn folder() -> Result<PathBuf> {
-    let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(|error| {
+    let (_, namespace) = process::own_network().map_err(|error| {
         let what = format!("cannot tell the network namespace: {}", reason(&error));
         Error::new(what, "A mounted /proc is needed.")
     })?;
-    Ok(PathBuf::from(RUN).join(namespace.ino().to_string()))
+    Ok(PathBuf::from(RUN).join(namespace.to_string()))
 }
 
 /// The lock of all who make bridges in a network namespace.

@@ -2,6 +2,7 @@
 
 use super::up::is_lasting;
 use crate::error::{Error, Result, as_root};
+use crate::holders;
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::name::IfName;
@@ -11,7 +12,7 @@ use crate::net::{apply, undo};
 use crate::out;
 use crate::ports;
 use crate::sys::lock::Hold;
-use crate::sys::{process, tap};
+use crate::sys::process;
 use crate::watch::ask::is_probe;
 use std::collections::BTreeMap;
 
@@ -124,10 +125,10 @@ fn free(
         let what = format!("{} stands on it, which is not ours", link.name);
         return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
     }
-    let holder = |port: &Link| tap::holder(&port.name).or_else(|| has_carrier(port).then(String::new));
+    let holder = |port: &Link| holders::of(&port.name).or_else(|| has_carrier(port).then(String::new));
     let in_use = lasting.iter().filter_map(|port| Some((port, holder(port)?)));
     let guests: Vec<(&Link, String)> =
-        (taps.iter().map(|port| (port, tap::holder(&port.name).unwrap_or_default()))).chain(in_use).collect();
+        (taps.iter().map(|port| (port, holders::of(&port.name).unwrap_or_default()))).chain(in_use).collect();
     if !guests.is_empty() && !is_forced {
         let vms = vms(netlink);
         let guests: Vec<String> =

@@ -3,6 +3,7 @@
 use super::claims::{Claim, Claims};
 use crate::announce::{Announcer, inbox};
 use crate::error::{Error, Result};
+use crate::holders;
 use crate::host::Host;
 use crate::journal::{Files, Journal};
 use crate::lease::{Lease, VmKey};
@@ -176,7 +177,7 @@ impl Made {
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
         let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
-            let holder = tap.name.as_ref().and_then(tap::holder).map(|holder| format!(" (in use by {holder})"));
+            let holder = tap.name.as_ref().and_then(holders::of).map(|holder| format!(" (in use by {holder})"));
             apply::failed(&tap.bridge, &format!("cannot open {name}{}", holder.unwrap_or_default()), &error)
         })?;
         match tap.found {

@@ -7,6 +7,7 @@ use super::claims::observe_locked;
 use super::made::Made;
 use crate::config::Config;
 use crate::error::{Error, Result, as_root};
+use crate::holders;
 use crate::host::{Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::mac::Mac;
@@ -246,7 +247,7 @@ fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, inde
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
     let opened = tap_owner::make(name, user)?.map_err(|error| {
-        let holder = tap::holder(name).map(|holder| format!(" (in use by {holder})")).unwrap_or_default();
+        let holder = holders::of(name).map(|holder| format!(" (in use by {holder})")).unwrap_or_default();
         apply::failed(bridge, &format!("up {bridge}: cannot make the TAP {name}{holder}"), &error)
     })?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);

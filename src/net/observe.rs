@@ -4,6 +4,7 @@
 use super::rtnl::Netlink;
 use crate::config::Config;
 use crate::error::{Error, Result, reason};
+use crate::holders;
 use crate::host::{self, Host, Kind, Link};
 use crate::journal::{Files, Journal};
 use crate::mac::Mac;
@@ -13,7 +14,7 @@ use crate::net::share;
 use crate::plan::{Wish, why_no_uplink, wishes};
 use crate::request::{Attach, Nic, Uplink};
 use crate::share::{Share, ends};
-use crate::sys::{packet, sysctl, tap};
+use crate::sys::{packet, sysctl};
 use std::path::Path;
 
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
@@ -68,7 +69,7 @@ pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
             if let Some(Some(link)) = host.links.get_mut(ifname)
                 && matches!(link.kind, Kind::Tap { .. })
             {
-                link.holder = tap::holder(ifname);
+                link.holder = holders::of(ifname);
             }
         }
     }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::files::create_folder_of;
+use super::process;
 use crate::error::{Error, Result};
 use crate::out;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -188,8 +189,8 @@ fn holder(file: &File) -> String {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = file.metadata().ok().and_then(|file| holder_in(&locks, file.dev(), file.ino()));
     let Some(pid) = pid else { return "another process".to_owned() };
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-    name.map_or(format!("process {pid}"), |name| format!("{} (PID {pid})", name.trim_end()))
+    let name = process::program(&Path::new("/proc").join(pid.to_string()));
+    name.map_or(format!("process {pid}"), |name| format!("{name} (PID {pid})"))
 }
 
 /// `1: FLOCK  ADVISORY  WRITE 3562 00:16:1043 0 EOF`; one that waits has an arrow behind the number.

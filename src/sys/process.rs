@@ -5,7 +5,7 @@ use nix::unistd::{ForkResult, fork};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,19 @@ pub fn network_of(process: &Path) -> Option<(u64, u64)> {
 }
 
 /// That of the calling thread.
-pub fn own_network() -> Option<(u64, u64)> {
-    network_of(Path::new("/proc/thread-self"))
+pub fn own_network() -> io::Result<(u64, u64)> {
+    fs::metadata("/proc/thread-self/ns/net").map(|file| (file.dev(), file.ino()))
+}
+
+/// The processes of this network namespace, as `all` has them.
+pub fn here() -> impl Iterator<Item = (PathBuf, i32)> {
+    let own = own_network().ok();
+    all().filter(move |(path, _)| own.is_some() && network_of(path) == own)
+}
+
+/// The name of a process's program (/proc/PID/comm).
+pub fn program(process: &Path) -> io::Result<String> {
+    fs::read_to_string(process.join("comm")).map(|name| name.trim_end_matches('\n').to_owned())
 }
 
 /// Whether a device is there and this user may not use it, by its mode (faccessat(2) with the effective IDs).

@@ -3,7 +3,6 @@
 use super::process;
 use crate::error::{Error, Result, reason};
 use crate::name::IfName;
-use crate::out;
 use kvm_bridge_helper::container;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -139,16 +138,5 @@ fn is_here(process: &Path, descriptor: i32) -> bool {
     // SAFETY: the kernel returns a new descriptor, which nobody else knows of.
     let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(super::files::own);
     let namespace = namespace.ok().and_then(|namespace| File::from(namespace).metadata().ok());
-    namespace.is_some_and(|namespace| process::own_network() == Some((namespace.dev(), namespace.ino())))
-}
-
-/// Who holds a TAP open, as `NAME (PID)`, for people. A process of another network namespace has its own by that name. It is
-/// looked for only where somebody wants a TAP by a name that is taken.
-pub fn holder(name: &IfName) -> Option<String> {
-    let own = process::own_network();
-    let is_holder = |path: &Path| process::network_of(path) == own && held_by(path).contains_key(name);
-    process::all().find(|(path, _)| is_holder(path)).map(|(path, pid)| {
-        let program = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
-        format!("{} ({pid})", out::one_line(program.trim_end_matches('\n')))
-    })
+    namespace.is_some_and(|namespace| process::own_network().is_ok_and(|own| own == (namespace.dev(), namespace.ino())))
 }
