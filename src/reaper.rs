@@ -18,7 +18,7 @@ use crate::journal::{Files, Journal};
 use crate::mac::Mac;
 use crate::name::IfName;
 use crate::net::observe::unreadable;
-use crate::net::rtnl::Netlink;
+use crate::net::rtnl::{Events, Netlink};
 use crate::net::{late, share, undo};
 use crate::sys::lock::Hold;
 use crate::sys::memory;
@@ -113,7 +113,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
     let mut news = Netlink::open().map_err(deaf)?;
-    news.subscribe_to_links().map_err(deaf)?;
+    news.subscribe(Events::Links).map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut sharing: Option<Netlink> = None;
     let (mut hears_addresses, mut hears_routes) = (false, false);
@@ -152,23 +152,27 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
             return Ok(());
         }
         if !hears_routes && (journal.awaits() == Some("auto") || journal.share().is_some_and(|share| share.follow)) {
-            news.subscribe_to_routes().map_err(deaf)?;
+            news.subscribe(Events::Routes).map_err(deaf)?;
             hears_routes = true;
         }
         if journal.share().is_some() && sharing.is_none() {
             let mut events = Netlink::open().map_err(deaf)?;
-            events.subscribe_to_sharing().map_err(deaf)?;
+            events.subscribe(Events::Sharing).map_err(deaf)?;
             sharing = Some(events);
         }
         if journal.may_share() && !hears_addresses {
-            news.subscribe_to_addresses().map_err(deaf)?;
+            news.subscribe(Events::Addresses).map_err(deaf)?;
             hears_addresses = true;
         }
         let users = users(&mut netlink, &journal).map_err(deaf)?;
         listening.leases.follow(files, users.as_deref().unwrap_or_default());
-        match users.map(|users| users.len()) {
-            Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
-            Some(users) if journal.keep || users > 0 => {
+        let is_used = users.map(|users| journal.keep || !users.is_empty());
+        if is_used == Some(false) {
+            idle_since.get_or_insert_with(Instant::now);
+        }
+        match Deed::of(is_used, idle_since.map(|since| since.elapsed())) {
+            Deed::Wait => {}
+            Deed::Keep => {
                 idle_since = None;
                 if late::attach(&mut netlink, files, &mut journal)? {
                     // What it depends on now has to be heard of.
@@ -177,8 +181,7 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
                 }
                 share::keep(&mut netlink, files, &mut journal)?;
             }
-            // Its time is over, or somebody else deleted it, or it was never made.
-            _ => {
+            Deed::TakeBack => {
                 restore(&mut netlink, files, &journal)?;
                 drop(own.take());
                 return Ok(());
@@ -226,6 +229,27 @@ fn watch(bridge: &IfName, files: &Files, own: &mut Option<File>, listening: &mut
             if wait(&news, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
+        }
+    }
+}
+
+/// What a reaper does about its bridge.
+#[derive(Debug, PartialEq, Eq)]
+enum Deed {
+    /// A guest may start again.
+    Wait,
+    Keep,
+    TakeBack,
+}
+
+impl Deed {
+    /// By whether the bridge is used or to be kept, `None` where it is gone; and how long it has not been.
+    fn of(is_used: Option<bool>, idle: Option<Duration>) -> Self {
+        match is_used {
+            Some(true) => Self::Keep,
+            Some(false) if idle.unwrap_or_default() < GRACE => Self::Wait,
+            // Its time is over, or somebody else deleted it, or it was never made.
+            _ => Self::TakeBack,
         }
     }
 }
@@ -379,6 +403,25 @@ impl Listening {
     fn let_go(&self) {
         if self.cards.is_empty() && !self.announcers.iter().any(Announcer::tells_on_own_stderr) {
             process::let_go_of_stderr();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_taken_back_when_it_is_gone_or_its_grace_is_over() {
+        for (is_used, idle, deed) in [
+            (Some(true), None, Deed::Keep),
+            (Some(true), Some(GRACE), Deed::Keep),
+            (Some(false), Some(Duration::ZERO), Deed::Wait),
+            (Some(false), Some(GRACE), Deed::TakeBack),
+            (None, None, Deed::TakeBack),
+            (None, Some(Duration::ZERO), Deed::TakeBack),
+        ] {
+            assert_eq!(Deed::of(is_used, idle), deed, "{is_used:?} {idle:?}");
         }
     }
 }

@@ -37,6 +37,31 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     Some(format!("made {bridge} {how} {uplink}{until}{down}{which}"))
 }
 
+/// What is done about a bridge that a guest is to be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// It is made.
+    Make,
+    /// It is ours: its reaper has to run.
+    UseOurs,
+    /// It is somebody else's, and what is left of ours of that name is undone.
+    ForgetAndJoin,
+    /// It is joined as it is; where it is gone by now, that is an error.
+    Join,
+}
+
+impl Deed {
+    /// By how its lock is held, and whether the bridge has the journal, of one whose lock is held; and whether it is there.
+    fn of(claim: Option<(Hold, bool)>, is_there: bool) -> Self {
+        match (claim, is_there) {
+            (Some(_), false) => Self::Make,
+            (Some((_, true)), true) => Self::UseOurs,
+            (Some((Hold::Alone, false)), true) => Self::ForgetAndJoin,
+            _ => Self::Join,
+        }
+    }
+}
+
 /// What was made so far.
 pub(super) struct Made {
     pub(super) netlink: Netlink,
@@ -84,9 +109,11 @@ impl Made {
         whole: &Plan,
     ) -> Result<u32> {
         let keep = whole.keep.get(&plan.bridge).copied();
-        match (claim, host.link(&plan.bridge)) {
-            (Some(claim), None) => self.make(plan, &claim.files, keep.unwrap_or_default()),
-            (Some(Claim { files, journal: Some(journal), .. }), Some(link)) => {
+        let link = host.link(&plan.bridge);
+        let hold = claim.map(|claim| (claim.hold, claim.journal.is_some()));
+        match (claim, link, Deed::of(hold, link.is_some())) {
+            (Some(Claim { files, .. }), _, Deed::Make) => self.make(plan, files, keep.unwrap_or_default()),
+            (Some(Claim { files, journal: Some(journal), .. }), Some(link), Deed::UseOurs) => {
                 let mut journal = journal.clone();
                 journal.keep = keep.unwrap_or(journal.keep);
                 if keep.is_some() {
@@ -97,13 +124,14 @@ impl Made {
                 }
                 self.set_up(plan, link.index)
             }
-            (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
-                self.forget_stale(files)?;
-                files.remove();
+            (claim, Some(link), deed) => {
+                if let (Some(claim), Deed::ForgetAndJoin) = (claim, deed) {
+                    self.forget_stale(&claim.files)?;
+                    claim.files.remove();
+                }
                 self.set_up(plan, link.index)
             }
-            (_, Some(link)) => self.set_up(plan, link.index),
-            (None, None) => Err(Error::new("it went away in this moment", "Try again.")),
+            (_, None, _) => Err(Error::new("it went away in this moment", "Try again.")),
         }
     }
 
@@ -222,5 +250,54 @@ impl Made {
                 files.remove();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Link;
+    use crate::share::{Changes, MarkBy, Share};
+
+    #[test]
+    fn a_bridge_is_made_only_where_it_is_missing_and_its_lock_is_held() {
+        for (claim, is_there, deed) in [
+            (Some((Hold::Alone, false)), false, Deed::Make),
+            (Some((Hold::Alone, true)), true, Deed::UseOurs),
+            (Some((Hold::Shared, true)), true, Deed::UseOurs),
+            (Some((Hold::Alone, false)), true, Deed::ForgetAndJoin),
+            // It looks like ours, and others may be on it.
+            (Some((Hold::Shared, false)), true, Deed::Join),
+            (None, true, Deed::Join),
+            (None, false, Deed::Join),
+        ] {
+            assert_eq!(Deed::of(claim, is_there), deed, "{claim:?} {is_there}");
+        }
+    }
+
+    #[test]
+    fn what_was_made_is_said_with_how_long_it_stays() {
+        let [br0, eth0] = ["br0", "eth0"].map(|name| IfName::new(name).unwrap());
+        let (mac, changes) = (Mac([2, 0, 0, 0, 0, 1]), Changes::default());
+        let share =
+            Share { uplink: eth0.clone(), index: 2, mac, mtu: 1500, follow: false, mark: MarkBy::Skbedit, changes };
+        let shares = Step::ShareUplink { bridge: br0.clone(), share };
+        let (bridge, uplink) = (br0.clone(), eth0.clone());
+        let port = Step::AttachPort { bridge, uplink, index: 2, mac, had_ipv6: true, is_asked: false };
+        let host = |is_up| {
+            let mut host = Host::default();
+            host.links.insert(eth0.clone(), Some(Link { is_up, ..Link::bare(2, eth0.clone()) }));
+            host
+        };
+        let said = |keep, steps, is_up| news(&Journal::new(br0.clone(), keep, steps).unwrap(), &host(is_up));
+        let is = |text: &str| Some(text.to_owned());
+        let guests = "until its last guest has gone";
+        assert_eq!(said(true, vec![], true), None);
+        assert_eq!(said(true, vec![port.clone()], true), is("made br0 with the port eth0"));
+        assert_eq!(said(false, vec![port], false), is(&format!("made br0 with the port eth0, {guests}")));
+        assert_eq!(said(true, vec![shares.clone()], true), is("made br0 on the shared uplink eth0"));
+        let down = said(false, vec![shares], false).unwrap();
+        assert!(down.starts_with(&format!("made br0 on the shared uplink eth0, {guests}\n  It is down")), "{down}");
+        assert!(down.ends_with("ip link set dev eth0"), "{down}");
     }
 }

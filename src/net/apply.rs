@@ -94,16 +94,18 @@ pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
 
 /// Sets what a step says of the links' IPv6.
 pub(super) fn set_ipv6(step: &Step, journal: &Journal) -> Result<()> {
-    for (link, setting, value) in ipv6_of(step) {
-        match sysctl::write(link.as_str(), setting, value) {
-            // A kernel that was booted without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => {
-                done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
-            }
-        }
+    ipv6_of(step).into_iter().try_for_each(|(link, setting, value)| {
+        let failed = |error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error);
+        write_ipv6(&link, setting, value).map_err(failed)
+    })
+}
+
+/// Sets it where the kernel was not booted without IPv6.
+fn write_ipv6(link: &IfName, setting: &str, value: &str) -> io::Result<()> {
+    match sysctl::write(link.as_str(), setting, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
-    Ok(())
 }
 
 /// The change that makes a link.
@@ -169,28 +171,21 @@ pub(super) fn suit(netlink: &mut Netlink, journal: &Journal, is_shared: bool) ->
     if netlink.addresses(journal.index)?.iter().any(|address| !address.is_link_local) {
         return Ok(());
     }
-    only(netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(!is_shared).build())])?)?;
+    netlink.change_all(vec![set(LinkUnspec::new_with_index(journal.index).arp(!is_shared).build())])?;
     let settings = if is_shared { [(NO_IPV6, "1")].as_slice() } else { &[("ipv6/accept_ra", "0"), (NO_IPV6, "0")] };
-    for (setting, value) in settings {
-        match sysctl::write(journal.bridge.as_str(), setting, value) {
-            // A kernel that was booted without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done?,
-        }
-    }
-    Ok(())
+    settings.iter().try_for_each(|(setting, value)| write_ipv6(&journal.bridge, setting, value))
 }
 
 /// Sets a bridge up that was there and down.
 pub fn set_up(netlink: &mut Netlink, index: u32, up: bool) -> io::Result<()> {
     let link = LinkUnspec::new_with_index(index);
     let link = if up { link.up() } else { link.down() };
-    only(netlink.change(vec![set(link.build())])?)
+    netlink.change_all(vec![set(link.build())])
 }
 
 /// Gives a link the address that it has, which is its own from then on and no port's.
 pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
-    only(netlink.change(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])?)
+    netlink.change_all(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])
 }
 
 /// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, makes it a port
@@ -221,30 +216,25 @@ pub fn plug(
     if let Err(error) = &answers[0]
         && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
     {
-        answers[0] = only(netlink.change(vec![set(dress(false).build())]).map_err(failed)?);
+        answers[0] = netlink.change_all(vec![set(dress(false).build())]);
     }
-    answers.into_iter().collect::<io::Result<Vec<()>>>().map_err(failed)?;
-    Ok(())
+    answers.into_iter().collect::<io::Result<()>>().map_err(failed)
 }
 
 /// Takes a port off its bridge; one that is gone is off it.
 pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     let (request, flags, _) = set(LinkUnspec::new_with_index(index).nocontroller().build());
-    only(netlink.change(vec![(request, flags, &[libc::ENODEV])])?)
+    netlink.change_all(vec![(request, flags, &[libc::ENODEV])])
 }
 
 /// Deletes a link, if it is there.
 pub fn delete_link(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     let delete = LinkUnspec::new_with_index(index).build();
-    only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
+    netlink.change_all(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])
 }
 
 pub(super) fn set(message: LinkMessage) -> Request {
     (Message::SetLink(message), 0, &[])
-}
-
-fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {
-    answers.into_iter().next().unwrap_or(Ok(()))
 }
 
 /// A refusal of the kernel, with what to do about it.
@@ -265,4 +255,77 @@ pub fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
         _ => reason(error),
     };
     Error::new(format!("{what}: {why}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::{Changes, MarkBy, Share};
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    fn name(name: &str) -> IfName {
+        IfName::new(name).unwrap()
+    }
+
+    #[test]
+    fn each_step_creates_and_attaches_what_it_says_and_nothing_else() {
+        let (bridge, uplink) = (name("br0"), name("eth0"));
+        let add = |ipv6| Step::AddBridge { bridge: bridge.clone(), mac: MAC, mtu: None, ipv6, no_arp: false };
+        let port = |had_ipv6| Step::AttachPort {
+            bridge: bridge.clone(),
+            uplink: uplink.clone(),
+            index: 2,
+            mac: MAC,
+            had_ipv6,
+            is_asked: false,
+        };
+        let waits =
+            Step::AwaitUplink { bridge: bridge.clone(), uplink: None, attach: None, was_port: false, follow: false };
+        let (changes, mark) = (Changes::default(), MarkBy::Skbedit);
+        let share = Share { uplink: uplink.clone(), index: 2, mac: MAC, mtu: 1500, follow: false, mark, changes };
+        let up = |link: &IfName| Step::SetUp { link: link.clone() };
+        let steps = vec![add(Ipv6::Usual), up(&bridge), port(true), up(&uplink)];
+        let journal = Journal::new(bridge.clone(), false, steps).unwrap();
+        let dress = "cannot give br0 its alias and MTU";
+        for (step, created, attached, ipv6) in [
+            (add(Ipv6::Usual), "cannot make br0", &[dress][..], &[][..]),
+            (add(Ipv6::NoRouters), "cannot make br0", &[dress], &[("br0", "ipv6/accept_ra", "0")]),
+            (add(Ipv6::Off), "cannot make br0", &[dress], &[("br0", NO_IPV6, "1")]),
+            (up(&bridge), "", &["cannot set br0 up"], &[]),
+            (up(&uplink), "", &["cannot set eth0 up"], &[]),
+            (port(true), "", &["cannot make eth0 a port"], &[("eth0", NO_IPV6, "1")]),
+            (port(false), "", &["cannot make eth0 a port"], &[]),
+            (waits, "", &[], &[]),
+        ] {
+            assert_eq!(create(&step, &journal).map_or(String::new(), |change| change.what), created, "{step:?}");
+            let changes: Vec<String> = attach(&step, &journal).unwrap().into_iter().map(|change| change.what).collect();
+            assert_eq!(changes, attached, "{step:?}");
+            let set: Vec<_> = ipv6_of(&step);
+            assert_eq!(set.iter().map(|(link, key, value)| (link.as_str(), *key, *value)).collect::<Vec<_>>(), ipv6);
+        }
+        let step = Step::ShareUplink { bridge, share };
+        assert_eq!(create(&step, &journal).unwrap().what, "cannot make the veth pair kvbh-br0 and kvbp-br0");
+        let ends = ipv6_of(&step).into_iter().map(|(link, key, value)| (link.to_string(), key, value));
+        assert_eq!(ends.collect::<Vec<_>>(), ["kvbh-br0", "kvbp-br0"].map(|end| (end.to_owned(), NO_IPV6, "1")));
+        // The last one lets frames in.
+        let last = attach(&step, &journal).unwrap().pop().unwrap();
+        assert_eq!(last.what, "cannot give eth0 a filter");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_with_what_to_do() {
+        for (errno, words) in [
+            (libc::EPERM, "CAP_NET_ADMIN is needed"),
+            (libc::EXFULL, "the bridge is full"),
+            (libc::EEXIST, "Something else made it"),
+            (libc::EBUSY, "ip -d link"),
+            (libc::EOPNOTSUPP, "another uplink="),
+            (libc::ENODEV, "It went away"),
+            (libc::EINVAL, "dmesg"),
+        ] {
+            let text = failed(&name("br0"), "cannot do it", &io::Error::from_raw_os_error(errno)).to_string();
+            assert!(text.starts_with("cannot do it: ") && text.contains(words), "{text}");
+        }
+    }
 }

@@ -32,6 +32,20 @@ pub struct Netlink {
     sequence: u32,
 }
 
+/// What can be heard of when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// Links.
+    Links,
+    /// The forwarding databases of bridges, and qdiscs and filters that are deleted. The kernel keeps back the rest, which on a
+    /// busy host is much.
+    Sharing,
+    /// The host's addresses.
+    Addresses,
+    /// Routes.
+    Routes,
+}
+
 /// One answer: its type, and what follows its header.
 struct Answer<'a> {
     kind: u16,
@@ -51,30 +65,19 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Also hears what changes about links from now on; for `wait`.
-    pub fn subscribe_to_links(&mut self) -> io::Result<()> {
-        // RTNLGRP_LINK of linux/rtnetlink.h.
-        self.socket.add_membership(1)
-    }
-
-    /// Also hears what changes in the forwarding databases of bridges, and of qdiscs and filters that are deleted. The kernel
-    /// keeps back the rest, which on a busy host is much.
-    pub fn subscribe_to_sharing(&mut self) -> io::Result<()> {
-        filter::sharing_alone(self.as_fd())?;
-        // RTNLGRP_NEIGH, RTNLGRP_TC.
-        [3, 4].into_iter().try_for_each(|group| self.socket.add_membership(group))
-    }
-
-    /// Also hears what changes about the host's addresses.
-    pub fn subscribe_to_addresses(&mut self) -> io::Result<()> {
-        // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR.
-        [5, 9].into_iter().try_for_each(|group| self.socket.add_membership(group))
-    }
-
-    /// Also hears what changes about routes.
-    pub fn subscribe_to_routes(&mut self) -> io::Result<()> {
-        // RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE.
-        [7, 11].into_iter().try_for_each(|group| self.socket.add_membership(group))
+    /// Also hears of these from now on.
+    pub fn subscribe(&mut self, events: Events) -> io::Result<()> {
+        // RTNLGRP_* of linux/rtnetlink.h.
+        let groups: &[u32] = match events {
+            Events::Links => &[1],
+            Events::Sharing => &[3, 4],
+            Events::Addresses => &[5, 9],
+            Events::Routes => &[7, 11],
+        };
+        if events == Events::Sharing {
+            filter::sharing_alone(self.as_fd())?;
+        }
+        groups.iter().try_for_each(|group| self.socket.add_membership(*group))
     }
 
     /// The descriptor, readable when there is news; for `poll`.
@@ -138,6 +141,11 @@ impl Netlink {
             results[refused] = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         Ok(results)
+    }
+
+    /// The same; the first that failed is the error.
+    pub fn change_all(&mut self, requests: Vec<Request>) -> io::Result<()> {
+        self.change(requests)?.into_iter().collect()
     }
 
     /// Lets a send of many requests, and their failures, fit the socket. If it can't be, the send fails, and nothing is

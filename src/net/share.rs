@@ -255,7 +255,7 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) ->
     if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
         requests.push(tc::delete_clsact(share.index));
     }
-    netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
+    netlink.change_all(requests)?;
     if !is_alone {
         delete_table(netlink, share.index, place)?;
     }
@@ -281,7 +281,7 @@ fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<
         let Some(table) = egress.iter().find(|found| found.is_table() && found.table == Some(place.table)) else {
             if !is_used && !egress.is_empty() {
                 let gone = vec![tc::delete_place(uplink, Hook::Egress, place.of_table())];
-                return netlink.change(gone)?.into_iter().collect();
+                return netlink.change_all(gone);
             }
             return Ok(());
         };
@@ -289,7 +289,7 @@ fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<
             return Ok(());
         }
         let delete = vec![tc::delete_filter(uplink, Hook::Egress, table)];
-        match netlink.change(delete)?.into_iter().collect::<io::Result<()>>() {
+        match netlink.change_all(delete) {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(1));
             }

@@ -58,7 +58,7 @@ pub fn keep_entries(netlink: &mut Netlink, journal: &Journal) -> io::Result<()> 
     }
     requests.extend(unwanted.iter().map(|found| tc::delete_filter(share.index, Hook::Egress, found)));
     requests.extend(new.into_iter().filter_map(|mac| entry(journal, mac, 0)));
-    match netlink.change(requests)?.into_iter().collect::<io::Result<()>>() {
+    match netlink.change_all(requests) {
         // It goes in this moment, or its filters do, which is seen where the links are looked at.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Ok(()),
         done => done,
