@@ -209,9 +209,7 @@ pub fn look(netlink: &mut Netlink) -> Result<Vec<Bridge>> {
     } else {
         Vec::new()
     };
-    let records =
-        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
-    let records: Vec<Record> = records.collect();
+    let records = Store::everybodys_records();
     let mut bridges = Vec::new();
     for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
         bridges.push(look_at(netlink, detail, &details, &processes, &records)?);

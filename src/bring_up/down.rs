@@ -17,7 +17,7 @@ use crate::watch::ask::is_probe;
 use std::collections::BTreeMap;
 
 /// What `down` did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Down {
     /// Whether the bridge was ours, and is gone; or its journal was left over, and was undone.
     pub is_taken_back: bool,
@@ -58,15 +58,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         let what = format!("{} is no bridge", link.name);
         return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
     }
-    let mut done = Down {
-        is_taken_back: false,
-        is_there: false,
-        uplink: None,
-        has_uplink: false,
-        taps: Vec::new(),
-        cut_off: Vec::new(),
-        guests: Vec::new(),
-    };
+    let mut done = Down::default();
     let ours = journal.as_ref().filter(|journal| link.as_ref().is_none_or(|link| journal.owns(link)));
     if let Some(link) = &link {
         let ports = netlink.ports(link.index).map_err(unreadable)?;

@@ -2,7 +2,7 @@
 
 use super::{Check, Patient};
 use crate::holders;
-use crate::lease::{Record, Store};
+use crate::lease::Store;
 use crate::mac::Mac;
 use crate::out;
 use crate::ports::Bridge;
@@ -122,9 +122,7 @@ fn given(patient: &Patient) -> Vec<Check> {
     let own = own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = patient.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
     let vm = patient.line.as_ref().map(|line| crate::lease::VmKey::of(&line.vm).as_str().to_owned());
-    let records =
-        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
-    let records: Vec<Record> = records.collect();
+    let records = Store::everybodys_records();
     let mut checks = Vec::new();
     for mac in own.chain(ours).filter(|mac| *mac != DEFAULT) {
         let whose = records.iter().find(|record| {

@@ -2,8 +2,9 @@
 //! off on a port of a bridge, and that netlink of the routing family does not know.
 
 use crate::name::IfName;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
@@ -40,16 +41,10 @@ fn ask(link: &IfName, mut value: Value) -> io::Result<u32> {
         *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: a new descriptor of ours; the kernel reads the request and writes one ethtool_value.
-    unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(socket);
-        if libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the kernel reads the request and writes one ethtool_value.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) } {
+        0.. => Ok(value.data),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(value.data)
 }

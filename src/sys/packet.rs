@@ -3,8 +3,9 @@
 use super::filter::{
     IF_ANY_BIT, IF_EQUAL, Instruction, LOAD_BYTE, LOAD_HALF, LOAD_HALF_AT_X, LOAD_IP_HEADER_LENGTH, RETURN, attach,
 };
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +66,8 @@ impl Packets {
         address.sll_family = libc::AF_PACKET as libc::c_ushort;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index as libc::c_int;
-        let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: a new descriptor of ours.
-        let socket = unsafe { OwnedFd::from_raw_fd(checked(libc::socket(libc::AF_PACKET, flags, 0))?) };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         attach(socket.as_fd(), &filter)?;
         let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: the kernel reads the address.

@@ -1,12 +1,14 @@
 //! The kernel's randomness.
 #![forbid(unsafe_code)]
 
-use rand::TryRng;
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::io;
 
-/// So many random bytes.
+/// So many random bytes, no more than 256: these the kernel gives at once (getrandom(2)).
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    rand::rngs::SysRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes)
+    match getrandom(&mut bytes, GetRandomFlags::empty())? {
+        length if length == N => Ok(bytes),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
