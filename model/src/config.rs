@@ -4,9 +4,9 @@
 //! Root's is the system's alone; a user's own comes before it. An unknown key is an error with its line: a setting that
 //! is silently not there is worse than none.
 
-use crate::error::Error;
 use crate::ifname::IfName;
-use crate::request::{Attach, Uplink, is_model, is_mtu};
+use crate::request::{is_model, is_mtu};
+use crate::uplink::{Attach, Uplink};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,7 +30,6 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Bridge {
     /// Its way to the network.
-    #[serde(default, deserialize_with = "uplink")]
     pub uplink: Option<Uplink>,
     /// Whether it stays when its last guest has gone.
     pub keep: Option<bool>,
@@ -60,11 +59,6 @@ fn model<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error>
         true => Ok(Some(text)),
         false => Err(serde::de::Error::custom(format!("'{text}' is no name of a device"))),
     }
-}
-
-fn uplink<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Uplink>, D::Error> {
-    let text = String::deserialize(from)?;
-    text.parse().map(Some).map_err(|error: Error| serde::de::Error::custom(error.to_string().replace("\n ", ".")))
 }
 
 impl Config {

@@ -21,3 +21,4 @@ pub mod request;
 pub mod share;
 pub mod step;
 pub mod text;
+pub mod uplink;

@@ -15,16 +15,17 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link, NotShareable};
 use crate::ifname::IfName;
 use crate::request::slips;
-use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
+use crate::request::{Nic, Queues, taken_twice};
 use crate::share::{Share, ends};
-use crate::step::{Found, Ipv6, Step, Tap};
+use crate::step::{Create, Found, Ipv6, Tap, set_up};
+use crate::uplink::{Attach, Attachment, Awaited, Port, Uplink};
 use std::collections::BTreeMap;
 use uplinks::why_not;
 
 /// What is to be done for one command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// For each bridge that the request names, in order and once, the steps that it lacks.
+    /// For each bridge that the request names, in order and once, what it lacks.
     pub bridges: Vec<BridgePlan>,
     /// For each network card, in order, its TAP.
     pub taps: Vec<Tap>,
@@ -35,33 +36,59 @@ pub struct Plan {
 impl Plan {
     /// Whether a bridge is to be made, and not only joined.
     pub fn makes_bridges(&self) -> bool {
-        self.bridges.iter().flat_map(|bridge| &bridge.steps).any(|step| matches!(step, Step::AddBridge { .. }))
+        self.bridges.iter().any(|bridge| bridge.create.is_some())
     }
 }
 
-/// What one bridge lacks.
+/// What one bridge lacks: nothing where it only has to be joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgePlan {
     /// Its name.
     pub bridge: IfName,
-    /// The steps, none where it only has to be joined.
-    pub steps: Vec<Step>,
+    /// The bridge itself.
+    pub create: Option<Create>,
+    /// Whether it has to be set up.
+    pub is_down: bool,
+    /// Its uplink.
+    pub attachment: Option<Attachment>,
+}
+
+impl BridgePlan {
+    /// Whether it is there as it is to be.
+    pub fn is_empty(&self) -> bool {
+        self.create.is_none() && !self.is_down && self.attachment.is_none()
+    }
+
+    /// The uplink that it takes.
+    pub fn uplink(&self) -> Option<&IfName> {
+        self.attachment.as_ref()?.uplink()
+    }
+
+    /// How it shares that, if it does.
+    pub fn share(&self) -> Option<&Share> {
+        self.attachment.as_ref()?.share()
+    }
+
+    /// The commands that do the same, each a line for a shell.
+    pub fn commands(&self) -> Vec<String> {
+        let create = self.create.iter().flat_map(|create| create.commands(&self.bridge));
+        let up = self.is_down.then(|| set_up(&self.bridge));
+        create.chain(up).chain(self.attachment.iter().flat_map(|its| its.commands(&self.bridge))).collect()
+    }
 }
 
 /// Plans for network cards that `request::check_together` has passed.
 pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
     let mut plan = Plan::default();
     for wish in wishes(nics, config) {
-        let bridge = wish.bridge.clone();
-        let steps = match host.link(&bridge) {
-            Some(link) => join(&wish, link, host),
-            None => make(&wish, host),
+        let bridge = wish.bridge;
+        let (lacks, keep) = match host.link(bridge) {
+            Some(link) => (join(&wish, link, host), wish.said.keep),
+            None => (make(&wish, host), wish.keep),
         };
-        let steps = steps.map_err(|error| error.of(format_args!("--bridge {bridge}")))?;
-        check_disjoint(&bridge, &steps, &plan)?;
-        let keep = if host.link(&bridge).is_some() { wish.said.keep } else { wish.keep };
+        let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
+        plan.bridges.push(lacks.map_err(|error| error.of(format_args!("--bridge {bridge}")))?);
         plan.keep.extend(keep.map(|keep| (bridge.clone(), keep)));
-        plan.bridges.push(BridgePlan { bridge, steps });
     }
     for nic in nics {
         let mtu = mtu_of(&nic.bridge, &plan, host);
@@ -71,12 +98,11 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
 }
 
 /// Two bridges may have found the same uplink.
-fn check_disjoint(bridge: &IfName, steps: &[Step], plan: &Plan) -> Result<()> {
-    let uplink = |steps: &[Step]| steps.iter().find_map(|step| step.uplink().cloned());
-    let Some(wanted) = uplink(steps) else { return Ok(()) };
-    match plan.bridges.iter().find(|other| uplink(&other.steps).as_ref() == Some(&wanted)) {
-        Some(other) => Err(taken_twice(&wanted, &other.bridge).of(format_args!("--bridge {bridge}"))),
-        None => Ok(()),
+fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
+    let Some(wanted) = lacks.uplink() else { return Ok(lacks) };
+    match plan.bridges.iter().find(|other| other.uplink() == Some(wanted)) {
+        Some(other) => Err(taken_twice(wanted, &other.bridge)),
+        None => Ok(lacks),
     }
 }
 
@@ -136,7 +162,7 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
 }
 
 /// A bridge that is there is joined and not otherwise changed.
-fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
+fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
     let name = wish.bridge;
     if link.kind != Kind::Bridge {
         let what = format!("{name} is there and is no bridge");
@@ -169,19 +195,13 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
         return Err(Error::new(what, format!("Leave mtu= out, or run: ip link set dev {name} mtu {mtu}")));
     }
-    Ok(if link.is_up { Vec::new() } else { vec![Step::SetUp { link: name.clone() }] })
+    Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
 
 impl<'a> Wish<'a> {
     /// That of a bridge which waits for its uplink.
-    pub fn awaited(
-        bridge: &'a IfName,
-        uplink: Option<&IfName>,
-        attach: Option<Attach>,
-        was_port: bool,
-        follow: bool,
-    ) -> Self {
-        let uplink = uplink.map_or(Uplink::Auto, |name| Uplink::Link(name.clone()));
+    pub fn awaited(bridge: &'a IfName, awaited: &Awaited) -> Self {
+        let Awaited { uplink, attach, was_port, follow } = awaited.clone();
         let said = Bridge::default();
         let (keep, mtu, is_uplink_configured) = (None, None, false);
         Self { bridge, uplink, keep, mtu, attach, is_late: true, was_port, follow, is_uplink_configured, said }
@@ -197,77 +217,53 @@ impl<'a> Wish<'a> {
     }
 }
 
-/// What attaches an uplink that a bridge has waited for; `None` while it is not there.
-pub fn attach_awaited(wish: &Wish, host: &Host) -> Result<Option<Vec<Step>>> {
-    match uplink_of(wish, host)? {
-        Some(uplink) if !wish.lacks_uplink(host) => attach(uplink, how_to_attach(uplink, wish)?, wish, host).map(Some),
-        _ => Ok(None),
-    }
+/// How a bridge has its uplink; `None` for one without.
+pub fn attach(wish: &Wish, host: &Host) -> Result<Option<Attachment>> {
+    let uplink = match &wish.uplink {
+        Uplink::Isolated => return Ok(None),
+        uplink if wish.is_late && wish.lacks_uplink(host) => {
+            let (uplink, was_port) = (uplink.clone(), wish.was_port);
+            let awaited = Awaited { uplink, attach: wish.attach, was_port, follow: wish.follow };
+            return Ok(Some(Attachment::Awaited(awaited)));
+        }
+        Uplink::Auto => choose_uplink(wish, host)?,
+        Uplink::Link(name) => named_uplink(name, wish, host)?,
+    };
+    Ok(Some(match how_to_attach(uplink, wish)? {
+        Attach::Share => Attachment::Shared(share(uplink, wish, host)?),
+        Attach::Port => Attachment::Port(port(uplink, wish)?),
+    }))
 }
 
-fn uplink_of<'a>(wish: &Wish, host: &'a Host) -> Result<Option<&'a Link>> {
-    match &wish.uplink {
-        Uplink::Isolated => Ok(None),
-        _ if wish.is_late && wish.lacks_uplink(host) => Ok(None),
-        Uplink::Auto => choose_uplink(wish, host).map(Some),
-        Uplink::Link(name) => named_uplink(name, wish, host).map(Some),
-    }
-}
-
-fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
+fn make(wish: &Wish, host: &Host) -> Result<BridgePlan> {
     let bridge = wish.bridge;
     slips::check_new_bridge(bridge)?;
-    let uplink = uplink_of(wish, host)?;
+    let attachment = attach(wish, host)?;
+    let uplink = attachment.as_ref().and_then(Attachment::uplink).and_then(|uplink| host.link(uplink));
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
-    let attach = uplink.map(|uplink| how_to_attach(uplink, wish)).transpose()?;
-    let is_late = uplink.is_none() && wish.uplink != Uplink::Isolated;
-    let no_arp = attach == Some(Attach::Share) || is_late;
-    let ipv6 = match attach.filter(|_| host.has_ipv6) {
-        None if is_late && host.has_ipv6 => Ipv6::Off,
+    let no_arp = matches!(attachment, Some(Attachment::Shared(_) | Attachment::Awaited(_)));
+    let ipv6 = match host.has_ipv6 {
+        false => Ipv6::Usual,
+        true if no_arp => Ipv6::Off,
         // Without an uplink it is guests who would advertise themselves as the host's routers.
-        None if host.has_ipv6 => Ipv6::NoRouters,
-        None => Ipv6::Usual,
-        Some(Attach::Port) => Ipv6::NoRouters,
-        Some(Attach::Share) => Ipv6::Off,
+        true => Ipv6::NoRouters,
     };
-    let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, ipv6, no_arp };
-    let up = Step::SetUp { link: bridge.clone() };
-    let mut steps = vec![add, up];
-    if is_late {
-        let uplink = match &wish.uplink {
-            Uplink::Link(name) => Some(name.clone()),
-            _ => None,
-        };
-        let (bridge, attach, follow) = (bridge.clone(), wish.attach, wish.follow);
-        steps.push(Step::AwaitUplink { bridge, uplink, attach, was_port: false, follow });
-    }
-    if let (Some(uplink), Some(how)) = (uplink, attach) {
-        steps.extend(crate::plan::attach(uplink, how, wish, host)?);
-    }
-    Ok(steps)
+    let create = Some(Create { mac, mtu, ipv6, no_arp });
+    Ok(BridgePlan { bridge: bridge.clone(), create, is_down: true, attachment })
 }
 
-/// The steps that attach an uplink to its bridge.
-fn attach(uplink: &Link, how: Attach, wish: &Wish, host: &Host) -> Result<Vec<Step>> {
-    let bridge = wish.bridge;
+fn port(uplink: &Link, wish: &Wish) -> Result<Port> {
     let unpinned = || Error::new(format!("{} has no address", uplink.name), "Give uplink= another interface.");
-    Ok(match how {
-        Attach::Share => vec![Step::ShareUplink { bridge: bridge.clone(), share: share(uplink, wish, host)? }],
-        Attach::Port => {
-            let step = Step::AttachPort {
-                bridge: bridge.clone(),
-                uplink: uplink.name.clone(),
-                index: uplink.index,
-                mac: uplink.mac.ok_or_else(unpinned)?,
-                had_ipv6: uplink.uplink.has_ipv6,
-                is_asked: wish.attach == Some(Attach::Port),
-            };
-            let set_up = (!uplink.is_up).then(|| Step::SetUp { link: uplink.name.clone() });
-            std::iter::once(step).chain(set_up).collect()
-        }
+    Ok(Port {
+        uplink: uplink.name.clone(),
+        index: uplink.index,
+        mac: uplink.mac.ok_or_else(unpinned)?,
+        had_ipv6: uplink.uplink.has_ipv6,
+        was_down: !uplink.is_up,
+        is_asked: wish.attach == Some(Attach::Port),
     })
 }
 
@@ -435,12 +431,8 @@ fn mtu_of(bridge: &IfName, plan: &Plan, host: &Host) -> u32 {
     if let Some(link) = host.link(bridge) {
         return link.mtu;
     }
-    let steps = plan.bridges.iter().filter(|known| known.bridge == *bridge).flat_map(|known| &known.steps);
-    let mut mtu = steps.filter_map(|step| match step {
-        Step::AddBridge { mtu, .. } => *mtu,
-        _ => None,
-    });
-    mtu.next().unwrap_or(1500)
+    let made = plan.bridges.iter().find(|known| known.bridge == *bridge);
+    made.and_then(|made| made.create.as_ref()?.mtu).unwrap_or(1500)
 }
 
 fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
@@ -513,29 +505,26 @@ mod tests {
     /// The host as it is when the lasting steps of a plan were carried out.
     fn after(host: &Host, plan: &Plan) -> Host {
         let mut host = host.clone();
-        for step in plan.bridges.iter().flat_map(|bridge| &bridge.steps) {
-            match step {
-                Step::AddBridge { bridge, mac, mtu, .. } => {
-                    let index = 1000 + host.links.len() as u32;
-                    let new =
-                        Link { kind: Kind::Bridge, is_up: false, mac: Some(*mac), ..card(index, bridge.as_str()) };
-                    // Without one of its own it takes that of its ports, here the first.
-                    let ports = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
-                        Step::AttachPort { uplink, bridge: of, .. } if of == bridge => host.link(uplink),
-                        _ => None,
-                    });
-                    let mtu = mtu.or(ports.map(|port| port.mtu)).unwrap_or(1500);
-                    host.links.insert(bridge.clone(), Some(Link { mtu, ..new }));
+        for BridgePlan { bridge, create, is_down, attachment } in &plan.bridges {
+            if let Some(Create { mac, mtu, .. }) = create {
+                let index = 1000 + host.links.len() as u32;
+                let new = Link { kind: Kind::Bridge, is_up: false, mac: Some(*mac), ..card(index, bridge.as_str()) };
+                // Without one of its own it takes that of its ports, here the first.
+                let port = attachment.as_ref().and_then(Attachment::port).and_then(|port| host.link(&port.uplink));
+                let mtu = mtu.or(port.map(|port| port.mtu)).unwrap_or(1500);
+                host.links.insert(bridge.clone(), Some(Link { mtu, ..new }));
+            }
+            let index = host.link(bridge).unwrap().index;
+            host.links.get_mut(bridge).unwrap().as_mut().unwrap().is_up |= is_down;
+            match attachment {
+                Some(Attachment::Port(port)) => {
+                    let link = host.links.get_mut(&port.uplink).unwrap().as_mut().unwrap();
+                    (link.controller, link.is_up) = (Some(index), link.is_up || port.was_down);
                 }
-                Step::SetUp { link } => host.links.get_mut(link).unwrap().as_mut().unwrap().is_up = true,
-                Step::AttachPort { bridge, uplink, .. } => {
-                    let index = host.link(bridge).unwrap().index;
-                    host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
-                }
-                Step::AwaitUplink { .. } => {}
-                Step::ShareUplink { bridge, share } => {
+                Some(Attachment::Shared(share)) => {
                     host.shared.insert(bridge.clone(), share.clone());
                 }
+                Some(Attachment::Awaited(_)) | None => {}
             }
         }
         host
@@ -556,7 +545,7 @@ mod tests {
             let nics = [nic(&format!("br0,uplink={uplink}{mtu}")), nic("br1,uplink=none")];
             if let Ok(plan) = plan(&nics, &Config::default(), &host) {
                 let again = super::plan(&nics, &Config::default(), &after(&host, &plan)).unwrap();
-                prop_assert!(again.bridges.iter().all(|bridge| bridge.steps.is_empty()), "{again:?}");
+                prop_assert!(again.bridges.iter().all(BridgePlan::is_empty), "{again:?}");
                 prop_assert_eq!(again.taps, plan.taps);
             } else {
                 prop_assert!(uplink == "eth0" && !mtu.is_empty());
@@ -568,7 +557,8 @@ mod tests {
     fn a_bridge_that_is_there_is_only_joined() {
         let bridge = Link { kind: Kind::Bridge, mtu: 1400, ..card(7, "br0") };
         let plan = plan(&[nic("br0")], &Config::default(), &host([bridge])).unwrap();
-        assert_eq!(plan.bridges, [BridgePlan { bridge: name("br0"), steps: vec![] }]);
+        let joined = BridgePlan { bridge: name("br0"), create: None, is_down: false, attachment: None };
+        assert_eq!(plan.bridges, [joined]);
         assert_eq!(plan.taps[0].mtu, 1400);
     }
 
@@ -588,12 +578,12 @@ mod tests {
         Address { ip: text.parse().unwrap(), prefix: 24, expires: false, is_link_local }
     }
 
-    /// The last step for the bridge.
-    fn attached(value: &str, uplink: Link) -> Result<Step> {
+    /// How the bridge has its uplink.
+    fn attached(value: &str, uplink: Link) -> Result<Attachment> {
         let sharing = uplink.uplink.sharing.clone().or(Some(Ok(Changes::default())));
         let uplink = Link { uplink: Seen { sharing, ..uplink.uplink.clone() }, ..uplink };
         let plan = plan(&[nic(value)], &Config::default(), &host([uplink]))?;
-        Ok(plan.bridges[0].steps.last().unwrap().clone())
+        Ok(plan.bridges[0].attachment.clone().unwrap())
     }
 
     #[test]

@@ -10,34 +10,12 @@ use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
-use serde::{Deserialize, Serialize};
+use crate::uplink::{Attach, Uplink};
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::str::FromStr;
-
-/// Where a missing bridge gets its way to the network from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Uplink {
-    /// Nowhere: the guests and the host reach each other only.
-    Isolated,
-    /// The interface of the default route.
-    Auto,
-    /// This interface of the host.
-    Link(IfName),
-}
 
 /// A VM that runs this many times at once is a mistake.
 pub const MAX_SLOTS: usize = 1024;
-
-/// `attach=`: how an uplink is attached to its bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attach {
-    /// It is shared: the host keeps all that it has on it.
-    Share,
-    /// It becomes a port, and carries nothing of the host's.
-    Port,
-}
 
 /// `queues=`: how many at once carry a card's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,18 +274,6 @@ fn switch(value: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
-    }
-}
-
-impl FromStr for Uplink {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "none" => Self::Isolated,
-            "auto" => Self::Auto,
-            name => Self::Link(IfName::new(name)?),
-        })
     }
 }
 

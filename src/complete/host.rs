@@ -9,7 +9,7 @@ use model::ifname;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::plan::why_no_uplink;
-use model::request::Uplink;
+use model::uplink::Uplink;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -9,8 +9,7 @@ use crate::output::ProgressLine;
 use crate::sys::process;
 use model::error::Error;
 use model::host::Link;
-use model::plan::plan;
-use model::step::Step;
+use model::plan::{BridgePlan, plan};
 use model::text;
 use model::text::shell::quote;
 use std::time::Duration;
@@ -124,7 +123,7 @@ fn future_uplink(patient: &mut Patient, nic: &model::request::Nic) -> Option<Lin
     let nics = std::slice::from_ref(nic);
     let host = observe(&mut patient.netlink, nics, &patient.config).ok()?;
     let plan = plan(nics, &patient.config, &host).ok()?;
-    let uplink = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(Step::uplink);
+    let uplink = plan.bridges.iter().find_map(BridgePlan::uplink);
     let uplink = uplink.and_then(|uplink| host.link(uplink)).cloned();
     uplink.filter(|uplink| uplink.is_up)
 }

@@ -7,9 +7,8 @@ use crate::network::observe::observe;
 use model::host::Link;
 use model::journal::Journal;
 use model::plan::permanent;
-use model::plan::plan;
+use model::plan::{BridgePlan, plan};
 use model::request::Nic;
-use model::step::Step;
 use model::text;
 use model::text::shell::quote;
 use std::fs;
@@ -47,10 +46,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         return checks;
     }
     if let Some(awaited) = bridge.journal.as_ref().and_then(Journal::awaits) {
-        let saw = match awaited {
-            "auto" => format!("{name} waits for a default route, whose interface is to be its uplink"),
-            uplink => format!("{name} waits for {uplink}, which is not there; when it comes, it joins"),
-        };
+        let saw = format!("{name} waits for {}; when it comes, it joins", awaited.in_words());
         checks.push(Check::failure("uplink", saw, WHY, "ip link; ip route show default"));
         return checks;
     }
@@ -180,12 +176,11 @@ fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
             return vec![Check::of_error("uplink", verdict, &error, NEW)];
         }
     };
-    let steps = || plan.bridges.iter().flat_map(|bridge| &bridge.steps);
-    let Some(link) = steps().find_map(Step::uplink).and_then(|uplink| host.link(uplink)) else {
+    let Some(link) = plan.bridges.iter().find_map(BridgePlan::uplink).and_then(|uplink| host.link(uplink)) else {
         return vec![Check::ok("uplink", format!("{} would be made without one", nic.bridge), NEW)];
     };
     let uplink = &link.name;
-    let how = if steps().any(|step| step.share().is_some()) { "be shared" } else { "become a port" };
+    let how = if plan.bridges.iter().any(|bridge| bridge.share().is_some()) { "be shared" } else { "become a port" };
     let details = patient.netlink.details().unwrap_or_default();
     let found = details.into_iter().find(|detail| detail.link.index == link.index);
     vec![match found {

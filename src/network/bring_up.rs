@@ -52,8 +52,8 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce() -> Result<()>
     let (host, claims) = observe_locked(&mut netlink, &line.nics, config)?;
     let plan = plan(&line.nics, config, &host)?;
     output::step(|| {
-        let steps: usize = plan.bridges.iter().map(|bridge| bridge.steps.len()).sum();
-        format!("the host was looked at: steps to make or set up bridges: {steps}, TAPs: {}", plan.taps.len())
+        let lacking = plan.bridges.iter().filter(|bridge| !bridge.is_empty()).count();
+        format!("the host was looked at: bridges to make or set up: {lacking}, TAPs: {}", plan.taps.len())
     });
     if plan.makes_bridges() {
         check()?;

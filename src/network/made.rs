@@ -2,10 +2,11 @@
 
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
+use crate::network::apply;
 use crate::network::locks::{Claim, Claims};
 use crate::network::reaper;
 use crate::network::undo::undo;
-use crate::network::{apply, share};
+use crate::network::uplink::share;
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
@@ -18,7 +19,7 @@ use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::plan::{BridgePlan, Plan};
-use model::step::{Step, Tap};
+use model::step::{Create, Tap};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -29,7 +30,7 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
     let (how, uplink) = match (journal.share(), journal.port()) {
         (Some(share), _) => ("on the shared uplink", &share.uplink),
-        (None, Some((uplink, _))) => ("with the port", uplink),
+        (None, Some(port)) => ("with the port", &port.uplink),
         (None, None) => return None,
     };
     // A port is set up; what is the host's is not touched.
@@ -87,9 +88,14 @@ impl Made {
         whole: &Plan,
     ) -> Result<u32> {
         let keep = whole.keep.get(&plan.bridge).copied();
-        match (claim, host.link(&plan.bridge)) {
-            (Some(claim), None) => self.make(plan, &claim.files, keep.unwrap_or_default()),
-            (Some(Claim { files, journal: Some(journal), .. }), Some(link)) => {
+        let Some(link) = host.link(&plan.bridge) else {
+            let (Some(claim), Some(create)) = (claim, &plan.create) else {
+                return Err(Error::new("it went away in this moment", "Try again."));
+            };
+            return self.make(plan, create, &claim.files, keep.unwrap_or_default());
+        };
+        match claim {
+            Some(Claim { files, journal: Some(journal), .. }) => {
                 let mut journal = journal.clone();
                 journal.keep = keep.unwrap_or(journal.keep);
                 if keep.is_some() {
@@ -100,19 +106,18 @@ impl Made {
                 }
                 self.set_up(plan, link.index)
             }
-            (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
+            Some(Claim { files, hold: Hold::Alone, .. }) => {
                 self.forget_stale(files)?;
                 files.remove();
                 self.set_up(plan, link.index)
             }
-            (_, Some(link)) => self.set_up(plan, link.index),
-            (None, None) => Err(Error::new("it went away in this moment", "Try again.")),
+            _ => self.set_up(plan, link.index),
         }
     }
 
-    fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
+    fn make(&mut self, plan: &BridgePlan, create: &Create, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
-        let mut journal = journal::begin(plan.bridge.clone(), keep, plan.steps.clone())?;
+        let mut journal = journal::begin(plan.bridge.clone(), keep, create.clone(), plan.attachment.clone())?;
         if journal.needs_reaper() {
             self.ensure_reaper(&plan.bridge, files)?;
         }
@@ -124,7 +129,7 @@ impl Made {
         });
         let Err(error) = made else {
             let index = journal.index;
-            for command in plan.steps.iter().flat_map(Step::commands) {
+            for command in plan.commands() {
                 output::step(|| format!("done: {command}"));
             }
             self.ours.push((journal, files.clone()));
@@ -159,7 +164,7 @@ impl Made {
     }
 
     fn set_up(&mut self, plan: &BridgePlan, index: u32) -> Result<u32> {
-        if plan.steps.iter().any(|step| matches!(step, Step::SetUp { .. })) {
+        if plan.is_down {
             apply::set_up(&mut self.netlink, index, true)
                 .map_err(|error| apply::failed(&plan.bridge, &format!("cannot set {} up", plan.bridge), &error))?;
             self.set_up.push(index);

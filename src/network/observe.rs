@@ -3,7 +3,7 @@
 
 use crate::netlink::Netlink;
 use crate::network::managed;
-use crate::network::share;
+use crate::network::uplink::share;
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::random;
@@ -15,8 +15,9 @@ use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::plan::{Wish, why_no_uplink, wishes};
-use model::request::{Attach, Nic, Uplink};
+use model::request::Nic;
 use model::share::{Share, ends};
+use model::uplink::{Attach, Uplink};
 use std::path::Path;
 
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.

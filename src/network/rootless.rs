@@ -22,7 +22,7 @@ use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
 use model::plan::plan;
-use model::request::{Nic, Uplink};
+use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
@@ -112,7 +112,7 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
     check_bridges(netlink, nics)?;
     let host = observe(netlink, nics, config)?;
     let plan = plan(nics, config, &host).map_err(by_sudo)?;
-    if let Some(down) = plan.bridges.iter().find(|bridge| !bridge.steps.is_empty()) {
+    if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
         let what = format!("--bridge {0}: {0} is down, and only root can set it up", down.bridge);
         let bridge = quote(down.bridge.as_str());
         return Err(Error::new(what, format!("Have it set up: sudo ip link set dev {bridge} up")));
@@ -139,11 +139,8 @@ fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
     for Nic { bridge, uplink, .. } in nics {
         if netlink.link(bridge).map_err(unreadable)?.is_none() {
             let what = format!("--bridge {bridge}: there is no such bridge, and only root can make one");
-            let uplink = match uplink {
-                Some(Uplink::Link(uplink)) => format!(" --uplink {}", quote(uplink.as_str())),
-                Some(Uplink::Isolated) => " --uplink none".to_owned(),
-                Some(Uplink::Auto) | None => String::new(),
-            };
+            let uplink = uplink.as_ref().map(|uplink| format!(" --uplink {}", quote(uplink.to_string())));
+            let uplink = uplink.unwrap_or_default();
             let bridge = quote(bridge.as_str());
             return Err(Error::new(what, format!("Have it made: sudo kvm-bridge up {bridge}{uplink}")));
         }

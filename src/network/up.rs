@@ -20,8 +20,9 @@ use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::plan::plan;
-use model::request::{Attach, Nic, Uplink};
+use model::request::Nic;
 use model::step::Tap;
+use model::uplink::{Attach, Uplink};
 use nix::unistd::{Uid, User};
 use std::time::{Duration, Instant};
 
@@ -139,7 +140,7 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     };
     let ours = after.filter(|_| became != Became::Found);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
-    let awaits = ours.as_ref().and_then(Journal::awaits).map(str::to_owned);
+    let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
     Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps: results, news: made.news })

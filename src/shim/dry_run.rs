@@ -18,7 +18,6 @@ use model::mac::Mac;
 use model::plan::{BridgePlan, Plan, plan};
 use model::request::{Nic, Vhost};
 use model::share::Share;
-use model::step::Step;
 use model::text::shell::quote;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -116,7 +115,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
     let notes = news.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
-    let steps = plan.bridges.iter().flat_map(|plan| &plan.steps).flat_map(Step::commands);
+    let steps = plan.bridges.iter().flat_map(BridgePlan::commands);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps =
         taps.flat_map(|((tap, name), mac)| tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge)));
@@ -130,13 +129,13 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
 
 /// How the bridge of a plan gets its uplink, or the one that it joins has it.
 fn share_of<'a>(plan: &'a Plan, host: &'a Host, bridge: &IfName) -> Option<&'a Share> {
-    let its = plan.bridges.iter().filter(|plan| plan.bridge == *bridge);
-    its.flat_map(|plan| &plan.steps).find_map(Step::share).or_else(|| host.shared.get(bridge))
+    let its = plan.bridges.iter().find(|plan| plan.bridge == *bridge);
+    its.and_then(BridgePlan::share).or_else(|| host.shared.get(bridge))
 }
 
 /// What is to be said of an uplink.
 fn note_of(plan: &BridgePlan, host: &Host) -> Option<String> {
-    let share = plan.steps.iter().find_map(Step::share)?;
+    let share = plan.share()?;
     let uplink = &share.uplink;
     let manager = host.link(uplink).and_then(|link| link.uplink.manager.as_ref());
     let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
