@@ -80,8 +80,8 @@ impl Config {
             let start = error.span().map_or(0, |span| span.start.min(text.len()));
             format!("line {}: {}", line_of(text.as_bytes(), start), error.message().replace('\n', ", "))
         })?;
-        let is_auto = |bridge: &Bridge| bridge.uplink.as_ref().is_none_or(|uplink| *uplink == Uplink::Auto);
-        match config.bridges.iter().find(|(_, bridge)| bridge.follow == Some(true) && !is_auto(bridge)) {
+        let can_follow = |bridge: &Bridge| bridge.uplink.as_ref().is_none_or(Uplink::can_follow);
+        match config.bridges.iter().find(|(_, bridge)| bridge.follow == Some(true) && !can_follow(bridge)) {
             Some((name, _)) => Err(format!("[bridge.{name}]: follow = true is for uplink = \"auto\"")),
             None => Ok(config),
         }

@@ -9,7 +9,7 @@ use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::share::Share;
 use crate::step::Create;
-use crate::uplink::{Attachment, Awaited, Port, Uplink};
+use crate::uplink::{Attachment, Awaited, Port};
 use serde::{Deserialize, Serialize};
 
 /// The format that is written, and the only one that is read: nothing before it was released.
@@ -156,7 +156,7 @@ impl Journal {
 
     /// Whether its uplink is another one when the default route leads elsewhere.
     pub fn goes_by_routes(&self) -> bool {
-        self.awaits().is_some_and(|awaited| awaited.uplink == Uplink::Auto)
+        self.awaits().is_some_and(|awaited| awaited.uplink.can_follow())
             || self.share().is_some_and(|share| share.follow)
     }
 

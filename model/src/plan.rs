@@ -5,22 +5,18 @@
 //! step left for the bridges: that is what idempotent means. (A TAP belongs to one run of QEMU; each run makes its own.)
 #![forbid(unsafe_code)]
 
-pub mod permanent;
-mod uplinks;
-
-pub use uplinks::why_no_uplink;
-
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
-use crate::host::{Host, Kind, Link, NotShareable};
+use crate::host::{Host, Kind, Link};
 use crate::ifname::IfName;
-use crate::request::slips;
+use crate::journal::looks_ours;
 use crate::request::{Nic, Queues, taken_twice};
-use crate::share::{Share, ends};
+use crate::share::Share;
+use crate::slips;
 use crate::step::{Create, Found, Ipv6, Tap, set_up};
-use crate::uplink::{Attach, Attachment, Awaited, Port, Uplink};
+use crate::uplink;
+use crate::uplink::{Attach, Attachment};
 use std::collections::BTreeMap;
-use uplinks::why_not;
 
 /// What is to be done for one command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -81,10 +77,10 @@ impl BridgePlan {
 pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
     let mut plan = Plan::default();
     for wish in wishes(nics, config) {
-        let bridge = wish.bridge;
+        let bridge = wish.uplink.bridge;
         let (lacks, keep) = match host.link(bridge) {
             Some(link) => (join(&wish, link, host), wish.said.keep),
-            None => (make(&wish, host), wish.keep),
+            None => (make(&wish.uplink, host), wish.keep),
         };
         let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
         plan.bridges.push(lacks.map_err(|error| error.of(format_args!("--bridge {bridge}")))?);
@@ -108,21 +104,9 @@ fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
 
 /// What all network cards together want of one bridge.
 pub struct Wish<'a> {
-    /// Which one.
-    pub bridge: &'a IfName,
-    /// Where it gets its way to the network from, if it has to be made.
-    pub uplink: Uplink,
+    /// Its uplink.
+    pub uplink: uplink::Wish<'a>,
     keep: Option<bool>,
-    mtu: Option<u32>,
-    /// How the uplink is to be attached, where that is said.
-    pub attach: Option<Attach>,
-    /// Whether it may come later.
-    pub is_late: bool,
-    /// Whether it was a port before that nobody used.
-    was_port: bool,
-    follow: bool,
-    /// Whether the configuration names its uplink.
-    is_uplink_configured: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
@@ -131,7 +115,7 @@ pub struct Wish<'a> {
 pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
     let mut wishes: Vec<Wish> = Vec::new();
     for nic in nics {
-        if wishes.iter().any(|wish| wish.bridge == &nic.bridge) {
+        if wishes.iter().any(|wish| wish.uplink.bridge == &nic.bridge) {
             continue;
         }
         let its = || nics.iter().filter(|other| other.bridge == nic.bridge);
@@ -144,26 +128,24 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
-        let uplink = said.uplink.clone().or(configured.uplink.clone()).unwrap_or(Uplink::Auto);
-        wishes.push(Wish {
+        let uplink = uplink::Wish {
             bridge: &nic.bridge,
-            uplink,
-            keep: said.keep.or(configured.keep),
+            is_configured: said.uplink.is_none() && configured.uplink.is_some(),
+            uplink: said.uplink.clone().or(configured.uplink).unwrap_or_default(),
             mtu: said.mtu.or(configured.mtu),
             attach: said.attach.or(configured.attach),
             is_late: its().any(|nic| nic.is_late),
             was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
-            is_uplink_configured: said.uplink.is_none() && configured.uplink.is_some(),
-            said,
-        });
+        };
+        wishes.push(Wish { uplink, keep: said.keep.or(configured.keep), said });
     }
     wishes
 }
 
 /// A bridge that is there is joined and not otherwise changed.
 fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
-    let name = wish.bridge;
+    let name = wish.uplink.bridge;
     if link.kind != Kind::Bridge {
         let what = format!("{name} is there and is no bridge");
         return Err(Error::new(what, "Name another one; 'ip link show type bridge' lists the bridges."));
@@ -171,25 +153,20 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
     let share = host.shared.get(name);
     let refuse = |why: String, key: &str| {
         let what = format!("{name} is there, and {why}");
-        Err(Error::new(what, format!("Leave {key}= out to join it as it is, or name another bridge.")))
+        let remedy = format!("Leave {key}= out to join it as it is, or name another bridge.");
+        let anew = if looks_ours(link) { format!(" To make it anew: kvm-bridge down {name}") } else { String::new() };
+        Err(Error::new(what, remedy + &anew))
     };
-    let way_out = share.map(|share| &share.uplink).or_else(|| host.ways_out.get(name));
-    if let (Some(Uplink::Isolated), Some(uplink)) = (&wish.said.uplink, way_out) {
-        return refuse(format!("{uplink} is its uplink"), "uplink");
+    if let Some(why) = wish.said.uplink.as_ref().and_then(|uplink| uplink.why_not_that_of(link, host)) {
+        return refuse(why, "uplink");
     }
-    match (wish.said.attach.filter(|_| !wish.is_late), share) {
+    match (wish.said.attach.filter(|_| !wish.uplink.is_late), share) {
         (Some(Attach::Port), Some(share)) => return refuse(format!("shares {}", share.uplink), "attach"),
         (Some(Attach::Share), None) => return refuse("shares no uplink".to_owned(), "attach"),
         _ => {}
     }
-    if wish.said.follow == Some(true) && !wish.is_late && share.is_none_or(|share| !share.follow) {
+    if wish.said.follow == Some(true) && !wish.uplink.is_late && share.is_none_or(|share| !share.follow) {
         return refuse("does not follow the default route".to_owned(), "follow");
-    }
-    if let Some(Uplink::Link(uplink)) = &wish.said.uplink {
-        let is_port = host.link(uplink).is_some_and(|port| port.controller == Some(link.index));
-        if !is_port && share.map(|share| &share.uplink) != Some(uplink) {
-            return refuse(format!("{uplink} is not its uplink"), "uplink");
-        }
     }
     if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
@@ -198,53 +175,16 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
     Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
 
-impl<'a> Wish<'a> {
-    /// That of a bridge which waits for its uplink.
-    pub fn awaited(bridge: &'a IfName, awaited: &Awaited) -> Self {
-        let Awaited { uplink, attach, was_port, follow } = awaited.clone();
-        let said = Bridge::default();
-        let (keep, mtu, is_uplink_configured) = (None, None, false);
-        Self { bridge, uplink, keep, mtu, attach, is_late: true, was_port, follow, is_uplink_configured, said }
-    }
-
-    /// Whether its uplink is not there at all.
-    fn lacks_uplink(&self, host: &Host) -> bool {
-        match &self.uplink {
-            Uplink::Isolated => false,
-            Uplink::Auto => host.default_uplinks.is_empty(),
-            Uplink::Link(name) => host.link(name).is_none(),
-        }
-    }
-}
-
-/// How a bridge has its uplink; `None` for one without.
-pub fn attach(wish: &Wish, host: &Host) -> Result<Option<Attachment>> {
-    let uplink = match &wish.uplink {
-        Uplink::Isolated => return Ok(None),
-        uplink if wish.is_late && wish.lacks_uplink(host) => {
-            let (uplink, was_port) = (uplink.clone(), wish.was_port);
-            let awaited = Awaited { uplink, attach: wish.attach, was_port, follow: wish.follow };
-            return Ok(Some(Attachment::Awaited(awaited)));
-        }
-        Uplink::Auto => choose_uplink(wish, host)?,
-        Uplink::Link(name) => named_uplink(name, wish, host)?,
-    };
-    Ok(Some(match how_to_attach(uplink, wish)? {
-        Attach::Share => Attachment::Shared(share(uplink, wish, host)?),
-        Attach::Port => Attachment::Port(port(uplink, wish)?),
-    }))
-}
-
-fn make(wish: &Wish, host: &Host) -> Result<BridgePlan> {
+fn make(wish: &uplink::Wish, host: &Host) -> Result<BridgePlan> {
     let bridge = wish.bridge;
     slips::check_new_bridge(bridge)?;
-    let attachment = attach(wish, host)?;
+    let attachment = uplink::plan(wish, host)?;
     let uplink = attachment.as_ref().and_then(Attachment::uplink).and_then(|uplink| host.link(uplink));
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
-    let no_arp = matches!(attachment, Some(Attachment::Shared(_) | Attachment::Awaited(_)));
+    let no_arp = attachment.as_ref().is_some_and(Attachment::keeps_host_off);
     let ipv6 = match host.has_ipv6 {
         false => Ipv6::Usual,
         true if no_arp => Ipv6::Off,
@@ -253,177 +193,6 @@ fn make(wish: &Wish, host: &Host) -> Result<BridgePlan> {
     };
     let create = Some(Create { mac, mtu, ipv6, no_arp });
     Ok(BridgePlan { bridge: bridge.clone(), create, is_down: true, attachment })
-}
-
-fn port(uplink: &Link, wish: &Wish) -> Result<Port> {
-    let unpinned = || Error::new(format!("{} has no address", uplink.name), "Give uplink= another interface.");
-    Ok(Port {
-        uplink: uplink.name.clone(),
-        index: uplink.index,
-        mac: uplink.mac.ok_or_else(unpinned)?,
-        had_ipv6: uplink.uplink.has_ipv6,
-        was_down: !uplink.is_up,
-        is_asked: wish.attach == Some(Attach::Port),
-    })
-}
-
-/// An interface that anybody uses is shared; one that nobody does becomes a port. A port carries nothing of the host's.
-fn how_to_attach(uplink: &Link, wish: &Wish) -> Result<Attach> {
-    let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be a port: {why}"), remedy));
-    match wish.attach {
-        Some(Attach::Port) if uplink.has_addresses() => {
-            let addresses: Vec<String> = uplink.addresses.iter().map(ToString::to_string).collect();
-            let remedy = format!(
-                "Leave attach=port out, and it is shared. Or set up a permanent bridge, and it is joined:{}",
-                permanent::setup(uplink.uplink.manager.as_ref(), wish.bridge, uplink)
-            );
-            refuse(format!("the host has {} on it, which a port would cut off", addresses.join(", ")), remedy)
-        }
-        Some(Attach::Port) => match &uplink.uplink.rx_handler {
-            Some(upper) => refuse(
-                format!("{upper} is stacked on it and gets its frames, which the kernel gives to one only"),
-                format!("Leave attach=port out, and it is shared, or delete {upper}: ip link del {upper}"),
-            ),
-            None if uplink.controller.is_some() => {
-                refuse("it is a port of another link".into(), "Leave attach=port out, and it is shared.".into())
-            }
-            None => Ok(Attach::Port),
-        },
-        Some(Attach::Share) => Ok(Attach::Share),
-        None if uplink.is_used() => Ok(Attach::Share),
-        // Whoever is going to use it may come later still, and could not get an address on a port by DHCP.
-        None if wish.is_late && !wish.was_port => Ok(Attach::Share),
-        None => Ok(Attach::Port),
-    }
-}
-
-/// Says why an interface can't be shared, and what to do.
-pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
-    let (why, remedy) = match why {
-        NotShareable::IngressQdisc => (
-            "its ingress qdisc leaves no room for filters on what goes out".to_owned(),
-            format!(
-                "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
-                 ingress; tc qdisc add dev {name} clsact"
-            ),
-        ),
-        NotShareable::IsShared(through) => {
-            let bridge = through.as_str().strip_prefix("kvbh-").unwrap_or(through.as_str());
-            (format!("it is shared through {through} already"), format!("To join that bridge: --bridge {bridge}"))
-        }
-        NotShareable::NoPlace => {
-            ("others have too many filters on it".to_owned(), format!("To see them: tc filter show dev {name} egress"))
-        }
-    };
-    Error::new(format!("{name} cannot be shared: {why}"), remedy)
-}
-
-fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
-    let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
-    let changes = match &uplink.uplink.sharing {
-        Some(Ok(changes)) => *changes,
-        Some(Err(why)) => return Err(not_shareable(name, why)),
-        None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
-    };
-    if let Some(taker) = host.taker {
-        let why = format!("{} takes every new link, also those that this needs", taker.name());
-        return refuse(why, taker.remedy());
-    }
-    let [host_end, _] = ends(wish.bridge);
-    if host.link(&host_end).is_some() {
-        let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
-        return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
-    }
-    let Some(mark) = host.mark else {
-        return refuse(
-            "the kernel has no action skbedit (CONFIG_NET_ACT_SKBEDIT), and takes no eBPF program in its place".into(),
-            "Load the module act_skbedit; in a container, on its host.".into(),
-        );
-    };
-    let Some(mac) = uplink.mac else {
-        return refuse("it has no address".into(), "Give uplink= another interface.".into());
-    };
-    Ok(Share {
-        uplink: name.clone(),
-        index: uplink.index,
-        mac,
-        mtu: uplink.mtu,
-        follow: wish.follow && wish.uplink == Uplink::Auto,
-        mark,
-        changes,
-    })
-}
-
-fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Link> {
-    match host.link(name) {
-        Some(link) => check_uplink(link, wish, host),
-        None => {
-            let near = slips::near(name.as_str(), host.all.iter().map(|link| link.name.as_str()));
-            let near = near.map(|near| format!("Is {near} meant? ")).unwrap_or_default();
-            let remedy = format!("{near}{} 'ip link' lists all.", candidates(wish, host));
-            let by = if wish.is_uplink_configured { ", which the configuration names," } else { "" };
-            Err(Error::new(format!("there is no interface {name}{by} to be the uplink"), remedy))
-        }
-    }
-}
-
-/// The interface of the default route, if it can be taken.
-fn choose_uplink<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
-    let link = host.default_uplinks.first().and_then(|name| host.link(name));
-    match link.filter(|link| why_no_uplink(link).is_none()) {
-        Some(link) => check_uplink(link, wish, host),
-        None => {
-            let first = host.default_uplinks.first();
-            let why = first.and_then(|name| why_not(host.link(name)?, host));
-            let what = match first {
-                Some(name) => {
-                    let why = why.as_ref().map(|(why, _)| why.as_str()).unwrap_or_default();
-                    format!(
-                        "there is no such bridge, and {name}, where the default route leads, cannot be its uplink: {why}"
-                    )
-                }
-                None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
-            };
-            let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
-            Err(Error::new(what, remedy + &candidates(wish, host)))
-        }
-    }
-}
-
-/// Whether an interface can be an uplink.
-fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link> {
-    let name = &link.name;
-    let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
-    if let Some((why, remedy)) = why_not(link, host) {
-        return refuse(&why, remedy);
-    }
-    if let Some(mtu) = wish.mtu.filter(|mtu| *mtu > link.mtu) {
-        let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
-        return refuse(&why, format!("Ask for less, or run: ip link set dev {name} mtu {mtu}"));
-    }
-    Ok(link)
-}
-
-/// All interfaces: those that can be the uplink first, then why the others can't.
-fn candidates(wish: &Wish, host: &Host) -> String {
-    const MOST: usize = 8;
-    let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
-    let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
-    let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
-    let uplinks: String = uplinks.collect();
-    let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
-    // A host may have a thousand TAPs.
-    let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
-    let mut reasons: String = (cannot.iter().take(MOST))
-        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, reason_of(link)?)))
-        .collect();
-    if cannot.len() > MOST {
-        reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
-    }
-    format!("To make {}: {uplinks}{none}{reasons}", wish.bridge)
 }
 
 /// The MTU that the bridge has, or will have.
@@ -476,7 +245,7 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Address, Uplink as Seen};
+    use crate::host::{Address, NotShareable, Uplink as Seen};
     use crate::mac::Mac;
     use crate::manager::{Manager, Taker};
     use crate::share::{Changes, MarkBy};

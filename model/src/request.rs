@@ -4,12 +4,11 @@
 //! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
 #![forbid(unsafe_code)]
 
-pub mod slips;
-
 use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
+use crate::slips;
 use crate::uplink::{Attach, Uplink};
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -182,19 +181,18 @@ impl Nic {
         if nic.ifname.as_ref() == Some(&nic.bridge) {
             return Err(Error::new("the TAP cannot have the bridge's name", "Give ifname= another name."));
         }
-        if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
+        if nic.uplink.as_ref().and_then(Uplink::interface) == Some(&nic.bridge) {
             return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
         }
         if nic.replaces_user && nic.id.is_some() {
             let what = "replace=user keeps the id of the card whose place it takes";
             return Err(Error::new(what, "Leave id= out, or replace=."));
         }
-        let is_auto = matches!(nic.uplink, None | Some(Uplink::Auto));
-        if nic.follow == Some(true) && !is_auto {
+        if nic.follow == Some(true) && !nic.uplink.as_ref().is_none_or(Uplink::can_follow) {
             let remedy = "Leave uplink= out, or follow=.";
             return Err(Error::new("follow=on is for uplink=auto: it follows the default route", remedy));
         }
-        if nic.attach.is_some() && nic.uplink == Some(Uplink::Isolated) {
+        if nic.attach.is_some() && !nic.uplink.as_ref().is_none_or(Uplink::is_interface) {
             return Err(Error::new(
                 "attach= is of an uplink, and there is to be none",
                 "Leave uplink=none out, or attach=.",
@@ -358,7 +356,9 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));
             }
         }
-    } else if let (Some(Uplink::Link(link)), true) = (&one.uplink, one.uplink == other.uplink) {
+    } else if one.uplink == other.uplink
+        && let Some(link) = one.uplink.as_ref().and_then(Uplink::interface)
+    {
         return Err(taken_twice(link, &one.bridge));
     }
     Ok(())

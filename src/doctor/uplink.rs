@@ -6,11 +6,11 @@ use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
 use crate::network::observe::observe;
 use model::host::Link;
 use model::journal::Journal;
-use model::plan::permanent;
 use model::plan::{BridgePlan, plan};
 use model::request::Nic;
 use model::text;
 use model::text::shell::quote;
+use model::uplink::permanent;
 use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";

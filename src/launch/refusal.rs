@@ -9,7 +9,7 @@ use model::argv::needs::{File, Kind};
 use model::argv::scan::OURS;
 use model::argv::table;
 use model::error::{Error, Result};
-use model::request::slips;
+use model::slips;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 use std::ffi::OsStr;

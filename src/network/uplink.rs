@@ -1,6 +1,7 @@
 //! How a bridge has its uplink: each kind is carried out, kept as it should be, and taken back by a file of its own.
 
 mod awaited;
+pub(super) mod look;
 mod port;
 pub mod share;
 

@@ -1,6 +1,7 @@
 //! An interface that is not there yet: at boot, or an adapter that is pulled out and plugged in again.
 
-use crate::uplink::{Attach, Uplink};
+use crate::ifname::IfName;
+use crate::uplink::{Attach, Uplink, Wish};
 use serde::{Deserialize, Serialize};
 
 /// An uplink that the bridge waits for.
@@ -18,6 +19,17 @@ pub struct Awaited {
 }
 
 impl Awaited {
+    pub(super) fn plan(wish: &Wish) -> Self {
+        let Wish { attach, was_port, follow, .. } = *wish;
+        Self { uplink: wish.uplink.clone(), attach, was_port, follow }
+    }
+
+    /// The wish that it comes of.
+    pub fn wish<'a>(&self, bridge: &'a IfName) -> Wish<'a> {
+        let Self { uplink, attach, was_port, follow } = self.clone();
+        Wish { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
+    }
+
     /// What people call it.
     pub fn in_words(&self) -> String {
         match &self.uplink {

@@ -4,15 +4,16 @@ use crate::netlink::Netlink;
 use crate::netlink::tc;
 use crate::netlink::tc::IngressQdisc;
 use crate::network::apply::{Change, failed, set};
-use crate::network::observe;
+use crate::network::observe::unreadable;
+use crate::network::uplink::look::is_wifi;
 use crate::network::uplink::share::{attach, create_ends, detach, missing, prepare, release, sharing};
 use crate::state::journal::Files;
 use model::error::Result;
 use model::host::Link;
 use model::journal::Journal;
-use model::plan::{not_shareable, why_no_uplink};
 use model::share::{On, Share};
 use model::uplink::Attachment;
+use model::uplink::{not_shareable, why_no_uplink};
 use rtnetlink::LinkUnspec;
 use std::io;
 
@@ -96,12 +97,11 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
 /// The interface that is to be shared now: the one that was, whatever it is called; or where it has gone, one of its name or
 /// address; or the default route's, where the bridge follows that. `None` where there is none.
 fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
-    let unreadable = observe::unreadable;
     let current = netlink.link_at(share.index).map_err(unreadable)?;
     if share.follow {
         for index in netlink.default_interfaces().map_err(unreadable)? {
             let Some(mut link) = netlink.link_at(index).map_err(unreadable)? else { continue };
-            link.uplink.is_wifi = observe::is_wifi(&link.name);
+            link.uplink.is_wifi = is_wifi(&link.name);
             if index == share.index || why_no_uplink(&link).is_none() {
                 return Ok(Some(link));
             }
@@ -119,6 +119,6 @@ fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
             .find(|link| link.mac == Some(share.mac) && link.alias.is_none() && why_no_uplink(link).is_none());
     }
     let Some(mut link) = found else { return Ok(None) };
-    link.uplink.is_wifi = observe::is_wifi(&link.name);
+    link.uplink.is_wifi = is_wifi(&link.name);
     Ok(Some(link).filter(|link| why_no_uplink(link).is_none()))
 }
