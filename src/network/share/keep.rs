@@ -26,13 +26,14 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
     let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
     let Some(link) = target(netlink, &share)? else { return Ok(false) };
     let Some(mac) = link.mac else { return Ok(false) };
+    let is_whole =
+        link.index == share.index && mac == share.mac && is_made(netlink, journal, &share).map_err(unsure)?;
     let is_held = is_held(netlink, journal, &share).map_err(unsure)?;
-    if !is_held && mac == share.mac {
+    // What is made anew is held by that.
+    if is_whole && !is_held {
         let change = Change::new(hold(journal.port_end(), mac), format!("cannot hold the host's address on {bridge}"));
         Change::all(netlink, &bridge, vec![change])?;
     }
-    let is_whole =
-        link.index == share.index && mac == share.mac && is_made(netlink, journal, &share).map_err(unsure)?;
     if is_whole && link.mtu == share.mtu && (link.is_promiscuous || !share.changes.sets_promiscuous) {
         return Ok(!is_held);
     }
