@@ -4,6 +4,7 @@ use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
 use crate::network::apply;
 use crate::network::locks::{Claim, Claims};
+use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
 use crate::network::uplink::share;
@@ -45,28 +46,51 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
 pub(super) struct Made {
     pub(super) netlink: Netlink,
     pub(super) ours: Vec<(Journal, Files)>,
-    pub(super) set_up: Vec<u32>,
+    set_up: Vec<u32>,
     pub(super) news: Vec<String>,
     /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
-    pub(super) announced: Vec<(IfName, Mac)>,
+    announced: Vec<(IfName, Mac)>,
+}
+
+/// The indices of bridges that stand.
+pub(super) type Indices = BTreeMap<IfName, u32>;
+
+/// Makes the bridges of a plan, or what they lack, and what `then` adds to them. If anything fails, all of it is taken back.
+pub(super) fn carry_out<T>(
+    netlink: Netlink,
+    Planned { host, plan }: &Planned,
+    claims: &Claims,
+    announced: Vec<(IfName, Mac)>,
+    then: impl FnOnce(&mut Made, &Indices) -> Result<T>,
+) -> Result<(T, Made)> {
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
+    let mut indices = Indices::new();
+    let bridges = plan.bridges.iter().try_for_each(|bridge| {
+        let index = made.bridge(bridge, host, claims.get(&bridge.bridge), plan);
+        let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
+        indices.insert(bridge.bridge.clone(), index);
+        Ok(())
+    });
+    match bridges.and_then(|()| then(&mut made, &indices)) {
+        Ok(done) => Ok((done, made)),
+        Err(error) => {
+            made.take_back();
+            Err(error)
+        }
+    }
 }
 
 impl Made {
-    pub(super) fn all(
+    /// Opens the TAPs of a plan.
+    pub(super) fn taps(
         &mut self,
         plan: &Plan,
-        host: &Host,
+        indices: &Indices,
         claims: &Claims,
         devices: Vec<Vec<File>>,
         vm: &VmKey,
         lease: &Lease,
     ) -> Result<Vec<Vec<OwnedFd>>> {
-        let mut indices = BTreeMap::new();
-        for bridge in &plan.bridges {
-            let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
-            let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
-            indices.insert(&bridge.bridge, index);
-        }
         let mut taps = Vec::new();
         for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
@@ -80,13 +104,7 @@ impl Made {
     }
 
     /// Makes a bridge, or what it lacks, and tells its index.
-    pub(super) fn bridge(
-        &mut self,
-        plan: &BridgePlan,
-        host: &Host,
-        claim: Option<&Claim>,
-        whole: &Plan,
-    ) -> Result<u32> {
+    fn bridge(&mut self, plan: &BridgePlan, host: &Host, claim: Option<&Claim>, whole: &Plan) -> Result<u32> {
         let keep = whole.keep.get(&plan.bridge).copied();
         let Some(link) = host.link(&plan.bridge) else {
             let (Some(claim), Some(create)) = (claim, &plan.create) else {
@@ -220,7 +238,7 @@ impl Made {
     }
 
     /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.
-    pub(super) fn take_back(&mut self) {
+    fn take_back(&mut self) {
         for index in self.set_up.drain(..) {
             let _ = apply::set_up(&mut self.netlink, index, false);
         }

@@ -11,14 +11,37 @@ use model::error::{Error, Result};
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
-use model::plan::wishes;
+use model::plan::{BridgePlan, Plan, plan, wishes};
 use model::request::Nic;
 use model::share::Share;
 use model::uplink::Uplink;
 use std::path::Path;
 
+/// A host, and what it lacks of what is asked for: the same for a launch, a dry run, `up`, doctor and users.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What was seen.
+    pub host: Host,
+    /// What is to be done.
+    pub plan: Plan,
+}
+
+impl Planned {
+    /// The interface that a bridge is to have as its uplink, where one is to be made.
+    pub fn uplink(&self) -> Option<&Link> {
+        self.host.link(self.plan.bridges.iter().find_map(BridgePlan::uplink)?)
+    }
+}
+
+/// Looks at the host and plans for it.
+pub fn planned(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Planned> {
+    let host = observe(netlink, nics, config)?;
+    let plan = plan(nics, config, &host)?;
+    Ok(Planned { host, plan })
+}
+
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
-pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
+pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
     let mut host = named(netlink, nics)?;
     host.has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for wish in wishes(nics, config) {

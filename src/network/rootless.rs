@@ -9,7 +9,7 @@ use crate::launch::inherited::{Inherited, lease_news, open_vhosts, take_lease};
 use crate::netlink::Netlink;
 use crate::network::helper;
 use crate::network::helper::Useless;
-use crate::network::observe::{observe, unreadable};
+use crate::network::observe::{Planned, planned, unreadable};
 use crate::output::errno::reason;
 use crate::state::journal::RUN;
 use crate::sys::{process, tap};
@@ -21,7 +21,6 @@ use model::config::Config;
 use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
-use model::plan::plan;
 use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
@@ -110,8 +109,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
 /// The way for each network card, or why there is none. Changes nothing.
 pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Vec<Way>)> {
     check_bridges(netlink, nics)?;
-    let host = observe(netlink, nics, config)?;
-    let plan = plan(nics, config, &host).map_err(by_sudo)?;
+    let Planned { host, plan } = planned(netlink, nics, config).map_err(by_sudo)?;
     if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
         let what = format!("--bridge {0}: {0} is down, and only root can set it up", down.bridge);
         let bridge = quote(down.bridge.as_str());

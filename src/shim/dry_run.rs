@@ -2,7 +2,7 @@
 
 use crate::launch::{Qemu, refusal};
 use crate::netlink::Netlink;
-use crate::network::observe::{observe, shared_by, unreadable};
+use crate::network::observe::{Planned, planned, shared_by, unreadable};
 use crate::network::rootless::{Way, check_making, ways};
 use crate::sys::random;
 use crate::sys::{process, tap};
@@ -15,7 +15,7 @@ use model::host::Host;
 use model::ifname::IfName;
 use model::ifname::PREFIX;
 use model::mac::Mac;
-use model::plan::{BridgePlan, Plan, plan};
+use model::plan::{BridgePlan, Plan};
 use model::request::{Nic, Vhost};
 use model::share::Share;
 use model::text::shell::quote;
@@ -71,9 +71,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         true => Some(ways(&mut netlink, &line.nics, config)),
         false => check_making(&mut netlink, &line.nics).err().map(Err),
     };
-    let as_root = observe(&mut netlink, &line.nics, config)
-        .and_then(|host| plan(&line.nics, config, &host).map(|plan| (host, plan)));
-    let (host, plan) = match (as_root, &without_root) {
+    let Planned { mut host, plan } = match (planned(&mut netlink, &line.nics, config), &without_root) {
         // Why root would be refused as well is not what this user asks.
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
@@ -81,7 +79,6 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     if plan.makes_bridges() {
         refusal::check_files(line)?;
     }
-    let mut host = host;
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
         host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
     }
