@@ -145,45 +145,37 @@ impl Netlink {
 
     /// Whether the bridge's forwarding database knows this address.
     pub fn fdb_has(&mut self, bridge: u32, mac: Mac) -> io::Result<bool> {
-        Ok(self.fdb_entry(bridge, mac)?.is_some_and(|entry| entry.port != 0))
+        self.fdb_entry(bridge, mac, false, |_| true)
     }
 
     /// Whether a bridge holds this address on this port, whoever says that it is elsewhere (NUD_NOARP and NTF_STICKY of
     /// linux/neighbour.h). A kernel that can't be asked for one address does not tell: `true`.
     pub fn fdb_holds(&mut self, bridge: u32, port: u32, mac: Mac) -> io::Result<bool> {
-        Ok(self.fdb_entry(bridge, mac)?.is_some_and(|entry| entry.port == 0 || entry.port == port && entry.is_held))
-    }
-
-    /// What a bridge's forwarding database has of an address. Its port is 0 where the kernel can't be asked.
-    fn fdb_entry(&mut self, bridge: u32, mac: Mac) -> io::Result<Option<FdbEntry>> {
         const NUD_NOARP: u16 = 0x40;
         const NTF_STICKY: u8 = 0x40;
+        // struct ndmsg: ndm_ifindex, ndm_state, ndm_flags.
+        self.fdb_entry(bridge, mac, true, |body| {
+            u32_at(body, 4) == Some(port)
+                && u16_at(body, 8).is_some_and(|state| state & NUD_NOARP != 0)
+                && body.get(10).is_some_and(|flags| flags & NTF_STICKY != 0)
+        })
+    }
+
+    /// Whether a bridge's forwarding database has an address, with an entry that is `wanted`; `untold` where the kernel can't be
+    /// asked for one address.
+    fn fdb_entry(&mut self, bridge: u32, mac: Mac, untold: bool, wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
         message.attributes.push(NeighbourAttribute::Controller(bridge));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-        let mut found = None;
-        let asked = self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |answer| {
-            // struct ndmsg: ndm_ifindex, ndm_state, ndm_flags.
-            let (port, state) = (u32_at(answer.body, 4), u16_at(answer.body, 8));
-            let is_sticky = answer.body.get(10).is_some_and(|flags| flags & NTF_STICKY != 0);
-            let is_held = state.is_some_and(|state| state & NUD_NOARP != 0) && is_sticky;
-            found = port.map(|port| FdbEntry { port, is_held });
-        });
+        let mut found = false;
+        let asked = self.ask(RouteNetlinkMessage::GetNeighbour(message), 0, |answer| found = wanted(answer.body));
         match asked {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                Ok(Some(FdbEntry { port: 0, is_held: false }))
-            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(untold),
             done => done.map(|()| found),
         }
     }
-}
-
-/// Where a bridge has an address.
-struct FdbEntry {
-    port: u32,
-    is_held: bool,
 }
 
 /// Text up to the final NUL.

@@ -1,9 +1,9 @@
 //! Keeps a user from taking others' frames by the address of a TAP.
 //!
-//! Who holds a TAP may give it any address (SIOCSIFHWADDR on its descriptor asks for no capability, drivers/net/tun.c). A bridge
-//! delivers what is for the address of a port to that port, and learns it nowhere else (br_fdb_change_mac_addr in
-//! net/bridge/br_fdb.c): with the gateway's or another guest's address all of their frames go to that user. So the reaper takes a TAP off the
-//! bridge that has another address than before; only root can put it back.
+//! Who holds a TAP may give it any address (SIOCSIFHWADDR on its descriptor asks for no capability, drivers/net/tun.c). A
+//! bridge delivers what is for the address of a port to that port, and learns it nowhere else (br_fdb_changeaddr in
+//! net/bridge/br_fdb.c): with the gateway's or another guest's address all of their frames go to that user. So the reaper
+//! takes a TAP off the bridge that has another address than before; only root can put it back.
 
 use crate::netlink::Netlink;
 use crate::network::apply::free_port;
