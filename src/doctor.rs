@@ -24,7 +24,7 @@ use crate::launch::environment::Caller;
 use crate::netlink::Netlink;
 use crate::network::inventory;
 use crate::network::inventory::{Bridge, Role};
-use crate::network::observe::unreadable;
+use crate::network::observe::{Planned, planned, unreadable};
 use crate::state::config;
 use crate::sys::tap_users::TapUsers;
 use model::argv;
@@ -162,8 +162,8 @@ struct Patient<'a> {
     tap_users: TapUsers,
     /// All bridges that there are.
     there: Vec<IfName>,
-    /// The bridges that are asked about and are not there, each as a guest would ask for it.
-    missing: Vec<Nic>,
+    /// The bridges that are asked about and are not there, each with what a guest's start would do.
+    missing: Vec<(IfName, Result<Planned>)>,
     /// The arguments, understood.
     line: Option<Line>,
     netlink: Netlink,
@@ -197,6 +197,8 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
     let config = config::load()?;
+    let mut plan = |nic: Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(&nic), &config));
+    let missing = missing.into_iter().map(&mut plan).collect();
     let mut patient =
         Patient { question, config, bridges, tap_users, there, missing, line, netlink, is_firewalled: false };
     let mut checks = host::checks(&patient);

@@ -18,7 +18,7 @@
 //! A user who is not root joins bridges that are there, and has TAPs from a [`network::helper`] ([`network::rootless`]): the
 //! package `kvm-bridge-helper`, the only privileged program, which [`install`] installs.
 //!
-//! An uplink that the host uses is shared ([`mod@model::share`] says how, [`network::share`] does it): the host keeps all that
+//! An uplink that the host uses is shared ([`mod@model::share`] says how, [`network::uplink::share`] does it): the host keeps all that
 //! it has on it, and no manager of its network has to be told. [`network::managed`] only looks who that is, for people.
 //!
 //! `kvm-bridge` ([`cli`]) looks at the same things for people: [`network::inventory`] has what is on a bridge, [`capture`]

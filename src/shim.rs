@@ -20,7 +20,7 @@ use model::argv;
 use model::argv::{Line, Mode, models, rewrite, scan};
 use model::config::Config;
 use model::error::{Error, Result};
-use model::request::slips;
+use model::slips;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;

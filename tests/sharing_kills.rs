@@ -208,6 +208,30 @@ fn each_request_of_recover_may_be_refused_and_the_next_try_succeeds() {
 }
 
 #[test]
+fn a_port_that_becomes_shared_may_be_refused_anything_and_the_next_try_finishes_it() {
+    let Some(lab) = Lab::new() else { return };
+    lab.ip("link set eth0 down");
+    lab.baseline();
+    sweep(&lab, 1, 6, |nth| {
+        let guest = lab.shim("--bridge br0,uplink=eth0").boot();
+        lab.reaper_of("br0").kill();
+        lab.ip("addr add 10.77.0.2/24 dev eth0 nodad");
+        let ended = lab.kvm_bridge("recover").env("KVM_BRIDGE_TEST_FAIL", nth.to_string()).run();
+        let is_failed = ended.err.contains("fails");
+        assert!(ended.status.success() || is_failed, "request {nth}: {}", ended.err);
+        lab.kvm_bridge("recover").run().succeeds();
+        let ports = lab.ports("br0");
+        assert!(ports.contains(&"kvbp-br0".to_owned()) && !ports.contains(&"eth0".to_owned()), "{nth}: {ports:?}");
+        assert!(lab.lan.reaches("10.77.0.2"), "the host is lost after request {nth}");
+        guest.kill();
+        lab.waits_until_gone("br0");
+        lab.ip("addr flush dev eth0");
+        lab.ip("link set eth0 down");
+        is_failed
+    });
+}
+
+#[test]
 fn answers_of_the_kernel_may_be_lost() {
     let Some(lab) = lab() else { return };
     if !have("strace") {

@@ -63,7 +63,7 @@ fn a_bridge_with_an_uplink_is_not_said_to_have_none() {
     lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
     let refused = lab.kvm_bridge("up br0 --uplink none").run().exits_with(125);
     assert!(
-        refused.err.contains("has the uplink eth0") && refused.err.contains("kvm-bridge down br0"),
+        refused.err.contains("eth0 is its uplink") && refused.err.contains("kvm-bridge down br0"),
         "{}",
         refused.err
     );

@@ -8,7 +8,7 @@ pub mod read;
 
 use crate::error::Error;
 use crate::ifname::IfName;
-use crate::request::{Attach, Uplink};
+use crate::uplink::{Attach, Uplink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

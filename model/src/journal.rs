@@ -2,18 +2,19 @@
 //! It may not know what is there by now.
 //!
 //! There is one journal for each bridge that we make, in a folder of its network namespace. It is written once, whole,
-//! before the first change; whether a step was carried out is not noted but seen: everything that is undone must still
+//! before the first change; whether a change was carried out is not noted but seen: everything that is undone must still
 //! carry the identity that the journal gave it. `/run` is gone after a reboot, and so is all that it speaks of.
 
 use crate::error;
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::share::Share;
-use crate::step::Step;
+use crate::step::Create;
+use crate::uplink::{Attachment, Awaited, Port};
 use serde::{Deserialize, Serialize};
 
 /// The format that is written, and the only one that is read: nothing before it was released.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Our links' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -49,20 +50,44 @@ pub struct Journal {
     namespace: Option<u64>,
     /// Of the whole text, with zeros in the place of this: an index that is damaged is another link's.
     checksum: String,
-    /// What is done, in order; to be undone from the end.
-    pub steps: Vec<Step>,
+    /// How the bridge was made.
+    pub create: Create,
+    /// How it has its uplink.
+    pub attachment: Option<Attachment>,
+    /// How it had it before, until all of that is taken back.
+    pub before: Option<Attachment>,
 }
 
 impl Journal {
     /// A new journal for a bridge that is about to be made, in this life; of the random bytes its index and token are made.
-    pub fn new(bridge: IfName, keep: bool, steps: Vec<Step>, life: Life, random: [u8; 8]) -> Self {
+    pub fn new(
+        bridge: IfName,
+        keep: bool,
+        create: Create,
+        attachment: Option<Attachment>,
+        life: Life,
+        random: [u8; 8],
+    ) -> Self {
         let [a, b, c, d, ..] = random;
         // Room for three, within an int.
         let index = (u32::from_ne_bytes([a, b, c, d]) % FIRST_INDEX + FIRST_INDEX) & !3;
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let Life { boot, namespace } = life;
         let checksum = UNKNOWN.to_owned();
-        Self { version: VERSION, bridge, index, token, keep, is_finished: false, boot, namespace, checksum, steps }
+        Self {
+            version: VERSION,
+            bridge,
+            index,
+            token,
+            keep,
+            is_finished: false,
+            boot,
+            namespace,
+            checksum,
+            create,
+            attachment,
+            before: None,
+        }
     }
 
     /// The same journal of what is about to be removed.
@@ -90,8 +115,7 @@ impl Journal {
     pub fn owns(&self, link: &Link) -> bool {
         let has_its_index = link.index == self.index && self.index >= FIRST_INDEX;
         let has_its_alias = link.alias.as_deref() == Some(&self.alias());
-        let has_its_mac = link.mac.is_some()
-            && self.steps.iter().any(|step| matches!(step, Step::AddBridge { mac, .. } if link.mac == Some(*mac)));
+        let has_its_mac = link.mac == Some(self.create.mac);
         link.kind == Kind::Bridge && has_its_index && (has_its_alias || has_its_mac)
     }
 
@@ -104,11 +128,8 @@ impl Journal {
 
     /// Whether this link is the interface that was made a port, and not another that has its index now.
     pub fn is_port_of(&self, link: &Link) -> bool {
-        self.steps.iter().any(|step| match step {
-            Step::AttachPort { index, mac, .. } => {
-                *index == link.index && (link.mac == Some(*mac) || link.controller == Some(self.index))
-            }
-            _ => false,
+        self.port().is_some_and(|port| {
+            port.index == link.index && (link.mac == Some(port.mac) || link.controller == Some(self.index))
         })
     }
 
@@ -121,52 +142,48 @@ impl Journal {
     /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared, or to share it
     /// when the host begins to use it.
     pub fn needs_reaper(&self) -> bool {
-        !self.keep || self.share().is_some() || self.may_share() || self.awaits().is_some()
+        !self.keep || self.before.is_some() || self.share().is_some() || self.may_share() || self.awaits().is_some()
     }
 
-    /// The uplink that it waits for: by its name, or as the default route's (`auto`).
-    pub fn awaits(&self) -> Option<&str> {
-        self.steps.iter().find_map(|step| match step {
-            Step::AwaitUplink { uplink, .. } => Some(uplink.as_ref().map_or("auto", IfName::as_str)),
-            _ => None,
-        })
+    /// How it has its uplink, and had it before: to be undone in this order.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.attachment.iter().chain(&self.before)
+    }
+
+    /// The uplink that it waits for.
+    pub fn awaits(&self) -> Option<&Awaited> {
+        self.attachment.as_ref()?.awaited()
+    }
+
+    /// Whether its uplink is another one when the default route leads elsewhere.
+    pub fn goes_by_routes(&self) -> bool {
+        self.awaits().is_some_and(|awaited| awaited.uplink.can_follow())
+            || self.share().is_some_and(|share| share.follow)
     }
 
     /// Whether its uplink is a port for as long as the host has no address on it.
     pub fn may_share(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::AttachPort { is_asked: false, .. }))
+        self.port().is_some_and(|port| !port.is_asked)
     }
 
     /// How its uplink is shared, if it is.
     pub fn share(&self) -> Option<&Share> {
-        self.steps.iter().find_map(Step::share)
+        self.attachment.as_ref()?.share()
     }
 
-    /// Takes in that the uplink is shared otherwise by now.
-    pub fn set_share(&mut self, new: Share) {
-        for step in &mut self.steps {
-            if let Step::ShareUplink { share, .. } = step {
-                *share = new.clone();
-            }
-        }
-    }
-
-    /// The interface that was made a port, and its index.
-    pub fn port(&self) -> Option<(&IfName, u32)> {
-        self.steps.iter().find_map(|step| match step {
-            Step::AttachPort { uplink, index, .. } => Some((uplink, *index)),
-            _ => None,
-        })
+    /// The interface that was made a port.
+    pub fn port(&self) -> Option<&Port> {
+        self.attachments().find_map(Attachment::port)
     }
 
     /// The uplink's name when it was attached.
     pub fn uplink(&self) -> Option<&IfName> {
-        self.steps.iter().find_map(Step::uplink)
+        self.attachments().find_map(Attachment::uplink)
     }
 
     /// Whether the port of this index leads to the uplink.
     pub fn attached(&self, index: u32) -> bool {
-        self.port().is_some_and(|(_, port)| port == index) || self.share().is_some() && index == self.port_end()
+        self.port().is_some_and(|port| port.index == index) || self.share().is_some() && index == self.port_end()
     }
 }
 
@@ -241,12 +258,8 @@ mod tests {
             mark: MarkBy::Skbedit,
             changes: Changes { adds_clsact: true, sets_promiscuous: true, ..Changes::default() },
         };
-        let steps = vec![
-            Step::AddBridge { bridge: br0.clone(), mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true },
-            Step::SetUp { link: br0.clone() },
-            Step::ShareUplink { bridge: br0.clone(), share },
-        ];
-        Journal::new(br0, false, steps, life(), *b"12345678")
+        let create = Create { mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true };
+        Journal::new(br0, false, create, Some(Attachment::Shared(share)), life(), *b"12345678")
     }
 
     fn life() -> Life {

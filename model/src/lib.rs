@@ -20,5 +20,7 @@ pub mod plan;
 pub mod properties;
 pub mod request;
 pub mod share;
+pub mod slips;
 pub mod step;
 pub mod text;
+pub mod uplink;

@@ -5,26 +5,23 @@
 //! step left for the bridges: that is what idempotent means. (A TAP belongs to one run of QEMU; each run makes its own.)
 #![forbid(unsafe_code)]
 
-pub mod permanent;
-mod uplinks;
-
-pub use uplinks::why_no_uplink;
-
 use crate::config::{Bridge, Config};
 use crate::error::{Error, Result};
-use crate::host::{Host, Kind, Link, NotShareable};
+use crate::host::{Host, Kind, Link};
 use crate::ifname::IfName;
-use crate::request::slips;
-use crate::request::{Attach, Nic, Queues, Uplink, taken_twice};
-use crate::share::{Share, ends};
-use crate::step::{Found, Ipv6, Step, Tap};
+use crate::journal::looks_ours;
+use crate::request::{Nic, Queues, taken_twice};
+use crate::share::Share;
+use crate::slips;
+use crate::step::{Create, Found, Ipv6, Tap, set_up};
+use crate::uplink;
+use crate::uplink::{Attach, Attachment};
 use std::collections::BTreeMap;
-use uplinks::why_not;
 
 /// What is to be done for one command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// For each bridge that the request names, in order and once, the steps that it lacks.
+    /// For each bridge that the request names, in order and once, what it lacks.
     pub bridges: Vec<BridgePlan>,
     /// For each network card, in order, its TAP.
     pub taps: Vec<Tap>,
@@ -35,33 +32,59 @@ pub struct Plan {
 impl Plan {
     /// Whether a bridge is to be made, and not only joined.
     pub fn makes_bridges(&self) -> bool {
-        self.bridges.iter().flat_map(|bridge| &bridge.steps).any(|step| matches!(step, Step::AddBridge { .. }))
+        self.bridges.iter().any(|bridge| bridge.create.is_some())
     }
 }
 
-/// What one bridge lacks.
+/// What one bridge lacks: nothing where it only has to be joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgePlan {
     /// Its name.
     pub bridge: IfName,
-    /// The steps, none where it only has to be joined.
-    pub steps: Vec<Step>,
+    /// The bridge itself.
+    pub create: Option<Create>,
+    /// Whether it has to be set up.
+    pub is_down: bool,
+    /// Its uplink.
+    pub attachment: Option<Attachment>,
+}
+
+impl BridgePlan {
+    /// Whether it is there as it is to be.
+    pub fn is_empty(&self) -> bool {
+        self.create.is_none() && !self.is_down && self.attachment.is_none()
+    }
+
+    /// The uplink that it takes.
+    pub fn uplink(&self) -> Option<&IfName> {
+        self.attachment.as_ref()?.uplink()
+    }
+
+    /// How it shares that, if it does.
+    pub fn share(&self) -> Option<&Share> {
+        self.attachment.as_ref()?.share()
+    }
+
+    /// The commands that do the same, each a line for a shell.
+    pub fn commands(&self) -> Vec<String> {
+        let create = self.create.iter().flat_map(|create| create.commands(&self.bridge));
+        let up = self.is_down.then(|| set_up(&self.bridge));
+        create.chain(up).chain(self.attachment.iter().flat_map(|its| its.commands(&self.bridge))).collect()
+    }
 }
 
 /// Plans for network cards that `request::check_together` has passed.
 pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
     let mut plan = Plan::default();
     for wish in wishes(nics, config) {
-        let bridge = wish.bridge.clone();
-        let steps = match host.link(&bridge) {
-            Some(link) => join(&wish, link, host),
-            None => make(&wish, host),
+        let bridge = wish.uplink.bridge;
+        let (lacks, keep) = match host.link(bridge) {
+            Some(link) => (join(&wish, link, host), wish.said.keep),
+            None => (make(&wish.uplink, host), wish.keep),
         };
-        let steps = steps.map_err(|error| error.of(format_args!("--bridge {bridge}")))?;
-        check_disjoint(&bridge, &steps, &plan)?;
-        let keep = if host.link(&bridge).is_some() { wish.said.keep } else { wish.keep };
+        let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
+        plan.bridges.push(lacks.map_err(|error| error.of(format_args!("--bridge {bridge}")))?);
         plan.keep.extend(keep.map(|keep| (bridge.clone(), keep)));
-        plan.bridges.push(BridgePlan { bridge, steps });
     }
     for nic in nics {
         let mtu = mtu_of(&nic.bridge, &plan, host);
@@ -71,32 +94,19 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
 }
 
 /// Two bridges may have found the same uplink.
-fn check_disjoint(bridge: &IfName, steps: &[Step], plan: &Plan) -> Result<()> {
-    let uplink = |steps: &[Step]| steps.iter().find_map(|step| step.uplink().cloned());
-    let Some(wanted) = uplink(steps) else { return Ok(()) };
-    match plan.bridges.iter().find(|other| uplink(&other.steps).as_ref() == Some(&wanted)) {
-        Some(other) => Err(taken_twice(&wanted, &other.bridge).of(format_args!("--bridge {bridge}"))),
-        None => Ok(()),
+fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
+    let Some(wanted) = lacks.uplink() else { return Ok(lacks) };
+    match plan.bridges.iter().find(|other| other.uplink() == Some(wanted)) {
+        Some(other) => Err(taken_twice(wanted, &other.bridge)),
+        None => Ok(lacks),
     }
 }
 
 /// What all network cards together want of one bridge.
 pub struct Wish<'a> {
-    /// Which one.
-    pub bridge: &'a IfName,
-    /// Where it gets its way to the network from, if it has to be made.
-    pub uplink: Uplink,
+    /// Its uplink.
+    pub uplink: uplink::Wish<'a>,
     keep: Option<bool>,
-    mtu: Option<u32>,
-    /// How the uplink is to be attached, where that is said.
-    pub attach: Option<Attach>,
-    /// Whether it may come later.
-    pub is_late: bool,
-    /// Whether it was a port before that nobody used.
-    was_port: bool,
-    follow: bool,
-    /// Whether the configuration names its uplink.
-    is_uplink_configured: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
@@ -105,7 +115,7 @@ pub struct Wish<'a> {
 pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
     let mut wishes: Vec<Wish> = Vec::new();
     for nic in nics {
-        if wishes.iter().any(|wish| wish.bridge == &nic.bridge) {
+        if wishes.iter().any(|wish| wish.uplink.bridge == &nic.bridge) {
             continue;
         }
         let its = || nics.iter().filter(|other| other.bridge == nic.bridge);
@@ -118,26 +128,24 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
-        let uplink = said.uplink.clone().or(configured.uplink.clone()).unwrap_or(Uplink::Auto);
-        wishes.push(Wish {
+        let uplink = uplink::Wish {
             bridge: &nic.bridge,
-            uplink,
-            keep: said.keep.or(configured.keep),
+            is_configured: said.uplink.is_none() && configured.uplink.is_some(),
+            uplink: said.uplink.clone().or(configured.uplink).unwrap_or_default(),
             mtu: said.mtu.or(configured.mtu),
             attach: said.attach.or(configured.attach),
             is_late: its().any(|nic| nic.is_late),
             was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
-            is_uplink_configured: said.uplink.is_none() && configured.uplink.is_some(),
-            said,
-        });
+        };
+        wishes.push(Wish { uplink, keep: said.keep.or(configured.keep), said });
     }
     wishes
 }
 
 /// A bridge that is there is joined and not otherwise changed.
-fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
-    let name = wish.bridge;
+fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
+    let name = wish.uplink.bridge;
     if link.kind != Kind::Bridge {
         let what = format!("{name} is there and is no bridge");
         return Err(Error::new(what, "Name another one; 'ip link show type bridge' lists the bridges."));
@@ -145,289 +153,46 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<Vec<Step>> {
     let share = host.shared.get(name);
     let refuse = |why: String, key: &str| {
         let what = format!("{name} is there, and {why}");
-        Err(Error::new(what, format!("Leave {key}= out to join it as it is, or name another bridge.")))
+        let remedy = format!("Leave {key}= out to join it as it is, or name another bridge.");
+        let anew = if looks_ours(link) { format!(" To make it anew: kvm-bridge down {name}") } else { String::new() };
+        Err(Error::new(what, remedy + &anew))
     };
-    let way_out = share.map(|share| &share.uplink).or_else(|| host.ways_out.get(name));
-    if let (Some(Uplink::Isolated), Some(uplink)) = (&wish.said.uplink, way_out) {
-        return refuse(format!("{uplink} is its uplink"), "uplink");
+    if let Some(why) = wish.said.uplink.as_ref().and_then(|uplink| uplink.why_not_that_of(link, host)) {
+        return refuse(why, "uplink");
     }
-    match (wish.said.attach.filter(|_| !wish.is_late), share) {
+    match (wish.said.attach.filter(|_| !wish.uplink.is_late), share) {
         (Some(Attach::Port), Some(share)) => return refuse(format!("shares {}", share.uplink), "attach"),
         (Some(Attach::Share), None) => return refuse("shares no uplink".to_owned(), "attach"),
         _ => {}
     }
-    if wish.said.follow == Some(true) && !wish.is_late && share.is_none_or(|share| !share.follow) {
+    if wish.said.follow == Some(true) && !wish.uplink.is_late && share.is_none_or(|share| !share.follow) {
         return refuse("does not follow the default route".to_owned(), "follow");
-    }
-    if let Some(Uplink::Link(uplink)) = &wish.said.uplink {
-        let is_port = host.link(uplink).is_some_and(|port| port.controller == Some(link.index));
-        if !is_port && share.map(|share| &share.uplink) != Some(uplink) {
-            return refuse(format!("{uplink} is not its uplink"), "uplink");
-        }
     }
     if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
         return Err(Error::new(what, format!("Leave mtu= out, or run: ip link set dev {name} mtu {mtu}")));
     }
-    Ok(if link.is_up { Vec::new() } else { vec![Step::SetUp { link: name.clone() }] })
+    Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
 
-impl<'a> Wish<'a> {
-    /// That of a bridge which waits for its uplink.
-    pub fn awaited(
-        bridge: &'a IfName,
-        uplink: Option<&IfName>,
-        attach: Option<Attach>,
-        was_port: bool,
-        follow: bool,
-    ) -> Self {
-        let uplink = uplink.map_or(Uplink::Auto, |name| Uplink::Link(name.clone()));
-        let said = Bridge::default();
-        let (keep, mtu, is_uplink_configured) = (None, None, false);
-        Self { bridge, uplink, keep, mtu, attach, is_late: true, was_port, follow, is_uplink_configured, said }
-    }
-
-    /// Whether its uplink is not there at all.
-    fn lacks_uplink(&self, host: &Host) -> bool {
-        match &self.uplink {
-            Uplink::Isolated => false,
-            Uplink::Auto => host.default_uplinks.is_empty(),
-            Uplink::Link(name) => host.link(name).is_none(),
-        }
-    }
-}
-
-/// What attaches an uplink that a bridge has waited for; `None` while it is not there.
-pub fn attach_awaited(wish: &Wish, host: &Host) -> Result<Option<Vec<Step>>> {
-    match uplink_of(wish, host)? {
-        Some(uplink) if !wish.lacks_uplink(host) => attach(uplink, how_to_attach(uplink, wish)?, wish, host).map(Some),
-        _ => Ok(None),
-    }
-}
-
-fn uplink_of<'a>(wish: &Wish, host: &'a Host) -> Result<Option<&'a Link>> {
-    match &wish.uplink {
-        Uplink::Isolated => Ok(None),
-        _ if wish.is_late && wish.lacks_uplink(host) => Ok(None),
-        Uplink::Auto => choose_uplink(wish, host).map(Some),
-        Uplink::Link(name) => named_uplink(name, wish, host).map(Some),
-    }
-}
-
-fn make(wish: &Wish, host: &Host) -> Result<Vec<Step>> {
+fn make(wish: &uplink::Wish, host: &Host) -> Result<BridgePlan> {
     let bridge = wish.bridge;
     slips::check_new_bridge(bridge)?;
-    let uplink = uplink_of(wish, host)?;
+    let attachment = uplink::plan(wish, host)?;
+    let uplink = attachment.as_ref().and_then(Attachment::uplink).and_then(|uplink| host.link(uplink));
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
     let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
-    let attach = uplink.map(|uplink| how_to_attach(uplink, wish)).transpose()?;
-    let is_late = uplink.is_none() && wish.uplink != Uplink::Isolated;
-    let no_arp = attach == Some(Attach::Share) || is_late;
-    let ipv6 = match attach.filter(|_| host.has_ipv6) {
-        None if is_late && host.has_ipv6 => Ipv6::Off,
+    let no_arp = attachment.as_ref().is_some_and(Attachment::keeps_host_off);
+    let ipv6 = match host.has_ipv6 {
+        false => Ipv6::Usual,
+        true if no_arp => Ipv6::Off,
         // Without an uplink it is guests who would advertise themselves as the host's routers.
-        None if host.has_ipv6 => Ipv6::NoRouters,
-        None => Ipv6::Usual,
-        Some(Attach::Port) => Ipv6::NoRouters,
-        Some(Attach::Share) => Ipv6::Off,
+        true => Ipv6::NoRouters,
     };
-    let add = Step::AddBridge { bridge: bridge.clone(), mac, mtu, ipv6, no_arp };
-    let up = Step::SetUp { link: bridge.clone() };
-    let mut steps = vec![add, up];
-    if is_late {
-        let uplink = match &wish.uplink {
-            Uplink::Link(name) => Some(name.clone()),
-            _ => None,
-        };
-        let (bridge, attach, follow) = (bridge.clone(), wish.attach, wish.follow);
-        steps.push(Step::AwaitUplink { bridge, uplink, attach, was_port: false, follow });
-    }
-    if let (Some(uplink), Some(how)) = (uplink, attach) {
-        steps.extend(crate::plan::attach(uplink, how, wish, host)?);
-    }
-    Ok(steps)
-}
-
-/// The steps that attach an uplink to its bridge.
-fn attach(uplink: &Link, how: Attach, wish: &Wish, host: &Host) -> Result<Vec<Step>> {
-    let bridge = wish.bridge;
-    let unpinned = || Error::new(format!("{} has no address", uplink.name), "Give uplink= another interface.");
-    Ok(match how {
-        Attach::Share => vec![Step::ShareUplink { bridge: bridge.clone(), share: share(uplink, wish, host)? }],
-        Attach::Port => {
-            let step = Step::AttachPort {
-                bridge: bridge.clone(),
-                uplink: uplink.name.clone(),
-                index: uplink.index,
-                mac: uplink.mac.ok_or_else(unpinned)?,
-                had_ipv6: uplink.uplink.has_ipv6,
-                is_asked: wish.attach == Some(Attach::Port),
-            };
-            let set_up = (!uplink.is_up).then(|| Step::SetUp { link: uplink.name.clone() });
-            std::iter::once(step).chain(set_up).collect()
-        }
-    })
-}
-
-/// An interface that anybody uses is shared; one that nobody does becomes a port. A port carries nothing of the host's.
-fn how_to_attach(uplink: &Link, wish: &Wish) -> Result<Attach> {
-    let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be a port: {why}"), remedy));
-    match wish.attach {
-        Some(Attach::Port) if uplink.has_addresses() => {
-            let addresses: Vec<String> = uplink.addresses.iter().map(ToString::to_string).collect();
-            let remedy = format!(
-                "Leave attach=port out, and it is shared. Or set up a permanent bridge, and it is joined:{}",
-                permanent::setup(uplink.uplink.manager.as_ref(), wish.bridge, uplink)
-            );
-            refuse(format!("the host has {} on it, which a port would cut off", addresses.join(", ")), remedy)
-        }
-        Some(Attach::Port) => match &uplink.uplink.rx_handler {
-            Some(upper) => refuse(
-                format!("{upper} is stacked on it and gets its frames, which the kernel gives to one only"),
-                format!("Leave attach=port out, and it is shared, or delete {upper}: ip link del {upper}"),
-            ),
-            None if uplink.controller.is_some() => {
-                refuse("it is a port of another link".into(), "Leave attach=port out, and it is shared.".into())
-            }
-            None => Ok(Attach::Port),
-        },
-        Some(Attach::Share) => Ok(Attach::Share),
-        None if uplink.is_used() => Ok(Attach::Share),
-        // Whoever is going to use it may come later still, and could not get an address on a port by DHCP.
-        None if wish.is_late && !wish.was_port => Ok(Attach::Share),
-        None => Ok(Attach::Port),
-    }
-}
-
-/// Says why an interface can't be shared, and what to do.
-pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
-    let (why, remedy) = match why {
-        NotShareable::IngressQdisc => (
-            "its ingress qdisc leaves no room for filters on what goes out".to_owned(),
-            format!(
-                "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
-                 ingress; tc qdisc add dev {name} clsact"
-            ),
-        ),
-        NotShareable::IsShared(through) => {
-            let bridge = through.as_str().strip_prefix("kvbh-").unwrap_or(through.as_str());
-            (format!("it is shared through {through} already"), format!("To join that bridge: --bridge {bridge}"))
-        }
-        NotShareable::NoPlace => {
-            ("others have too many filters on it".to_owned(), format!("To see them: tc filter show dev {name} egress"))
-        }
-    };
-    Error::new(format!("{name} cannot be shared: {why}"), remedy)
-}
-
-fn share(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
-    let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
-    let changes = match &uplink.uplink.sharing {
-        Some(Ok(changes)) => *changes,
-        Some(Err(why)) => return Err(not_shareable(name, why)),
-        None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
-    };
-    if let Some(taker) = host.taker {
-        let why = format!("{} takes every new link, also those that this needs", taker.name());
-        return refuse(why, taker.remedy());
-    }
-    let [host_end, _] = ends(wish.bridge);
-    if host.link(&host_end).is_some() {
-        let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
-        return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
-    }
-    let Some(mark) = host.mark else {
-        return refuse(
-            "the kernel has no action skbedit (CONFIG_NET_ACT_SKBEDIT), and takes no eBPF program in its place".into(),
-            "Load the module act_skbedit; in a container, on its host.".into(),
-        );
-    };
-    let Some(mac) = uplink.mac else {
-        return refuse("it has no address".into(), "Give uplink= another interface.".into());
-    };
-    Ok(Share {
-        uplink: name.clone(),
-        index: uplink.index,
-        mac,
-        mtu: uplink.mtu,
-        follow: wish.follow && wish.uplink == Uplink::Auto,
-        mark,
-        changes,
-    })
-}
-
-fn named_uplink<'a>(name: &IfName, wish: &Wish, host: &'a Host) -> Result<&'a Link> {
-    match host.link(name) {
-        Some(link) => check_uplink(link, wish, host),
-        None => {
-            let near = slips::near(name.as_str(), host.all.iter().map(|link| link.name.as_str()));
-            let near = near.map(|near| format!("Is {near} meant? ")).unwrap_or_default();
-            let remedy = format!("{near}{} 'ip link' lists all.", candidates(wish, host));
-            let by = if wish.is_uplink_configured { ", which the configuration names," } else { "" };
-            Err(Error::new(format!("there is no interface {name}{by} to be the uplink"), remedy))
-        }
-    }
-}
-
-/// The interface of the default route, if it can be taken.
-fn choose_uplink<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
-    let link = host.default_uplinks.first().and_then(|name| host.link(name));
-    match link.filter(|link| why_no_uplink(link).is_none()) {
-        Some(link) => check_uplink(link, wish, host),
-        None => {
-            let first = host.default_uplinks.first();
-            let why = first.and_then(|name| why_not(host.link(name)?, host));
-            let what = match first {
-                Some(name) => {
-                    let why = why.as_ref().map(|(why, _)| why.as_str()).unwrap_or_default();
-                    format!(
-                        "there is no such bridge, and {name}, where the default route leads, cannot be its uplink: {why}"
-                    )
-                }
-                None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
-            };
-            let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
-            Err(Error::new(what, remedy + &candidates(wish, host)))
-        }
-    }
-}
-
-/// Whether an interface can be an uplink.
-fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link> {
-    let name = &link.name;
-    let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
-    if let Some((why, remedy)) = why_not(link, host) {
-        return refuse(&why, remedy);
-    }
-    if let Some(mtu) = wish.mtu.filter(|mtu| *mtu > link.mtu) {
-        let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
-        return refuse(&why, format!("Ask for less, or run: ip link set dev {name} mtu {mtu}"));
-    }
-    Ok(link)
-}
-
-/// All interfaces: those that can be the uplink first, then why the others can't.
-fn candidates(wish: &Wish, host: &Host) -> String {
-    const MOST: usize = 8;
-    let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
-    let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
-    let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
-    let uplinks: String = uplinks.collect();
-    let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
-    // A host may have a thousand TAPs.
-    let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
-    let mut reasons: String = (cannot.iter().take(MOST))
-        .filter_map(|link| Some(format!("\n  {} cannot be one: {}.", link.name, reason_of(link)?)))
-        .collect();
-    if cannot.len() > MOST {
-        reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
-    }
-    format!("To make {}: {uplinks}{none}{reasons}", wish.bridge)
+    let create = Some(Create { mac, mtu, ipv6, no_arp });
+    Ok(BridgePlan { bridge: bridge.clone(), create, is_down: true, attachment })
 }
 
 /// The MTU that the bridge has, or will have.
@@ -435,12 +200,8 @@ fn mtu_of(bridge: &IfName, plan: &Plan, host: &Host) -> u32 {
     if let Some(link) = host.link(bridge) {
         return link.mtu;
     }
-    let steps = plan.bridges.iter().filter(|known| known.bridge == *bridge).flat_map(|known| &known.steps);
-    let mut mtu = steps.filter_map(|step| match step {
-        Step::AddBridge { mtu, .. } => *mtu,
-        _ => None,
-    });
-    mtu.next().unwrap_or(1500)
+    let made = plan.bridges.iter().find(|known| known.bridge == *bridge);
+    made.and_then(|made| made.create.as_ref()?.mtu).unwrap_or(1500)
 }
 
 fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
@@ -481,7 +242,7 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Address, Uplink as Seen};
+    use crate::host::{Address, NotShareable, Uplink as Seen};
     use crate::mac::Mac;
     use crate::manager::{Manager, Taker};
     use crate::share::{Changes, MarkBy};
@@ -510,29 +271,26 @@ mod tests {
     /// The host as it is when the lasting steps of a plan were carried out.
     fn after(host: &Host, plan: &Plan) -> Host {
         let mut host = host.clone();
-        for step in plan.bridges.iter().flat_map(|bridge| &bridge.steps) {
-            match step {
-                Step::AddBridge { bridge, mac, mtu, .. } => {
-                    let index = 1000 + host.links.len() as u32;
-                    let new =
-                        Link { kind: Kind::Bridge, is_up: false, mac: Some(*mac), ..card(index, bridge.as_str()) };
-                    // Without one of its own it takes that of its ports, here the first.
-                    let ports = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(|step| match step {
-                        Step::AttachPort { uplink, bridge: of, .. } if of == bridge => host.link(uplink),
-                        _ => None,
-                    });
-                    let mtu = mtu.or(ports.map(|port| port.mtu)).unwrap_or(1500);
-                    host.links.insert(bridge.clone(), Some(Link { mtu, ..new }));
+        for BridgePlan { bridge, create, is_down, attachment } in &plan.bridges {
+            if let Some(Create { mac, mtu, .. }) = create {
+                let index = 1000 + host.links.len() as u32;
+                let new = Link { kind: Kind::Bridge, is_up: false, mac: Some(*mac), ..card(index, bridge.as_str()) };
+                // Without one of its own it takes that of its ports, here the first.
+                let port = attachment.as_ref().and_then(Attachment::port).and_then(|port| host.link(&port.uplink));
+                let mtu = mtu.or(port.map(|port| port.mtu)).unwrap_or(1500);
+                host.links.insert(bridge.clone(), Some(Link { mtu, ..new }));
+            }
+            let index = host.link(bridge).unwrap().index;
+            host.links.get_mut(bridge).unwrap().as_mut().unwrap().is_up |= is_down;
+            match attachment {
+                Some(Attachment::Port(port)) => {
+                    let link = host.links.get_mut(&port.uplink).unwrap().as_mut().unwrap();
+                    (link.controller, link.is_up) = (Some(index), link.is_up || port.was_down);
                 }
-                Step::SetUp { link } => host.links.get_mut(link).unwrap().as_mut().unwrap().is_up = true,
-                Step::AttachPort { bridge, uplink, .. } => {
-                    let index = host.link(bridge).unwrap().index;
-                    host.links.get_mut(uplink).unwrap().as_mut().unwrap().controller = Some(index);
-                }
-                Step::AwaitUplink { .. } => {}
-                Step::ShareUplink { bridge, share } => {
+                Some(Attachment::Shared(share)) => {
                     host.shared.insert(bridge.clone(), share.clone());
                 }
+                Some(Attachment::Awaited(_)) | None => {}
             }
         }
         host
@@ -553,7 +311,7 @@ mod tests {
             let nics = [nic(&format!("br0,uplink={uplink}{mtu}")), nic("br1,uplink=none")];
             if let Ok(plan) = plan(&nics, &Config::default(), &host) {
                 let again = super::plan(&nics, &Config::default(), &after(&host, &plan)).unwrap();
-                prop_assert!(again.bridges.iter().all(|bridge| bridge.steps.is_empty()), "{again:?}");
+                prop_assert!(again.bridges.iter().all(BridgePlan::is_empty), "{again:?}");
                 prop_assert_eq!(again.taps, plan.taps);
             } else {
                 prop_assert!(uplink == "eth0" && !mtu.is_empty());
@@ -565,7 +323,8 @@ mod tests {
     fn a_bridge_that_is_there_is_only_joined() {
         let bridge = Link { kind: Kind::Bridge, mtu: 1400, ..card(7, "br0") };
         let plan = plan(&[nic("br0")], &Config::default(), &host([bridge])).unwrap();
-        assert_eq!(plan.bridges, [BridgePlan { bridge: name("br0"), steps: vec![] }]);
+        let joined = BridgePlan { bridge: name("br0"), create: None, is_down: false, attachment: None };
+        assert_eq!(plan.bridges, [joined]);
         assert_eq!(plan.taps[0].mtu, 1400);
     }
 
@@ -585,12 +344,12 @@ mod tests {
         Address { ip: text.parse().unwrap(), prefix: 24, expires: false, is_link_local }
     }
 
-    /// The last step for the bridge.
-    fn attached(value: &str, uplink: Link) -> Result<Step> {
+    /// How the bridge has its uplink.
+    fn attached(value: &str, uplink: Link) -> Result<Attachment> {
         let sharing = uplink.uplink.sharing.clone().or(Some(Ok(Changes::default())));
         let uplink = Link { uplink: Seen { sharing, ..uplink.uplink.clone() }, ..uplink };
         let plan = plan(&[nic(value)], &Config::default(), &host([uplink]))?;
-        Ok(plan.bridges[0].steps.last().unwrap().clone())
+        Ok(plan.bridges[0].attachment.clone().unwrap())
     }
 
     #[test]

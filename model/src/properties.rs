@@ -91,7 +91,7 @@ pub fn journal(data: &[u8]) {
     }
     // What is damaged otherwise would hide behind its checksum.
     if let Ok(read) = serde_json::from_str::<journal::Journal>(&text) {
-        let _ = (read.share().is_some(), read.port(), read.awaits(), read.alias(), read.needs_reaper());
+        let _ = (read.share().is_some(), read.port(), read.awaits().is_some(), read.alias(), read.needs_reaper());
     }
 }
 

@@ -5,41 +5,19 @@
 #![forbid(unsafe_code)]
 
 mod qemus;
-pub mod slips;
 
 use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
-use serde::{Deserialize, Serialize};
+use crate::slips;
+use crate::uplink::{Attach, Uplink};
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
-
-/// Where a missing bridge gets its way to the network from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Uplink {
-    /// Nowhere: the guests and the host reach each other only.
-    Isolated,
-    /// The interface of the default route.
-    Auto,
-    /// This interface of the host.
-    Link(IfName),
-}
 
 /// A VM that runs this many times at once is a mistake.
 pub const MAX_SLOTS: usize = 1024;
-
-/// `attach=`: how an uplink is attached to its bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Attach {
-    /// It is shared: the host keeps all that it has on it.
-    Share,
-    /// It becomes a port, and carries nothing of the host's.
-    Port,
-}
 
 /// `queues=`: how many at once carry a card's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,19 +181,18 @@ impl Nic {
         if nic.ifname.as_ref() == Some(&nic.bridge) {
             return Err(Error::new("the TAP cannot have the bridge's name", "Give ifname= another name."));
         }
-        if nic.uplink == Some(Uplink::Link(nic.bridge.clone())) {
+        if nic.uplink.as_ref().and_then(Uplink::interface) == Some(&nic.bridge) {
             return Err(Error::new("the uplink cannot be the bridge itself", "Give uplink= an interface of the host."));
         }
         if nic.replaces_user && nic.id.is_some() {
             let what = "replace=user keeps the id of the card whose place it takes";
             return Err(Error::new(what, "Leave id= out, or replace=."));
         }
-        let is_auto = matches!(nic.uplink, None | Some(Uplink::Auto));
-        if nic.follow == Some(true) && !is_auto {
+        if nic.follow == Some(true) && !nic.uplink.as_ref().is_none_or(Uplink::can_follow) {
             let remedy = "Leave uplink= out, or follow=.";
             return Err(Error::new("follow=on is for uplink=auto: it follows the default route", remedy));
         }
-        if nic.attach.is_some() && nic.uplink == Some(Uplink::Isolated) {
+        if nic.attach.is_some() && !nic.uplink.as_ref().is_none_or(Uplink::is_interface) {
             return Err(Error::new(
                 "attach= is of an uplink, and there is to be none",
                 "Leave uplink=none out, or attach=.",
@@ -301,18 +278,6 @@ fn switch(value: &str) -> Option<bool> {
     }
 }
 
-impl FromStr for Uplink {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Ok(match text {
-            "none" => Self::Isolated,
-            "auto" => Self::Auto,
-            name => Self::Link(IfName::new(name)?),
-        })
-    }
-}
-
 fn form_of(key: &str) -> &'static str {
     KEYS.iter().find(|(known, ..)| *known == key).map_or("", |(_, form, _)| form)
 }
@@ -392,7 +357,9 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));
             }
         }
-    } else if let (Some(Uplink::Link(link)), true) = (&one.uplink, one.uplink == other.uplink) {
+    } else if one.uplink == other.uplink
+        && let Some(link) = one.uplink.as_ref().and_then(Uplink::interface)
+    {
         return Err(taken_twice(link, &one.bridge));
     }
     Ok(())

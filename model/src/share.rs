@@ -14,7 +14,7 @@
 //! has; only the addresses behind the bridge, of which there may be thousands, are in a hash table (`cls_u32`). What is
 //! copied on the uplink goes on to the filters behind ours, so that those of others see every frame that they saw before.
 //!
-//! Pure: what the filters are, and the `tc` commands that make them. `net::share` carries them out.
+//! Pure: what the filters are, and the `tc` commands that make them. `network::uplink::share` carries them out.
 #![forbid(unsafe_code)]
 
 use crate::ifname::IfName;

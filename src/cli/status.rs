@@ -8,7 +8,7 @@ use crate::network::inventory;
 use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
 use crate::network::managed;
 use crate::network::observe::unreadable;
-use crate::network::share::Counts;
+use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::output::style;
 use crate::output::style::{Style, Tone};

@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use model::error::Error;
-use model::request::slips;
+use model::slips;
 use model::text::shell::quote;
 use std::ffi::OsString;
 

@@ -8,8 +8,7 @@ use crate::vm::Store;
 use model::ifname;
 use model::ifname::IfName;
 use model::journal::Journal;
-use model::plan::why_no_uplink;
-use model::request::Uplink;
+use model::uplink::why_no_uplink;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,11 +63,8 @@ pub(super) fn bridges() -> Vec<Candidate> {
     let configured = config::load().map(|config| config.bridges).unwrap_or_default();
     let missing = configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()));
     let missing = missing.map(|(name, bridge)| {
-        let about = match bridge.uplink {
-            Some(Uplink::Link(uplink)) => format!("to be made, with the uplink {uplink}"),
-            Some(Uplink::Isolated) => "to be made, without an uplink".to_owned(),
-            _ => "to be made".to_owned(),
-        };
+        let uplink = bridge.uplink.map(|uplink| format!(", {}", uplink.in_words())).unwrap_or_default();
+        let about = format!("to be made{uplink}");
         Candidate::bare(name.to_string()).with(about)
     });
     there.iter().map(|bridge| Candidate::bare(bridge.name()).with(describe(bridge))).chain(missing).collect()

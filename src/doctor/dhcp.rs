@@ -5,14 +5,11 @@ use crate::netlink::Netlink;
 use crate::network::dhcp_probe;
 use crate::network::dhcp_probe::{Asker, Offer};
 use crate::network::inventory::{Bridge, Role, SharedUplink};
-use crate::network::observe::observe;
+use crate::network::observe::Planned;
 use crate::output::ProgressLine;
 use crate::state::journal::Files;
 use crate::sys::process;
 use model::error::Error;
-use model::host::Link;
-use model::plan::plan;
-use model::step::Step;
 use model::text;
 use model::text::shell::quote;
 use std::time::Duration;
@@ -48,14 +45,15 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
             },
         }
     }
-    for nic in patient.missing.clone() {
-        let Some(uplink) = future_uplink(patient, &nic) else { continue };
+    for (bridge, planned) in &patient.missing {
+        let uplink = planned.as_ref().ok().and_then(Planned::uplink);
+        let Some(uplink) = uplink.filter(|uplink| uplink.is_up) else { continue };
         match Asker::on_interface(uplink.index, None) {
             Ok(asker) => {
-                asked.push((nic.bridge.to_string(), uplink.name.to_string(), true));
+                asked.push((bridge.to_string(), uplink.name.to_string(), true));
                 askers.push(asker);
             }
-            Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(&nic.bridge)),
+            Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(bridge)),
         }
     }
     let mut line = ProgressLine::new();
@@ -148,16 +146,6 @@ fn delay_of(bridge: &Bridge) -> Result<Duration, Box<Check>> {
 fn has_uplink(question: &Question, bridge: &Bridge) -> bool {
     let is_meant = question.is_about_some() || bridge.journal.is_some();
     bridge.ports.iter().any(|port| port.role == Role::Uplink || is_meant && !port.is_tap())
-}
-
-/// The interface that a guest's start would take for a bridge that is not there.
-fn future_uplink(patient: &mut Patient, nic: &model::request::Nic) -> Option<Link> {
-    let nics = std::slice::from_ref(nic);
-    let host = observe(&mut patient.netlink, nics, &patient.config).ok()?;
-    let plan = plan(nics, &patient.config, &host).ok()?;
-    let uplink = plan.bridges.iter().flat_map(|bridge| &bridge.steps).find_map(Step::uplink);
-    let uplink = uplink.and_then(|uplink| host.link(uplink)).cloned();
-    uplink.filter(|uplink| uplink.is_up)
 }
 
 fn judge(answers: Result<Vec<Offer>, Error>, has_uplink: bool, on: &str) -> Check {

@@ -39,7 +39,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     };
     let (ipv4, ipv6) = (calls("iptables"), calls("ip6tables"));
     let there = patient.bridges.iter().map(|bridge| bridge.detail.link.name.as_str());
-    let bridges: Vec<&str> = there.chain(patient.missing.iter().map(|nic| nic.bridge.as_str())).collect();
+    let bridges: Vec<&str> = there.chain(patient.missing.iter().map(|(bridge, _)| bridge.as_str())).collect();
     if !nix::unistd::geteuid().is_root() {
         return vec![match ipv4 || ipv6 {
             true => Check::warning(

@@ -34,7 +34,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         return checks;
     }
     let bridges = patient.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
-    let bridges = bridges.chain(patient.missing.iter().map(|nic| nic.bridge.to_string()));
+    let bridges = bridges.chain(patient.missing.iter().map(|(bridge, _)| bridge.to_string()));
     let mut checks = vec![look_as(&person, has_helper)];
     checks.extend(kept_by_sudo());
     checks.extend(bridges.map(|bridge| look_as(&person, || is_allowed(&bridge, &person)).of(&bridge)));

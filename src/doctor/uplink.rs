@@ -3,15 +3,14 @@
 use crate::doctor::{Check, Patient, Verdict, firewall};
 use crate::netlink::Netlink;
 use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
-use crate::network::observe::observe;
+use crate::network::observe::Planned;
+use model::error::Result;
 use model::host::Link;
+use model::ifname::IfName;
 use model::journal::Journal;
-use model::plan::permanent;
-use model::plan::plan;
-use model::request::Nic;
-use model::step::Step;
 use model::text;
 use model::text::shell::quote;
+use model::uplink::permanent;
 use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
@@ -23,9 +22,8 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
         let its = of_bridge(bridge, is_asked).into_iter().chain(of_ports_addresses(&mut patient.netlink, bridge));
         checks.extend(its.map(|check| check.of(&bridge.detail.link.name)));
     }
-    let missing = patient.missing.clone();
-    for nic in missing {
-        checks.extend(of_missing(patient, &nic).into_iter().map(|check| check.of(&nic.bridge)));
+    for (bridge, planned) in &patient.missing {
+        checks.push(of_missing(&mut patient.netlink, is_asked, bridge, planned).of(bridge));
     }
     checks
 }
@@ -47,10 +45,7 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         return checks;
     }
     if let Some(awaited) = bridge.journal.as_ref().and_then(Journal::awaits) {
-        let saw = match awaited {
-            "auto" => format!("{name} waits for a default route, whose interface is to be its uplink"),
-            uplink => format!("{name} waits for {uplink}, which is not there; when it comes, it joins"),
-        };
+        let saw = format!("{name} waits for {}; when it comes, it joins", awaited.in_words());
         checks.push(Check::failure("uplink", saw, WHY, "ip link; ip route show default"));
         return checks;
     }
@@ -166,45 +161,35 @@ fn see_cable(name: &str) -> String {
     format!("ip monitor link dev {}   # while the cable is plugged in: it has to say LOWER_UP", quote(name))
 }
 
-/// A bridge that is not there is planned for, as a guest's start would.
-fn of_missing(patient: &mut Patient, nic: &Nic) -> Vec<Check> {
+/// What a guest's start would do about a bridge that is not there.
+fn of_missing(netlink: &mut Netlink, is_asked: bool, bridge: &IfName, planned: &Result<Planned>) -> Check {
     const NEW: &str = "The bridge is not there: a guest's start would make it, with this uplink.";
-    let nics = std::slice::from_ref(nic);
-    let planned = observe(&mut patient.netlink, nics, &patient.config)
-        .and_then(|host| plan(nics, &patient.config, &host).map(|plan| (plan, host)));
-    let (plan, host) = match planned {
+    let planned = match planned {
         Ok(planned) => planned,
         Err(error) => {
             // A bridge that nobody asked for need not be possible.
-            let verdict = if patient.question.is_about_some() { Verdict::Failure } else { Verdict::Warning };
-            return vec![Check::of_error("uplink", verdict, &error, NEW)];
+            let verdict = if is_asked { Verdict::Failure } else { Verdict::Warning };
+            return Check::of_error("uplink", verdict, error, NEW);
         }
     };
-    let steps = || plan.bridges.iter().flat_map(|bridge| &bridge.steps);
-    let Some(link) = steps().find_map(Step::uplink).and_then(|uplink| host.link(uplink)) else {
-        return vec![Check::ok("uplink", format!("{} would be made without one", nic.bridge), NEW)];
+    let Some(link) = planned.uplink() else {
+        return Check::ok("uplink", format!("{bridge} would be made without one"), NEW);
     };
     let uplink = &link.name;
-    let how = if steps().any(|step| step.share().is_some()) { "be shared" } else { "become a port" };
-    let details = patient.netlink.details().unwrap_or_default();
+    let is_shared = planned.plan.bridges.iter().any(|bridge| bridge.share().is_some());
+    let how = if is_shared { "be shared" } else { "become a port" };
+    let details = netlink.details().unwrap_or_default();
     let found = details.into_iter().find(|detail| detail.link.index == link.index);
-    vec![match found {
-        Some(detail) if detail.link.is_up && !detail.has_carrier => {
-            let saw = format!("{uplink} would {how}, and has no carrier: check its cable");
-            Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()))
-        }
-        _ => {
-            let manager = link.uplink.manager.as_ref();
-            let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
-            let check = Check::ok("uplink", format!("{uplink}{by} would {how}"), NEW);
-            match manager {
-                Some(_) => {
-                    let gateway = patient.netlink.gateway(link.index).ok().flatten();
-                    let link = Link { gateway, ..link.clone() };
-                    check.lasting(permanent::setup(manager, &nic.bridge, &link))
-                }
-                None => check,
-            }
-        }
-    }]
+    if found.is_some_and(|detail| detail.link.is_up && !detail.has_carrier) {
+        let saw = format!("{uplink} would {how}, and has no carrier: check its cable");
+        return Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()));
+    }
+    let manager = link.uplink.manager.as_ref();
+    let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();
+    let check = Check::ok("uplink", format!("{uplink}{by} would {how}"), NEW);
+    if manager.is_none() {
+        return check;
+    }
+    let gateway = netlink.gateway(link.index).ok().flatten();
+    check.lasting(permanent::setup(manager, bridge, &Link { gateway, ..link.clone() }))
 }

@@ -10,7 +10,7 @@ use crate::sys::{files, tap};
 use kvm_bridge_helper::acl::{self, Acl, Place, Unknown, Verdict, show};
 use kvm_bridge_helper::files::{Accounts, rules};
 use model::error::{Error, Result};
-use model::request::slips;
+use model::slips;
 use model::text::shell::quote;
 use nix::unistd::{AccessFlags, Group, User};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

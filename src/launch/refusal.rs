@@ -13,7 +13,7 @@ use model::argv::scan::OURS;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::options;
-use model::request::slips;
+use model::slips;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
 use std::ffi::OsStr;

@@ -1,15 +1,14 @@
-//! Carries steps out.
+//! Makes bridges and TAPs.
 
 use crate::netlink::{Netlink, Request};
-use crate::network::share;
+use crate::network::uplink;
 use crate::output::errno::{as_root, reason};
 use crate::sys::sysctl;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
-use model::share::ends;
-use model::step::{Ipv6, Step, Tap};
+use model::step::{Ipv6, Tap};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{
@@ -24,7 +23,7 @@ use std::os::fd::OwnedFd;
 const MOST_LEARNT: u32 = 16_384;
 
 /// The setting that keeps IPv6 off a link.
-const NO_IPV6: &str = "ipv6/disable_ipv6";
+pub(super) const NO_IPV6: &str = "ipv6/disable_ipv6";
 
 /// A request, with what it is to do, for an error, and what the kernel needs for it.
 pub(super) struct Change {
@@ -79,92 +78,59 @@ impl Change {
 ///
 /// After an error anything may be done: undo it.
 pub fn make(netlink: &mut Netlink, journal: &Journal) -> Result<()> {
-    Change::all(netlink, &journal.bridge, journal.steps.iter().filter_map(|step| create(step, journal)).collect())?;
-    for step in &journal.steps {
-        set_ipv6(step, journal)?;
-        if let Some(share) = step.share() {
-            share::clear_lro(&journal.bridge, share)?;
-        }
+    let (bridge, attachment) = (&journal.bridge, journal.attachment.as_ref());
+    let links = attachment.and_then(|its| uplink::links(journal, its));
+    Change::all(netlink, bridge, std::iter::once(create(journal)).chain(links).collect())?;
+    match journal.create.ipv6 {
+        Ipv6::Usual => {}
+        Ipv6::NoRouters => set_ipv6(journal, bridge, "ipv6/accept_ra", "0")?,
+        Ipv6::Off => set_ipv6(journal, bridge, NO_IPV6, "1")?,
     }
-    let mut changes = Vec::new();
-    for step in &journal.steps {
-        changes.extend(attach(step, journal)?);
+    attachment.map_or(Ok(()), |its| uplink::prepare(journal, its))?;
+    // The kernel drops an alias and forgets an MTU that come with the creating request.
+    let mut dress = LinkUnspec::new_with_index(journal.index).alias(journal.alias());
+    if let Some(mtu) = journal.create.mtu {
+        dress = dress.mtu(mtu);
     }
-    Change::all(netlink, &journal.bridge, changes)
+    let up = LinkUnspec::new_with_index(journal.index).up();
+    let mut changes = vec![
+        Change::new(set(dress.build()), format!("cannot give {bridge} its alias and MTU")),
+        Change::new(set(up.build()), format!("cannot set {bridge} up")),
+    ];
+    changes.extend(attachment.map_or(Ok(Vec::new()), |its| uplink::attach(journal, its))?);
+    Change::all(netlink, bridge, changes)
 }
 
-/// Sets what a step says of the links' IPv6.
-pub(super) fn set_ipv6(step: &Step, journal: &Journal) -> Result<()> {
-    for (link, setting, value) in ipv6_of(step) {
-        match sysctl::write(link.as_str(), setting, value) {
-            // A kernel that was booted without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => {
-                done.map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))?
-            }
-        }
-    }
-    Ok(())
+/// The change that makes a bridge.
+fn create(journal: &Journal) -> Change {
+    let bridge = &journal.bridge;
+    let add = LinkBridge::new(bridge.as_str())
+        .index(journal.index)
+        .address(journal.create.mac.0.to_vec())
+        .arp(!journal.create.no_arp)
+        .stp_state(BridgeStpState::Disabled)
+        .forward_delay(0)
+        .fdb_max_learned(MOST_LEARNT)
+        .build();
+    let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+    Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE")
 }
 
-/// The change that makes a link.
-fn create(step: &Step, journal: &Journal) -> Option<Change> {
-    match step {
-        Step::AddBridge { bridge, mac, no_arp, .. } => {
-            let add = LinkBridge::new(bridge.as_str())
-                .index(journal.index)
-                .address(mac.0.to_vec())
-                .arp(!no_arp)
-                .stp_state(BridgeStpState::Disabled)
-                .forward_delay(0)
-                .fdb_max_learned(MOST_LEARNT)
-                .build();
-            let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
-            Some(Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE"))
-        }
-        Step::ShareUplink { share, .. } => Some(share::create_ends(journal, share)),
-        Step::SetUp { .. } | Step::AttachPort { .. } | Step::AwaitUplink { .. } => None,
-    }
+/// Writes a setting of the IPv6 of a link that is made for a bridge.
+pub(super) fn set_ipv6(journal: &Journal, link: &IfName, setting: &str, value: &str) -> Result<()> {
+    write_ipv6(link, setting, value)
+        .map_err(|error| failed(&journal.bridge, &format!("cannot set {setting} of {link}"), &error))
 }
 
-/// The links of whose IPv6 a step sets something, with the setting and its value.
-fn ipv6_of(step: &Step) -> Vec<(IfName, &'static str, &'static str)> {
-    match step {
-        Step::AddBridge { bridge, ipv6: Ipv6::NoRouters, .. } => vec![(bridge.clone(), "ipv6/accept_ra", "0")],
-        Step::AddBridge { bridge, ipv6: Ipv6::Off, .. } => vec![(bridge.clone(), NO_IPV6, "1")],
-        Step::AttachPort { uplink, had_ipv6: true, .. } => vec![(uplink.clone(), NO_IPV6, "1")],
-        Step::ShareUplink { bridge, .. } => ends(bridge).map(|end| (end, NO_IPV6, "1")).into(),
-        _ => Vec::new(),
+/// A kernel that was booted without IPv6 has no such setting.
+fn write_ipv6(link: &IfName, setting: &str, value: &str) -> io::Result<()> {
+    match sysctl::write(link.as_str(), setting, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
-/// What is left to do when the links are there.
-pub(super) fn attach(step: &Step, journal: &Journal) -> Result<Vec<Change>> {
-    Ok(match step {
-        Step::AddBridge { bridge, mtu, .. } => {
-            // The kernel drops an alias and forgets an MTU that come with the creating request.
-            let mut dress = LinkUnspec::new_with_index(journal.index).alias(journal.alias());
-            if let Some(mtu) = mtu {
-                dress = dress.mtu(*mtu);
-            }
-            vec![Change::new(set(dress.build()), format!("cannot give {bridge} its alias and MTU"))]
-        }
-        Step::SetUp { link } => {
-            let index =
-                if *link == journal.bridge { Some(journal.index) } else { journal.port().map(|(_, index)| index) };
-            let up = index.map(|index| set(LinkUnspec::new_with_index(index).up().build()));
-            up.map(|up| Change::new(up, format!("cannot set {link} up"))).into_iter().collect()
-        }
-        Step::AttachPort { uplink, index, .. } => {
-            let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
-            vec![Change::new(join, format!("cannot make {uplink} a port"))]
-        }
-        Step::AwaitUplink { .. } => Vec::new(),
-        Step::ShareUplink { share, .. } => share::attach(journal, share, &[], false)?,
-    })
-}
-
-/// Suits a bridge that has been made for another uplink to a shared one, or to a port: see `Step::AddBridge`. One on which the
+/// Suits a bridge that has been made for another uplink to a shared one, or to a port: see `Create`. One on which the
 /// host has an address by now stays as it is.
 pub(super) fn suit(netlink: &mut Netlink, journal: &Journal, is_shared: bool) -> io::Result<()> {
     if netlink.addresses(journal.index)?.iter().any(|address| !address.is_link_local) {
@@ -172,14 +138,7 @@ pub(super) fn suit(netlink: &mut Netlink, journal: &Journal, is_shared: bool) ->
     }
     only(netlink.change(vec![set(LinkUnspec::new_with_index(journal.index).arp(!is_shared).build())])?)?;
     let settings = if is_shared { [(NO_IPV6, "1")].as_slice() } else { &[("ipv6/accept_ra", "0"), (NO_IPV6, "0")] };
-    for (setting, value) in settings {
-        match sysctl::write(journal.bridge.as_str(), setting, value) {
-            // A kernel that was booted without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done?,
-        }
-    }
-    Ok(())
+    settings.iter().try_for_each(|(setting, value)| write_ipv6(&journal.bridge, setting, value))
 }
 
 /// Sets a bridge up that was there and down.

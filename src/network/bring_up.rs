@@ -6,11 +6,13 @@
 
 use crate::launch::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease};
 use crate::netlink::Netlink;
-use crate::network::locks::observe_locked;
-use crate::network::made::{self, Made};
-use crate::network::observe::unreadable;
+use crate::network::locks::planned_locked;
+use crate::network::made;
+use crate::network::made::{Indices, Made};
+use crate::network::observe::{Planned, unreadable};
 use crate::network::reaper;
 use crate::network::rootless;
+use crate::network::up::add_configured;
 use crate::output;
 use crate::output::errno::as_root;
 use crate::sys::{process, tap};
@@ -19,7 +21,6 @@ use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result};
 use model::ifname::IfName;
-use model::plan::plan;
 use std::fs::File;
 
 /// Brings the network of a line up. If anything fails, what this made is taken back first. `check` is asked whether
@@ -50,37 +51,25 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
         devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);
     }
-    let (host, claims) = observe_locked(&mut netlink, &line.nics, config, check)?;
-    let plan = plan(&line.nics, config, &host)?;
+    let (planned, claims) = planned_locked(&mut netlink, &line.nics, config, check)?;
+    let Planned { host, plan } = &planned;
     output::step(|| {
-        let steps: usize = plan.bridges.iter().map(|bridge| bridge.steps.len()).sum();
-        format!("the host was looked at: steps to make or set up bridges: {steps}, TAPs: {}", plan.taps.len())
+        let lacking = plan.bridges.iter().filter(|bridge| !bridge.is_empty()).count();
+        format!("the host was looked at: bridges to make or set up: {lacking}, TAPs: {}", plan.taps.len())
     });
-    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
+    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, host)?;
     output::step(|| {
         let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();
         format!("{} has slot {} and {}", vm.display(), lease.slot, macs.join(", "))
     });
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
-    match made.all(&plan, &host, &claims, devices, &vm, &lease) {
-        Ok(taps) => {
-            made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, &host)));
-            for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
-                made.news.extend(crate::network::up::add_configured(
-                    &mut made.netlink,
-                    &journal.bridge,
-                    journal.index,
-                    config,
-                ));
-            }
-            made.news.extend(lease_news(line, &vm, &lease, is_kept));
-            Ok(Inherited { lease, taps, vhosts, news: made.news })
-        }
-        Err(error) => {
-            made.take_back();
-            Err(error)
-        }
+    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &claims, devices, &vm, &lease);
+    let (taps, mut made) = made::carry_out(netlink, &planned, &claims, announced, taps)?;
+    made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, host)));
+    for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
+        made.news.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
     }
+    made.news.extend(lease_news(line, &vm, &lease, is_kept));
+    Ok(Inherited { lease, taps, vhosts, news: made.news })
 }

@@ -8,9 +8,9 @@ use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
 use crate::network::observe::unreadable;
-use crate::network::share;
-use crate::network::share::Counts;
 use crate::network::up::{is_lasting, user_name};
+use crate::network::uplink::share;
+use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
@@ -59,12 +59,8 @@ impl Bridge {
         if !self.detail.link.is_up {
             faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
         }
-        match journal.awaits() {
-            Some("auto") => faults.push("it waits for a default route, whose interface is to be its uplink".to_owned()),
-            Some(uplink) => faults.push(format!("it waits for {uplink}, which is not there")),
-            None => {}
-        }
-        let is_attached = |port: &Port| journal.port().is_none_or(|(_, index)| port.detail.link.index == index);
+        faults.extend(journal.awaits().map(|awaited| format!("it waits for {}", awaited.in_words())));
+        let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
         match (&self.shared, journal.port()) {
             (Some(shared), _) if shared.detail.is_none() => {
                 faults.push(format!("its uplink {} is not there; it joins when it comes back", shared.name()));
@@ -72,8 +68,8 @@ impl Bridge {
             (Some(shared), _) if !shared.missing.is_empty() => {
                 faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
             }
-            (None, Some((uplink, _))) if !self.ports.iter().any(is_attached) => {
-                faults.push(format!("its uplink {uplink} is no port of it: kvm-bridge recover"));
+            (None, Some(port)) if !self.ports.iter().any(is_attached) => {
+                faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
             }
             _ => {}
         }

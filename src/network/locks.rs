@@ -1,7 +1,7 @@
 //! The locks of bridges that are missing or ours, held from looking at them to having joined them.
 
 use crate::netlink::Netlink;
-use crate::network::observe::{holders, named, observe};
+use crate::network::observe::{Planned, holders, named, observe};
 use crate::network::undo;
 use crate::state::journal::Files;
 use crate::sys::lock;
@@ -11,6 +11,7 @@ use model::error::{Error, Result};
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
+use model::plan::plan;
 use model::request::Nic;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,9 +42,20 @@ impl Drop for Claim {
 
 pub(super) type Claims = BTreeMap<IfName, Claim>;
 
-/// Looks at the host; where a bridge is missing or ours, under its lock. Before there is a lock, `check` is asked once whether those
-/// that are missing are to be made.
-pub(super) fn observe_locked(
+/// Looks at the host and plans for it; where a bridge is missing or ours, under its lock. Before there is a lock, `check` is asked
+/// once whether those that are missing are to be made.
+pub(super) fn planned_locked(
+    netlink: &mut Netlink,
+    nics: &[Nic],
+    config: &Config,
+    check: impl FnOnce(&[&IfName]) -> Result<()>,
+) -> Result<(Planned, Claims)> {
+    let (host, claims) = observe_locked(netlink, nics, config, check)?;
+    let plan = plan(nics, config, &host)?;
+    Ok((Planned { host, plan }, claims))
+}
+
+fn observe_locked(
     netlink: &mut Netlink,
     nics: &[Nic],
     config: &Config,

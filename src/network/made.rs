@@ -2,10 +2,12 @@
 
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
+use crate::network::apply;
 use crate::network::locks::{Claim, Claims};
+use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
-use crate::network::{apply, share};
+use crate::network::uplink::share;
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
@@ -18,7 +20,7 @@ use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::plan::{BridgePlan, Plan};
-use model::step::{Step, Tap};
+use model::step::{Create, Tap};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -29,7 +31,7 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
     let (how, uplink) = match (journal.share(), journal.port()) {
         (Some(share), _) => ("on the shared uplink", &share.uplink),
-        (None, Some((uplink, _))) => ("with the port", uplink),
+        (None, Some(port)) => ("with the port", &port.uplink),
         (None, None) => return None,
     };
     // A port is set up; what is the host's is not touched.
@@ -44,28 +46,51 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
 pub(super) struct Made {
     pub(super) netlink: Netlink,
     pub(super) ours: Vec<(Journal, Files)>,
-    pub(super) set_up: Vec<u32>,
+    set_up: Vec<u32>,
     pub(super) news: Vec<String>,
     /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
-    pub(super) announced: Vec<(IfName, Mac)>,
+    announced: Vec<(IfName, Mac)>,
+}
+
+/// The indices of bridges that stand.
+pub(super) type Indices = BTreeMap<IfName, u32>;
+
+/// Makes the bridges of a plan, or what they lack, and what `then` adds to them. If anything fails, all of it is taken back.
+pub(super) fn carry_out<T>(
+    netlink: Netlink,
+    Planned { host, plan }: &Planned,
+    claims: &Claims,
+    announced: Vec<(IfName, Mac)>,
+    then: impl FnOnce(&mut Made, &Indices) -> Result<T>,
+) -> Result<(T, Made)> {
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
+    let mut indices = Indices::new();
+    let bridges = plan.bridges.iter().try_for_each(|bridge| {
+        let index = made.bridge(bridge, host, claims.get(&bridge.bridge), plan);
+        let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
+        indices.insert(bridge.bridge.clone(), index);
+        Ok(())
+    });
+    match bridges.and_then(|()| then(&mut made, &indices)) {
+        Ok(done) => Ok((done, made)),
+        Err(error) => {
+            made.take_back();
+            Err(error)
+        }
+    }
 }
 
 impl Made {
-    pub(super) fn all(
+    /// Opens the TAPs of a plan.
+    pub(super) fn taps(
         &mut self,
         plan: &Plan,
-        host: &Host,
+        indices: &Indices,
         claims: &Claims,
         devices: Vec<Vec<File>>,
         vm: &VmKey,
         lease: &Lease,
     ) -> Result<Vec<Vec<OwnedFd>>> {
-        let mut indices = BTreeMap::new();
-        for bridge in &plan.bridges {
-            let index = self.bridge(bridge, host, claims.get(&bridge.bridge), plan);
-            let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
-            indices.insert(&bridge.bridge, index);
-        }
         let mut taps = Vec::new();
         for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
@@ -79,17 +104,16 @@ impl Made {
     }
 
     /// Makes a bridge, or what it lacks, and tells its index.
-    pub(super) fn bridge(
-        &mut self,
-        plan: &BridgePlan,
-        host: &Host,
-        claim: Option<&Claim>,
-        whole: &Plan,
-    ) -> Result<u32> {
+    fn bridge(&mut self, plan: &BridgePlan, host: &Host, claim: Option<&Claim>, whole: &Plan) -> Result<u32> {
         let keep = whole.keep.get(&plan.bridge).copied();
-        match (claim, host.link(&plan.bridge)) {
-            (Some(claim), None) => self.make(plan, &claim.files, keep.unwrap_or_default()),
-            (Some(Claim { files, journal: Some(journal), .. }), Some(link)) => {
+        let Some(link) = host.link(&plan.bridge) else {
+            let (Some(claim), Some(create)) = (claim, &plan.create) else {
+                return Err(Error::new("it went away in this moment", "Try again."));
+            };
+            return self.make(plan, create, &claim.files, keep.unwrap_or_default());
+        };
+        match claim {
+            Some(Claim { files, journal: Some(journal), .. }) => {
                 let mut journal = journal.clone();
                 journal.keep = keep.unwrap_or(journal.keep);
                 if keep.is_some() {
@@ -100,19 +124,18 @@ impl Made {
                 }
                 self.set_up(plan, link.index)
             }
-            (Some(Claim { files, hold: Hold::Alone, .. }), Some(link)) => {
+            Some(Claim { files, hold: Hold::Alone, .. }) => {
                 self.forget_stale(files)?;
                 files.remove();
                 self.set_up(plan, link.index)
             }
-            (_, Some(link)) => self.set_up(plan, link.index),
-            (None, None) => Err(Error::new("it went away in this moment", "Try again.")),
+            _ => self.set_up(plan, link.index),
         }
     }
 
-    fn make(&mut self, plan: &BridgePlan, files: &Files, keep: bool) -> Result<u32> {
+    fn make(&mut self, plan: &BridgePlan, create: &Create, files: &Files, keep: bool) -> Result<u32> {
         self.forget_stale(files)?;
-        let mut journal = journal::begin(plan.bridge.clone(), keep, plan.steps.clone())?;
+        let mut journal = journal::begin(plan.bridge.clone(), keep, create.clone(), plan.attachment.clone())?;
         if journal.needs_reaper() {
             self.ensure_reaper(&plan.bridge, files)?;
         }
@@ -124,7 +147,7 @@ impl Made {
         });
         let Err(error) = made else {
             let index = journal.index;
-            for command in plan.steps.iter().flat_map(Step::commands) {
+            for command in plan.commands() {
                 output::step(|| format!("done: {command}"));
             }
             self.ours.push((journal, files.clone()));
@@ -159,7 +182,7 @@ impl Made {
     }
 
     fn set_up(&mut self, plan: &BridgePlan, index: u32) -> Result<u32> {
-        if plan.steps.iter().any(|step| matches!(step, Step::SetUp { .. })) {
+        if plan.is_down {
             apply::set_up(&mut self.netlink, index, true)
                 .map_err(|error| apply::failed(&plan.bridge, &format!("cannot set {} up", plan.bridge), &error))?;
             self.set_up.push(index);
@@ -214,7 +237,7 @@ impl Made {
     }
 
     /// Takes everything back; the TAPs go by themselves. The error that led here is the one that counts.
-    pub(super) fn take_back(&mut self) {
+    fn take_back(&mut self) {
         for index in self.set_up.drain(..) {
             let _ = apply::set_up(&mut self.netlink, index, false);
         }

@@ -2,37 +2,60 @@
 //! or a bridge has to be made.
 
 use crate::netlink::Netlink;
-use crate::network::managed;
-use crate::network::share;
+use crate::network::uplink::look::look_for;
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::random;
 use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers};
-use crate::sys::{packet, sysctl};
 use model::config::Config;
 use model::error::{Error, Result};
-use model::host;
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
-use model::plan::{Wish, why_no_uplink, wishes};
-use model::request::{Attach, Nic, Uplink};
-use model::share::{Share, ends};
+use model::plan::{BridgePlan, Plan, plan, wishes};
+use model::request::Nic;
+use model::share::Share;
+use model::uplink::Uplink;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// A host, and what it lacks of what is asked for: the same for a launch, a dry run, `up`, doctor and users.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What was seen.
+    pub host: Host,
+    /// What is to be done.
+    pub plan: Plan,
+}
+
+impl Planned {
+    /// The interface that a bridge is to have as its uplink, where one is to be made.
+    pub fn uplink(&self) -> Option<&Link> {
+        self.host.link(self.plan.bridges.iter().find_map(BridgePlan::uplink)?)
+    }
+}
+
+/// Looks at the host and plans for it.
+pub fn planned(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Planned> {
+    let mut host = observe(netlink, nics, config)?;
+    host.holders = holders(&host, nics);
+    let plan = plan(nics, config, &host)?;
+    Ok(Planned { host, plan })
+}
+
 /// What the kernel has of the links that these network cards name, and where a bridge has to be made, of its uplink.
-pub fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
+pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
     let mut host = named(netlink, nics)?;
     host.has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     for wish in wishes(nics, config) {
-        if host.link(wish.bridge).is_none() {
-            host.fresh_macs.insert(wish.bridge.clone(), random::mac()?);
-            look_for_uplink(netlink, &wish, &mut host)?;
-        } else if nics.iter().any(|nic| nic.bridge == *wish.bridge && nic.is_about_uplink()) {
-            host.shared.extend(shared_by(netlink, wish.bridge)?.map(|share| (wish.bridge.clone(), share)));
-            if wish.uplink == Uplink::Isolated {
-                host.ways_out.extend(way_out(netlink, &host, wish.bridge)?.map(|port| (wish.bridge.clone(), port)));
+        let (bridge, wish) = (wish.uplink.bridge, wish.uplink);
+        if host.link(bridge).is_none() {
+            host.fresh_macs.insert(bridge.clone(), random::mac()?);
+            look_for(netlink, &wish, &mut host)?;
+        } else if nics.iter().any(|nic| nic.bridge == *bridge && nic.is_about_uplink()) {
+            host.shared.extend(shared_by(netlink, bridge)?.map(|share| (bridge.clone(), share)));
+            if !wish.uplink.is_interface() {
+                host.ways_out.extend(way_out(netlink, &host, bridge)?.map(|port| (bridge.clone(), port)));
             }
         }
     }
@@ -65,7 +88,7 @@ pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
     let mut host = Host::default();
     for nic in nics {
         look(netlink, &mut host, &nic.bridge)?;
-        if let Some(Uplink::Link(uplink)) = &nic.uplink {
+        if let Some(uplink) = nic.uplink.as_ref().and_then(Uplink::interface) {
             look(netlink, &mut host, uplink)?;
         }
         if let Some(ifname) = &nic.ifname {
@@ -76,7 +99,7 @@ pub fn named(netlink: &mut Netlink, nics: &[Nic]) -> Result<Host> {
 }
 
 /// Who has the TAPs open that are asked for by name and are in use, for people; for who holds no lock.
-pub fn holders(host: &Host, nics: &[Nic]) -> BTreeMap<IfName, String> {
+pub(super) fn holders(host: &Host, nics: &[Nic]) -> BTreeMap<IfName, String> {
     let is_in_use =
         |link: &Link| matches!(link.kind, Kind::Tap { is_persistent, .. } if link.has_carrier || !is_persistent);
     let asked = nics.iter().filter_map(|nic| nic.ifname.as_ref());
@@ -90,7 +113,7 @@ pub fn holders(host: &Host, nics: &[Nic]) -> BTreeMap<IfName, String> {
     taps.into_iter().filter_map(|tap| Some((tap.clone(), holder(tap)?))).collect()
 }
 
-fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {
+pub(super) fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {
     if !host.links.contains_key(name) {
         let link = by_name(netlink, name)?;
         host.links.insert(name.clone(), link);
@@ -109,94 +132,6 @@ pub fn by_name(netlink: &mut Netlink, name: &IfName) -> Result<Option<Link>> {
         }
         link => Ok(link),
     }
-}
-
-/// The uplink that a bridge waits for, if it is there by now.
-pub fn awaited(netlink: &mut Netlink, wish: &Wish) -> Result<Host> {
-    let mut host = Host::default();
-    look_for_uplink(netlink, wish, &mut host)?;
-    Ok(host)
-}
-
-/// What only matters where a bridge has to be made.
-fn look_for_uplink(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Result<()> {
-    let mut is_in_sight = false;
-    match &wish.uplink {
-        Uplink::Isolated => return Ok(()),
-        Uplink::Link(uplink) => {
-            look(netlink, host, uplink)?;
-            is_in_sight = look_closely(netlink, host, uplink, wish.attach)?;
-        }
-        Uplink::Auto => {
-            for index in netlink.default_interfaces().map_err(unreadable)? {
-                if let Some(link) = netlink.link_at(index).map_err(unreadable)?
-                    && !host.default_uplinks.contains(&link.name)
-                {
-                    let name = link.name.clone();
-                    host.links.insert(name.clone(), Some(link));
-                    is_in_sight |= look_closely(netlink, host, &name, wish.attach)?;
-                    host.default_uplinks.push(name);
-                }
-            }
-        }
-    }
-    if is_in_sight {
-        look(netlink, host, &ends(wish.bridge)[0])?;
-        host.taker = managed::taker().map_err(unreadable)?;
-        host.mark = share::mark(netlink).map_err(unreadable)?;
-    } else if host.all.is_empty() && !wish.is_late {
-        host.all = netlink.links().map_err(unreadable)?;
-        for link in &mut host.all {
-            link.uplink.is_wifi = is_wifi(&link.name);
-        }
-    }
-    Ok(())
-}
-
-/// Finds out what becoming an uplink would mean for an interface. Whether it could be one.
-fn look_closely(netlink: &mut Netlink, host: &mut Host, name: &IfName, attach: Option<Attach>) -> Result<bool> {
-    let Some(Some(link)) = host.links.get_mut(name) else { return Ok(false) };
-    link.addresses = netlink.addresses(link.index).map_err(unreadable)?;
-    if attach == Some(Attach::Port) && link.has_addresses() {
-        link.gateway = netlink.gateway(link.index).map_err(unreadable)?;
-    }
-    if let Some(controller) = link.controller {
-        let controller = netlink.link_at(controller).map_err(unreadable)?;
-        link.is_in_vrf = controller.is_some_and(|link| link.kind == Kind::Other("vrf".to_owned()));
-    }
-    let upper = netlink.stacked_on(link.index).map_err(unreadable)?;
-    let manager = managed::of(link);
-    link.uplink = host::Uplink {
-        may_have_programs: manager.is_err() || packet::are_bound_to(link.index).unwrap_or(true),
-        manager: manager.unwrap_or_default(),
-        rx_handler: upper.iter().find(|upper| takes_frames(&upper.kind)).map(|upper| upper.name.clone()),
-        // A veth's other end is not stacked on it.
-        upper: upper.into_iter().filter(|upper| !is_peer(link, upper)).map(|upper| upper.name).collect(),
-        is_wifi: is_wifi(name),
-        has_ipv6: sysctl::read(name.as_str(), "ipv6/disable_ipv6").as_deref() == Some("0"),
-        sharing: Some(share::sharing(netlink, link).map_err(unreadable)?),
-    };
-    Ok(why_no_uplink(link).is_none())
-}
-
-/// Whether two links are the ends of one veth pair.
-fn is_peer(link: &Link, other: &Link) -> bool {
-    let is_veth = |link: &Link| link.kind == Kind::Other("veth".to_owned());
-    is_veth(link) && is_veth(other) && link.lower == Some(other.index)
-}
-
-/// Whether what is stacked on an interface has a handler of its own for all frames there, of which the kernel has one: a VLAN
-/// has none.
-fn takes_frames(kind: &Kind) -> bool {
-    const KINDS: [&str; 5] = ["macvlan", "macvlan passthru", "macvtap", "ipvlan", "ipvtap"];
-    matches!(kind, Kind::Other(kind) if KINDS.contains(&kind.as_str()))
-}
-
-/// A wireless interface has its radio linked in sysfs. A sysfs of another namespace only costs a better message: the
-/// kernel itself refuses to make such an interface a port.
-pub(super) fn is_wifi(name: &IfName) -> bool {
-    let folder = Path::new("/sys/class/net").join(name.as_str());
-    folder.join("phy80211").exists() || folder.join("wireless").exists()
 }
 
 /// The error of a kernel that can't be asked.

@@ -14,7 +14,9 @@ use crate::network::announce::Announcer;
 use crate::network::announce::inbox::Inbox;
 use crate::network::guard::Guard;
 use crate::network::observe::unreadable;
-use crate::network::{late, share, undo};
+use crate::network::undo;
+use crate::network::uplink;
+use crate::network::uplink::share;
 use crate::output::errno::reason;
 use crate::state::dhcp_leases::Listeners;
 use crate::state::journal::Files;
@@ -162,7 +164,7 @@ fn watch(
             drop(own.take());
             return Ok(());
         }
-        if !hears_routes && (journal.awaits() == Some("auto") || journal.share().is_some_and(|share| share.follow)) {
+        if !hears_routes && journal.goes_by_routes() {
             news.subscribe_to_routes().map_err(deaf)?;
             hears_routes = true;
         }
@@ -186,7 +188,7 @@ fn watch(
             Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
             Some(users) if journal.keep || users > 0 => {
                 idle_since = None;
-                if late::attach(&mut netlink, files, &mut journal)? {
+                if uplink::follow(&mut netlink, files, &mut journal)? {
                     // What it depends on now has to be heard of.
                     last = Some(journal);
                     continue;
@@ -284,8 +286,7 @@ pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)>
     if users.as_ref().is_none_or(|users| users.is_empty() && !journal.keep) {
         return restore(netlink, files, &journal).map(|()| (Found::Undone, false));
     }
-    let is_attached = late::attach(netlink, files, &mut journal)?;
-    let is_mended = share::keep(netlink, files, &mut journal)? || is_attached;
+    let is_mended = uplink::keep(netlink, files, &mut journal)?;
     share::keep_entries(netlink, &journal).map_err(unreadable)?;
     if journal.needs_reaper() {
         ensure(files.bridge(), files)?;

@@ -9,7 +9,7 @@ use crate::launch::inherited::{Inherited, lease_news, open_vhosts, take_lease};
 use crate::netlink::Netlink;
 use crate::network::helper;
 use crate::network::helper::Useless;
-use crate::network::observe::{holders, observe, unreadable};
+use crate::network::observe::{Planned, planned, unreadable};
 use crate::output::errno::reason;
 use crate::state::journal::RUN;
 use crate::sys::{process, tap};
@@ -21,8 +21,7 @@ use model::config::Config;
 use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
-use model::plan::plan;
-use model::request::{Nic, Uplink};
+use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
@@ -110,10 +109,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
 /// The way for each network card, or why there is none. Changes nothing.
 pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Vec<Way>)> {
     check_bridges(netlink, nics)?;
-    let mut host = observe(netlink, nics, config)?;
-    host.holders = holders(&host, nics);
-    let plan = plan(nics, config, &host).map_err(by_sudo)?;
-    if let Some(down) = plan.bridges.iter().find(|bridge| !bridge.steps.is_empty()) {
+    let Planned { host, plan } = planned(netlink, nics, config).map_err(by_sudo)?;
+    if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
         let what = format!("--bridge {0}: {0} is down, and only root can set it up", down.bridge);
         let bridge = quote(down.bridge.as_str());
         return Err(Error::new(what, format!("Have it set up: sudo ip link set dev {bridge} up")));
@@ -140,11 +137,8 @@ fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
     for Nic { bridge, uplink, .. } in nics {
         if netlink.link(bridge).map_err(unreadable)?.is_none() {
             let what = format!("--bridge {bridge}: there is no such bridge, and only root can make one");
-            let uplink = match uplink {
-                Some(Uplink::Link(uplink)) => format!(" --uplink {}", quote(uplink.as_str())),
-                Some(Uplink::Isolated) => " --uplink none".to_owned(),
-                Some(Uplink::Auto) | None => String::new(),
-            };
+            let uplink = uplink.as_ref().map(|uplink| format!(" --uplink {}", quote(uplink.to_string())));
+            let uplink = uplink.unwrap_or_default();
             let bridge = quote(bridge.as_str());
             return Err(Error::new(what, format!("Have it made: sudo kvm-bridge up {bridge}{uplink}")));
         }

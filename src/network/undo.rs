@@ -1,22 +1,19 @@
-//! Takes steps back, and ends what a kill left half done.
+//! Takes back what was made, and ends what a kill left half done.
 
 use crate::netlink::Netlink;
-use crate::network::apply::{delete_link, failed, set};
+use crate::network::apply::{delete_link, failed};
 use crate::network::dhcp_probe::is_probe;
-use crate::network::share;
+use crate::network::uplink;
 use crate::output;
 use crate::output::errno::reason;
 use crate::state::journal;
 use crate::state::journal::Files;
-use crate::sys::sysctl;
 use model::error::{Error, Result};
 use model::host::Link;
 use model::journal::Journal;
-use model::step::Step;
-use rtnetlink::LinkUnspec;
 use std::io;
 
-/// Takes the steps of a journal back, the last one first, as far as they were carried out. All errors are collected; after
+/// Takes back what a journal speaks of, the last of it first, as far as they were carried out. All errors are collected; after
 /// one of them the journal is still needed.
 ///
 /// A bridge that somebody else uses stays, with all that is on it. One of the journal's index that is not as we made it is
@@ -50,17 +47,9 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
         files.write(&journal.unfinished())?;
     }
     let mut faults = Vec::new();
-    for step in journal.steps.iter().rev() {
-        let undone = match step {
-            Step::ShareUplink { share, .. } => {
-                let detached = share::detach(netlink, journal, share);
-                detached.and_then(|()| delete_owned(netlink, journal, journal.host_end()))
-            }
-            Step::AttachPort { index, had_ipv6, .. } => give_back(netlink, journal, *index, *had_ipv6),
-            // A bridge goes as a whole, when all else is back.
-            Step::AddBridge { .. } | Step::SetUp { .. } | Step::AwaitUplink { .. } => Ok(()),
-        };
-        faults.extend(undone.err().map(|error| reason(&error)));
+    // A bridge goes as a whole, when all else is back.
+    for attachment in journal.attachments() {
+        faults.extend(uplink::detach(netlink, journal, attachment).err().map(|error| reason(&error)));
     }
     if faults.is_empty() && is_ours && bridge.is_some() {
         faults.extend(delete_owned(netlink, journal, journal.index).err().map(|error| reason(&error)));
@@ -80,7 +69,7 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Re
     if !is_there || !journal.is_of(&journal::life()?) || users(netlink, journal).map_err(unsure)?.is_empty() {
         return undo(netlink, files, journal).map(|()| true);
     }
-    share::keep(netlink, files, journal)?;
+    uplink::keep(netlink, files, journal)?;
     journal.is_finished = true;
     files.write(journal).map(|()| false)
 }
@@ -93,32 +82,9 @@ pub fn users(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> 
 }
 
 /// Deletes a link of the journal's, if it is still as we made it.
-fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32) -> io::Result<()> {
+pub(super) fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32) -> io::Result<()> {
     match netlink.link_at(index)? {
         Some(link) if journal.owns(&link) || journal.owns_end(&link) => delete_link(netlink, link.index),
         _ => Ok(()),
-    }
-}
-
-/// Frees an interface that was made a port, and leaves it as it was.
-pub(super) fn give_back(netlink: &mut Netlink, journal: &Journal, index: u32, had_ipv6: bool) -> io::Result<()> {
-    let Some(link) = netlink.link_at(index)?.filter(|link| journal.is_port_of(link)) else { return Ok(()) };
-    let is_ours = link.controller == Some(journal.index);
-    if !is_ours && link.controller.is_some() {
-        return Ok(());
-    }
-    let mut requests = Vec::new();
-    if is_ours {
-        requests.push(set(LinkUnspec::new_with_index(index).nocontroller().build()));
-    }
-    let was_down = journal.steps.iter().any(|step| matches!(step, Step::SetUp { link } if *link != journal.bridge));
-    // One that is used by now stays up.
-    if was_down && netlink.addresses(index)?.is_empty() {
-        requests.push(set(LinkUnspec::new_with_index(index).down().build()));
-    }
-    netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
-    match had_ipv6 {
-        true => sysctl::write(link.name.as_str(), "ipv6/disable_ipv6", "0"),
-        false => Ok(()),
     }
 }

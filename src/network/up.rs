@@ -6,8 +6,9 @@
 use crate::launch::refusal::check_name;
 use crate::netlink::Netlink;
 use crate::network::apply;
-use crate::network::locks::observe_locked;
-use crate::network::made::Made;
+use crate::network::locks::planned_locked;
+use crate::network::made;
+use crate::network::made::{Indices, Made};
 use crate::network::observe::unreadable;
 use crate::network::reaper;
 use crate::output::errno::as_root;
@@ -20,9 +21,9 @@ use model::host::{Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
-use model::plan::plan;
-use model::request::{Attach, Nic, Uplink};
+use model::request::Nic;
 use model::step::Tap;
+use model::uplink::Attach;
 use nix::unistd::{Uid, User};
 use std::time::{Duration, Instant};
 
@@ -89,51 +90,31 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     reaper::ensure_all()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = std::slice::from_ref(nic);
-    let (host, claims) =
-        observe_locked(&mut netlink, nics, config, |missing| missing.iter().try_for_each(|bridge| check_name(bridge)))?;
+    let check_names = |missing: &[&IfName]| missing.iter().try_for_each(|bridge| check_name(bridge));
+    let (planned, claims) = planned_locked(&mut netlink, nics, config, check_names)?;
+    let there = planned.host.link(bridge);
     let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
-    if let (Some(Uplink::Isolated), Some(uplink)) = (&nic.uplink, before.as_ref().and_then(Journal::uplink)) {
-        let what = format!("up {bridge}: {bridge} is there, and has the uplink {uplink}");
-        let remedy = format!("To make it anew: kvm-bridge down {bridge} && kvm-bridge up {bridge} --uplink none");
-        return Err(Error::new(what, remedy));
-    }
-    let plan = plan(nics, config, &host)?;
     // Whose a TAP is can change it. One of the configuration is no reason for the bridge not to come up, nor for another's TAP.
     let known = configured(bridge, config);
     let (mut wanted, mut news) = (Vec::new(), Vec::new());
     for (tap, user) in taps.iter().zip(users) {
-        match check(&mut netlink, tap, user, bridge, host.link(bridge).map(|link| link.index)) {
+        match check(&mut netlink, tap, user, bridge, there.map(|link| link.index)) {
             Ok(_) => wanted.push((tap, user)),
             Err(error) if known.contains(tap) => news.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news, announced: Vec::new() };
-    let mut results = Vec::new();
-    let mut all = || {
-        for planned in &plan.bridges {
-            let index = made.bridge(planned, &host, claims.get(bridge), &plan);
-            let index = index.map_err(|error| error.of(format_args!("up {bridge}")))?;
-            if !wanted.is_empty() && claims.get(bridge).is_none_or(|claim| claim.journal.is_none()) {
-                let pinned = keep_address(&mut made.netlink, host.link(bridge));
-                let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
-                made.news.extend(pinned.map_err(failed)?);
-            }
-            for (tap, user) in &wanted {
-                results.push(((*tap).clone(), add(&mut made.netlink, tap, *user, bridge, index)?));
-            }
+    let add_taps = |made: &mut Made, indices: &Indices| {
+        if !wanted.is_empty() && before.is_none() {
+            let pinned = keep_address(&mut made.netlink, there);
+            let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
+            news.extend(pinned.map_err(failed)?);
         }
-        Ok(())
+        add_all(&mut made.netlink, &wanted, bridge, indices[bridge])
     };
-    if let Err(error) = all() {
-        for (tap, _) in results.iter().filter(|(_, is_new)| *is_new) {
-            let _ = remove(&mut made.netlink, &tap.name);
-        }
-        made.take_back();
-        return Err(error);
-    }
+    let (taps, _) = made::carry_out(netlink, &planned, &claims, Vec::new(), add_taps)?;
     let after = Files::of(bridge)?.read()?;
-    let became = match (&before, &after, host.link(bridge)) {
+    let became = match (&before, &after, there) {
         (_, Some(_), None) => Became::Made,
         (Some(before), Some(_), _) if before.keep => Became::AsItWas,
         (Some(_), Some(_), _) => Became::Kept,
@@ -141,10 +122,10 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     };
     let ours = after.filter(|_| became != Became::Found);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
-    let awaits = ours.as_ref().and_then(Journal::awaits).map(str::to_owned);
+    let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
-    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps: results, news: made.news })
+    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps, news })
 }
 
 /// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.
@@ -240,6 +221,28 @@ fn check(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, in
 /// What people call a user.
 pub fn user_name(uid: u32) -> String {
     User::from_uid(Uid::from_raw(uid)).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// Makes the TAPs that are missing, and tells of each whether it did; all or none.
+fn add_all(
+    netlink: &mut Netlink,
+    wanted: &[(&LastingTap, Uid)],
+    bridge: &IfName,
+    index: u32,
+) -> Result<Vec<(LastingTap, bool)>> {
+    let mut added = Vec::new();
+    for (tap, user) in wanted {
+        match add(netlink, tap, *user, bridge, index) {
+            Ok(is_new) => added.push(((*tap).clone(), is_new)),
+            Err(error) => {
+                for (tap, _) in added.iter().filter(|(_, is_new)| *is_new) {
+                    let _ = remove(netlink, &tap.name);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(added)
 }
 
 /// Makes a TAP that is missing, and tells whether it did.

@@ -2,7 +2,7 @@
 
 use crate::launch::{Qemu, refusal};
 use crate::netlink::Netlink;
-use crate::network::observe::{holders, observe, shared_by, unreadable};
+use crate::network::observe::{Planned, planned, shared_by, unreadable};
 use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
 use crate::sys::random;
@@ -16,10 +16,9 @@ use model::host::Host;
 use model::ifname::IfName;
 use model::ifname::PREFIX;
 use model::mac::Mac;
-use model::plan::{BridgePlan, Plan, plan};
+use model::plan::{BridgePlan, Plan};
 use model::request::{Nic, Vhost};
 use model::share::Share;
-use model::step::Step;
 use model::text;
 use model::text::shell::quote;
 use std::collections::BTreeSet;
@@ -74,10 +73,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         true => Some(ways(&mut netlink, &line.nics, config)),
         false => check_making(&mut netlink, &line.nics).err().map(Err),
     };
-    let as_root = observe(&mut netlink, &line.nics, config)
-        .map(|host| Host { holders: holders(&host, &line.nics), ..host })
-        .and_then(|host| plan(&line.nics, config, &host).map(|plan| (host, plan)));
-    let (host, plan) = match (as_root, &without_root) {
+    let Planned { mut host, plan } = match (planned(&mut netlink, &line.nics, config), &without_root) {
         // Why root would be refused as well is not what this user asks.
         (Err(_), Some(Err(why))) => return Err(why.clone()),
         (as_root, _) => as_root?,
@@ -89,7 +85,6 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     if !missing.is_empty() {
         refusal::check(line, qemu, &missing)?;
     }
-    let mut host = host;
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
         host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
     }
@@ -124,7 +119,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
     let notes = news.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
-    let steps = plan.bridges.iter().flat_map(|plan| &plan.steps).flat_map(Step::commands);
+    let steps = plan.bridges.iter().flat_map(BridgePlan::commands);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps =
         taps.flat_map(|((tap, name), mac)| tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge)));
@@ -138,13 +133,13 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
 
 /// How the bridge of a plan gets its uplink, or the one that it joins has it.
 fn share_of<'a>(plan: &'a Plan, host: &'a Host, bridge: &IfName) -> Option<&'a Share> {
-    let its = plan.bridges.iter().filter(|plan| plan.bridge == *bridge);
-    its.flat_map(|plan| &plan.steps).find_map(Step::share).or_else(|| host.shared.get(bridge))
+    let its = plan.bridges.iter().find(|plan| plan.bridge == *bridge);
+    its.and_then(BridgePlan::share).or_else(|| host.shared.get(bridge))
 }
 
 /// What is to be said of an uplink.
 fn note_of(plan: &BridgePlan, host: &Host) -> Option<String> {
-    let share = plan.steps.iter().find_map(Step::share)?;
+    let share = plan.share()?;
     let uplink = &share.uplink;
     let manager = host.link(uplink).and_then(|link| link.uplink.manager.as_ref());
     let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();

@@ -11,7 +11,8 @@ use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::journal::{Journal, Life, parse, text_of};
 use model::share::ends;
-use model::step::Step;
+use model::step::Create;
+use model::uplink::Attachment;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -22,11 +23,11 @@ use std::path::{Path, PathBuf};
 pub const RUN: &str = "/run/kvm-bridge";
 
 /// A new journal for a bridge that is about to be made here.
-pub fn begin(bridge: IfName, keep: bool, steps: Vec<Step>) -> Result<Journal> {
+pub fn begin(bridge: IfName, keep: bool, create: Create, attachment: Option<Attachment>) -> Result<Journal> {
     let random = random::bytes().map_err(|error| {
         Error::new(format!("the kernel gives no random bytes: {error}"), "A usual /dev/urandom is needed.")
     })?;
-    Ok(Journal::new(bridge, keep, steps, life()?, random))
+    Ok(Journal::new(bridge, keep, create, attachment, life()?, random))
 }
 
 /// The machine's life and the network namespace that the calling thread is in. What can't be read is not another one.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::options::{Arity, arity};
 use crate::request::Nic;
-use crate::request::slips;
+use crate::slips;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

@@ -4,8 +4,9 @@
 use crate::config::{Bridge, Config};
 use crate::error::Error;
 use crate::ifname::IfName;
-use crate::request::slips;
-use crate::request::{Attach, MTU, Uplink, is_model};
+use crate::request::{MTU, is_model};
+use crate::slips;
+use crate::uplink::{Attach, Uplink};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;

@@ -3,7 +3,7 @@
 //! The names are those of qapi/net.json and of hw/net, from QEMU 7.2 to 10.1.
 #![forbid(unsafe_code)]
 
-use crate::request::slips;
+use crate::slips;
 
 /// What kind of key it is.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use crate::launch::refusal::Qemu;
 use model::argv::Line;
 use model::argv::needs::Model;
 use model::error::{Error, Result};
-use model::request::slips;
+use model::slips;
 use model::text::shell::quote;
 
 /// What each QEMU has that can have it: it is not asked.

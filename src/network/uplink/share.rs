@@ -6,7 +6,8 @@ mod keep;
 use crate::netlink::tc;
 use crate::netlink::tc::{Cookie, Found, IngressQdisc, Links};
 use crate::netlink::{Netlink, Request};
-use crate::network::apply::{Change, failed, set};
+use crate::network::apply::{Change, NO_IPV6, failed, set, set_ipv6};
+use crate::network::undo;
 use crate::output::errno::reason;
 use crate::sys::{bpf, ethtool};
 use model::error::{Error, Result};
@@ -222,17 +223,24 @@ fn not_loaded(uplink: &IfName, error: &io::Error) -> Error {
     Error::new(what, "Load the module act_skbedit, which needs none; in a container, on its host.")
 }
 
-/// Switches large receive offload off, where it is on.
-pub(super) fn clear_lro(bridge: &IfName, share: &Share) -> Result<()> {
+/// Switches IPv6 off on the veth pair, and large receive offload on the uplink, where it is on.
+pub(super) fn prepare(journal: &Journal, share: &Share) -> Result<()> {
+    share::ends(&journal.bridge).iter().try_for_each(|end| set_ipv6(journal, end, NO_IPV6, "1"))?;
     let what = || format!("cannot switch large receive offload of {} off", share.uplink);
     match share.changes.clears_lro {
-        true => ethtool::set_lro(&share.uplink, false).map_err(|error| failed(bridge, &what(), &error)),
+        true => ethtool::set_lro(&share.uplink, false).map_err(|error| failed(&journal.bridge, &what(), &error)),
         false => Ok(()),
     }
 }
 
+/// Takes all of it back: ours off the uplink, and the veth pair.
+pub(super) fn take_back(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
+    detach(netlink, journal, share)?;
+    undo::delete_owned(netlink, journal, journal.host_end())
+}
+
 /// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.
-pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
+fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
     let Some(link) = netlink.link_at(share.index)? else { return Ok(()) };
     let there = There::of(netlink, share.index)?;
     let place = share.changes.place;

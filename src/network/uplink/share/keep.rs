@@ -3,25 +3,25 @@
 use crate::netlink::Netlink;
 use crate::netlink::tc;
 use crate::netlink::tc::IngressQdisc;
-use crate::network::apply;
 use crate::network::apply::{Change, failed, set};
-use crate::network::share::{attach, clear_lro, create_ends, detach, hold, mark, missing, release, sharing};
-use crate::network::{observe, undo};
+use crate::network::observe::unreadable;
+use crate::network::uplink::look::is_wifi;
+use crate::network::uplink::share::{attach, create_ends, detach, hold, missing, prepare, release, sharing};
 use crate::state::journal::Files;
-use model::error::{Error, Result};
+use model::error::Result;
 use model::host::Link;
 use model::journal::Journal;
-use model::plan::{not_shareable, why_no_uplink};
 use model::share::{On, Share};
-use model::step::Step;
+use model::uplink::Attachment;
+use model::uplink::{not_shareable, why_no_uplink};
 use rtnetlink::LinkUnspec;
 use std::io;
 
 /// Sees to it that the uplink is shared as the journal says, whatever has become of it meanwhile: its address or MTU has
-/// changed, it was replaced by another of its name, the default route leads elsewhere, filters or the veth pair were removed;
-/// or a port has got an address. For who holds the bridge's lock alone. Whether anything was changed.
+/// changed, it was replaced by another of its name, the default route leads elsewhere, filters or the veth pair were removed.
+/// For who holds the bridge's lock alone. Whether anything was changed.
 pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
-    let Some(share) = journal.share().cloned() else { return share_port(netlink, files, journal) };
+    let Some(share) = journal.share().cloned() else { return Ok(false) };
     let bridge = journal.bridge.clone();
     let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
     let Some(link) = target(netlink, &share)? else { return Ok(false) };
@@ -51,7 +51,7 @@ pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Resu
         new.changes = changes;
     }
     // Whenever we are killed, the journal has to know what is to be changed back.
-    journal.set_share(new.clone());
+    journal.attachment = Some(Attachment::Shared(new.clone()));
     files.write(journal)?;
     if new.mac != share.mac {
         netlink.change(vec![release(journal.port_end(), share.mac)]).map_err(unsure)?;
@@ -99,12 +99,7 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
     if netlink.link_at(journal.host_end()).map_err(unsure)?.is_none() {
         Change::all(netlink, &journal.bridge, vec![create_ends(journal, share)])?;
     }
-    for step in &journal.steps {
-        if step.share().is_some() {
-            apply::set_ipv6(step, journal)?;
-        }
-    }
-    clear_lro(&journal.bridge, share)?;
+    prepare(journal, share)?;
     // Up again when its filters are there: what comes out of it then would be the host's.
     let down = LinkUnspec::new_with_index(journal.host_end()).down().build();
     let mut changes = vec![Change::new(set(down), "cannot set its end down".to_owned())];
@@ -117,56 +112,14 @@ fn make_anew(netlink: &mut Netlink, journal: &Journal, share: &Share) -> Result<
     Change::all(netlink, &journal.bridge, changes)
 }
 
-/// Shares an interface that nobody used when it was made a port, and that the host has an address on by now: as a port it
-/// would carry nothing of the host's.
-fn share_port(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
-    let bridge = journal.bridge.clone();
-    let unsure = |error: io::Error| failed(&bridge, "cannot look at its uplink", &error);
-    let Some((index, had_ipv6)) = journal.steps.iter().find_map(|step| match step {
-        Step::AttachPort { index, had_ipv6, is_asked: false, .. } => Some((*index, *had_ipv6)),
-        _ => None,
-    }) else {
-        return Ok(false);
-    };
-    let addresses = netlink.addresses(index).map_err(unsure)?;
-    let Some(link) = netlink.link_at(index).map_err(unsure)?.filter(|link| journal.is_port_of(link)) else {
-        return Ok(false);
-    };
-    let (Some(mac), true) = (link.mac, addresses.iter().any(|address| !address.is_link_local)) else {
-        return Ok(false);
-    };
-    let changes = sharing(netlink, &link).map_err(unsure)?.map_err(|why| not_shareable(&link.name, &why))?;
-    let mark = mark(netlink).map_err(unsure)?.ok_or_else(|| {
-        let what = format!("{} has an address by now, and can't be shared: the kernel can't mark frames", link.name);
-        Error::new(what, format!("To have the host use it: ip link set dev {} nomaster", link.name))
-    })?;
-    let share = Share { uplink: link.name.clone(), index, mac, mtu: link.mtu, follow: false, mark, changes };
-    // Both are to be taken back until it is done.
-    journal.steps.push(Step::ShareUplink { bridge: bridge.clone(), share: share.clone() });
-    journal.is_finished = false;
-    files.write(journal)?;
-    undo::give_back(netlink, journal, index, had_ipv6).map_err(unsure)?;
-    apply::suit(netlink, journal, true).map_err(unsure)?;
-    make_anew(netlink, journal, &share)?;
-    journal.steps.retain(|step| match step {
-        Step::AttachPort { .. } => false,
-        Step::SetUp { link } => *link == bridge,
-        _ => true,
-    });
-    journal.is_finished = true;
-    files.write(journal)?;
-    Ok(true)
-}
-
 /// The interface that is to be shared now: the one that was, whatever it is called; or where it has gone, one of its name or
 /// address; or the default route's, where the bridge follows that. `None` where there is none.
 fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
-    let unreadable = observe::unreadable;
     let current = netlink.link_at(share.index).map_err(unreadable)?;
     if share.follow {
         for index in netlink.default_interfaces().map_err(unreadable)? {
             let Some(mut link) = netlink.link_at(index).map_err(unreadable)? else { continue };
-            link.uplink.is_wifi = observe::is_wifi(&link.name);
+            link.uplink.is_wifi = is_wifi(&link.name);
             if index == share.index || why_no_uplink(&link).is_none() {
                 return Ok(Some(link));
             }
@@ -184,6 +137,6 @@ fn target(netlink: &mut Netlink, share: &Share) -> Result<Option<Link>> {
             .find(|link| link.mac == Some(share.mac) && link.alias.is_none() && why_no_uplink(link).is_none());
     }
     let Some(mut link) = found else { return Ok(None) };
-    link.uplink.is_wifi = observe::is_wifi(&link.name);
+    link.uplink.is_wifi = is_wifi(&link.name);
     Ok(Some(link).filter(|link| why_no_uplink(link).is_none()))
 }

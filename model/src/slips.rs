@@ -1,4 +1,5 @@
 //! What somebody has probably meant.
+//! It may not know what is right.
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};

@@ -1,6 +1,5 @@
 //! How a permanent bridge is set up, in each manager's own manner: the commands of docs/managers.md, with a host's names in
 //! the place of the examples'. The page is the only source, and its blocks are what the tests carry out.
-#![forbid(unsafe_code)]
 
 use crate::host::Link;
 use crate::ifname::IfName;

@@ -1,0 +1,40 @@
+//! An interface that is not there yet: at boot, or an adapter that is pulled out and plugged in again.
+
+use crate::ifname::IfName;
+use crate::uplink::{Attach, Uplink, Wish};
+use serde::{Deserialize, Serialize};
+
+/// An uplink that the bridge waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Awaited {
+    /// What was asked for.
+    pub uplink: Uplink,
+    /// How it is to be attached, if that was said.
+    pub attach: Option<Attach>,
+    /// Whether it was a port before, that nobody used.
+    pub was_port: bool,
+    /// Whether the bridge goes with the default route to another uplink.
+    pub follow: bool,
+}
+
+impl Awaited {
+    pub(super) fn plan(wish: &Wish) -> Self {
+        let Wish { attach, was_port, follow, .. } = *wish;
+        Self { uplink: wish.uplink.clone(), attach, was_port, follow }
+    }
+
+    /// The wish that it comes of.
+    pub fn wish<'a>(&self, bridge: &'a IfName) -> Wish<'a> {
+        let Self { uplink, attach, was_port, follow } = self.clone();
+        Wish { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
+    }
+
+    /// What people call it.
+    pub fn in_words(&self) -> String {
+        match &self.uplink {
+            Uplink::Auto => "a default route, whose interface is to be its uplink".to_owned(),
+            uplink => format!("{uplink}, which is not there"),
+        }
+    }
+}
