@@ -9,6 +9,7 @@
 //! `read` has the questions, and `detail` those that only people ask.
 
 mod detail;
+mod networks;
 mod read;
 pub mod tc;
 

@@ -13,6 +13,7 @@ pub mod ifname;
 pub mod journal;
 pub mod mac;
 pub mod manager;
+pub mod nat;
 pub mod options;
 pub mod optstr;
 pub mod packet;

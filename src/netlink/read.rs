@@ -89,7 +89,7 @@ impl Netlink {
         })
     }
 
-    fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    pub(super) fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(&[u8])) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, |answer| each(answer.body))

@@ -129,6 +129,15 @@ fn create_with(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// A file that has no name and is gone with its last descriptor; it is read from its beginning.
+pub fn in_memory(text: &[u8]) -> io::Result<File> {
+    use std::io::Seek;
+    let mut file = File::from(rustix::fs::memfd_create("kvm-bridge", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file)
+}
+
 /// Has reading from a file fail (EAGAIN) where there is nothing to be read now.
 pub fn do_not_block(file: &impl AsFd) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Where programs are looked for, whatever PATH says: the caller's is the caller's, and the reaper has none.
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What they get for PATH themselves.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a command may take, unless it is said.
 const USUAL: Duration = Duration::from_secs(20);
 /// How long one that is killed may take to end.
@@ -142,7 +142,7 @@ impl Drop for EndsAreTold {
 }
 
 /// Where a program is: in the usual folders, as far as root alone can have put it there.
-fn find(name: &Path) -> Option<PathBuf> {
+pub(super) fn find(name: &Path) -> Option<PathBuf> {
     let paths = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
     paths.into_iter().find(|path| path.is_file() && files::are_roots_alone(path))
 }
@@ -182,6 +182,13 @@ impl Program {
     pub fn words<W: AsRef<std::ffi::OsStr>>(mut self, words: impl IntoIterator<Item = W>) -> Self {
         self.command.args(words);
         self
+    }
+
+    /// What it reads on stdin.
+    pub fn reading(mut self, text: &str) -> Result<Self> {
+        let file = files::in_memory(text.as_bytes()).map_err(|error| self.cannot(&error))?;
+        self.command.stdin(file);
+        Ok(self)
     }
 
     /// Runs it; it has to succeed. What it says.

@@ -62,7 +62,7 @@ fn tables() -> Vec<String> {
         .map(|output| {
             String::from_utf8_lossy(&output.stdout)
                 .lines()
-                .filter(|line| line.contains("kvm_bridge"))
+                .filter(|line| line.contains("kvm_bridge") || line.contains("kvmb"))
                 .map(str::to_owned)
                 .collect()
         })

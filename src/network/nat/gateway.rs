@@ -1,0 +1,72 @@
+//! What the host has of the network: its addresses on the bridge, and the ports that lead to guests.
+
+use crate::netlink::Netlink;
+use crate::network::observe::unreadable;
+use crate::output::errno::reason;
+use crate::sys::sysctl;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::nat::Nat;
+use model::nat::forward::{Forward, Protocol};
+use model::nat::subnet::Ipv4Net;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// The networks that others have, for `subnet::choose` and `subnet::is_free`; those of the bridge itself are not others'.
+pub fn taken(netlink: &mut Netlink, bridge: Option<u32>) -> Result<Vec<Ipv4Net>> {
+    netlink.networks(bridge).map_err(unreadable)
+}
+
+/// Gives the bridge the host's addresses, and lets what leaves the host's loopback for a forwarded port leave by it. The rules
+/// that keep guests from that loopback are there before.
+pub fn give(netlink: &mut Netlink, bridge: &IfName, index: u32, nat: &Nat) -> Result<()> {
+    let cannot = |what: &str, error: &io::Error| {
+        Error::new(
+            format!("cannot {what} of {bridge}: {}", reason(error)),
+            "Nobody else may change the bridge meanwhile.",
+        )
+    };
+    sysctl::write(bridge.as_str(), "ipv4/route_localnet", "1").map_err(|error| cannot("set route_localnet", &error))?;
+    let addresses = [(IpAddr::from(nat.gateway()), nat.subnet.prefix())];
+    for (ip, prefix) in addresses.into_iter().chain(nat.gateway6().map(|ip| (ip.into(), 64))) {
+        netlink.add_address(index, ip, prefix).map_err(|error| cannot(&format!("make {ip} an address"), &error))?;
+    }
+    Ok(())
+}
+
+/// Takes a port for as long as the descriptor is open: nobody else gets it, and one that somebody has is an error. Nobody listens
+/// on it: what comes for it is led to the guest before it gets here.
+pub fn reserve(forward: &Forward) -> Result<OwnedFd> {
+    let Forward { protocol, on, port, .. } = forward;
+    take(forward).map_err(|error| {
+        let name = protocol.as_str();
+        let what = format!("cannot forward {name} port {port} of {on}: {}", error.desc());
+        let listens = if *protocol == Protocol::Tcp { "ss -ltnp" } else { "ss -lunp" };
+        let remedy = match error {
+            Errno::EADDRINUSE => format!("See who has it: {listens} sport = {port}; or give another one."),
+            Errno::EADDRNOTAVAIL => "Give an address that the host has: ip address.".to_owned(),
+            _ => "Give another port.".to_owned(),
+        };
+        Error::new(what, remedy)
+    })
+}
+
+fn take(forward: &Forward) -> nix::Result<OwnedFd> {
+    let family = if forward.on.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let (kind, protocol) = match forward.protocol {
+        Protocol::Tcp => (SockType::Stream, SockProtocol::Tcp),
+        Protocol::Udp => (SockType::Datagram, SockProtocol::Udp),
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    if forward.on.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    let address = SockaddrStorage::from(SocketAddr::new(forward.on, forward.port));
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address)?;
+    Ok(socket)
+}

@@ -1,0 +1,35 @@
+//! dnsmasq and nft: whether they are there, and new enough.
+
+use crate::sys::program::{Program, is_installed};
+use model::error::{Error, Result};
+use model::nat::dnsmasq::{OLDEST, version};
+
+/// For each program, the packages that have it.
+const PACKAGES: [(&str, &str); 2] = [
+    (
+        "dnsmasq",
+        "apt install dnsmasq-base, dnf install dnsmasq, zypper install dnsmasq, pacman -S dnsmasq, apk add dnsmasq",
+    ),
+    (
+        "nft",
+        "apt install nftables, dnf install nftables, zypper install nftables, pacman -S nftables, apk add nftables",
+    ),
+];
+
+/// Checks that a network of the host's own can be had.
+pub fn check() -> Result<()> {
+    for (program, packages) in PACKAGES {
+        if !is_installed(program) {
+            let what = format!("{program} is missing, which a bridge with uplink=nat needs");
+            return Err(Error::new(what, format!("Install it: {packages}.")));
+        }
+    }
+    let said = Program::new("dnsmasq").words(["--version"]).run()?;
+    if version(&said).is_some_and(|version| version < OLDEST) {
+        let (major, minor) = OLDEST;
+        let what = format!("this dnsmasq is too old: {}", said.lines().next().unwrap_or_default());
+        return Err(Error::new(what, format!("uplink=nat needs {major}.{minor} or a later one.")));
+    }
+    // Asks nobody, and fails where it was built without JSON.
+    Program::new("nft").words(["-j", "--check", r#"{"nftables":[]}"#]).run().map(|_| ())
+}

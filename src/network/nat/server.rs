@@ -1,0 +1,110 @@
+//! dnsmasq of one bridge, beside the bridge's reaper.
+//!
+//! Its folder has `hosts/` with a file for each guest, which is root's, and `leases/`, which is dnsmasq's: nobody else reads
+//! that. It is killed with the thread that started it; the next one reads its leases, and guests keep their addresses in any
+//! case, as these are their files'.
+
+use crate::output::errno::reason;
+use crate::sys::companion::{Account, Companion, account};
+use crate::sys::files;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::nat::Nat;
+use model::nat::dnsmasq::{Places, words};
+use model::nat::guest::Guest;
+use rustix::thread::CapabilitySet;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::Path;
+
+/// Who it runs as: the user that distributions have for it, or nobody.
+const USERS: [&str; 2] = ["dnsmasq", "nobody"];
+/// To send to who has no address yet, to hear who asks, and to be on ports 53 and 67.
+const CAPABILITIES: &[CapabilitySet] =
+    &[CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW, CapabilitySet::NET_BIND_SERVICE];
+/// Where programs learn whom to ask for names. It is read again when it has changed.
+const RESOLVER: &str = "/etc/resolv.conf";
+
+/// A dnsmasq that runs.
+#[derive(Debug)]
+pub struct Server(Companion);
+
+impl Server {
+    /// Starts it; its files are in `folder`. By the thread that stays: with that it ends.
+    pub fn start(nat: &Nat, bridge: &IfName, folder: &Path) -> Result<Self> {
+        let cannot = |error: &io::Error| {
+            let what = format!("cannot start dnsmasq for {bridge}: {}", reason(error));
+            Error::new(what, "See whether it works: dnsmasq --test --conf-file=/dev/null.")
+        };
+        let account = account(&USERS).ok_or_else(|| {
+            Error::new("there is no user that dnsmasq could run as", "Add one: useradd --system dnsmasq.")
+        })?;
+        prepare(folder, account).map_err(|error| cannot(&error))?;
+        let (hosts, leases) = (folder.join("hosts"), folder.join("leases/leases"));
+        let places = Places { hosts: &hosts, leases: &leases, resolver: Path::new(RESOLVER) };
+        let started = Companion::start("dnsmasq", &words(nat, bridge, places), account, CAPABILITIES);
+        started.map(Self).map_err(|error| cannot(&error))
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.0.pid()
+    }
+
+    /// Why it has ended; `None` while it runs.
+    pub fn end(&mut self) -> Option<Error> {
+        let said = match self.0.end() {
+            Ok(None) => return None,
+            Ok(Some(said)) => said,
+            Err(error) => reason(&error),
+        };
+        let said = said.lines().next().map(|line| line.trim_start_matches("dnsmasq: ").to_owned());
+        let what = format!("dnsmasq has ended: {}", said.as_deref().unwrap_or("it was killed"));
+        Some(Error::new(what, "It is started again: kvm-bridge recover."))
+    }
+}
+
+impl AsFd for Server {
+    /// Readable when it has ended; for `poll`.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn prepare(folder: &Path, account: Account) -> io::Result<()> {
+    let (hosts, leases) = (folder.join("hosts"), folder.join("leases"));
+    files::create_folder_of(&hosts.join("guest"))?;
+    match DirBuilder::new().mode(0o700).create(&leases) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::set_permissions(&leases, Permissions::from_mode(0o700))?;
+    chown(&leases, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+}
+
+/// Makes a guest known to the server, which reads it at once if it runs. The file's name is the guest's MAC address.
+pub fn know(guest: &Guest, folder: &Path) -> Result<()> {
+    let hosts = folder.join("hosts");
+    let name = guest.mac.to_string().replace(':', "-");
+    // What begins with a dot is not read by it.
+    let (path, new) = (hosts.join(&name), hosts.join(format!(".{name}")));
+    files::create_folder_of(&path)
+        .and_then(|()| files::replace(&path, &new, guest.host_line().as_bytes(), false))
+        .map_err(|error| {
+            let what = format!("cannot write {}: {}", path.display(), reason(&error));
+            Error::new(what, "A writable /run is needed: run it as root.")
+        })
+}
+
+/// Removes its files.
+pub fn tidy(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let what = format!("cannot remove {}: {}", folder.display(), reason(&error));
+            Err(Error::new(what, "Remove it by hand."))
+        }
+        _ => Ok(()),
+    }
+}
