@@ -62,6 +62,21 @@ fn belongings(host: &Managed) -> Vec<String> {
     all
 }
 
+/// What the host has when its manager has done all that it does: the hooks of a DHCP client write the name servers after
+/// address and routes are there.
+fn belongings_at_rest(host: &Managed) -> Vec<String> {
+    let writes_name_servers = matches!(host.manager, Manager::Dhcpcd | Manager::Ifupdown | Manager::Udhcpc);
+    let is_written = || fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| text.contains("nameserver 10.77.0.1"));
+    if host.mode == Mode::Dhcp && writes_name_servers {
+        wait_for("the name server of the lease", 30, || is_written().then_some(()));
+    }
+    wait_for("the manager to be at rest", 30, || {
+        let before = belongings(host);
+        std::thread::sleep(Duration::from_millis(700));
+        (belongings(host) == before).then_some(before)
+    })
+}
+
 /// Waits until it is so: a manager that has just started takes a moment.
 #[track_caller]
 fn has_still(host: &Managed, before: &[String], when: &str) {
@@ -112,7 +127,7 @@ fn goes_unnoticed_on(host: Managed) {
         host.comes_to_rest();
     }
     host.baseline();
-    let before = belongings(&host);
+    let before = belongings_at_rest(&host);
     let guest = Guest::boot(&host.lab, 11);
     let all_is_well = |when: &str| {
         has_still(&host, &before, when);
@@ -252,7 +267,7 @@ fn networkd_that_starts_after_the_guest() {
     host.restart();
     host.comes_to_rest();
     host.baseline();
-    let before = belongings(&host);
+    let before = belongings_at_rest(&host);
     let mut guest = None;
     is_killed_and_started(&host, || guest = Some(Guest::boot(&host.lab, 11)));
     let guest = guest.expect("it was booted");
