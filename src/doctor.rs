@@ -106,7 +106,7 @@ impl Check {
         self
     }
 
-    fn lasting(mut self, commands: impl Into<String>) -> Self {
+    fn permanently(mut self, commands: impl Into<String>) -> Self {
         self.for_good = Some(commands.into());
         self
     }
@@ -133,7 +133,7 @@ fn as_command(remedy: &str) -> String {
 
 /// What is to be looked at.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub struct Query {
     /// One bridge; else those of the arguments, else all.
     pub bridge: Option<IfName>,
     /// The arguments that qemu-kvm would be given.
@@ -146,7 +146,7 @@ pub struct Question {
     pub asks: bool,
 }
 
-impl Question {
+impl Query {
     /// Whether bridges are named, and not just all looked at.
     fn is_about_some(&self) -> bool {
         self.bridge.is_some() || self.words.is_some()
@@ -154,8 +154,8 @@ impl Question {
 }
 
 /// What the checks look at.
-struct Patient<'a> {
-    question: &'a Question,
+struct Context<'a> {
+    query: &'a Query,
     config: Config,
     bridges: Vec<Bridge>,
     /// The processes that have TAPs open.
@@ -172,13 +172,13 @@ struct Patient<'a> {
 }
 
 /// Makes all checks.
-pub fn examine(question: &Question) -> Result<Vec<Check>> {
+pub fn examine(query: &Query) -> Result<Vec<Check>> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (mut bridges, tap_users) = inventory::look_with_users(&mut netlink)?;
     let caller = || Caller { name: "qemu-kvm".as_ref() };
-    let line = question.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
+    let line = query.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
-    let own = question.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
+    let own = query.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
     let wanted: Vec<Nic> = match own {
         Some(own) => vec![asked.into_iter().find(|nic| nic.bridge == own.bridge).unwrap_or(own)],
         None => asked,
@@ -186,7 +186,7 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     // Before anything is set up, what the first guest would find is looked at.
     let is_for_guests =
         |bridge: &Bridge| bridge.journal.is_some() || bridge.ports.iter().any(|p| p.role == Role::Uplink);
-    let is_first = question.bridge.is_none() && question.words.is_none() && !bridges.iter().any(is_for_guests);
+    let is_first = query.bridge.is_none() && query.words.is_none() && !bridges.iter().any(is_for_guests);
     let first = Nic::parse(b"br0")?;
     let is_first = is_first && bridges.iter().all(|bridge| bridge.detail.link.name != first.bridge);
     let is_there = |nic: &Nic| bridges.iter().any(|bridge| bridge.detail.link.name == nic.bridge);
@@ -199,25 +199,25 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     let config = config::load()?;
     let mut plan = |nic: Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(&nic), &config));
     let missing = missing.into_iter().map(&mut plan).collect();
-    let mut patient =
-        Patient { question, config, bridges, tap_users, there, missing, line, netlink, is_firewalled: false };
-    let mut checks = host::checks(&patient);
-    checks.extend(rights::checks(&patient));
-    checks.extend(bridge::journals(&patient));
-    checks.extend(uplink::checks(&mut patient));
-    checks.extend(bridge::checks(&patient));
-    checks.extend(macs::checks(&patient));
-    checks.extend(bridge::unplugged(&mut patient));
-    let firewall = firewall::checks(&patient);
+    let mut context =
+        Context { query, config, bridges, tap_users, there, missing, line, netlink, is_firewalled: false };
+    let mut checks = host::checks(&context);
+    checks.extend(rights::checks(&context));
+    checks.extend(bridge::journals(&context));
+    checks.extend(uplink::checks(&mut context));
+    checks.extend(bridge::checks(&context));
+    checks.extend(macs::checks(&context));
+    checks.extend(bridge::unplugged(&mut context));
+    let firewall = firewall::checks(&context);
     // Who drops what servers answer is known then.
-    patient.is_firewalled = firewall.iter().any(|check| check.verdict == Verdict::Failure);
+    context.is_firewalled = firewall.iter().any(|check| check.verdict == Verdict::Failure);
     checks.extend(firewall);
-    checks.extend(dhcp::checks(&mut patient));
-    checks.extend(guests::checks(&mut patient)?);
-    if let Some(words) = &question.words {
-        let ids = patient.line.as_ref().and_then(|line| argv::rewrite::ids(line).ok()).unwrap_or_default();
-        let model = patient.config.model.as_deref();
-        let models = patient
+    checks.extend(dhcp::checks(&mut context));
+    checks.extend(guests::checks(&mut context)?);
+    if let Some(words) = &query.words {
+        let ids = context.line.as_ref().and_then(|line| argv::rewrite::ids(line).ok()).unwrap_or_default();
+        let model = context.config.model.as_deref();
+        let models = context
             .line
             .iter()
             .flat_map(|line| &line.nics)

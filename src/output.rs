@@ -53,7 +53,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Tells of an error or of news, in the name of a program; if nobody can be told, nobody is.
+/// Tells of an error or of notices, in the name of a program; if nobody can be told, nobody is.
 pub fn say(program: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{program}: {}", text::lines(&text.to_string()));
 }

@@ -73,12 +73,12 @@ fn run(words: Vec<OsString>) -> Result<String> {
     let qemu = launch::find(&name, &config)?;
     qemu.check_not_again()?;
     output::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
-    let mut news = settle(&mut line, &config, &qemu)?;
+    let mut notices = settle(&mut line, &config, &qemu)?;
     match line.mode {
-        Mode::DryRun => dry_run::tell(&line, &qemu, &config, &news),
+        Mode::DryRun => dry_run::tell(&line, &qemu, &config, &notices),
         _ => {
-            news.extend(kvm::word(&name, &line));
-            Err(start(&name, &line, &config, &qemu, news))
+            notices.extend(kvm::word(&name, &line));
+            Err(start(&name, &line, &config, &qemu, notices))
         }
     }
 }
@@ -105,7 +105,7 @@ fn pass_on(name: &OsStr, words: &[OsString], is_probe: impl Fn() -> bool) -> Err
 /// that are not among the usual ones.
 pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<String>> {
     let system = qemu.system();
-    let news = argv::settle::settle(line, config.model.as_deref(), &system, |line, cards| {
+    let notices = argv::settle::settle(line, config.model.as_deref(), &system, |line, cards| {
         launch::board::of(qemu, line, cards)
     })?;
     let mut help = None;
@@ -121,21 +121,21 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
             models::check(model, help).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
         }
     }
-    Ok(news)
+    Ok(notices)
 }
 
 /// Sets the network up and becomes QEMU, which inherits the TAPs and the lock on its addresses.
-fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut news: Vec<String>) -> Error {
+fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut notices: Vec<String>) -> Error {
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
         refusal::check_wrapper(qemu)?;
         let applied = bring_up(line, config, |missing| refusal::check(line, qemu, missing))?;
-        let applied = applied.out_of_the_way();
+        let applied = applied.renumber();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
-        applied.pass_on()?;
-        news.extend_from_slice(&applied.news);
-        for news in &news {
-            output::say("qemu-kvm", news);
+        applied.clear_cloexec()?;
+        notices.extend_from_slice(&applied.notices);
+        for notice in &notices {
+            output::say("qemu-kvm", notice);
         }
         Ok((applied, netdevs))
     };

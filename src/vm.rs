@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 pub use admin::Listed;
 use images::Owner;
-pub use key::VmKey;
+pub use key::VmId;
 
 /// Root's state.
 pub const SYSTEM: &str = "/var/lib/kvm-bridge";
@@ -65,7 +65,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn new(vm: &VmKey) -> Self {
+    fn new(vm: &VmId) -> Self {
         Self { version: VERSION, vm: vm.text.clone(), slots: Vec::new() }
     }
 
@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// What a run has where nothing can be kept: the addresses that are given or known, and others for this run alone.
-    pub fn without_keeping(&self, vm: &VmKey, run: Run, given: &[Option<Mac>]) -> Result<Lease> {
+    pub fn without_keeping(&self, vm: &VmId, run: Run, given: &[Option<Mac>]) -> Result<Lease> {
         let known = self.peek(vm, run, given)?;
         let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
         check_different(&macs)?;
@@ -139,7 +139,7 @@ impl Store {
         Ok(Lease { lock, slot: 0, macs, is_new: known.contains(&None) })
     }
 
-    fn file(&self, vm: &VmKey, end: &str) -> PathBuf {
+    fn file(&self, vm: &VmId, end: &str) -> PathBuf {
         self.folder.join("vms").join(format!("{}.{end}", vm.file_name()))
     }
 
@@ -152,7 +152,7 @@ impl Store {
     /// is made now if it is the first time. `is_in_use` is asked about an address that is about to be made.
     pub fn take(
         &self,
-        vm: &VmKey,
+        vm: &VmId,
         run: Run,
         given: &[Option<Mac>],
         is_in_use: impl FnMut(Mac) -> bool,
@@ -203,7 +203,7 @@ impl Store {
     }
 
     /// The addresses that `take` would give now, `None` for one that it would make. Changes nothing.
-    pub fn peek(&self, vm: &VmKey, run: Run, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
+    pub fn peek(&self, vm: &VmId, run: Run, given: &[Option<Mac>]) -> Result<Vec<Option<Mac>>> {
         // Else a start at this moment would take a slot for taken that is only looked at.
         let path = self.folder.join("lock");
         let _all = lock::wait_if_there(&path, |error| unusable(&path, error))?;
@@ -224,12 +224,12 @@ impl Store {
     }
 
     /// The two locks of a slot: of a run, and of one that has moved in meanwhile.
-    fn locks(&self, vm: &VmKey, slot: usize) -> [PathBuf; 2] {
+    fn locks(&self, vm: &VmId, slot: usize) -> [PathBuf; 2] {
         [self.file(vm, &slot.to_string()), self.file(vm, &format!("{slot}.in"))]
     }
 
     /// Takes a slot that nobody has; for who holds the lock of all.
-    fn try_slot(&self, vm: &VmKey, slot: usize) -> Result<Option<File>> {
+    fn try_slot(&self, vm: &VmId, slot: usize) -> Result<Option<File>> {
         let [path, moved_in] = self.locks(vm, slot);
         if is_locked(&moved_in) {
             return Ok(None);
@@ -238,7 +238,7 @@ impl Store {
     }
 
     /// Takes the lock of a slot that the run which is to move in does not have.
-    fn move_in(&self, vm: &VmKey, known: Option<&Record>, said: Option<usize>) -> Result<(File, usize)> {
+    fn move_in(&self, vm: &VmId, known: Option<&Record>, said: Option<usize>) -> Result<(File, usize)> {
         let slot = self.slot_to_move_in(vm, known, said)?;
         for path in self.locks(vm, slot) {
             if let Some(lock) = lock::try_alone_read_only(&path).map_err(|error| unusable(&path, &error))? {
@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// The slot of the run that is to move in: that which is said, else the only one that is in use, else the first.
-    fn slot_to_move_in(&self, vm: &VmKey, known: Option<&Record>, said: Option<usize>) -> Result<usize> {
+    fn slot_to_move_in(&self, vm: &VmId, known: Option<&Record>, said: Option<usize>) -> Result<usize> {
         if let Some(slot) = said {
             return Ok(slot);
         }
@@ -268,7 +268,7 @@ impl Store {
         }
     }
 
-    fn take_other_slot(&self, vm: &VmKey) -> Result<(File, usize)> {
+    fn take_other_slot(&self, vm: &VmId) -> Result<(File, usize)> {
         for slot in 1..MAX_SLOTS {
             if let Some(lock) = self.try_slot(vm, slot)? {
                 return Ok((lock, slot));
@@ -279,8 +279,8 @@ impl Store {
     }
 
     /// Checks that an address that is given for this run is not that of another run, which would answer to it as well.
-    fn check_not_running(&self, vm: &VmKey, own_slot: usize, mac: Mac) -> Result<()> {
-        let Ok(owner) = fs::read_to_string(self.claim(mac)).map(VmKey::from) else { return Ok(()) };
+    fn check_not_running(&self, vm: &VmId, own_slot: usize, mac: Mac) -> Result<()> {
+        let Ok(owner) = fs::read_to_string(self.claim(mac)).map(VmId::from) else { return Ok(()) };
         // What can't be read says nothing of who runs.
         let slots = self.read(&owner).ok().flatten().map(|record| record.slots).unwrap_or_default();
         let Some(slot) = slots.iter().position(|macs| macs.contains(&Some(mac))) else { return Ok(()) };
@@ -292,7 +292,7 @@ impl Store {
     }
 
     /// Whether a slot is in use; one of which that can't be found out may be.
-    fn is_held(&self, vm: &VmKey, slot: usize) -> bool {
+    fn is_held(&self, vm: &VmId, slot: usize) -> bool {
         self.locks(vm, slot).iter().any(|path| is_locked(path))
     }
 
@@ -300,7 +300,7 @@ impl Store {
     /// that of a claim that a kill leaves in no slot the VM's next start knows.
     fn add(
         &self,
-        vm: &VmKey,
+        vm: &VmId,
         known: Option<Record>,
         slot: usize,
         given: &[Option<Mac>],
@@ -349,11 +349,11 @@ impl Store {
 
     /// Sees to it that an address that a VM keeps is claimed by it alone: the claim may be lost, and files may have been
     /// copied. For who holds the lock.
-    fn claim_again(&self, vm: &VmKey, mac: Mac) -> Result<()> {
+    fn claim_again(&self, vm: &VmId, mac: Mac) -> Result<()> {
         let path = self.claim(mac);
         let owner = match fs::read_to_string(&path) {
             Ok(owner) if owner == vm.text => return Ok(()),
-            Ok(owner) => Some(VmKey::from(owner)),
+            Ok(owner) => Some(VmId::from(owner)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(unusable(&path, &error)),
         };
@@ -381,7 +381,7 @@ impl Store {
     }
 
     /// Forgets the claims that a kill has left between their record's writing and its taking effect.
-    fn forget_unfinished(&self, vm: &VmKey, known: Option<&Record>) {
+    fn forget_unfinished(&self, vm: &VmId, known: Option<&Record>) {
         let Ok(Some(unfinished)) = read_record(&self.file(vm, "new")) else { return };
         let is_kept = |mac: &Mac| known.is_some_and(|known| known.slots.iter().any(|macs| macs.contains(&Some(*mac))));
         for mac in unfinished.slots.iter().flatten().flatten().filter(|mac| !is_kept(mac)) {
@@ -398,7 +398,7 @@ impl Store {
         lock::wait(&path, lock::Hold::Alone, |error| unusable(&path, error))
     }
 
-    fn read(&self, vm: &VmKey) -> Result<Option<Record>> {
+    fn read(&self, vm: &VmId) -> Result<Option<Record>> {
         let path = self.file(vm, "json");
         let record = read_record(&path)?;
         match &record {
@@ -410,7 +410,7 @@ impl Store {
     }
 
     /// Writes a VM's file whole: a new one, synced if it is to last, then renamed over the old one.
-    fn write(&self, vm: &VmKey, record: &Record, is_to_last: bool) -> Result<()> {
+    fn write(&self, vm: &VmId, record: &Record, is_to_last: bool) -> Result<()> {
         let (path, new) = (self.file(vm, "json"), self.file(vm, "new"));
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
         let written = text.and_then(|text| {
@@ -499,8 +499,8 @@ mod tests {
 
     const ONE: Run = Run { is_incoming: false, slot: None };
 
-    fn key(name: &str) -> VmKey {
-        VmKey::of(&Identity::Name(name.into()))
+    fn key(name: &str) -> VmId {
+        VmId::of(&Identity::Name(name.into()))
     }
 
     #[test]
@@ -722,7 +722,7 @@ mod tests {
 
     #[test]
     fn keys_are_told_apart() {
-        let text = |name: &[u8]| VmKey::of(&Identity::Name(name.to_vec())).text;
+        let text = |name: &[u8]| VmId::of(&Identity::Name(name.to_vec())).text;
         assert_ne!(text(b"a\\x"), text(b"a\\\\x"));
         assert_ne!(text(b"a\xff"), text(b"a\\xff"));
         assert_eq!(key("../../etc/passwd").file_name().matches('/').count(), 0);

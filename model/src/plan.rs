@@ -76,11 +76,11 @@ impl BridgePlan {
 /// Plans for network cards that `request::check_together` has passed.
 pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
     let mut plan = Plan::default();
-    for wish in wishes(nics, config) {
-        let bridge = wish.uplink.bridge;
+    for spec in bridge_specs(nics, config) {
+        let bridge = spec.uplink.bridge;
         let (lacks, keep) = match host.link(bridge) {
-            Some(link) => (join(&wish, link, host), wish.said.keep),
-            None => (make(&wish.uplink, host), wish.keep),
+            Some(link) => (join(&spec, link, host), spec.said.keep),
+            None => (make(&spec.uplink, host), spec.keep),
         };
         let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
         plan.bridges.push(lacks.map_err(|error| error.of(format_args!("--bridge {bridge}")))?);
@@ -103,19 +103,19 @@ fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
 }
 
 /// What all network cards together want of one bridge.
-pub struct Wish<'a> {
+pub struct BridgeSpec<'a> {
     /// Its uplink.
-    pub uplink: uplink::Wish<'a>,
+    pub uplink: uplink::BridgeSpec<'a>,
     keep: Option<bool>,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
 
-/// The wishes for each bridge that is named, in order and once.
-pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
-    let mut wishes: Vec<Wish> = Vec::new();
+/// The bridge_specs for each bridge that is named, in order and once.
+pub fn bridge_specs<'a>(nics: &'a [Nic], config: &Config) -> Vec<BridgeSpec<'a>> {
+    let mut bridge_specs: Vec<BridgeSpec> = Vec::new();
     for nic in nics {
-        if wishes.iter().any(|wish| wish.uplink.bridge == &nic.bridge) {
+        if bridge_specs.iter().any(|spec| spec.uplink.bridge == &nic.bridge) {
             continue;
         }
         let its = || nics.iter().filter(|other| other.bridge == nic.bridge);
@@ -128,7 +128,7 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
-        let uplink = uplink::Wish {
+        let uplink = uplink::BridgeSpec {
             bridge: &nic.bridge,
             is_configured: said.uplink.is_none() && configured.uplink.is_some(),
             uplink: said.uplink.clone().or(configured.uplink).unwrap_or_default(),
@@ -138,14 +138,14 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
         };
-        wishes.push(Wish { uplink, keep: said.keep.or(configured.keep), said });
+        bridge_specs.push(BridgeSpec { uplink, keep: said.keep.or(configured.keep), said });
     }
-    wishes
+    bridge_specs
 }
 
 /// A bridge that is there is joined and not otherwise changed.
-fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
-    let name = wish.uplink.bridge;
+fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
+    let name = spec.uplink.bridge;
     if link.kind != Kind::Bridge {
         let what = format!("{name} is there and is no bridge");
         return Err(Error::new(what, "Name another one; 'ip link show type bridge' lists the bridges."));
@@ -157,33 +157,33 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
         let anew = if looks_ours(link) { format!(" To make it anew: kvm-bridge down {name}") } else { String::new() };
         Err(Error::new(what, remedy + &anew))
     };
-    if let Some(why) = wish.said.uplink.as_ref().and_then(|uplink| uplink.why_not_that_of(link, host)) {
+    if let Some(why) = spec.said.uplink.as_ref().and_then(|uplink| uplink.why_not_that_of(link, host)) {
         return refuse(why, "uplink");
     }
-    match (wish.said.attach.filter(|_| !wish.uplink.is_late), share) {
+    match (spec.said.attach.filter(|_| !spec.uplink.is_late), share) {
         (Some(Attach::Port), Some(share)) => return refuse(format!("shares {}", share.uplink), "attach"),
         (Some(Attach::Share), None) => return refuse("shares no uplink".to_owned(), "attach"),
         _ => {}
     }
-    if wish.said.follow == Some(true) && !wish.uplink.is_late && share.is_none_or(|share| !share.follow) {
+    if spec.said.follow == Some(true) && !spec.uplink.is_late && share.is_none_or(|share| !share.follow) {
         return refuse("does not follow the default route".to_owned(), "follow");
     }
-    if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
+    if let Some(mtu) = spec.said.mtu.filter(|mtu| *mtu != link.mtu) {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
         return Err(Error::new(what, format!("Leave mtu= out, or run: ip link set dev {name} mtu {mtu}")));
     }
     Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
 
-fn make(wish: &uplink::Wish, host: &Host) -> Result<BridgePlan> {
-    let bridge = wish.bridge;
+fn make(spec: &uplink::BridgeSpec, host: &Host) -> Result<BridgePlan> {
+    let bridge = spec.bridge;
     slips::check_new_bridge(bridge)?;
-    let attachment = uplink::plan(wish, host)?;
+    let attachment = uplink::plan(spec, host)?;
     let uplink = attachment.as_ref().and_then(Attachment::uplink).and_then(|uplink| host.link(uplink));
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
-    let mtu = wish.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| wish.mtu.is_some() || *mtu != 1500);
+    let mtu = spec.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| spec.mtu.is_some() || *mtu != 1500);
     let no_arp = attachment.as_ref().is_some_and(Attachment::keeps_host_off);
     let ipv6 = match host.has_ipv6 {
         false => Ipv6::Usual,
@@ -268,7 +268,7 @@ mod tests {
         Nic::parse(value.as_bytes()).unwrap()
     }
 
-    /// The host as it is when the lasting steps of a plan were carried out.
+    /// The host as it is when the persistent steps of a plan were carried out.
     fn after(host: &Host, plan: &Plan) -> Host {
         let mut host = host.clone();
         for BridgePlan { bridge, create, is_down, attachment } in &plan.bridges {

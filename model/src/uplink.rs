@@ -81,7 +81,7 @@ impl Uplink {
 
 /// What is asked of the uplink of a bridge that is made, or waits for it.
 #[derive(Debug, Clone)]
-pub struct Wish<'a> {
+pub struct BridgeSpec<'a> {
     /// The bridge.
     pub bridge: &'a IfName,
     /// Which uplink.
@@ -100,7 +100,7 @@ pub struct Wish<'a> {
     pub is_configured: bool,
 }
 
-impl Wish<'_> {
+impl BridgeSpec<'_> {
     /// Whether the uplink is not there at all.
     fn lacks_uplink(&self, host: &Host) -> bool {
         match &self.uplink {
@@ -112,18 +112,18 @@ impl Wish<'_> {
 }
 
 /// How a bridge is to have its uplink, or why it can't; `None` for one without.
-pub fn plan(wish: &Wish, host: &Host) -> Result<Option<Attachment>> {
-    let uplink = match &wish.uplink {
+pub fn plan(spec: &BridgeSpec, host: &Host) -> Result<Option<Attachment>> {
+    let uplink = match &spec.uplink {
         Uplink::Isolated => return Ok(None),
-        _ if wish.is_late && wish.lacks_uplink(host) => return Ok(Some(Attachment::Awaited(Awaited::plan(wish)))),
-        Uplink::Auto => auto::choose(wish, host)?,
-        Uplink::Link(name) => named::find(name, wish, host)?,
+        _ if spec.is_late && spec.lacks_uplink(host) => return Ok(Some(Attachment::Awaited(Awaited::plan(spec)))),
+        Uplink::Auto => auto::choose(spec, host)?,
+        Uplink::Link(name) => named::find(name, spec, host)?,
     };
     // Whoever is going to use one that comes late may come later still, and could not get an address on a port by DHCP.
-    let is_of_use = || uplink.is_used() || wish.is_late && !wish.was_port;
-    Ok(Some(match wish.attach.map_or_else(is_of_use, |how| how == Attach::Share) {
-        true => Attachment::Shared(shared::plan(uplink, wish, host)?),
-        false => Attachment::Port(Port::plan(uplink, wish)?),
+    let is_of_use = || uplink.is_used() || spec.is_late && !spec.was_port;
+    Ok(Some(match spec.attach.map_or_else(is_of_use, |how| how == Attach::Share) {
+        true => Attachment::Shared(shared::plan(uplink, spec, host)?),
+        false => Attachment::Port(Port::plan(uplink, spec)?),
     }))
 }
 

@@ -1,7 +1,7 @@
 //! `kvm-bridge doctor`.
 
 use crate::cli::json;
-use crate::doctor::{Check, Question, Verdict, examine};
+use crate::doctor::{Check, Query, Verdict, examine};
 use crate::output;
 use crate::output::style::{Style, Tone};
 use clap::Args;
@@ -54,14 +54,14 @@ const FOUND: u8 = 1;
 impl Doctor {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let none = self.quick.then_some(Duration::ZERO);
-        let question = Question {
+        let query = Query {
             bridge: self.bridge.as_deref().map(IfName::new).transpose()?,
             words: (!self.words.is_empty()).then_some(self.words),
             user: self.user,
             watch: self.watch.map(|seconds| Duration::from_secs(seconds.into())).filter(|_| !self.quick).or(none),
             asks: !self.quick,
         };
-        let checks = examine(&question)?;
+        let checks = examine(&query)?;
         let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
         let (failures, warnings) = (count(Verdict::Failure), count(Verdict::Warning));
         let status = if failures > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };

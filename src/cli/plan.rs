@@ -40,8 +40,8 @@ impl Plan {
         let config = config::load()?;
         let qemu = launch::find(name, &config)?;
         output::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
-        let news = shim::settle(&mut line, &config, &qemu)?;
-        let launch = dry_run::launch(&line, &qemu, &config, &news)?;
+        let notices = shim::settle(&mut line, &config, &qemu)?;
+        let launch = dry_run::launch(&line, &qemu, &config, &notices)?;
         if !self.json {
             return Ok(launch.text());
         }

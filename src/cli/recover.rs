@@ -48,7 +48,7 @@ impl Recover {
         let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());
         for files in Files::all()? {
             let bridge = files.bridge();
-            let (found, is_mended) = match reaper::look_after(&mut netlink, &files) {
+            let (found, is_mended) = match reaper::reconcile(&mut netlink, &files) {
                 Ok(found) => found,
                 Err(error) => {
                     faults.push((bridge.clone(), error.of(bridge)));

@@ -82,7 +82,7 @@ impl Status {
             .collect::<Vec<Option<Manager>>>();
         let bridges: Vec<(&Bridge, Option<&Manager>)> =
             bridges.iter().zip(managers.iter().map(Option::as_ref)).collect();
-        let is_well = bridges.iter().all(|(bridge, _)| bridge.faults().is_empty() && bridge.complaint.is_none());
+        let is_well = bridges.iter().all(|(bridge, _)| bridge.faults().is_empty() && bridge.last_failure.is_none());
         let status = if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) };
         // What leads to the network is none of one bridge's business.
         let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
@@ -122,9 +122,8 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
         header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
     let faults = bridge.faults();
-    let complaints = bridge.complaint.iter().flat_map(|text| text.lines());
-    let bad =
-        faults.iter().map(|fault| text::one_line(fault)).chain(complaints.map(|line| text::one_line(line.trim())));
+    let failures = bridge.last_failure.iter().flat_map(|text| text.lines());
+    let bad = faults.iter().map(|fault| text::one_line(fault)).chain(failures.map(|line| text::one_line(line.trim())));
     let sentences = bridge.shared.iter().map(|shared| (Tone::Quiet, frames_of(shared)));
     let sentences = sentences.chain(bad.map(|text| (Tone::Bad, text)));
     branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], width, "  ", style)));
@@ -217,7 +216,7 @@ fn state(port: &Port) -> Cell {
     let role = match port.role {
         Role::Uplink => "uplink, ".to_owned(),
         Role::Foreign => format!("foreign{}, ", kind()),
-        Role::Guest | Role::Lasting => String::new(),
+        Role::Guest | Role::Persistent => String::new(),
     };
     let is_in_use = detail.has_carrier && detail.link.is_up;
     let (tone, state) = match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
@@ -271,7 +270,7 @@ fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
         "made_by_us": bridge.journal.is_some(),
         "kept": bridge.journal.as_ref().map(|journal| journal.keep),
         "manager": manager.map(ToString::to_string),
-        "error": bridge.complaint,
+        "error": bridge.last_failure,
         "faults": bridge.faults(),
         "up": detail.link.is_up,
         "mac": detail.link.mac,

@@ -2,7 +2,7 @@
 
 use crate::cli::json;
 use crate::network::up;
-use crate::network::up::{Became, LastingTap, Up};
+use crate::network::up::{Became, PersistentTap, Up};
 use crate::output;
 use crate::state::config;
 use crate::state::config::save::{File, Saved};
@@ -85,8 +85,8 @@ impl Bring {
         nic.is_late = self.late || self.wait.is_some();
         let mut done =
             up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
-        for news in &done.news {
-            output::say("kvm-bridge", news);
+        for notice in &done.notices {
+            output::say("kvm-bridge", notice);
         }
         if let (Some(awaited), Some(seconds)) = (done.awaits.clone(), self.wait) {
             if !up::wait_for_uplink(&bridge, Duration::from_secs(seconds.into()))? {
@@ -95,7 +95,7 @@ impl Bring {
                 return Err(Error::new(what, remedy).with_status(1));
             }
             // As it is now.
-            done = Up { bridge: done.bridge, taps: done.taps, news: Vec::new(), ..up::up(&nic, &[], &config)? };
+            done = Up { bridge: done.bridge, taps: done.taps, notices: Vec::new(), ..up::up(&nic, &[], &config)? };
         }
         let saved = match file {
             Some(file) => self.save(file, &bridge, &done)?,
@@ -127,7 +127,7 @@ impl Bring {
 
     /// Keeps it for the next time.
     fn save(&self, file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
-        let is_ours = done.bridge != Became::Found;
+        let is_ours = done.bridge != Became::Foreign;
         let uplink = match (&done.uplink, &done.awaits) {
             (Some(_), _) if self.follow => "auto".to_owned(),
             (Some(uplink), _) => uplink.to_string(),
@@ -149,22 +149,22 @@ impl Bring {
         file.save(bridge, &saved).map(Some)
     }
 
-    fn taps(&self, configured: Vec<LastingTap>) -> Result<Vec<LastingTap>> {
+    fn taps(&self, configured: Vec<PersistentTap>) -> Result<Vec<PersistentTap>> {
         if self.users.len() > 1 && self.users.len() != self.taps.len() {
             let what = format!("{} TAPs have {} users", self.taps.len(), self.users.len());
             return Err(Error::new(what, "Give --user once for all, or once for each --tap, in order."));
         }
         let users = self.users.iter().chain(self.users.last().into_iter().cycle());
-        let mut taps: Vec<LastingTap> = Vec::new();
+        let mut taps: Vec<PersistentTap> = Vec::new();
         for (name, user) in self.taps.iter().zip(users) {
             slips::check_value("--tap", name)?;
             let name = IfName::new(name)?;
             if name.as_str() == self.bridge || taps.iter().any(|tap| tap.name == name) {
                 return Err(Error::new(format!("{name} is asked for twice"), "Give each TAP a name of its own."));
             }
-            taps.push(LastingTap { name, user: user.clone() });
+            taps.push(PersistentTap { name, user: user.clone() });
         }
-        let more: Vec<LastingTap> =
+        let more: Vec<PersistentTap> =
             configured.into_iter().filter(|tap| taps.iter().all(|known| known.name != tap.name)).collect();
         taps.extend(more);
         Ok(taps)
@@ -216,15 +216,15 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: boo
         (None, None) => "without an uplink".to_owned(),
     };
     let mut text = match done.bridge {
-        Became::Made => format!("{bridge} is made, {uplink}\n"),
-        Became::Kept => format!("{bridge} was made for a guest, {uplink}, and stays from now on\n"),
-        Became::AsItWas => format!("{bridge} is there already, {uplink}\n"),
-        Became::Found => format!("{bridge} is there already; it is not ours, and is not changed\n"),
+        Became::Created => format!("{bridge} is made, {uplink}\n"),
+        Became::MadePersistent => format!("{bridge} was made for a guest, {uplink}, and stays from now on\n"),
+        Became::Unchanged => format!("{bridge} is there already, {uplink}\n"),
+        Became::Foreign => format!("{bridge} is there already; it is not ours, and is not changed\n"),
     };
-    for (LastingTap { name, user }, is_new) in &done.taps {
+    for (PersistentTap { name, user }, is_new) in &done.taps {
         let _ = writeln!(text, "{name} is {} on {bridge}, for {user}", if *is_new { "made" } else { "there already" });
     }
-    if let (Became::Found, None, true) = (done.bridge, saved, is_to_be_saved) {
+    if let (Became::Foreign, None, true) = (done.bridge, saved, is_to_be_saved) {
         let _ = writeln!(text, "Nothing is saved: who makes {bridge} has it in a configuration of their own");
     }
     if let Some(path) = saved {
@@ -235,10 +235,10 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: boo
 
 fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::Value {
     let became = match done.bridge {
-        Became::Made => "made",
-        Became::Kept => "kept",
-        Became::AsItWas => "as-it-was",
-        Became::Found => "found",
+        Became::Created => "made",
+        Became::MadePersistent => "kept",
+        Became::Unchanged => "as-it-was",
+        Became::Foreign => "found",
     };
     let taps: Vec<_> = (done.taps.iter())
         .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))

@@ -1,6 +1,6 @@
 //! The bridge itself: its settings, its ports, what we have written down about it.
 
-use crate::doctor::{Check, Patient};
+use crate::doctor::{Check, Context};
 use crate::netlink::Detail;
 use crate::network::inventory::{Bridge, Role};
 use crate::state::journal::Files;
@@ -8,9 +8,9 @@ use model::host::{Kind, Link};
 use model::text::shell::quote;
 use std::fs;
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let mut checks = Vec::new();
-    for bridge in &patient.bridges {
+    for bridge in &context.bridges {
         let name = &bridge.detail.link.name;
         let own = [stp(&bridge.detail), vlan(&bridge.detail), pinned(bridge), mtu(bridge), room(bridge)];
         checks.extend(own.into_iter().chain(disguised(bridge)).map(|check| check.of(name)));
@@ -152,9 +152,9 @@ fn disguised(bridge: &Bridge) -> Vec<Check> {
 }
 
 /// Guests of ours whose TAP is on no bridge: somebody deleted the bridge, or took the TAP off.
-pub(super) fn unplugged(patient: &mut Patient) -> Vec<Check> {
+pub(super) fn unplugged(context: &mut Context) -> Vec<Check> {
     const WHY: &str = "What is on no bridge reaches nobody.";
-    let Ok(links) = patient.netlink.links() else { return Vec::new() };
+    let Ok(links) = context.netlink.links() else { return Vec::new() };
     let is_unplugged =
         |link: &Link| matches!(link.kind, Kind::Tap { is_persistent: false, .. }) && link.controller.is_none();
     let check = |link: &Link| {
@@ -170,7 +170,7 @@ pub(super) fn unplugged(patient: &mut Patient) -> Vec<Check> {
 }
 
 /// The journals of this network namespace.
-pub(super) fn journals(patient: &Patient) -> Vec<Check> {
+pub(super) fn journals(context: &Context) -> Vec<Check> {
     const WHY: &str = "A journal says what has to be taken back when the last guest has gone.";
     const MEND: &str = "kvm-bridge recover";
     let all = match Files::all() {
@@ -180,22 +180,22 @@ pub(super) fn journals(patient: &Patient) -> Vec<Check> {
     let mut checks = Vec::new();
     for files in &all {
         let name = files.bridge();
-        let known = patient.bridges.iter().find(|bridge| bridge.detail.link.name == *name);
-        if patient.question.bridge.as_ref().is_some_and(|wanted| wanted != name) {
+        let known = context.bridges.iter().find(|bridge| bridge.detail.link.name == *name);
+        if context.query.bridge.as_ref().is_some_and(|wanted| wanted != name) {
             continue;
         }
-        let complaint = known.and_then(|bridge| bridge.complaint.as_ref());
-        let check = match (files.read(), complaint) {
+        let last_failure = known.and_then(|bridge| bridge.last_failure.as_ref());
+        let check = match (files.read(), last_failure) {
             (Err(error), _) => Check::of_error("journal", crate::doctor::Verdict::Failure, &error, WHY),
             (Ok(None), _) => continue,
             // Read once: its reaper may forget it meanwhile.
-            (Ok(Some(_)), Some(complaint)) => {
-                let first = complaint.lines().next().unwrap_or_default().to_owned();
+            (Ok(Some(_)), Some(last_failure)) => {
+                let first = last_failure.lines().next().unwrap_or_default().to_owned();
                 Check::failure("journal", first, "What could not be removed is still to be.", MEND)
             }
             (Ok(Some(journal)), None) => match known {
                 // It is there, and not asked about.
-                None if patient.there.contains(name) => continue,
+                None if context.there.contains(name) => continue,
                 Some(bridge) if bridge.journal.is_some() && !bridge.lacks_reaper => {
                     let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
                     Check::ok("journal", format!("{name} is ours, and {until}"), WHY)

@@ -1,6 +1,6 @@
 //! Who gives addresses on the network: asked, as a guest would.
 
-use crate::doctor::{Check, Patient, Question, Verdict};
+use crate::doctor::{Check, Context, Query, Verdict};
 use crate::netlink::Netlink;
 use crate::network::dhcp_probe;
 use crate::network::dhcp_probe::{Asker, Offer};
@@ -18,8 +18,8 @@ const WHY: &str = "A guest that asks for an address has what the first server to
 /// For so long an asker's port may take to forward: with the delay that the check of STP puts up with.
 const MOST: Duration = Duration::from_secs(10);
 
-pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
-    if !patient.question.asks {
+pub(super) fn checks(context: &mut Context) -> Vec<Check> {
+    if !context.query.asks {
         return Vec::new();
     }
     if !(process::can_change_network() && process::can_watch()) {
@@ -29,23 +29,23 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut asked = Vec::new();
     let mut askers = Vec::new();
-    for bridge in &patient.bridges {
+    for bridge in &context.bridges {
         let link = &bridge.detail.link;
         if !link.is_up {
             continue;
         }
         match delay_of(bridge) {
             Err(check) => checks.push(check.of(&link.name)),
-            Ok(delay) => match Asker::on_bridge(&mut patient.netlink, link, delay) {
+            Ok(delay) => match Asker::on_bridge(&mut context.netlink, link, delay) {
                 Ok(asker) => {
-                    asked.push((link.name.to_string(), link.name.to_string(), has_uplink(patient.question, bridge)));
+                    asked.push((link.name.to_string(), link.name.to_string(), has_uplink(context.query, bridge)));
                     askers.push(asker);
                 }
                 Err(error) => checks.push(Check::of_error("dhcp", Verdict::Warning, &error, WHY).of(&link.name)),
             },
         }
     }
-    for (bridge, planned) in &patient.missing {
+    for (bridge, planned) in &context.missing {
         let uplink = planned.as_ref().ok().and_then(Planned::uplink);
         let Some(uplink) = uplink.filter(|uplink| uplink.is_up) else { continue };
         match Asker::on_interface(uplink.index, None) {
@@ -64,20 +64,20 @@ pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
     let answers: Vec<_> = dhcp_probe::ask(askers).into_iter().zip(asked).collect();
     for (answers, (bridge, on, has_uplink)) in answers {
         let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
-        let shared = patient.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
-        let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent && !patient.is_firewalled);
+        let shared = context.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
+        let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent && !context.is_firewalled);
         let check = shared.and_then(of_one_mac).unwrap_or_else(|| judge(answers, has_uplink, &on));
         checks.push(check.of(bridge));
     }
     line.clear();
-    checks.into_iter().map(|check| unless_gone(patient, check)).collect()
+    checks.into_iter().map(|check| unless_gone(context, check)).collect()
 }
 
 /// A bridge that was taken down while servers were asked on it tells nothing of its network.
-fn unless_gone(patient: &mut Patient, check: Check) -> Check {
+fn unless_gone(context: &mut Context, check: Check) -> Check {
     let of_it = |bridge: &&Bridge| Some(bridge.detail.link.name.as_str()) == check.subject.as_deref();
-    match patient.bridges.iter().find(of_it) {
-        Some(bridge) if check.verdict != Verdict::Ok && is_gone(&mut patient.netlink, bridge) => {
+    match context.bridges.iter().find(of_it) {
+        Some(bridge) if check.verdict != Verdict::Ok && is_gone(&mut context.netlink, bridge) => {
             let name = &bridge.detail.link.name;
             let saw = "the bridge went away meanwhile, or is being taken down: of its network nothing is known";
             Check::warning("dhcp", saw, WHY, format!("kvm-bridge status {}", quote(name.as_str()))).of(name)
@@ -143,8 +143,8 @@ fn delay_of(bridge: &Bridge) -> Result<Duration, Box<Check>> {
 
 /// Whether there has to be a server: where there is a way to the network. A port that is no network card, as those of
 /// containers, counts on a bridge that is ours or asked about only.
-fn has_uplink(question: &Question, bridge: &Bridge) -> bool {
-    let is_meant = question.is_about_some() || bridge.journal.is_some();
+fn has_uplink(query: &Query, bridge: &Bridge) -> bool {
+    let is_meant = query.is_about_some() || bridge.journal.is_some();
     bridge.ports.iter().any(|port| port.role == Role::Uplink || is_meant && !port.is_tap())
 }
 

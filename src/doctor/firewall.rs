@@ -2,7 +2,7 @@
 //! through them, those of IP.
 
 use crate::doctor::rules::{Fate, Table};
-use crate::doctor::{Check, Patient, Verdict};
+use crate::doctor::{Check, Context, Verdict};
 use crate::network::inventory::Bridge;
 use crate::sys::program::Program;
 use serde_json::Value;
@@ -26,7 +26,7 @@ struct Chain {
     fate: Fate,
 }
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let is_on = |path: String| fs::read_to_string(path).is_ok_and(|value| value.trim() != "0");
     // For all bridges, or for one of them.
     let calls = |which: &str| {
@@ -35,11 +35,11 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
             crate::doctor::bridge::in_sysfs(link)
                 .is_some_and(|folder| is_on(format!("{folder}/bridge/nf_call_{which}")))
         };
-        is_on(format!("{SYSCTL}{which}")) || patient.bridges.iter().any(of_one)
+        is_on(format!("{SYSCTL}{which}")) || context.bridges.iter().any(of_one)
     };
     let (ipv4, ipv6) = (calls("iptables"), calls("ip6tables"));
-    let there = patient.bridges.iter().map(|bridge| bridge.detail.link.name.as_str());
-    let bridges: Vec<&str> = there.chain(patient.missing.iter().map(|(bridge, _)| bridge.as_str())).collect();
+    let there = context.bridges.iter().map(|bridge| bridge.detail.link.name.as_str());
+    let bridges: Vec<&str> = there.chain(context.missing.iter().map(|(bridge, _)| bridge.as_str())).collect();
     if !nix::unistd::geteuid().is_root() {
         return vec![match ipv4 || ipv6 {
             true => Check::warning(
@@ -53,7 +53,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     }
     let output_of = |program: &str, words: &[&str]| Program::new(program).words(words).within(PATIENCE).run().ok();
     let ruleset = output_of("nft", &["-j", "list", "ruleset"]);
-    let ports = patient.bridges.iter().flat_map(|bridge| &bridge.ports).filter(|port| !port.is_tap());
+    let ports = context.bridges.iter().flat_map(|bridge| &bridge.ports).filter(|port| !port.is_tap());
     let passed = Passed { ipv4, ipv6, ports: ports.map(|port| port.detail.link.name.as_str()).collect() };
     let mut chains = ruleset.as_deref().map(|json| of_nft(json, &passed, &bridges)).unwrap_or_default();
     let mut has_looked = ruleset.is_some();

@@ -1,7 +1,7 @@
 //! How far guests have got that have no address: seen on their ports.
 
 use crate::capture::{Heard, Progress, Watch};
-use crate::doctor::{Check, Patient};
+use crate::doctor::{Check, Context};
 use crate::network::inventory::{Port, is_link_local};
 use crate::output::ProgressLine;
 use crate::sys::process;
@@ -35,10 +35,10 @@ struct Waiting {
     progress: Progress,
 }
 
-pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
+pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     let mut waiting: Vec<Waiting> = Vec::new();
-    for bridge in &patient.bridges {
+    for bridge in &context.bridges {
         for port in bridge.ports.iter().filter(|port| port.is_tap() && port.detail.has_carrier) {
             match port.addresses.iter().find(|ip| !is_link_local(ip)) {
                 Some(ip) => checks.push(Check::ok("guest", format!("it has {ip}"), WHY).of(name(port))),
@@ -51,11 +51,11 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
             }
         }
     }
-    if waiting.is_empty() || patient.question.watch == Some(Duration::ZERO) {
+    if waiting.is_empty() || context.query.watch == Some(Duration::ZERO) {
         return Ok(checks);
     }
     match Watch::open(waiting.iter().map(|guest| guest.port.detail.link.index)) {
-        Ok(mut watch) => follow(&mut watch, &mut waiting, patient.question.watch)?,
+        Ok(mut watch) => follow(&mut watch, &mut waiting, context.query.watch)?,
         Err(error) => {
             let guests = waiting.iter().map(|guest| name(&guest.port));
             let check = |guest| Check::of_error("guest", crate::doctor::Verdict::Warning, &error, WHY).of(guest);
@@ -65,8 +65,8 @@ pub(super) fn checks(patient: &mut Patient) -> Result<Vec<Check>> {
             return Ok(checks);
         }
     }
-    let watched = patient.question.watch.unwrap_or(WATCH);
-    let details = patient.netlink.details().map_err(crate::network::observe::unreadable)?;
+    let watched = context.query.watch.unwrap_or(WATCH);
+    let details = context.netlink.details().map_err(crate::network::observe::unreadable)?;
     for Waiting { bridge, port, progress, .. } in &waiting {
         let Some(now) = details.iter().find(|detail| detail.link.index == port.detail.link.index) else { continue };
         let check = judge(bridge, port, progress, now.stats.rx_packets, watched).of(name(port));
@@ -112,8 +112,9 @@ fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) ->
     let mut ends = Ok(());
     while watch.is_watching() && Instant::now() < end {
         let elapsed = start.elapsed();
-        let is_clear =
-            |guest: &Waiting| has_arrived(&guest.progress) || time.is_none() && elapsed >= BRIEFLY && guest.is_mute();
+        let is_clear = |guest: &Waiting| {
+            has_arrived(&guest.progress) || time.is_none() && elapsed >= BRIEFLY && guest.has_sent_nothing()
+        };
         let Some(first) = waiting.iter().find(|guest| !is_clear(guest)) else { break };
         line.show(format_args!(
             "watching {}: {} s, {}",
@@ -148,7 +149,7 @@ impl Waiting {
     }
 
     /// Whether it has had all the time of the world and has not said a word.
-    fn is_mute(&self) -> bool {
+    fn has_sent_nothing(&self) -> bool {
         let age = self.port.process.as_ref().and_then(Process::age);
         age.is_some_and(|age| age > LONG)
             && self.port.detail.stats.rx_packets == 0

@@ -1,6 +1,6 @@
 //! The machine: KVM, /dev/net/tun, QEMU.
 
-use crate::doctor::{Check, Patient, Verdict};
+use crate::doctor::{Check, Context, Verdict};
 use crate::launch;
 use crate::launch::kvm;
 use crate::sys::tap;
@@ -12,8 +12,8 @@ const KVM: &str = "/dev/kvm";
 /// Its numbers (Documentation/admin-guide/devices.txt).
 const KVM_DEVICE: u64 = nix::sys::stat::makedev(10, 232);
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    vec![kvm_device(Path::new(KVM)), tun(), qemu(patient)]
+pub(super) fn checks(context: &Context) -> Vec<Check> {
+    vec![kvm_device(Path::new(KVM)), tun(), qemu(context)]
 }
 
 fn kvm_device(path: &Path) -> Check {
@@ -48,9 +48,9 @@ fn tun() -> Check {
     }
 }
 
-fn qemu(patient: &Patient) -> Check {
+fn qemu(context: &Context) -> Check {
     const WHY: &str = "qemu-kvm sets the network up and then becomes this program.";
-    match launch::find("qemu-kvm".as_ref(), &patient.config) {
+    match launch::find("qemu-kvm".as_ref(), &context.config) {
         Ok(qemu) => Check::ok("qemu", format!("{} is going to be run: {}", qemu.path().display(), qemu.why()), WHY),
         Err(error) => Check::of_error("qemu", Verdict::Failure, &error, WHY),
     }

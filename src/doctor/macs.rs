@@ -1,6 +1,6 @@
 //! Two cards of one address: both are there at times, and neither all the time.
 
-use crate::doctor::{Check, Patient};
+use crate::doctor::{Check, Context};
 use crate::network::inventory::Bridge;
 use crate::sys::random;
 use crate::sys::tap_users::NOT_FOUND_OUT;
@@ -15,9 +15,9 @@ const WHY: &str =
 /// What QEMU gives its first card where it is not told (qemu_macaddr_default_if_unset in QEMU's net/net.c).
 const DEFAULT: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let mut checks = Vec::new();
-    for bridge in &patient.bridges {
+    for bridge in &context.bridges {
         let mut found = collisions(bridge);
         if found.is_empty() {
             let guests = bridge.ports.iter().filter(|port| port.mac.is_some()).count();
@@ -29,8 +29,8 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
         }
         checks.extend(found.into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
-    checks.extend(defaults(patient));
-    checks.extend(given(patient));
+    checks.extend(defaults(context));
+    checks.extend(given(context));
     checks
 }
 
@@ -72,19 +72,19 @@ fn another() -> String {
 }
 
 /// QEMUs that were told no address, and so have the same one: of each TAP one, as anybody can call a process QEMU.
-fn defaults(patient: &Patient) -> Option<Check> {
+fn defaults(context: &Context) -> Option<Check> {
     let has_default = |line: &QemuLine| {
         line.devices.iter().any(|device| {
             device.mac.is_none_or(|mac| mac == DEFAULT) && is_on_a_network(line, device.netdev.as_deref())
         })
     };
-    let (mut taps, users) = (BTreeSet::new(), &patient.tap_users);
+    let (mut taps, users) = (BTreeSet::new(), &context.tap_users);
     let running: Vec<String> = (users.processes.iter())
         .filter(|process| process.taps.keys().filter(|tap| taps.insert(*tap)).count() > 0 && process.is_qemu())
         .filter(|process| has_default(&QemuLine::read(process.words.get(1..).unwrap_or_default())))
         .map(|process| format!("{} {}", text::name(&process.program), process.pid))
         .collect();
-    let asked = patient.question.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
+    let asked = context.query.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let asked = asked.is_some_and(|line| {
         // A -device that names the netdev of a --bridge is the user's own.
         line.devices.iter().any(|device| device.mac.is_none_or(|mac| mac == DEFAULT)) && !line.devices.is_empty()
@@ -124,11 +124,11 @@ fn is_on_a_network(line: &QemuLine, netdev: Option<&str>) -> bool {
 }
 
 /// Addresses that are going to be given by hand.
-fn given(patient: &Patient) -> Vec<Check> {
-    let own = patient.question.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
+fn given(context: &Context) -> Vec<Check> {
+    let own = context.query.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let own = own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
-    let ours = patient.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
-    let vm = patient.line.as_ref().map(|line| crate::vm::VmKey::of(&line.vm).as_str().to_owned());
+    let ours = context.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
+    let vm = context.line.as_ref().map(|line| crate::vm::VmId::of(&line.vm).as_str().to_owned());
     let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
     let records: Vec<Record> = records.collect();
@@ -137,7 +137,7 @@ fn given(patient: &Patient) -> Vec<Check> {
         let whose = records.iter().find(|record| {
             Some(&record.vm) != vm.as_ref() && record.slots.iter().flatten().any(|own| *own == Some(mac))
         });
-        let heard = patient.bridges.iter().find_map(|bridge| {
+        let heard = context.bridges.iter().find_map(|bridge| {
             let entry = bridge.fdb.iter().find(|entry| entry.mac == mac)?;
             let port = bridge.ports.iter().find(|port| port.detail.link.index == entry.port)?;
             Some(format!("somebody behind {} of {}", port.detail.link.name, bridge.detail.link.name))

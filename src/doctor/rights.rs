@@ -1,6 +1,6 @@
 //! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
-use crate::doctor::{Check, Patient};
+use crate::doctor::{Check, Context};
 use crate::install;
 use crate::install::{Finding, sudo};
 use crate::launch;
@@ -17,24 +17,24 @@ const HELPER: &str = "Users who are not root get on a bridge by this program alo
 const ACL: &str = "A bridge that no rule allows is refused to users who are not root.";
 const ROOT: &str = "Root makes bridges and TAPs by itself.";
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
-    let name = patient.question.user.as_deref();
+pub(super) fn checks(context: &Context) -> Vec<Check> {
+    let name = context.query.user.as_deref();
     let Some(person) = name.map_or_else(|| Some(Person::caller()), Person::named) else {
-        let saw = format!("there is no user {}", patient.question.user.as_deref().unwrap_or_default());
+        let saw = format!("there is no user {}", context.query.user.as_deref().unwrap_or_default());
         return vec![Check::failure("helper", saw, HELPER, "getent passwd")];
     };
     if person.caller.uid == 0 {
         let users = match helper::working() {
             Ok((path, right)) => format!("{}, which {right}", path.display()),
-            Err(useless) => format!("none: {}", useless.what),
+            Err(problem) => format!("none: {}", problem.what),
         };
         let saw = format!("root needs no helper; users have {users}");
         let mut checks = vec![Check::ok("helper", saw, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
         checks.extend(slips());
         return checks;
     }
-    let bridges = patient.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
-    let bridges = bridges.chain(patient.missing.iter().map(|(bridge, _)| bridge.to_string()));
+    let bridges = context.bridges.iter().map(|bridge| bridge.detail.link.name.to_string());
+    let bridges = bridges.chain(context.missing.iter().map(|(bridge, _)| bridge.to_string()));
     let mut checks = vec![look_as(&person, has_helper)];
     checks.extend(kept_by_sudo());
     checks.extend(bridges.map(|bridge| look_as(&person, || is_allowed(&bridge, &person)).of(&bridge)));
@@ -73,9 +73,9 @@ fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
 fn has_helper() -> Check {
     match helper::working() {
         Ok((path, right)) => Check::ok("helper", format!("{} {right}", path.display()), HELPER),
-        Err(useless) => {
-            let mend = useless.mend.map_or_else(|| "sudo kvm-bridge install".to_owned(), |(_, command)| command);
-            Check::failure("helper", useless.what, HELPER, mend)
+        Err(problem) => {
+            let mend = problem.mend.map_or_else(|| "sudo kvm-bridge install".to_owned(), |(_, command)| command);
+            Check::failure("helper", problem.what, HELPER, mend)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The way to the network: that of a bridge that is there, or that one would have.
 
-use crate::doctor::{Check, Patient, Verdict, firewall};
+use crate::doctor::{Check, Context, Verdict, firewall};
 use crate::netlink::Netlink;
 use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
 use crate::network::observe::Planned;
@@ -15,15 +15,15 @@ use std::fs;
 
 const WHY: &str = "The uplink is the bridge's way to the network and to its DHCP server.";
 
-pub(super) fn checks(patient: &mut Patient) -> Vec<Check> {
+pub(super) fn checks(context: &mut Context) -> Vec<Check> {
     let mut checks = Vec::new();
-    let is_asked = patient.question.is_about_some();
-    for bridge in &patient.bridges {
-        let its = of_bridge(bridge, is_asked).into_iter().chain(of_ports_addresses(&mut patient.netlink, bridge));
+    let is_asked = context.query.is_about_some();
+    for bridge in &context.bridges {
+        let its = of_bridge(bridge, is_asked).into_iter().chain(of_ports_addresses(&mut context.netlink, bridge));
         checks.extend(its.map(|check| check.of(&bridge.detail.link.name)));
     }
-    for (bridge, planned) in &patient.missing {
-        checks.push(of_missing(&mut patient.netlink, is_asked, bridge, planned).of(bridge));
+    for (bridge, planned) in &context.missing {
+        checks.push(of_missing(&mut context.netlink, is_asked, bridge, planned).of(bridge));
     }
     checks
 }
@@ -191,5 +191,5 @@ fn of_missing(netlink: &mut Netlink, is_asked: bool, bridge: &IfName, planned: &
         return check;
     }
     let gateway = netlink.gateway(link.index).ok().flatten();
-    check.lasting(permanent::setup(manager, bridge, &Link { gateway, ..link.clone() }))
+    check.permanently(permanent::setup(manager, bridge, &Link { gateway, ..link.clone() }))
 }

@@ -2,7 +2,7 @@
 
 use crate::launch;
 use crate::state::config;
-use model::argv::Outside;
+use model::argv::Environment;
 use model::error::{Error, Result};
 use model::options::Arity;
 use std::env;
@@ -19,7 +19,7 @@ pub struct Caller<'a> {
     pub name: &'a OsStr,
 }
 
-impl Outside for Caller<'_> {
+impl Environment for Caller<'_> {
     fn nics(&self) -> Result<Vec<String>> {
         nics_of_environment()
     }

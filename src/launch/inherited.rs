@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::output::errno::reason;
 use crate::sys::{process, tap};
-use crate::vm::{Lease, Store, VmKey};
+use crate::vm::{Lease, Store, VmId};
 use model::argv::Backend;
 use model::argv::scan::Line;
 use model::error::{Error, Result};
@@ -23,7 +23,7 @@ pub struct Inherited {
     /// For each /dev/vhost-net once for each queue, or never.
     pub(crate) vhosts: Vec<Vec<File>>,
     /// What people should know of: sentences.
-    pub news: Vec<String>,
+    pub notices: Vec<String>,
 }
 
 impl Inherited {
@@ -42,17 +42,17 @@ impl Inherited {
     }
 
     /// Moves all of it to numbers that no caller gives.
-    pub fn out_of_the_way(self) -> Self {
+    pub fn renumber(self) -> Self {
         fn up<T: Into<OwnedFd> + From<OwnedFd>>(files: Vec<Vec<T>>) -> Vec<Vec<T>> {
             let up = |file: T| T::from(process::move_up(file.into()));
             files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
         }
         let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
-        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), news: self.news }
+        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), notices: self.notices }
     }
 
     /// Lets all of it live on through exec.
-    pub fn pass_on(&self) -> Result<()> {
+    pub fn clear_cloexec(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;
         self.taps.iter().flatten().try_for_each(process::inherit)?;
         self.vhosts.iter().flatten().try_for_each(process::inherit)
@@ -88,7 +88,7 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
 
 /// What is to be said of a lease: that guests which nothing tells apart share their addresses, once, to the second one; and
 /// that a guest moves in whose addresses are not known here.
-pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease, is_kept: bool) -> Option<String> {
+pub(crate) fn mac_notices(line: &Line, vm: &VmId, lease: &Lease, is_kept: bool) -> Option<String> {
     if lease.is_new && !is_kept {
         let macs: Vec<String> = lease.macs.iter().map(Mac::to_string).collect();
         return Some(format!(
@@ -115,7 +115,7 @@ pub(crate) fn lease_news(line: &Line, vm: &VmKey, lease: &Lease, is_kept: bool) 
 }
 
 /// Takes the addresses of a VM on bridges that were looked at, and tells whether they are kept.
-pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmKey, line: &Line, host: &Host) -> Result<(Lease, bool)> {
+pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmId, line: &Line, host: &Host) -> Result<(Lease, bool)> {
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = line.nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.

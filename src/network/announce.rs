@@ -11,7 +11,7 @@ use crate::netlink::Netlink;
 use crate::output::style;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::process;
-use crate::vm::VmKey;
+use crate::vm::VmId;
 use model::error::Result;
 use model::ifname::IfName;
 use model::mac::Mac;
@@ -56,7 +56,7 @@ impl Announcer {
     }
 
     /// Listens on a TAP of this name.
-    pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmKey) -> std::io::Result<Self> {
+    pub fn on_tap(netlink: &mut Netlink, tap: &IfName, bridge: &IfName, mac: Mac, vm: &VmId) -> std::io::Result<Self> {
         let index = netlink.link(tap)?.ok_or(std::io::ErrorKind::NotFound)?.index;
         let (vm, bridge) = (vm.display().to_owned(), bridge.to_string());
         Ok(Self { packets: Packets::open_for_dhcp(index)?, mac, vm, bridge, stderr: None })

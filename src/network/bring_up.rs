@@ -4,7 +4,7 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
-use crate::launch::inherited::{Inherited, lease_news, open_vhosts, queues_of, take_lease};
+use crate::launch::inherited::{Inherited, mac_notices, open_vhosts, queues_of, take_lease};
 use crate::netlink::Netlink;
 use crate::network::locks::planned_locked;
 use crate::network::made;
@@ -16,7 +16,7 @@ use crate::network::up::add_configured;
 use crate::output;
 use crate::output::errno::as_root;
 use crate::sys::{process, tap};
-use crate::vm::VmKey;
+use crate::vm::VmId;
 use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result};
@@ -40,7 +40,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     }
     process::hold_standard_places()?;
     // Before any lock is held: the way to a disk may be a user's, who can keep whoever goes it.
-    let vm = VmKey::of(&line.vm);
+    let vm = VmId::of(&line.vm);
     let mut netlink = Netlink::open().map_err(unreadable)?;
     rootless::check_making(&mut netlink, &line.nics)?;
     reaper::ensure_all()?;
@@ -51,7 +51,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
         devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);
     }
-    let (planned, claims) = planned_locked(&mut netlink, &line.nics, config, check)?;
+    let (planned, locks) = planned_locked(&mut netlink, &line.nics, config, check)?;
     let Planned { host, plan } = &planned;
     output::step(|| {
         let lacking = plan.bridges.iter().filter(|bridge| !bridge.is_empty()).count();
@@ -64,12 +64,12 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     });
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
-    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &claims, devices, &vm, &lease);
-    let (taps, mut made) = made::carry_out(netlink, &planned, &claims, announced, taps)?;
-    made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, host)));
+    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &locks, devices, &vm, &lease);
+    let (taps, mut made) = made::carry_out(netlink, &planned, &locks, announced, taps)?;
+    made.notices.extend(made.ours.iter().filter_map(|(journal, _)| made::notices(journal, host)));
     for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
-        made.news.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
+        made.notices.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
     }
-    made.news.extend(lease_news(line, &vm, &lease, is_kept));
-    Ok(Inherited { lease, taps, vhosts, news: made.news })
+    made.notices.extend(mac_notices(line, &vm, &lease, is_kept));
+    Ok(Inherited { lease, taps, vhosts, notices: made.notices })
 }

@@ -5,7 +5,7 @@ use crate::network::dhcp_probe::is_probe;
 use crate::network::inventory;
 use crate::network::inventory::Port;
 use crate::network::observe::{by_name, unreadable};
-use crate::network::up::is_lasting;
+use crate::network::up::is_persistent_tap;
 use crate::network::{apply, undo};
 use crate::output::errno::as_root;
 use crate::state::journal::Files;
@@ -104,10 +104,10 @@ fn free(
     done: &mut Down,
 ) -> Result<()> {
     let is_uplink = |port: &Link| ours.is_some_and(|journal| journal.attached(port.index));
-    let (lasting, others): (Vec<Link>, Vec<Link>) = ports
+    let (persistent, others): (Vec<Link>, Vec<Link>) = ports
         .into_iter()
         .filter(|port| !is_uplink(port) && !is_probe(port))
-        .partition(|port| is_lasting(port, &bridge.name));
+        .partition(|port| is_persistent_tap(port, &bridge.name));
     // The ports of somebody else's bridge are no matter of ours.
     let others = if ours.is_some() {
         others
@@ -134,7 +134,7 @@ fn free(
     let of = |port: &Link| known.iter().find(|known| known.detail.link.index == port.index);
     // A TAP has a carrier while somebody has it open, unless they switch it off.
     let is_in_use = |port: &&Link| port.has_carrier || of(port).is_some_and(|known| known.process.is_some());
-    let guests: Vec<&Link> = taps.iter().chain(lasting.iter().filter(is_in_use)).collect();
+    let guests: Vec<&Link> = taps.iter().chain(persistent.iter().filter(is_in_use)).collect();
     if !guests.is_empty() && !is_forced {
         let told: Vec<String> = guests.iter().map(|port| describe(port, of(port))).collect();
         let what = format!("it has guests:\n    {}", told.join("\n    "));
@@ -151,7 +151,7 @@ fn free(
         apply::free_port(netlink, port.index).map_err(cannot(&port.name))?;
         done.cut_off.push(port.name);
     }
-    for port in lasting {
+    for port in persistent {
         apply::delete_link(netlink, port.index).map_err(cannot(&port.name))?;
         done.taps.push(port.name);
     }

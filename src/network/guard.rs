@@ -48,7 +48,7 @@ impl Guard {
     }
 
     /// What is to be told of them, for as long as they are there.
-    pub fn complaint(&self) -> Option<&Error> {
+    pub fn failure(&self) -> Option<&Error> {
         self.disguised.values().next()
     }
 }

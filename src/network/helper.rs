@@ -139,7 +139,7 @@ pub fn is_ours(helper: &Path) -> bool {
 
 /// Why no helper works.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Useless {
+pub struct HelperProblem {
     /// What is wrong.
     pub what: String,
     /// What mends it, and the command, where installing ours does not.
@@ -147,7 +147,7 @@ pub struct Useless {
 }
 
 /// The helper that is used, with its right: ours, else QEMU's.
-pub fn working() -> std::result::Result<(PathBuf, Right), Useless> {
+pub fn working() -> std::result::Result<(PathBuf, Right), HelperProblem> {
     let found: Vec<(PathBuf, Right)> = [ours(), systems()]
         .into_iter()
         .flatten()
@@ -160,14 +160,14 @@ pub fn working() -> std::result::Result<(PathBuf, Right), Useless> {
         return Ok(works.clone());
     }
     let Some((path, right)) = found.first() else {
-        return Err(Useless { what: "no helper is installed".into(), mend: None });
+        return Err(HelperProblem { what: "no helper is installed".into(), mend: None });
     };
     let mend = match right {
         Right::Nosuid => Some(("mounted with suid", format!("sudo mount -o remount,suid {}", mount_of(path)))),
         Right::Closed => Some(("made executable for users", format!("sudo chmod a+rx {}", path.display()))),
         _ => None,
     };
-    Err(Useless { what: format!("{} {right}", path.display()), mend })
+    Err(HelperProblem { what: format!("{} {right}", path.display()), mend })
 }
 
 /// The mount point that a file is under.

@@ -8,7 +8,7 @@ use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
 use crate::network::observe::unreadable;
-use crate::network::up::{is_lasting, user_name};
+use crate::network::up::{is_persistent_tap, user_name};
 use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;
 use crate::output;
@@ -38,7 +38,7 @@ pub struct Bridge {
     /// Its journal, if it is ours.
     pub journal: Option<Journal>,
     /// Why it could not be taken back, if its reaper tried in vain.
-    pub complaint: Option<String>,
+    pub last_failure: Option<String>,
     /// Whether it needs a reaper, and none runs.
     pub lacks_reaper: bool,
     /// The host's addresses on it.
@@ -141,7 +141,7 @@ pub enum Role {
     /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
     Guest,
     /// A TAP of `kvm-bridge up`.
-    Lasting,
+    Persistent,
     /// Somebody else's.
     Foreign,
 }
@@ -152,7 +152,7 @@ impl Role {
         match self {
             Self::Uplink => "uplink",
             Self::Guest => "guest",
-            Self::Lasting => "lasting",
+            Self::Persistent => "persistent",
             Self::Foreign => "foreign",
         }
     }
@@ -278,7 +278,7 @@ fn look_at(
     });
     Ok(Bridge {
         detail: detail.clone(),
-        complaint: unreadable_journal.or_else(|| files.as_ref().and_then(Files::complaint)),
+        last_failure: unreadable_journal.or_else(|| files.as_ref().and_then(Files::last_failure)),
         lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
             && !files.as_ref().is_some_and(Files::has_reaper),
         addresses: addresses(netlink, index).map_err(unreadable)?,
@@ -341,7 +341,7 @@ impl Seen<'_> {
         let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
         match self.journal {
             Some(journal) if is_ours(journal) => Role::Uplink,
-            _ if is_lasting(link, self.bridge) => Role::Lasting,
+            _ if is_persistent_tap(link, self.bridge) => Role::Persistent,
             _ if is_tap && link.vm().is_some() => Role::Guest,
             // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
             _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,

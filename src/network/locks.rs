@@ -18,7 +18,7 @@ use std::fs::File;
 use std::rc::Rc;
 
 /// A bridge that is missing or ours, and its lock.
-pub(super) struct Claim {
+pub(super) struct BridgeLock {
     pub(super) files: Files,
     pub(super) hold: Hold,
     lock: File,
@@ -28,7 +28,7 @@ pub(super) struct Claim {
     pub(super) journal: Option<Journal>,
 }
 
-impl Drop for Claim {
+impl Drop for BridgeLock {
     /// Who made nothing leaves nothing, if nobody else has the lock. One that was deleted is nobody's: the file of its
     /// name is another's by now.
     fn drop(&mut self) {
@@ -40,7 +40,7 @@ impl Drop for Claim {
     }
 }
 
-pub(super) type Claims = BTreeMap<IfName, Claim>;
+pub(super) type BridgeLocks = BTreeMap<IfName, BridgeLock>;
 
 /// Looks at the host and plans for it; where a bridge is missing or ours, under its lock. Before there is a lock, `check` is asked
 /// once whether those that are missing are to be made.
@@ -49,10 +49,10 @@ pub(super) fn planned_locked(
     nics: &[Nic],
     config: &Config,
     check: impl FnOnce(&[&IfName]) -> Result<()>,
-) -> Result<(Planned, Claims)> {
-    let (host, claims) = observe_locked(netlink, nics, config, check)?;
+) -> Result<(Planned, BridgeLocks)> {
+    let (host, locks) = observe_locked(netlink, nics, config, check)?;
     let plan = plan(nics, config, &host)?;
-    Ok((Planned { host, plan }, claims))
+    Ok((Planned { host, plan }, locks))
 }
 
 fn observe_locked(
@@ -60,7 +60,7 @@ fn observe_locked(
     nics: &[Nic],
     config: &Config,
     check: impl FnOnce(&[&IfName]) -> Result<()>,
-) -> Result<(Host, Claims)> {
+) -> Result<(Host, BridgeLocks)> {
     let mut check = Some(check);
     // What is seen before the lock is had may be over by then: another comes and makes it, the reaper takes it away.
     let mut unsettled = None;
@@ -75,38 +75,39 @@ fn observe_locked(
         let mut wanted = wanted_locks(&before, nics)?;
         wanted.extend(unsettled.take().map(|bridge| (bridge, Hold::Alone)));
         if wanted.is_empty() {
-            return Ok((before, Claims::new()));
+            return Ok((before, BridgeLocks::new()));
         }
         // In the order of their names, so that no two wait for each other.
         let is_maker = wanted.values().any(|hold| *hold == Hold::Alone);
         let making = if is_maker { Some(Rc::new(Files::lock_making()?)) } else { None };
-        let mut claims = Claims::new();
+        let mut locks = BridgeLocks::new();
         for (bridge, hold) in &wanted {
             let files = Files::of(bridge)?;
             let lock = files.lock(*hold)?;
-            claims.insert(bridge.clone(), Claim { files, hold: *hold, lock, making: making.clone(), journal: None });
+            locks
+                .insert(bridge.clone(), BridgeLock { files, hold: *hold, lock, making: making.clone(), journal: None });
         }
         let host = Host { holders: before.holders, ..observe(netlink, nics, config)? };
         let is_as_before = wanted_locks(&host, nics)?.iter().all(|(bridge, hold)| {
-            claims.get(bridge).is_some_and(|claim| claim.hold == Hold::Alone || *hold == Hold::Shared)
+            locks.get(bridge).is_some_and(|lock| lock.hold == Hold::Alone || *hold == Hold::Shared)
         });
         if is_as_before {
-            for (bridge, claim) in &mut claims {
+            for (bridge, lock) in &mut locks {
                 let link = host.link(bridge);
                 // One that can't be read is an error for who would change the bridge; as it is it can be joined.
-                let journal = claim.files.read().ok().flatten();
-                claim.journal = journal.filter(|journal| link.is_some_and(|link| journal.owns(link)));
+                let journal = lock.files.read().ok().flatten();
+                lock.journal = journal.filter(|journal| link.is_some_and(|link| journal.owns(link)));
             }
             // Nobody is at it while we have the lock: a kill has left it half done.
-            let is_unsettled = |claim: &Claim| claim.journal.as_ref().is_some_and(|journal| !journal.is_finished);
-            let Some((bridge, claim)) = claims.iter_mut().find(|(_, claim)| is_unsettled(claim)) else {
-                return Ok((host, claims));
+            let is_unsettled = |lock: &BridgeLock| lock.journal.as_ref().is_some_and(|journal| !journal.is_finished);
+            let Some((bridge, lock)) = locks.iter_mut().find(|(_, lock)| is_unsettled(lock)) else {
+                return Ok((host, locks));
             };
-            match (&mut claim.journal, claim.hold) {
+            match (&mut lock.journal, lock.hold) {
                 (Some(journal), Hold::Alone) => {
-                    let settled = undo::settle(netlink, &claim.files, journal);
+                    let settled = undo::settle(netlink, &lock.files, journal);
                     if settled.map_err(|error| error.of(format_args!("--bridge {bridge}")))? {
-                        claim.files.remove();
+                        lock.files.remove();
                     }
                 }
                 _ => unsettled = Some(bridge.clone()),

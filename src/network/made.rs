@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
 use crate::network::apply;
-use crate::network::locks::{Claim, Claims};
+use crate::network::locks::{BridgeLock, BridgeLocks};
 use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
@@ -13,7 +13,7 @@ use crate::state::journal;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
 use crate::sys::tap;
-use crate::vm::{Lease, VmKey};
+use crate::vm::{Lease, VmId};
 use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
@@ -26,7 +26,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 /// What is to be said of a bridge that was made for a guest and has an uplink.
-pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
+pub(super) fn notices(journal: &Journal, host: &Host) -> Option<String> {
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
     let (how, uplink) = match (journal.share(), journal.port()) {
@@ -47,7 +47,7 @@ pub(super) struct Made {
     pub(super) netlink: Netlink,
     pub(super) ours: Vec<(Journal, Files)>,
     set_up: Vec<u32>,
-    pub(super) news: Vec<String>,
+    pub(super) notices: Vec<String>,
     /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
     announced: Vec<(IfName, Mac)>,
 }
@@ -59,14 +59,14 @@ pub(super) type Indices = BTreeMap<IfName, u32>;
 pub(super) fn carry_out<T>(
     netlink: Netlink,
     Planned { host, plan }: &Planned,
-    claims: &Claims,
+    locks: &BridgeLocks,
     announced: Vec<(IfName, Mac)>,
     then: impl FnOnce(&mut Made, &Indices) -> Result<T>,
 ) -> Result<(T, Made)> {
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
+    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), notices: Vec::new(), announced };
     let mut indices = Indices::new();
     let bridges = plan.bridges.iter().try_for_each(|bridge| {
-        let index = made.bridge(bridge, host, claims.get(&bridge.bridge), plan);
+        let index = made.bridge(bridge, host, locks.get(&bridge.bridge), plan);
         let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
         indices.insert(bridge.bridge.clone(), index);
         Ok(())
@@ -86,16 +86,16 @@ impl Made {
         &mut self,
         plan: &Plan,
         indices: &Indices,
-        claims: &Claims,
+        locks: &BridgeLocks,
         devices: Vec<Vec<File>>,
-        vm: &VmKey,
+        vm: &VmId,
         lease: &Lease,
     ) -> Result<Vec<Vec<OwnedFd>>> {
         let mut taps = Vec::new();
         for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
             let made = self.ours.iter().map(|(journal, _)| journal).find(|journal| journal.bridge == tap.bridge);
-            let joined = || claims.get(&tap.bridge).and_then(|claim| claim.journal.as_ref());
+            let joined = || locks.get(&tap.bridge).and_then(|lock| lock.journal.as_ref());
             let journal = made.or_else(joined).cloned();
             let opened = self.tap(tap, devices, *mac, vm, index, journal.as_ref());
             taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
@@ -104,16 +104,16 @@ impl Made {
     }
 
     /// Makes a bridge, or what it lacks, and tells its index.
-    fn bridge(&mut self, plan: &BridgePlan, host: &Host, claim: Option<&Claim>, whole: &Plan) -> Result<u32> {
+    fn bridge(&mut self, plan: &BridgePlan, host: &Host, lock: Option<&BridgeLock>, whole: &Plan) -> Result<u32> {
         let keep = whole.keep.get(&plan.bridge).copied();
         let Some(link) = host.link(&plan.bridge) else {
-            let (Some(claim), Some(create)) = (claim, &plan.create) else {
+            let (Some(lock), Some(create)) = (lock, &plan.create) else {
                 return Err(Error::new("it went away in this moment", "Try again."));
             };
-            return self.make(plan, create, &claim.files, keep.unwrap_or_default());
+            return self.make(plan, create, &lock.files, keep.unwrap_or_default());
         };
-        match claim {
-            Some(Claim { files, journal: Some(journal), .. }) => {
+        match lock {
+            Some(BridgeLock { files, journal: Some(journal), .. }) => {
                 let mut journal = journal.clone();
                 journal.keep = keep.unwrap_or(journal.keep);
                 if keep.is_some() {
@@ -124,7 +124,7 @@ impl Made {
                 }
                 self.set_up(plan, link.index)
             }
-            Some(Claim { files, hold: Hold::Alone, .. }) => {
+            Some(BridgeLock { files, hold: Hold::Alone, .. }) => {
                 self.forget_stale(files)?;
                 files.remove();
                 self.set_up(plan, link.index)
@@ -196,7 +196,7 @@ impl Made {
         tap: &Tap,
         devices: Vec<File>,
         mac: Mac,
-        vm: &VmKey,
+        vm: &VmId,
         bridge: u32,
         journal: Option<&Journal>,
     ) -> Result<Vec<OwnedFd>> {

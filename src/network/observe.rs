@@ -12,7 +12,7 @@ use model::error::{Error, Result};
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
-use model::plan::{BridgePlan, Plan, plan, wishes};
+use model::plan::{BridgePlan, Plan, bridge_specs, plan};
 use model::request::Nic;
 use model::share::Share;
 use model::uplink::Uplink;
@@ -47,14 +47,14 @@ pub fn planned(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<P
 pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<Host> {
     let mut host = named(netlink, nics)?;
     host.has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    for wish in wishes(nics, config) {
-        let (bridge, wish) = (wish.uplink.bridge, wish.uplink);
+    for spec in bridge_specs(nics, config) {
+        let (bridge, spec) = (spec.uplink.bridge, spec.uplink);
         if host.link(bridge).is_none() {
             host.fresh_macs.insert(bridge.clone(), random::mac()?);
-            look_for(netlink, &wish, &mut host)?;
+            look_for(netlink, &spec, &mut host)?;
         } else if nics.iter().any(|nic| nic.bridge == *bridge && nic.is_about_uplink()) {
             host.shared.extend(shared_by(netlink, bridge)?.map(|share| (bridge.clone(), share)));
-            if !wish.uplink.is_interface() {
+            if !spec.uplink.is_interface() {
                 host.ways_out.extend(way_out(netlink, &host, bridge)?.map(|port| (bridge.clone(), port)));
             }
         }

@@ -105,7 +105,7 @@ pub fn main(words: &[OsString]) -> i32 {
         let start = Instant::now();
         match watch(&bridge, &files, &mut own, &mut listening, &mut guard) {
             Ok(()) => return 0,
-            Err(error) => files.complain(&error),
+            Err(error) => files.report_failure(&error),
         }
         // What fails now may work in a moment, or much later: somebody else's link has to go first.
         attempts = if start.elapsed() > WELL { 1 } else { (attempts + 1).min(ATTEMPTS) };
@@ -125,8 +125,8 @@ fn watch(
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
     };
-    let mut news = Netlink::open().map_err(deaf)?;
-    news.subscribe_to_links().map_err(deaf)?;
+    let mut events = Netlink::open().map_err(deaf)?;
+    events.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut sharing: Option<Netlink> = None;
     let (mut hears_addresses, mut hears_routes) = (false, false);
@@ -139,7 +139,7 @@ fn watch(
             std::thread::sleep((work * 10).clamp(SHORTEST_REST, LONGEST_REST));
         }
         let start = Instant::now();
-        news.drain().map_err(deaf)?;
+        events.drain().map_err(deaf)?;
         let lock = files.lock_for_ever()?;
         let mut journal = match (files.read()?, last.take()) {
             (Some(journal), _) => journal,
@@ -165,7 +165,7 @@ fn watch(
             return Ok(());
         }
         if !hears_routes && journal.goes_by_routes() {
-            news.subscribe_to_routes().map_err(deaf)?;
+            events.subscribe_to_routes().map_err(deaf)?;
             hears_routes = true;
         }
         if journal.share().is_some() && sharing.is_none() {
@@ -174,7 +174,7 @@ fn watch(
             sharing = Some(events);
         }
         if journal.may_share() && !hears_addresses {
-            news.subscribe_to_addresses().map_err(deaf)?;
+            events.subscribe_to_addresses().map_err(deaf)?;
             hears_addresses = true;
         }
         let users = users(&mut netlink, &journal).map_err(deaf)?;
@@ -202,9 +202,9 @@ fn watch(
                 return Ok(());
             }
         }
-        match guard.complaint() {
-            Some(complaint) => files.complain(complaint),
-            None => files.forget_complaint(),
+        match guard.failure() {
+            Some(failure) => files.report_failure(failure),
+            None => files.forget_failure(),
         }
         drop(lock);
         work = start.elapsed();
@@ -229,7 +229,7 @@ fn watch(
             let pause = (start.elapsed() * 10).min(LONGEST_PAUSE);
             if idle.is_none() {
                 // For hours, perhaps.
-                memory::let_go();
+                memory::trim();
             }
             let left = || end.map(|end| end.saturating_duration_since(Instant::now()));
             let is_over = || left().is_some_and(|left| left.is_zero());
@@ -238,13 +238,13 @@ fn watch(
             let until = Instant::now() + paused;
             let mut woken = Woken::ByOthers;
             while woken != Woken::ByLinks && Instant::now() < until {
-                woken = wait(&news, files, listening, None, Some(until.saturating_duration_since(Instant::now())))?;
+                woken = wait(&events, files, listening, None, Some(until.saturating_duration_since(Instant::now())))?;
             }
             if woken == Woken::ByLinks || is_over() {
                 break;
             }
             let sharing = sharing.as_ref().map(Netlink::as_fd);
-            if wait(&news, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
+            if wait(&events, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
         }
@@ -258,7 +258,7 @@ fn restore(netlink: &mut Netlink, files: &Files, journal: &Journal) -> Result<()
     Ok(())
 }
 
-/// What `look_after` found.
+/// What `reconcile` found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A bridge that these links need, each as people know it. It has a reaper.
@@ -272,7 +272,7 @@ pub enum Found {
 }
 
 /// Does at once what a reaper would have done in time. Also whether that mended how the uplink is attached.
-pub fn look_after(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)> {
+pub fn reconcile(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)> {
     let _lock = files.lock(Hold::Alone)?;
     let Some(mut journal) = files.read()? else {
         files.remove();
@@ -326,9 +326,9 @@ enum Woken {
     ByOthers,
 }
 
-/// Sleeps until there is news, for `time` at the most.
+/// Sleeps until there is an event, for `time` at the most.
 fn wait(
-    news: &Netlink,
+    events: &Netlink,
     bridge: &Files,
     listening: &mut Listening,
     sharing: Option<BorrowedFd>,
@@ -339,7 +339,7 @@ fn wait(
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
-    let mut files: Vec<PollFd> = std::iter::once(news.as_fd())
+    let mut files: Vec<PollFd> = std::iter::once(events.as_fd())
         .chain(listening.sockets())
         .chain(sharing)
         .map(|file| PollFd::new(file, PollFlags::POLLIN))
@@ -376,7 +376,7 @@ impl Listening {
             let cards = std::mem::take(&mut self.cards);
             let announcer = |mac| Announcer::on_port(netlink, bridge, index, mac).ok().flatten();
             self.announcers.extend(cards.into_iter().filter_map(announcer));
-            self.let_go();
+            self.trim();
         }
     }
 
@@ -390,13 +390,13 @@ impl Listening {
         self.announcers.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
         if !self.announcers.is_empty() {
             self.announcers.retain(|announcer| !announcer.hear());
-            self.let_go();
+            self.trim();
         }
     }
 
     /// Each later guest's stderr is its announcer's; of this process's own, nobody needs to wait for the end when none of
     /// those that it was started for is left.
-    fn let_go(&self) {
+    fn trim(&self) {
         if self.cards.is_empty() && !self.announcers.iter().any(Announcer::tells_on_own_stderr) {
             process::let_go_of_stderr();
         }

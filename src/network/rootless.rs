@@ -5,15 +5,15 @@
 //! refuses, though it has its right, nobody else is asked for. If there is no way, the error names what is missing and the
 //! command that mends it.
 
-use crate::launch::inherited::{Inherited, lease_news, open_vhosts, take_lease};
+use crate::launch::inherited::{Inherited, mac_notices, open_vhosts, take_lease};
 use crate::netlink::Netlink;
 use crate::network::helper;
-use crate::network::helper::Useless;
+use crate::network::helper::HelperProblem;
 use crate::network::observe::{Planned, planned, unreadable};
 use crate::output::errno::reason;
 use crate::state::journal::RUN;
 use crate::sys::{process, tap};
-use crate::vm::VmKey;
+use crate::vm::VmId;
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};
 use model::argv::{Backend, Line};
@@ -98,12 +98,12 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     process::hold_standard_places()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
-    let vm = VmKey::of(&line.vm);
+    let vm = VmId::of(&line.vm);
     let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    let news = lease_news(line, &vm, &lease, is_kept).into_iter().collect();
-    Ok(Inherited { lease, taps, vhosts, news })
+    let notices = mac_notices(line, &vm, &lease, is_kept).into_iter().collect();
+    Ok(Inherited { lease, taps, vhosts, notices })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.
@@ -180,9 +180,9 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
             check_qemus_rules(bridge, &caller, max).map(|()| Way::Helper(path, tap.bridge))
         }
         (Ok((path, _)), Ok(_)) => Ok(Way::Helper(path, tap.bridge)),
-        (Err(useless), Ok(_)) => Err(without_right(useless, "")),
-        (Err(useless), Err(_)) if is_without_rule => {
-            Err(without_right(useless, &format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
+        (Err(problem), Ok(_)) => Err(without_right(problem, "")),
+        (Err(problem), Err(_)) if is_without_rule => {
+            Err(without_right(problem, &format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
         }
         // What denies, or is no rule, does so with every helper.
         (_, Err(failure)) => Err(Error::new(failure.what, failure.remedy)),
@@ -243,12 +243,12 @@ fn check_qemus_rules(bridge: &str, caller: &Caller, max: Option<(u32, Place)>) -
     Err(Error::new(what, "Have our own helper installed, once: sudo kvm-bridge install"))
 }
 
-fn without_right(useless: Useless, allow: &str) -> Error {
-    let remedy = match useless.mend {
+fn without_right(problem: HelperProblem, allow: &str) -> Error {
+    let remedy = match problem.mend {
         Some((how, command)) => format!("Have it {how}: {command}"),
         None => format!("Have it installed, once: sudo kvm-bridge install{allow}"),
     };
-    Error::new(format!("only root can make TAPs, and {}", useless.what), remedy)
+    Error::new(format!("only root can make TAPs, and {}", problem.what), remedy)
 }
 
 /// Whether this user may open /dev/net/tun, which the helpers do as the user.

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 /// A TAP that stays, for a user to attach to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastingTap {
+pub struct PersistentTap {
     /// Its name.
     pub name: IfName,
     /// The user that may attach to it, as it was said.
@@ -40,13 +40,13 @@ pub struct LastingTap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
     /// It was made.
-    Made,
-    /// It was ours already, and stays from now on.
-    Kept,
-    /// It was ours, and was to stay already.
-    AsItWas,
-    /// It is somebody else's: it was not changed.
-    Found,
+    Created,
+    /// It was made for a guest, and stays from now on.
+    MadePersistent,
+    /// It was made to stay before.
+    Unchanged,
+    /// kvm-bridge did not make it: it was not changed.
+    Foreign,
 }
 
 /// What `up` did.
@@ -63,9 +63,9 @@ pub struct Up {
     /// Its MTU, if it was asked for.
     pub mtu: Option<u32>,
     /// The TAPs that were asked for, and whether each was made now.
-    pub taps: Vec<(LastingTap, bool)>,
+    pub taps: Vec<(PersistentTap, bool)>,
     /// What people should know of.
-    pub news: Vec<String>,
+    pub notices: Vec<String>,
 }
 
 /// The alias of a TAP that `up` made for a bridge. That of a guest's own has a blank there.
@@ -74,12 +74,12 @@ pub fn alias(bridge: &IfName) -> String {
 }
 
 /// Whether this is a TAP that `up` made for a bridge.
-pub fn is_lasting(link: &Link, bridge: &IfName) -> bool {
+pub fn is_persistent_tap(link: &Link, bridge: &IfName) -> bool {
     matches!(link.kind, Kind::Tap { is_persistent: true, .. }) && link.alias.as_deref() == Some(&alias(bridge))
 }
 
 /// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
-pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
+pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
     let bridge = &nic.bridge;
     if !process::can_change_network() {
         let what = format!("up {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
@@ -91,16 +91,16 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = std::slice::from_ref(nic);
     let check_names = |missing: &[&IfName]| missing.iter().try_for_each(|bridge| check_name(bridge));
-    let (planned, claims) = planned_locked(&mut netlink, nics, config, check_names)?;
+    let (planned, locks) = planned_locked(&mut netlink, nics, config, check_names)?;
     let there = planned.host.link(bridge);
-    let before = claims.get(bridge).and_then(|claim| claim.journal.clone());
+    let before = locks.get(bridge).and_then(|lock| lock.journal.clone());
     // Whose a TAP is can change it. One of the configuration is no reason for the bridge not to come up, nor for another's TAP.
     let known = configured(bridge, config);
-    let (mut wanted, mut news) = (Vec::new(), Vec::new());
+    let (mut wanted, mut notices) = (Vec::new(), Vec::new());
     for (tap, user) in taps.iter().zip(users) {
         match check(&mut netlink, tap, user, bridge, there.map(|link| link.index)) {
             Ok(_) => wanted.push((tap, user)),
-            Err(error) if known.contains(tap) => news.push(error.to_string()),
+            Err(error) if known.contains(tap) => notices.push(error.to_string()),
             Err(error) => return Err(error),
         }
     }
@@ -108,24 +108,24 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
         if !wanted.is_empty() && before.is_none() {
             let pinned = keep_address(&mut made.netlink, there);
             let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
-            news.extend(pinned.map_err(failed)?);
+            notices.extend(pinned.map_err(failed)?);
         }
         add_all(&mut made.netlink, &wanted, bridge, indices[bridge])
     };
-    let (taps, _) = made::carry_out(netlink, &planned, &claims, Vec::new(), add_taps)?;
+    let (taps, _) = made::carry_out(netlink, &planned, &locks, Vec::new(), add_taps)?;
     let after = Files::of(bridge)?.read()?;
     let became = match (&before, &after, there) {
-        (_, Some(_), None) => Became::Made,
-        (Some(before), Some(_), _) if before.keep => Became::AsItWas,
-        (Some(_), Some(_), _) => Became::Kept,
-        _ => Became::Found,
+        (_, Some(_), None) => Became::Created,
+        (Some(before), Some(_), _) if before.keep => Became::Unchanged,
+        (Some(_), Some(_), _) => Became::MadePersistent,
+        _ => Became::Foreign,
     };
-    let ours = after.filter(|_| became != Became::Found);
+    let ours = after.filter(|_| became != Became::Foreign);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
     let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
-    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps, news })
+    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps, notices })
 }
 
 /// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.
@@ -153,13 +153,13 @@ fn keep_address(netlink: &mut Netlink, found: Option<&Link>) -> std::io::Result<
 }
 
 /// The TAPs that the configuration has for a bridge.
-pub fn configured(bridge: &IfName, config: &Config) -> Vec<LastingTap> {
+pub fn configured(bridge: &IfName, config: &Config) -> Vec<PersistentTap> {
     let taps = config.bridge(bridge).taps.into_iter();
-    taps.map(|(name, user)| LastingTap { name, user }).collect()
+    taps.map(|(name, user)| PersistentTap { name, user }).collect()
 }
 
 /// The same, and why some are left out: a user who is gone is no reason for a bridge not to come up at the next boot.
-pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<LastingTap>, Vec<Error>) {
+pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<PersistentTap>, Vec<Error>) {
     let (mut taps, mut faults) = (Vec::new(), Vec::new());
     for tap in configured(bridge, config) {
         match user(&tap.user) {
@@ -174,7 +174,7 @@ pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<LastingTa
 /// reason for the guest not to start: what is wrong is told.
 pub(super) fn add_configured(netlink: &mut Netlink, bridge: &IfName, index: u32, config: &Config) -> Vec<String> {
     let taps = configured(bridge, config).into_iter();
-    let mut add = |tap: LastingTap| add(netlink, &tap, user(&tap.user)?, bridge, index);
+    let mut add = |tap: PersistentTap| add(netlink, &tap, user(&tap.user)?, bridge, index);
     taps.filter_map(|tap| add(tap).err()).map(|error| error.to_string()).collect()
 }
 
@@ -190,7 +190,7 @@ fn user(text: &str) -> Result<Uid> {
 }
 
 /// Whether a TAP is there as it is to be; `Ok(false)` where there is none of that name.
-fn check(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: Option<u32>) -> Result<bool> {
+fn check(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName, index: Option<u32>) -> Result<bool> {
     let name = &tap.name;
     let Some(link) = netlink.link(name).map_err(unreadable)? else { return Ok(false) };
     let refuse = |why: String, remedy: String| Err(Error::new(format!("up {bridge}: {name} {why}"), remedy));
@@ -226,10 +226,10 @@ pub fn user_name(uid: u32) -> String {
 /// Makes the TAPs that are missing, and tells of each whether it did; all or none.
 fn add_all(
     netlink: &mut Netlink,
-    wanted: &[(&LastingTap, Uid)],
+    wanted: &[(&PersistentTap, Uid)],
     bridge: &IfName,
     index: u32,
-) -> Result<Vec<(LastingTap, bool)>> {
+) -> Result<Vec<(PersistentTap, bool)>> {
     let mut added = Vec::new();
     for (tap, user) in wanted {
         match add(netlink, tap, *user, bridge, index) {
@@ -246,7 +246,7 @@ fn add_all(
 }
 
 /// Makes a TAP that is missing, and tells whether it did.
-fn add(netlink: &mut Netlink, tap: &LastingTap, user: Uid, bridge: &IfName, index: u32) -> Result<bool> {
+fn add(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName, index: u32) -> Result<bool> {
     let name = &tap.name;
     if check(netlink, tap, user, bridge, Some(index))? {
         return Ok(false);

@@ -7,7 +7,7 @@ use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
 use crate::sys::random;
 use crate::sys::{process, tap};
-use crate::vm::{Store, VmKey};
+use crate::vm::{Store, VmId};
 use model::argv;
 use model::argv::{Backend, Line, rewrite};
 use model::config::Config;
@@ -60,12 +60,12 @@ impl Launch {
 }
 
 /// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
-pub fn tell(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<String> {
-    launch(line, qemu, config, news).map(|launch| launch.text())
+pub fn tell(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> Result<String> {
+    launch(line, qemu, config, notices).map(|launch| launch.text())
 }
 
 /// Finds out what a launch of a settled line would do.
-pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Result<Launch> {
+pub fn launch(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> Result<Launch> {
     let ids = argv::rewrite::ids(line)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let is_rootless = !process::can_change_network() && !process::is_root();
@@ -88,7 +88,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
         host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
     }
-    let vm = VmKey::of(&line.vm);
+    let vm = VmId::of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, line.run, &given)?;
     output::step(|| format!("looked up the MAC addresses of {}", text::one_line(vm.display())));
@@ -100,10 +100,10 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         let netdevs = argv::netdevs(line, ids, backends, &macs);
         std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect()
     };
-    let news = news.iter().map(|news| format!("{news}."));
+    let notices = notices.iter().map(|notice| format!("{notice}."));
     let has_example = known.contains(&None);
     if let Some(Ok((_, ways))) = &without_root {
-        let notes = news.chain(ways.iter().map(Way::to_string)).collect();
+        let notes = notices.chain(ways.iter().map(Way::to_string)).collect();
         let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
         return Ok(Launch {
             notes,
@@ -118,7 +118,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, news: &[String]) -> Res
         _ if process::is_root() => Vec::new(),
         _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
     };
-    let notes = news.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
+    let notes = notices.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
     let steps = plan.bridges.iter().flat_map(BridgePlan::commands);
     let taps = plan.taps.iter().zip(&names).zip(&macs);
     let taps =

@@ -192,20 +192,20 @@ impl Files {
     }
 
     /// Leaves an error for people to find, once: the reaper has no terminal.
-    pub fn complain(&self, error: &Error) {
-        if self.complaint().is_none_or(|known| known.trim_end() != error.to_string()) {
+    pub fn report_failure(&self, error: &Error) {
+        if self.last_failure().is_none_or(|known| known.trim_end() != error.to_string()) {
             journald::warn("kvm-bridge-reaper", &format!("{}: {error}", self.bridge));
         }
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 
     /// What was wrong is so no longer.
-    pub fn forget_complaint(&self) {
+    pub fn forget_failure(&self) {
         let _ = fs::remove_file(self.path("error"));
     }
 
     /// The error that was left.
-    pub fn complaint(&self) -> Option<String> {
+    pub fn last_failure(&self) -> Option<String> {
         fs::read_to_string(self.path("error")).ok()
     }
 

@@ -5,7 +5,7 @@
 /// Around each page that is touched the kernel maps fifteen neighbours, so that after its start nearly all of the program
 /// counts as this process's. Only segments that were never writable are let go: nothing was relocated or written there,
 /// so that what comes back is what was there.
-pub fn let_go() {
+pub fn trim() {
     // SAFETY: the callback has the type that is asked for, and uses nothing but its arguments.
     unsafe { libc::dl_iterate_phdr(Some(let_go_of), std::ptr::null_mut()) };
 }

@@ -155,7 +155,7 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
     };
     let null = open_null()?;
     let words: Vec<CString> = words.iter().map(|word| (*word).to_owned()).collect();
-    let (news, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
+    let (notices, low) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(cannot)?;
     // It has to outlive what takes the place of `INHERITED`.
     let child_news = above(&low, INHERITED + 1).map_err(cannot)?;
     drop(low);
@@ -177,7 +177,7 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
             let _ = nix::sys::wait::waitpid(child, None);
             // Executed, it has closed its end; or it says what went wrong.
             let mut failure = Vec::new();
-            File::from(news).read_to_end(&mut failure).map_err(|_| cannot(nix::Error::EIO))?;
+            File::from(notices).read_to_end(&mut failure).map_err(|_| cannot(nix::Error::EIO))?;
             match <[u8; 4]>::try_from(failure.as_slice()) {
                 Ok(errno) => Err(cannot(nix::Error::from_raw(i32::from_ne_bytes(errno)))),
                 Err(_) => Ok(()),

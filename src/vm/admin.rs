@@ -4,7 +4,7 @@ use crate::output;
 use crate::sys::{files, lock};
 use crate::vm::images::with_image;
 use crate::vm::key::path_of;
-use crate::vm::{MAX_SLOTS, Record, Store, VERSION, VmKey, check_different, read_record, unusable};
+use crate::vm::{MAX_SLOTS, Record, Store, VERSION, VmId, check_different, read_record, unusable};
 use model::argv::image;
 use model::argv::scan::Identity;
 use model::error::{Error, Result};
@@ -77,11 +77,11 @@ impl Store {
             return Ok(format!("name:{name} (its broken file is kept as {})", aside.display()));
         }
         let (records, _) = self.list_files()?;
-        let is_called = |record: &Record| record.vm == name || VmKey::from(record.vm.clone()).display() == name;
+        let is_called = |record: &Record| record.vm == name || VmId::from(record.vm.clone()).display() == name;
         let matching: Vec<&Kept> = records.iter().filter(|(_, record)| is_called(record)).collect();
         let (path, record) = match matching.as_slice() {
             [] => {
-                let vm = VmKey::said(name);
+                let vm = VmId::said(name);
                 let claims = self.claims_of(&vm);
                 if !claims.is_empty() {
                     return claims.iter().try_for_each(|path| remove(path)).map(|()| vm.text);
@@ -95,7 +95,7 @@ impl Store {
                 return Err(Error::new(format!("{name} can be {}", keys.join(" or ")), "Give one of these."));
             }
         };
-        let vm = VmKey::from(record.vm.clone());
+        let vm = VmId::from(record.vm.clone());
         let _held: Vec<File> = (0..record.slots.len()).map(|slot| self.hold(&vm, slot)).collect::<Result<_>>()?;
         self.forget_image(&vm);
         let locks = (0..record.slots.len()).flat_map(|slot| self.locks(&vm, slot)).filter(|path| path.exists());
@@ -106,7 +106,7 @@ impl Store {
     }
 
     /// The claims in a VM's name, also those that a kill has left in no slot.
-    fn claims_of(&self, vm: &VmKey) -> Vec<PathBuf> {
+    fn claims_of(&self, vm: &VmId) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.folder.join("macs")).into_iter().flatten().flatten();
         let is_its = |path: &PathBuf| fs::read(path).is_ok_and(|text| text == vm.text.as_bytes());
         entries.map(|entry| entry.path()).filter(is_its).collect()
@@ -114,12 +114,12 @@ impl Store {
 
     /// The file of the VM of this name, if it is there and can't be read.
     fn broken_file_of(&self, name: &str) -> Option<PathBuf> {
-        let keys = [VmKey::from(format!("name:{name}")), VmKey::from(name.to_owned())];
+        let keys = [VmId::from(format!("name:{name}")), VmId::from(name.to_owned())];
         keys.iter().map(|vm| self.file(vm, "json")).find(|path| read_record(path).is_err())
     }
 
     /// Holds a slot that no run has.
-    fn hold(&self, vm: &VmKey, slot: usize) -> Result<File> {
+    fn hold(&self, vm: &VmId, slot: usize) -> Result<File> {
         self.try_slot(vm, slot)?.ok_or_else(|| {
             let what = format!("{} is running, in slot {slot}", vm.display());
             Error::new(what, "End it first.")
@@ -154,8 +154,8 @@ impl Store {
     }
 
     /// The VM that a person means: one that is there, by its key or the text of it, or one that is not there yet.
-    fn called(&self, name: &str) -> Result<VmKey> {
-        let said = VmKey::said(name);
+    fn called(&self, name: &str) -> Result<VmId> {
+        let said = VmId::said(name);
         if self.read(&said)?.is_some() {
             return Ok(with_image(said));
         }
@@ -164,15 +164,15 @@ impl Store {
             let path = |kind| said.text.strip_prefix(kind).map(|path| path_of(path).into_os_string().into_vec());
             let disk = path("disk:").and_then(|name| image::of_name(&name)).map(Identity::from);
             let disk = disk.or_else(|| path("kernel:").map(Identity::Kernel));
-            return Ok(disk.map_or_else(|| said.clone(), |image| VmKey::of(&image)));
+            return Ok(disk.map_or_else(|| said.clone(), |image| VmId::of(&image)));
         }
         let (records, _) = self.list()?;
-        let mut others = records.into_iter().map(|record| VmKey::from(record.vm)).filter(|vm| vm.display() == name);
+        let mut others = records.into_iter().map(|record| VmId::from(record.vm)).filter(|vm| vm.display() == name);
         Ok(others.next().unwrap_or(said))
     }
 
-    /// Claims an address for a VM, if it is no other's, and tells whether that is new.
-    fn claim_for(&self, vm: &VmKey, mac: Mac) -> Result<bool> {
+    /// BridgeLocks an address for a VM, if it is no other's, and tells whether that is new.
+    fn claim_for(&self, vm: &VmId, mac: Mac) -> Result<bool> {
         let path = self.claim(mac);
         match files::create_folder_of(&path).and_then(|()| files::create(&path)) {
             Ok(mut file) => file.write_all(vm.text.as_bytes()).map(|()| true).map_err(|error| {
@@ -217,7 +217,7 @@ impl Store {
         let mut faults = Vec::new();
         let mut new = Vec::new();
         for Listed { vm, slots } in vms {
-            let key = VmKey::said(&vm);
+            let key = VmId::said(&vm);
             if key.text != vm {
                 faults.push(format!("{vm} is no key of a VM, such as name:alice"));
             }

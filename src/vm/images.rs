@@ -5,7 +5,7 @@
 //! up, and where the image that had them is no longer at its place, they follow it.
 
 use crate::sys::files;
-use crate::vm::{Record, Store, VERSION, VmKey, unusable};
+use crate::vm::{Record, Store, VERSION, VmId, unusable};
 use model::error::Result;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,15 +17,15 @@ pub(super) enum Owner {
     /// Those of its path, if there are any.
     Itself,
     /// Those of a path where it was.
-    Moved(VmKey),
+    Moved(VmId),
     /// Those of another path where it is as well, a hard link.
-    Linked(VmKey),
+    Linked(VmId),
 }
 
 impl Store {
     /// Follows an image to where it is now, and tells the key that its addresses are kept under, and them; for who holds the
     /// lock.
-    pub(super) fn follow(&self, vm: &VmKey) -> Result<(VmKey, Option<Record>)> {
+    pub(super) fn follow(&self, vm: &VmId) -> Result<(VmId, Option<Record>)> {
         let key = match self.owner(vm)? {
             Owner::Itself => vm.clone(),
             Owner::Linked(other) => other,
@@ -43,7 +43,7 @@ impl Store {
     }
 
     /// Whose addresses an image has now. Changes nothing.
-    pub(super) fn owner(&self, vm: &VmKey) -> Result<Owner> {
+    pub(super) fn owner(&self, vm: &VmId) -> Result<Owner> {
         let Some(mark) = self.mark(vm).filter(|_| !self.file(vm, "json").exists()) else { return Ok(Owner::Itself) };
         let Some(known) = read(&mark).filter(|known| known.text != vm.text && self.file(known, "json").exists()) else {
             return Ok(Owner::Itself);
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Notes which image it is that has a key; for who holds the lock.
-    pub(super) fn note_image(&self, vm: &VmKey) -> Result<()> {
+    pub(super) fn note_image(&self, vm: &VmId) -> Result<()> {
         let Some(mark) = self.mark(vm) else { return Ok(()) };
         // The image itself is not looked at again.
         if fs::read_to_string(&mark).is_ok_and(|known| known == vm.text) {
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Forgets which image it is.
-    pub(super) fn forget_image(&self, vm: &VmKey) {
+    pub(super) fn forget_image(&self, vm: &VmId) {
         let vm = with_image(vm.clone());
         if let Some(mark) = self.mark(&vm).filter(|mark| read(mark).is_some_and(|known| known.text == vm.text)) {
             let _ = fs::remove_file(mark);
@@ -77,13 +77,13 @@ impl Store {
     }
 
     /// The file that is named after the image's mark.
-    fn mark(&self, vm: &VmKey) -> Option<PathBuf> {
+    fn mark(&self, vm: &VmId) -> Option<PathBuf> {
         Some(self.folder.join("images").join(vm.mark.as_ref()?))
     }
 
     /// Gives what is kept under one key to another, which has nothing. The record goes in one step; whatever is killed
     /// before it has left the old key complete, whatever is killed behind it the new one, in the name of the old.
-    fn move_to(&self, old: &VmKey, new: &VmKey) -> Result<()> {
+    fn move_to(&self, old: &VmId, new: &VmId) -> Result<()> {
         let Some(record) = self.read(old)? else { return Ok(()) };
         let rename = |from: PathBuf, to: PathBuf| match from.exists() && !to.exists() {
             true => fs::rename(&from, &to).map_err(|error| unusable(&from, &error)),
@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Puts a new key into a record and the claims of its addresses.
-    fn rename(&self, mut record: Record, vm: &VmKey) -> Result<Record> {
+    fn rename(&self, mut record: Record, vm: &VmId) -> Result<Record> {
         record.version = VERSION;
         record.vm.clone_from(&vm.text);
         for mac in record.slots.iter().flatten().flatten() {
@@ -124,17 +124,17 @@ pub(super) fn can_have_moved(from: &str, to: &str) -> bool {
     ["disk:", "kernel:"].iter().any(|kind| from.starts_with(kind) && to.starts_with(kind))
 }
 
-fn read(mark: &Path) -> Option<VmKey> {
-    fs::read_to_string(mark).ok().map(|text| with_image(VmKey::from(text)))
+fn read(mark: &Path) -> Option<VmId> {
+    fs::read_to_string(mark).ok().map(|text| with_image(VmId::from(text)))
 }
 
 /// A key that was read, with the path in it.
-pub(super) fn with_image(key: VmKey) -> VmKey {
+pub(super) fn with_image(key: VmId) -> VmId {
     let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(crate::vm::key::path_of);
     // Any other is the name of something elsewhere.
     let image = image.filter(|image| image.is_absolute());
     let mark = image.as_deref().and_then(mark_of);
-    VmKey { image, mark, ..key }
+    VmId { image, mark, ..key }
 }
 
 #[cfg(test)]
@@ -146,8 +146,8 @@ mod tests {
     use model::mac::Mac;
     use std::os::unix::ffi::OsStrExt;
 
-    fn key(image: &Path) -> VmKey {
-        VmKey::of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
+    fn key(image: &Path) -> VmId {
+        VmId::of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
     }
 
     fn mac(store: &Store, image: &Path) -> Mac {

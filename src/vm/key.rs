@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// A VM, as its leases are kept under: a kind and a text, `name:alice`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VmKey {
+pub struct VmId {
     pub(super) text: String,
     /// The image that it is the key of.
     pub(super) image: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub struct VmKey {
     pub(super) mark: Option<String>,
 }
 
-impl VmKey {
+impl VmId {
     /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key. The way to an
     /// image can be another user's, who can keep whoever goes it: it is gone here once, before any lock is held.
     pub fn of(identity: &Identity) -> Self {
@@ -86,7 +86,7 @@ impl VmKey {
     }
 }
 
-impl From<String> for VmKey {
+impl From<String> for VmId {
     fn from(text: String) -> Self {
         Self { text, image: None, mark: None }
     }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_person_may_leave_the_kind_out() {
-        assert_eq!(VmKey::said("alice").text, "name:alice");
-        assert_eq!(VmKey::said("disk:/a.img").text, "disk:/a.img");
+        assert_eq!(VmId::said("alice").text, "name:alice");
+        assert_eq!(VmId::said("disk:/a.img").text, "disk:/a.img");
     }
 }

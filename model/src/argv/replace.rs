@@ -190,13 +190,13 @@ mod tests {
     fn becomes(text: &str) -> Result<(String, Vec<String>)> {
         let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
         let mut line = scan(&words, || Ok(Vec::new()))?;
-        let news = settle::settle(&mut line, None, "x86_64", |_, _| None)?;
+        let notices = settle::settle(&mut line, None, "x86_64", |_, _| None)?;
         let ids = crate::argv::rewrite::ids(&line)?;
         let backends = line.nics.iter().map(|_| Backend::Inherited { queues: vec![7], vhost: vec![] }).collect();
         let macs: Vec<Mac> = line.nics.iter().map(|nic| nic.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 1]))).collect();
         let words = rewrite(&line, &netdevs(&line, ids, backends, &macs));
         let words: Vec<String> = words.into_iter().map(|word| word.into_string().unwrap()).collect();
-        Ok((words.join(" ").replace("02:00:00:00:00:01", "M").replace(",fd=7", "").replace("tap,id=", "N="), news))
+        Ok((words.join(" ").replace("02:00:00:00:00:01", "M").replace(",fd=7", "").replace("tap,id=", "N="), notices))
     }
 
     #[test]
@@ -252,8 +252,8 @@ mod tests {
                 "-append -nic -netdev N=bridge0 -device e1000,netdev=bridge0,mac=M -name user",
             ),
         ] {
-            let (is, news) = becomes(&text.replace('B', "--bridge br0,replace=user")).unwrap();
-            assert_eq!((is.as_str(), news), (line, Vec::<String>::new()), "{text}");
+            let (is, notices) = becomes(&text.replace('B', "--bridge br0,replace=user")).unwrap();
+            assert_eq!((is.as_str(), notices), (line, Vec::<String>::new()), "{text}");
         }
     }
 
@@ -315,9 +315,9 @@ mod tests {
     fn what_is_set_of_a_netdev_that_goes_is_told_and_goes_too() {
         let text = "-netdev user,id=n -device e1000,netdev=n,id=c -set netdev.n.hostfwd=tcp::2222-:22 -set device.c.romfile= \
                     -set netdev.nn.x=y --bridge br0,replace=user";
-        let (words, news) = becomes(text).unwrap();
+        let (words, notices) = becomes(text).unwrap();
         assert_eq!(words, "-device e1000,netdev=n,id=c,mac=M -set device.c.romfile= -set netdev.nn.x=y -netdev N=n");
-        assert!(news[0].starts_with("hostfwd=tcp::2222-:22 of -netdev user is dropped"), "{news:?}");
+        assert!(notices[0].starts_with("hostfwd=tcp::2222-:22 of -netdev user is dropped"), "{notices:?}");
     }
 
     #[test]

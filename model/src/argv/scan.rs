@@ -45,7 +45,7 @@ pub enum Part {
 
 /// What the user has put on a netdev.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnDevice {
+pub struct UserDevice {
     /// The network card; empty if it is not said.
     pub driver: Vec<u8>,
     /// Its address, if it has one.
@@ -86,7 +86,7 @@ pub struct Line {
     /// The ids of its netdevs alone, which ours may not have.
     pub netdevs: HashSet<Vec<u8>>,
     /// The netdevs that words of the user's put something on.
-    pub devices_on: HashMap<Vec<u8>, OwnDevice>,
+    pub devices_on: HashMap<Vec<u8>, UserDevice>,
     /// Whether some of these are written as JSON; QEMU makes all those after the others, wherever they stand.
     pub has_json_device: bool,
     /// What decides on the slots of PCI devices.
@@ -121,7 +121,7 @@ pub struct Run {
 }
 
 /// What a line alone does not tell. A closure with the network cards of the environment is one that knows no more.
-pub trait Outside {
+pub trait Environment {
     /// The values in the environment variable.
     fn nics(&self) -> Result<Vec<String>>;
 
@@ -136,7 +136,7 @@ pub trait Outside {
     }
 }
 
-impl<F: Fn() -> Result<Vec<String>>> Outside for F {
+impl<F: Fn() -> Result<Vec<String>>> Environment for F {
     fn nics(&self) -> Result<Vec<String>> {
         self()
     }
@@ -167,16 +167,16 @@ pub(super) fn option_name(word: &[u8]) -> Option<&[u8]> {
 ///
 /// Where the caller asks QEMU about itself (`-version`, `-device help`, `-machine none` ...) no guest will run: there is
 /// nothing to set up and nothing to be said, and the line has no network cards.
-pub fn scan(words: &[OsString], outside: impl Outside) -> Result<Line> {
-    let line = read(words, &outside, &HashMap::new())?;
+pub fn scan(words: &[OsString], environment: impl Environment) -> Result<Line> {
+    let line = read(words, &environment, &HashMap::new())?;
     match replace::user_mode(&line, words)? {
         None => Ok(line),
-        Some(Replaced { words, ids, lost }) => Ok(Line { lost, ..read(&words, &outside, &ids)? }),
+        Some(Replaced { words, ids, lost }) => Ok(Line { lost, ..read(&words, &environment, &ids)? }),
     }
 }
 
 /// Reads words as they are. `ids` are those of the netdevs of our network cards that somebody else has named.
-fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>) -> Result<Line> {
+fn read(words: &[OsString], environment: &impl Environment, ids: &HashMap<usize, String>) -> Result<Line> {
     let mut found = Found::default();
     let mut line = Line {
         parts: Vec::with_capacity(words.len()),
@@ -219,7 +219,9 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
             Some((b"bridge-version", None)) => line.mode = Mode::Version,
             Some((b"bridge-verbose", None)) => line.is_verbose = true,
             // One day QEMU may have an option that begins like ours; what is ours but for a slip is none of these.
-            Some((name, value)) if value.is_some() || near(name).is_some() || outside.arity(name) == Arity::Unknown => {
+            Some((name, value))
+                if value.is_some() || near(name).is_some() || environment.arity(name) == Arity::Unknown =>
+            {
                 let near = near(name);
                 let remedy = match near {
                     Some(near) => format!("Is --{near} meant?"),
@@ -236,7 +238,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
                 line.needs.options.push(name.to_vec());
                 let known = match arity(name) {
                     Arity::Unknown if rest.peek().is_some_and(|(_, next)| option_name(next.as_bytes()).is_some()) => {
-                        outside.arity(name)
+                        environment.arity(name)
                     }
                     known => known,
                 };
@@ -248,7 +250,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
                         Some((at, value)) => {
                             found.look(name, value.as_bytes(), at, &mut line);
                             if name == b"readconfig" {
-                                let text = outside.config(value.as_bytes());
+                                let text = environment.config(value.as_bytes());
                                 if text.is_none() {
                                     found.is_missing_some();
                                 }
@@ -273,8 +275,8 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
         line.nics.clear();
         line.parts.retain(|part| matches!(part, Part::Word(_)));
     } else if complete {
-        let more = outside.nics()?;
-        let is_cut = |option: &[u8]| outside.arity(option) == Arity::Value;
+        let more = environment.nics()?;
+        let is_cut = |option: &[u8]| environment.arity(option) == Arity::Value;
         for value in more.iter().filter(|_| !unknown.is_some_and(is_cut)) {
             line.add_nic(value.as_bytes(), ids).map_err(|error| error.of("the environment variable KVM_BRIDGE"))?;
         }
@@ -283,7 +285,7 @@ fn read(words: &[OsString], outside: &impl Outside, ids: &HashMap<usize, String>
     crate::request::check_together(&line.nics)?;
     if !line.nics.is_empty() {
         line.run.slot = line.nics.iter().find_map(|nic| nic.slot);
-        line.vm = found.identity(&line.nics, outside);
+        line.vm = found.identity(&line.nics, environment);
     }
     Ok(line)
 }
@@ -455,7 +457,7 @@ mod tests {
     /// A QEMU of the future, and the questions that it was asked.
     struct Future(std::cell::RefCell<Vec<String>>, Vec<String>);
 
-    impl Outside for &Future {
+    impl Environment for &Future {
         fn nics(&self) -> Result<Vec<String>> {
             Ok(self.1.clone())
         }

@@ -5,7 +5,7 @@ use crate::argv::Line;
 use crate::argv::board::{Board, is_to_be_asked_about};
 use crate::argv::devices::is_pci;
 use crate::argv::rewrite::is_virtio;
-use crate::argv::scan::OwnDevice;
+use crate::argv::scan::UserDevice;
 use crate::error::{Error, Result};
 use crate::request::{Nic, Queues, Vhost};
 
@@ -41,7 +41,7 @@ pub fn settle(
 ) -> Result<Vec<String>> {
     line.system = Some(system.to_owned());
     let other = other_card(line.machine.as_deref(), system);
-    let mut news = line.lost.clone();
+    let mut notices = line.lost.clone();
     if let Some(netdev) = line.needs.netdevs.first() {
         let netdev = String::from_utf8_lossy(netdev);
         let bridge = line.nics.first().map(|nic| nic.bridge.to_string()).unwrap_or_default();
@@ -49,7 +49,7 @@ pub fn settle(
         return Err(Error::new(what, format!("To put it on the bridge: --bridge {bridge},id={netdev}")));
     }
     if line.lone_cards > 0 {
-        news.push(
+        notices.push(
             "a network card of -net nic is connected to nothing: to put it on a bridge, give it a netdev= and --bridge the \
              same id="
                 .to_owned(),
@@ -62,13 +62,13 @@ pub fn settle(
     for nic in &mut line.nics {
         let own = nic.id.as_ref().and_then(|id| line.devices_on.get(id.as_bytes()));
         // The card of the user's has the last word.
-        news.extend(own.into_iter().flat_map(|own| overruled(nic, own)));
+        notices.extend(own.into_iter().flat_map(|own| overruled(nic, own)));
         nic.mac = own.and_then(|own| own.mac).or(nic.mac);
         let own = own.map(|own| String::from_utf8_lossy(&own.driver).into_owned());
         let mut tell = |why: &str, card: &str| {
             let word = format!("this machine has {why}: its network card on {} is {card}", nic.bridge);
-            if !news.contains(&word) {
-                news.push(word);
+            if !notices.contains(&word) {
+                notices.push(word);
             }
         };
         let place = match (&own, &mut places) {
@@ -105,11 +105,11 @@ pub fn settle(
         settled.map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
         nic.model = Some(card);
     }
-    Ok(news)
+    Ok(notices)
 }
 
 /// What is asked for and comes to nothing, as the line's own card says otherwise: sentences.
-fn overruled(nic: &Nic, own: &OwnDevice) -> Vec<String> {
+fn overruled(nic: &Nic, own: &UserDevice) -> Vec<String> {
     let driver = String::from_utf8_lossy(&own.driver);
     let card = if driver.is_empty() { "network card".to_owned() } else { format!("network card {driver}") };
     let start = |key: &str| format!("{key} of --bridge {} comes to nothing: the line's own {card}", nic.bridge);
@@ -303,8 +303,8 @@ mod tests {
     fn settled(text: &str, system: &str) -> Result<(Line, Vec<String>)> {
         let words: Vec<OsString> = text.split_whitespace().map(Into::into).collect();
         let mut line = scan(&words, || Ok(Vec::new())).unwrap();
-        let news = settle(&mut line, Some("virtio-net-pci"), system, |_, _| None)?;
-        Ok((line, news))
+        let notices = settle(&mut line, Some("virtio-net-pci"), system, |_, _| None)?;
+        Ok((line, notices))
     }
 
     /// The models of the cards of a machine that QEMU was asked about, in capitals where they are on board; and what was said.
@@ -316,12 +316,12 @@ mod tests {
             let all: Vec<String> = list(board.1);
             Some(Board { buses: list(board.0), cards: all.into_iter().take(cards).collect() })
         };
-        let news = settle(&mut line, Some("virtio-net-pci"), system, ask)?;
+        let notices = settle(&mut line, Some("virtio-net-pci"), system, ask)?;
         let shown = |nic: Nic| {
             let model = nic.model.unwrap_or_default();
             if nic.is_on_board { model.to_uppercase() } else { model }
         };
-        Ok((line.nics.into_iter().map(shown).collect(), news))
+        Ok((line.nics.into_iter().map(shown).collect(), notices))
     }
 
     #[test]
@@ -343,11 +343,11 @@ mod tests {
             ((&["PCI"], lan), "--bridge br0", "virtio-net-pci"),
             ((&["PCIE"], lan), "--bridge br0", "virtio-net-pci"),
         ] {
-            let (is, news) = on(board, &format!("-M board {text}"), "arm").unwrap();
+            let (is, notices) = on(board, &format!("-M board {text}"), "arm").unwrap();
             assert_eq!(is.join(" "), models, "{text}");
             // What people ask for themselves, or have anyway, is not told.
             let is_told = models != "virtio-net-pci" && !text.contains("br0,model=") && !models.is_empty();
-            assert_eq!(!news.is_empty(), is_told, "{text}: {news:?}");
+            assert_eq!(!notices.is_empty(), is_told, "{text}: {notices:?}");
         }
         assert_eq!(
             on((bare, lan), "-M board --bridge br0", "arm").unwrap().1,
@@ -429,15 +429,15 @@ mod tests {
             ("-M virt", "aarch64", "virtio-net-pci", false),
             ("-M vexpress-a15", "arm", "virtio-net-device", true),
         ] {
-            let (line, news) = settled(&format!("--bridge br0 {text}"), system).unwrap();
+            let (line, notices) = settled(&format!("--bridge br0 {text}"), system).unwrap();
             assert_eq!(
-                (line.nics[0].model.as_deref(), news.len()),
+                (line.nics[0].model.as_deref(), notices.len()),
                 (Some(model), usize::from(says)),
                 "{system} {text}"
             );
         }
-        let (line, news) = settled("--bridge br0,model=e1000 -M microvm", "x86_64").unwrap();
-        assert_eq!((line.nics[0].model.as_deref(), news.len()), (Some("e1000"), 0));
+        let (line, notices) = settled("--bridge br0,model=e1000 -M microvm", "x86_64").unwrap();
+        assert_eq!((line.nics[0].model.as_deref(), notices.len()), (Some("e1000"), 0));
     }
 
     #[test]
@@ -495,17 +495,18 @@ mod tests {
 
     #[test]
     fn what_the_lines_own_card_overrules_is_told() {
-        let news = |text: &str| settled(text, "x86_64").unwrap().1.join("\n");
+        let notices = |text: &str| settled(text, "x86_64").unwrap().1.join("\n");
         let card = "-device e1000,netdev=n,mac=2:0:0:0:0:9";
-        let said = news(&format!("--bridge br0,id=n,mac=2:0:0:0:0:8,model=igb,queues=2 {card}"));
+        let said = notices(&format!("--bridge br0,id=n,mac=2:0:0:0:0:8,model=igb,queues=2 {card}"));
         for part in
             ["mac=02:00:00:00:00:08 of --bridge br0", "address 02:00:00:00:00:09", "model=igb of", "queues=2 of"]
         {
             assert!(said.contains(part), "{part}: {said}");
         }
-        let replaced = news(&format!("-netdev user,id=n {card} --bridge br0,replace=user,mac=2:0:0:0:0:8,model=igb"));
+        let replaced =
+            notices(&format!("-netdev user,id=n {card} --bridge br0,replace=user,mac=2:0:0:0:0:8,model=igb"));
         assert!(replaced.contains("mac=02:00:00:00:00:08") && replaced.contains("model=igb"), "{replaced}");
-        let mq = news("--bridge br0,id=n,queues=4 -device virtio-net-pci,netdev=n");
+        let mq = notices("--bridge br0,id=n,queues=4 -device virtio-net-pci,netdev=n");
         assert!(mq.contains("mq=on,vectors=10"), "{mq}");
         for agreed in [
             "--bridge br0,id=n,mac=2:0:0:0:0:9,model=e1000 -device e1000,netdev=n,mac=2:0:0:0:0:9",
@@ -515,7 +516,7 @@ mod tests {
             "--bridge br0,model=igb,mac=2:0:0:0:0:9 -net nic",
             "--bridge br0,model=igb,mac=2:0:0:0:0:9",
         ] {
-            assert_eq!(news(agreed), "", "{agreed}");
+            assert_eq!(notices(agreed), "", "{agreed}");
         }
     }
 

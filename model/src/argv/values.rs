@@ -7,7 +7,7 @@ use crate::argv::image::Place;
 use crate::argv::json;
 use crate::argv::needs::Opening;
 use crate::argv::readconfig::Section;
-use crate::argv::scan::{Line, Outside, OwnDevice};
+use crate::argv::scan::{Environment, Line, UserDevice};
 use crate::options::Arity;
 use crate::optstr;
 use crate::request::Nic;
@@ -72,7 +72,7 @@ pub(super) struct Found {
     /// The netdevs that words name, in order.
     wanted: Vec<Vec<u8>>,
     /// `-net nic` without a netdev.
-    lone: Vec<OwnDevice>,
+    lone: Vec<UserDevice>,
     /// Whether there is another `-net`, which such a card is on.
     has_net: bool,
     /// Whether all netdevs of the line are known.
@@ -191,7 +191,7 @@ impl Found {
                 match get("netdev") {
                     None if !matches!(params, Params::Section(_)) => {
                         let place = Some((line.parts.len(), "macaddr"));
-                        self.lone.push(OwnDevice { place, ..own_device(params, driver, None, line) });
+                        self.lone.push(UserDevice { place, ..own_device(params, driver, None, line) });
                     }
                     _ => put_on_netdev(params, driver, Some("macaddr"), line),
                 }
@@ -293,13 +293,13 @@ impl Found {
     }
 
     /// `vm=`, else `-name`, else `-uuid`, else the first disk image, else the kernel, else a CD.
-    pub(super) fn identity(self, nics: &[Nic], outside: &impl Outside) -> Identity {
+    pub(super) fn identity(self, nics: &[Nic], environment: &impl Environment) -> Identity {
         let vm = nics.iter().find_map(|nic| nic.vm.clone()).map(String::into_bytes);
         let first_disk = || {
             let firmware = firmware(self.firmware, &self.images);
             let is_firmware = |image: &Image| image.id.as_ref().is_some_and(|id| firmware.contains(id));
             let is_value =
-                |image: &Image| image.behind.as_ref().is_some_and(|option| outside.arity(option) == Arity::Value);
+                |image: &Image| image.behind.as_ref().is_some_and(|option| environment.arity(option) == Arity::Value);
             let mut disks = self.images.into_iter().filter(|image| image.place.is_some());
             disks.find(|image| !is_firmware(image) && !is_value(image)).and_then(|image| image.place)
         };
@@ -320,7 +320,7 @@ fn put_on_netdev(params: &Params, driver: Vec<u8>, key: Option<&'static str>, li
 }
 
 /// What an option puts somewhere.
-fn own_device(params: &Params, driver: Vec<u8>, key: Option<&'static str>, line: &Line) -> OwnDevice {
+fn own_device(params: &Params, driver: Vec<u8>, key: Option<&'static str>, line: &Line) -> UserDevice {
     let mac = params.get("mac", "").or_else(|| params.get("macaddr", ""));
     // The next part is going to be the value that is being looked at.
     let can_be_given = mac.is_none() && !matches!(params, Params::Section(_));
@@ -330,7 +330,7 @@ fn own_device(params: &Params, driver: Vec<u8>, key: Option<&'static str>, line:
     let id = params.get("id", "");
     let has_mq = matches!(params.object("driver").get("mq"), Some(serde_json::Value::Bool(true)))
         || matches!(params.get("mq", "").as_deref(), Some(b"on" | b"yes" | b"true" | b"y"));
-    OwnDevice { driver, mac, has_mac, place, id, lacks_netdev: false, has_mq, model: None }
+    UserDevice { driver, mac, has_mac, place, id, lacks_netdev: false, has_mq, model: None }
 }
 
 /// The nodes of the machine's firmware, which is shared by many VMs, and all that these are made of.

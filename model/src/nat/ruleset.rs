@@ -2,7 +2,7 @@
 //! transaction, so that it is whole or as it was.
 //!
 //! Its links are matched by their indices: another bridge of the same name is not meant. What it lets pass is dropped by nobody
-//! else's wish; what others drop it can't let pass: that is [`super::firewall`]'s matter.
+//! else's rule; what others drop it can't let pass: that is [`super::firewall`]'s matter.
 //!
 //! Nothing has to be done when the default route leads elsewhere: the kernel drops what it knows of a masqueraded connection
 //! whose interface has changed (`nf_nat_oif_changed`), and the next packet is masqueraded with the new one's address.

@@ -2,14 +2,14 @@
 
 use crate::error::{Error, Result};
 use crate::host::{Host, Link};
-use crate::uplink::Wish;
+use crate::uplink::BridgeSpec;
 use crate::uplink::eligible::{candidates, check_uplink, why_no_uplink, why_not};
 
 /// The interface of the default route, if it can be taken.
-pub(super) fn choose<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
+pub(super) fn choose<'a>(spec: &BridgeSpec, host: &'a Host) -> Result<&'a Link> {
     let link = host.default_uplinks.first().and_then(|name| host.link(name));
     match link.filter(|link| why_no_uplink(link).is_none()) {
-        Some(link) => check_uplink(link, wish, host),
+        Some(link) => check_uplink(link, spec, host),
         None => {
             let first = host.default_uplinks.first();
             let why = first.and_then(|name| why_not(host.link(name)?, host));
@@ -23,7 +23,7 @@ pub(super) fn choose<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
                 None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
             };
             let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
-            Err(Error::new(what, remedy + &candidates(wish, host)))
+            Err(Error::new(what, remedy + &candidates(spec, host)))
         }
     }
 }

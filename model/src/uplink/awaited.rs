@@ -1,7 +1,7 @@
 //! An interface that is not there yet: at boot, or an adapter that is pulled out and plugged in again.
 
 use crate::ifname::IfName;
-use crate::uplink::{Attach, Uplink, Wish};
+use crate::uplink::{Attach, BridgeSpec, Uplink};
 use serde::{Deserialize, Serialize};
 
 /// An uplink that the bridge waits for.
@@ -19,15 +19,15 @@ pub struct Awaited {
 }
 
 impl Awaited {
-    pub(super) fn plan(wish: &Wish) -> Self {
-        let Wish { attach, was_port, follow, .. } = *wish;
-        Self { uplink: wish.uplink.clone(), attach, was_port, follow }
+    pub(super) fn plan(spec: &BridgeSpec) -> Self {
+        let BridgeSpec { attach, was_port, follow, .. } = *spec;
+        Self { uplink: spec.uplink.clone(), attach, was_port, follow }
     }
 
-    /// The wish that it comes of.
-    pub fn wish<'a>(&self, bridge: &'a IfName) -> Wish<'a> {
+    /// What was asked for.
+    pub fn spec<'a>(&self, bridge: &'a IfName) -> BridgeSpec<'a> {
         let Self { uplink, attach, was_port, follow } = self.clone();
-        Wish { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
+        BridgeSpec { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
     }
 
     /// What people call it.

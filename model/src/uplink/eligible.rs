@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::ifname;
-use crate::uplink::Wish;
+use crate::uplink::BridgeSpec;
 
 /// Why an interface can't be a port of a bridge, and what to do about it; `None` for one that can.
 pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
@@ -73,13 +73,13 @@ pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, String)> {
 }
 
 /// Whether an interface can be an uplink.
-pub(super) fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Result<&'a Link> {
+pub(super) fn check_uplink<'a>(link: &'a Link, spec: &BridgeSpec, host: &Host) -> Result<&'a Link> {
     let name = &link.name;
     let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
     if let Some((why, remedy)) = why_not(link, host) {
         return refuse(&why, remedy);
     }
-    if let Some(mtu) = wish.mtu.filter(|mtu| *mtu > link.mtu) {
+    if let Some(mtu) = spec.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
         return refuse(&why, format!("Ask for less, or run: ip link set dev {name} mtu {mtu}"));
     }
@@ -87,14 +87,14 @@ pub(super) fn check_uplink<'a>(link: &'a Link, wish: &Wish, host: &Host) -> Resu
 }
 
 /// All interfaces: those that can be the uplink first, then why the others can't.
-pub(super) fn candidates(wish: &Wish, host: &Host) -> String {
+pub(super) fn candidates(spec: &BridgeSpec, host: &Host) -> String {
     const MOST: usize = 8;
     let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
         host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
-    let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", wish.bridge, link.name));
+    let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", spec.bridge, link.name));
     let uplinks: String = uplinks.collect();
-    let none = format!("--bridge {},uplink=none for guests and host alone.", wish.bridge);
+    let none = format!("--bridge {},uplink=none for guests and host alone.", spec.bridge);
     // A host may have a thousand TAPs.
     let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
     let mut reasons: String = (cannot.iter().take(MOST))
@@ -103,7 +103,7 @@ pub(super) fn candidates(wish: &Wish, host: &Host) -> String {
     if cannot.len() > MOST {
         reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
     }
-    format!("To make {}: {uplinks}{none}{reasons}", wish.bridge)
+    format!("To make {}: {uplinks}{none}{reasons}", spec.bridge)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::step::{no_ipv6, set_up};
 use crate::text::shell::quote;
-use crate::uplink::{Attach, Wish, permanent};
+use crate::uplink::{Attach, BridgeSpec, permanent};
 use serde::{Deserialize, Serialize};
 
 /// An interface that is made a port, and what it was before.
@@ -30,10 +30,10 @@ pub struct Port {
 
 impl Port {
     /// The interface as a port. One that was asked for to be one may be of more use to the host.
-    pub(super) fn plan(uplink: &Link, wish: &Wish) -> Result<Self> {
-        let is_asked = wish.attach == Some(Attach::Port);
+    pub(super) fn plan(uplink: &Link, spec: &BridgeSpec) -> Result<Self> {
+        let is_asked = spec.attach == Some(Attach::Port);
         if is_asked {
-            check(uplink, wish.bridge)?;
+            check(uplink, spec.bridge)?;
         }
         let unpinned = || Error::new(format!("{} has no address", uplink.name), "Give uplink= another interface.");
         Ok(Self {

@@ -7,7 +7,7 @@ use crate::share;
 use crate::share::{MarkBy, Share};
 use crate::step::no_ipv6;
 use crate::text::shell::quote;
-use crate::uplink::{Uplink, Wish};
+use crate::uplink::{BridgeSpec, Uplink};
 use std::collections::BTreeSet;
 
 /// Says why an interface can't be shared, and what to do.
@@ -32,7 +32,7 @@ pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
 }
 
 /// How the interface is shared, if it can be.
-pub(super) fn plan(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
+pub(super) fn plan(uplink: &Link, spec: &BridgeSpec, host: &Host) -> Result<Share> {
     let name = &uplink.name;
     let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
     let changes = match &uplink.uplink.sharing {
@@ -44,7 +44,7 @@ pub(super) fn plan(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         let why = format!("{} takes every new link, also those that this needs", taker.name());
         return refuse(why, taker.remedy());
     }
-    let [host_end, _] = share::ends(wish.bridge);
+    let [host_end, _] = share::ends(spec.bridge);
     if host.link(&host_end).is_some() {
         let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
         return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
@@ -63,7 +63,7 @@ pub(super) fn plan(uplink: &Link, wish: &Wish, host: &Host) -> Result<Share> {
         index: uplink.index,
         mac,
         mtu: uplink.mtu,
-        follow: wish.follow && wish.uplink == Uplink::Auto,
+        follow: spec.follow && spec.uplink == Uplink::Auto,
         mark,
         changes,
     })

@@ -8,7 +8,7 @@ use model::uplink::{Attachment, Awaited, plan};
 
 /// How the uplink that a bridge waits for is to be attached, if it is there by now.
 pub(super) fn next(netlink: &mut Netlink, bridge: &IfName, awaited: &Awaited) -> Result<Option<Attachment>> {
-    let wish = awaited.wish(bridge);
-    let host = look::awaited(netlink, &wish)?;
-    Ok(plan(&wish, &host)?.filter(|found| found.awaited().is_none()))
+    let spec = awaited.spec(bridge);
+    let host = look::awaited(netlink, &spec)?;
+    Ok(plan(&spec, &host)?.filter(|found| found.awaited().is_none()))
 }

@@ -10,24 +10,24 @@ use model::host;
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::share::ends;
-use model::uplink::{Attach, Uplink, Wish, why_no_uplink};
+use model::uplink::{Attach, BridgeSpec, Uplink, why_no_uplink};
 use std::path::Path;
 
 /// The uplink that a bridge waits for, if it is there by now.
-pub(super) fn awaited(netlink: &mut Netlink, wish: &Wish) -> Result<Host> {
+pub(super) fn awaited(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Host> {
     let mut host = Host::default();
-    look_for(netlink, wish, &mut host)?;
+    look_for(netlink, spec, &mut host)?;
     Ok(host)
 }
 
 /// What only matters where a bridge has to be made, or waits for its uplink.
-pub(in crate::network) fn look_for(netlink: &mut Netlink, wish: &Wish, host: &mut Host) -> Result<()> {
+pub(in crate::network) fn look_for(netlink: &mut Netlink, spec: &BridgeSpec, host: &mut Host) -> Result<()> {
     let mut is_in_sight = false;
-    match &wish.uplink {
+    match &spec.uplink {
         Uplink::Isolated => return Ok(()),
         Uplink::Link(uplink) => {
             look(netlink, host, uplink)?;
-            is_in_sight = look_closely(netlink, host, uplink, wish.attach)?;
+            is_in_sight = look_closely(netlink, host, uplink, spec.attach)?;
         }
         Uplink::Auto => {
             for index in netlink.default_interfaces().map_err(unreadable)? {
@@ -36,17 +36,17 @@ pub(in crate::network) fn look_for(netlink: &mut Netlink, wish: &Wish, host: &mu
                 {
                     let name = link.name.clone();
                     host.links.insert(name.clone(), Some(link));
-                    is_in_sight |= look_closely(netlink, host, &name, wish.attach)?;
+                    is_in_sight |= look_closely(netlink, host, &name, spec.attach)?;
                     host.default_uplinks.push(name);
                 }
             }
         }
     }
     if is_in_sight {
-        look(netlink, host, &ends(wish.bridge)[0])?;
+        look(netlink, host, &ends(spec.bridge)[0])?;
         host.taker = managed::taker().map_err(unreadable)?;
         host.mark = share::mark(netlink).map_err(unreadable)?;
-    } else if host.all.is_empty() && !wish.is_late {
+    } else if host.all.is_empty() && !spec.is_late {
         host.all = netlink.links().map_err(unreadable)?;
         for link in &mut host.all {
             link.uplink.is_wifi = is_wifi(&link.name);
