@@ -1,7 +1,7 @@
 //! Looks for what keeps a guest off the network, before anything is changed and after something went wrong.
 //! It may not change anything but its own probe.
 //!
-//! A check is data: what was seen, how bad it is, why it matters, and the command that mends it. Each group of checks is a
+//! A check is data: what was seen, how bad it is, why it matters, and the command that fixes it. Each group of checks is a
 //! file of its own; what can be judged without looking is a function of what was seen, so that it can be tested.
 //!
 //! Nothing is changed by looking, but for one thing: the question for DHCP servers is asked from a TAP that is on the bridge
@@ -70,44 +70,44 @@ pub struct Check {
     /// How bad it is.
     pub verdict: Verdict,
     /// What was seen.
-    pub saw: String,
+    pub observed: String,
     /// Why it matters.
     pub why: &'static str,
-    /// The command that mends it.
-    pub mend: Option<String>,
+    /// The command that fixes it.
+    pub fix: Option<String>,
     /// The commands that make the bridge for good, in the manner of who looks after the uplink.
-    pub for_good: Option<String>,
+    pub permanent_setup: Option<String>,
 }
 
 impl Check {
-    fn new(name: &'static str, verdict: Verdict, saw: impl Into<String>, why: &'static str) -> Self {
-        Self { name, subject: None, verdict, saw: saw.into(), why, mend: None, for_good: None }
+    fn new(name: &'static str, verdict: Verdict, observed: impl Into<String>, why: &'static str) -> Self {
+        Self { name, subject: None, verdict, observed: observed.into(), why, fix: None, permanent_setup: None }
     }
 
-    fn ok(name: &'static str, saw: impl Into<String>, why: &'static str) -> Self {
-        Self::new(name, Verdict::Ok, saw, why)
+    fn ok(name: &'static str, observed: impl Into<String>, why: &'static str) -> Self {
+        Self::new(name, Verdict::Ok, observed, why)
     }
 
-    fn warning(name: &'static str, saw: impl Into<String>, why: &'static str, mend: impl Into<String>) -> Self {
-        Self { mend: Some(mend.into()), ..Self::new(name, Verdict::Warning, saw, why) }
+    fn warning(name: &'static str, observed: impl Into<String>, why: &'static str, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..Self::new(name, Verdict::Warning, observed, why) }
     }
 
-    fn failure(name: &'static str, saw: impl Into<String>, why: &'static str, mend: impl Into<String>) -> Self {
-        Self { mend: Some(mend.into()), ..Self::new(name, Verdict::Failure, saw, why) }
+    fn failure(name: &'static str, observed: impl Into<String>, why: &'static str, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..Self::new(name, Verdict::Failure, observed, why) }
     }
 
     /// What an error of ours says, as a check.
     fn of_error(name: &'static str, verdict: Verdict, error: &Error, why: &'static str) -> Self {
-        Self { mend: Some(as_command(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
+        Self { fix: Some(as_command(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
     }
 
-    fn mended_by(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    fn fixed_by(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
         self
     }
 
     fn permanently(mut self, commands: impl Into<String>) -> Self {
-        self.for_good = Some(commands.into());
+        self.permanent_setup = Some(commands.into());
         self
     }
 

@@ -37,7 +37,7 @@ impl Found {
         checks.retain(|check| check["verdict"] == verdict);
         let speaks = |check: &&Value| words.iter().all(|word| check.to_string().contains(word));
         assert!(checks.iter().any(speaks), "{words:?} is not in {checks:#?}");
-        assert!(verdict == "ok" || checks.iter().all(|check| check["mend"].is_string()), "{checks:#?}");
+        assert!(verdict == "ok" || checks.iter().all(|check| check["fix"].is_string()), "{checks:#?}");
         self
     }
 }
@@ -52,18 +52,18 @@ fn examined(cmd: crate::support::command::Cmd) -> Found {
     let failures = found["failures"].as_u64().expect("a number");
     assert_eq!(ended.status.code(), Some(i32::from(failures > 0)), "{found:#}");
     let found = Found(found["checks"].as_array().expect("a list").clone());
-    found.0.iter().filter_map(|check| check["mend"].as_str()).for_each(can_be_pasted);
+    found.0.iter().filter_map(|check| check["fix"].as_str()).for_each(can_be_pasted);
     found
 }
 
 /// A shell understands the whole of it, with what it says to people; what takes more than a command is a sentence.
 #[track_caller]
-fn can_be_pasted(mend: &str) {
-    if mend.starts_with(char::is_uppercase) || mend.contains(". ") {
+fn can_be_pasted(fix: &str) {
+    if fix.starts_with(char::is_uppercase) || fix.contains(". ") {
         return;
     }
-    let read = Command::new("sh").args(["-n", "-c", &format!(" {mend}")]).output().expect("run sh");
-    assert!(read.status.success(), "{mend}: {}", String::from_utf8_lossy(&read.stderr));
+    let read = Command::new("sh").args(["-n", "-c", &format!(" {fix}")]).output().expect("run sh");
+    assert!(read.status.success(), "{fix}: {}", String::from_utf8_lossy(&read.stderr));
 }
 
 /// Looks, without asking and watching.
@@ -112,7 +112,7 @@ fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     let ended = lab.kvm_bridge("doctor br0 --quick -- --bridge br0,uplink=eth7").run().exits_with(1);
     let expected = "failure  uplink of br0: --bridge br0: there is no interface eth7 to be the uplink\n         \
                     The bridge is not there: a guest's start would make it, with this uplink.\n         \
-                    mend: Is eth0 meant? To make br0: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
+                    fix: Is eth0 meant? To make br0: --bridge br0,uplink=eth0, or --bridge br0,uplink=none";
     assert!(ended.out.contains(expected), "{}", ended.out);
     let end = ended.out.lines().last().unwrap_or_default();
     assert!(end.starts_with("1 failure, 0 warnings, and ") && end.ends_with(" passed; --verbose shows them."), "{end}");
@@ -132,7 +132,7 @@ fn what_others_chose_commands_no_terminal_and_no_shell() {
         cmd.arg("-device").arg(format!("e1000,netdev=m{TRAP}")).arg("-append").arg(TRAP).arg("-nographic")
     };
     let found = examined(line("doctor --quick --json"));
-    let quoted = found.of("kernel")[0]["mend"].as_str().expect("a mend").strip_prefix("ls -l ").expect("ls");
+    let quoted = found.of("kernel")[0]["fix"].as_str().expect("a fix").strip_prefix("ls -l ").expect("ls");
     let told = Command::new("sh").args(["-c", &format!("printf %s {quoted}")]).output().expect("run sh");
     assert_eq!(String::from_utf8_lossy(&told.stdout), TRAP);
     let is_tame = |text: &str| !text.chars().any(|c| c != '\n' && c.is_control() || c == '\u{202e}');
@@ -780,7 +780,7 @@ fn what_a_firewall_of_the_host_drops_is_not_laid_to_the_switch() {
     let guest = lab.shim("--bridge br0 -name alice").boot();
     let found = examined(lab.kvm_bridge("doctor br0 --json --watch 0"));
     found.has("firewall", "failure", &["FORWARD"]).has("dhcp", "failure", &["nobody on br0 answers"]);
-    assert!(found.of("dhcp").iter().all(|check| !check["saw"].as_str().unwrap_or_default().contains("own MAC")));
+    assert!(found.of("dhcp").iter().all(|check| !check["observed"].as_str().unwrap_or_default().contains("own MAC")));
     guest.kill();
     run("nft", "delete table ip filter");
     lab.becomes_as_before();

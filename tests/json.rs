@@ -195,7 +195,7 @@ fn an_error_is_json_too() {
     let of =
         |name: &str| value.as_array().expect("a list").iter().find(|one| one["bridge"] == name).expect("its answer");
     assert_eq!(
-        (&of("br0")["error"]["guests"][0]["tap"], &of("br1")["taken_back"]),
+        (&of("br0")["error"]["guests"][0]["tap"], &of("br1")["removed"]),
         (&"kvb0".into(), &true.into()),
         "{value}"
     );

@@ -58,7 +58,7 @@ fn plain(line: &str) -> String {
     {
         "N".clone_into(count);
     }
-    if line.contains("servers answer") || line.contains("mend: bridge fdb show") {
+    if line.contains("servers answer") || line.contains("fix: bridge fdb show") {
         words.iter_mut().for_each(|word| *word = word.trim_end_matches(';').to_owned());
         words.sort();
     }

@@ -17,15 +17,15 @@ fn a_shared_uplink_that_is_well_is_said_to_be() {
     guest.terminate();
 }
 
-/// Pastes what doctor says mends it.
+/// Pastes what doctor says fixes it.
 #[track_caller]
-fn mends(lab: &Lab, verdict: &str, words: &[&str]) {
+fn is_fixed(lab: &Lab, verdict: &str, words: &[&str]) {
     let found = look(lab, "br0");
     found.has("uplink", verdict, words);
-    let mend = found.of("uplink")[0]["mend"].as_str().expect("a mend").to_owned();
+    let fix = found.of("uplink")[0]["fix"].as_str().expect("a fix").to_owned();
     let programs = std::path::Path::new(env!("CARGO_BIN_EXE_kvm-bridge")).parent().expect("a folder");
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
-    lab.sh(&mend).env("PATH", path).run().succeeds();
+    lab.sh(&fix).env("PATH", path).run().succeeds();
     look(lab, "br0").has("uplink", "ok", &["eth0 is shared"]);
 }
 
@@ -37,7 +37,7 @@ fn a_filter_that_is_missing_is_found_and_made_again() {
     lab.reaper_of("br0").kill();
     for (link, hook) in [("eth0", "ingress"), ("eth0", "egress"), ("kvbh-br0", "ingress")] {
         tc(&format!("filter del dev {link} {hook}"));
-        mends(&lab, "failure", &["of the filters by which eth0 is shared are missing"]);
+        is_fixed(&lab, "failure", &["of the filters by which eth0 is shared are missing"]);
         assert!(guest.reaches("10.77.0.1") && guest.reaches("10.77.0.2"), "{link} {hook}");
         lab.reaper_of("br0").kill();
     }
@@ -45,7 +45,7 @@ fn a_filter_that_is_missing_is_found_and_made_again() {
     let shown = filters::text("kvbh-br0", "ingress");
     assert!(shown.contains("pref 4"), "{shown}");
     tc("filter del dev kvbh-br0 ingress pref 4");
-    mends(&lab, "failure", &["1 of the filters by which eth0 is shared"]);
+    is_fixed(&lab, "failure", &["1 of the filters by which eth0 is shared"]);
     guest.terminate();
 }
 
@@ -56,7 +56,7 @@ fn an_uplink_that_is_not_promiscuous_any_more_is_found() {
     // The reaper would set it again.
     lab.reaper_of("br0").kill();
     lab.ip("link set eth0 promisc off");
-    mends(&lab, "failure", &["eth0 is not promiscuous any more"]);
+    is_fixed(&lab, "failure", &["eth0 is not promiscuous any more"]);
     guest.terminate();
     lab.kvm_bridge("recover").run().succeeds();
 }

@@ -50,7 +50,7 @@ fn it_tells_who_is_on_the_bridge() {
         found["bridges"].as_array().expect("a list").iter().filter_map(|b| b["name"].as_str()).collect();
     assert_eq!(names, ["br0", "other"]);
     let bridge = &found["bridges"][0];
-    assert_eq!((&bridge["made_by_us"], &bridge["kept"]), (&true.into(), &false.into()));
+    assert_eq!((&bridge["managed"], &bridge["persistent"]), (&true.into(), &false.into()));
     assert_eq!((&bridge["uplink"], &bridge["uplink_carrier"]), (&"eth0".into(), &true.into()));
     let port = &bridge["ports"][1];
     assert_eq!((&port["vm"], &port["pid"]), (&"alice".into(), &alice.pid().into()));
@@ -58,7 +58,7 @@ fn it_tells_who_is_on_the_bridge() {
     assert_eq!((&port["addresses"], &port["user"]), (&serde_json::json!(["10.77.0.100"]), &"root".into()));
     assert!(port["since"].as_u64().is_some_and(|since| since > 1_600_000_000), "{port}");
     assert_eq!(bridge["ports"][3]["role"], "foreign");
-    assert_eq!(found["bridges"][1]["made_by_us"], false);
+    assert_eq!(found["bridges"][1]["managed"], false);
     lab.ip("link del veth0");
     lab.ip("link del other");
 }

@@ -285,7 +285,7 @@ fn the_right_itself_comes_first() {
     guest.kill();
 }
 
-/// What is said where nothing works, each with the one command that mends it.
+/// What is said where nothing works, each with the one command that fixes it.
 #[test]
 fn the_error_names_what_is_missing_and_the_command() {
     let Some(lab) = lab() else { return };

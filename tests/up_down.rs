@@ -215,7 +215,7 @@ fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
     let ended = lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(ended.out, format!("br0 is not ours, and stays, with the guests on {tap}\n"));
     let told: Value = serde_json::from_str(&lab.kvm_bridge("down br0 --json").run().succeeds().out).expect("JSON");
-    assert_eq!((&told["guests"][0], &told["there"]), (&Value::from(tap), &Value::from(true)));
+    assert_eq!((&told["guests"][0], &told["exists"]), (&Value::from(tap), &Value::from(true)));
     guest.kill();
     lab.becomes_as_before();
 }
@@ -409,13 +409,13 @@ fn both_tell_programs_in_json() {
     let json = |words: &str| serde_json::from_str::<Value>(&lab.kvm_bridge(words).run().succeeds().out).expect("JSON");
     assert_eq!(
         json("up br0 --tap tap0 --user root --json"),
-        serde_json::json!({ "bridge": "br0", "became": "made", "uplink": "eth0", "waits_for": null, "saved": null,
+        serde_json::json!({ "bridge": "br0", "result": "created", "became": "made", "uplink": "eth0", "waits_for": null, "saved": null,
             "taps": [{ "name": "tap0", "user": "root", "made": true }] })
     );
     assert_eq!(
         json("down br0 --json"),
-        serde_json::json!({ "bridge": "br0", "taken_back": true, "there": false, "uplink": "eth0",
-            "taps": ["tap0"], "cut_off": [], "guests": [] })
+        serde_json::json!({ "bridge": "br0", "removed": true, "exists": false, "uplink": "eth0",
+            "taps": ["tap0"], "disconnected": [], "guests": [], "taken_back": true, "there": false, "cut_off": [] })
     );
     lab.becomes_as_before();
 }

@@ -50,8 +50,7 @@ pub fn explain(
         }
         Err(fault) => (
             format!("access denied: the rules cannot be gone by: {}", fault.0),
-            "Ask your admin to mend that with an editor; then 'kvm-bridge install --check' has no complaint."
-                .to_owned(),
+            "Ask your admin to fix that with an editor; then 'kvm-bridge install --check' has no complaint.".to_owned(),
         ),
     };
     Err(Failure::new(what, remedy))
@@ -63,7 +62,7 @@ pub fn looked_at(acl: &Acl) -> String {
     if files.is_empty() {
         return format!("there is neither {QEMU} nor {OURS}");
     }
-    // Who has many such lines mends them one by one.
+    // Who has many such lines fixes them one by one.
     let slips: String = acl.slips().take(3).map(|slip| format!("; {slip}")).collect();
     let unknown: String = acl.unknown(&Accounts::read()).take(3).map(|unknown| format!("; {unknown}")).collect();
     format!("looked in {}{slips}{unknown}", files.join(" and "))

@@ -42,7 +42,7 @@ Examples:
   kvm-bridge doctor
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
   kvm-bridge doctor br0 --user alice --verbose
-  kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").mend'
+  kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").fix'
 The command changes nothing. It asks for DHCP servers on each bridge as a guest would, for four
 seconds. If the host does not know the address of a guest, it asks the guest (by ARP, on the guest's
 port), and watches the guest if that does not answer. --quick omits both. Run it as root to get all
@@ -101,14 +101,14 @@ fn tell(check: &Check, style: Style) -> String {
     let mut text = format!(
         "{verdict}  {}{subject}: {}\n",
         style.paint(Tone::Title, check.name),
-        text::lines(&check.saw).replace('\n', "\n         ")
+        text::lines(&check.observed).replace('\n', "\n         ")
     );
     let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
-    if let Some(mend) = &check.mend {
-        let _ = writeln!(text, "         mend: {}", text::lines(mend).replace('\n', "\n         "));
+    if let Some(fix) = &check.fix {
+        let _ = writeln!(text, "         fix: {}", text::lines(fix).replace('\n', "\n         "));
     }
-    if let Some(commands) = &check.for_good {
-        let _ = writeln!(text, "         for good:{}", commands.replace('\n', "\n         "));
+    if let Some(commands) = &check.permanent_setup {
+        let _ = writeln!(text, "         permanent setup:{}", commands.replace('\n', "\n         "));
     }
     text
 }
@@ -118,9 +118,9 @@ fn to_json(check: &Check) -> serde_json::Value {
         "name": check.name,
         "subject": check.subject,
         "verdict": check.verdict.name(),
-        "saw": check.saw,
+        "observed": check.observed,
         "why": check.why,
-        "mend": check.mend,
-        "for_good": check.for_good,
+        "fix": check.fix,
+        "permanent_setup": check.permanent_setup,
     })
 }

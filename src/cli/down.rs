@@ -107,11 +107,11 @@ fn to_json(bridge: &IfName, done: &Down) -> serde_json::Value {
     let names = |names: &[IfName]| names.iter().map(IfName::to_string).collect::<Vec<_>>();
     json!({
         "bridge": bridge.as_str(),
-        "taken_back": done.is_taken_back,
-        "there": done.is_there,
+        "removed": done.is_taken_back,
+        "exists": done.is_there,
         "uplink": done.uplink.as_ref().map(IfName::as_str),
         "taps": names(&done.taps),
-        "cut_off": names(&done.cut_off),
+        "disconnected": names(&done.cut_off),
         "guests": names(&done.guests),
     })
 }

@@ -48,7 +48,7 @@ impl Recover {
         let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());
         for files in Files::all()? {
             let bridge = files.bridge();
-            let (found, is_mended) = match reaper::reconcile(&mut netlink, &files) {
+            let (found, is_fixed) = match reaper::reconcile(&mut netlink, &files) {
                 Ok(found) => found,
                 Err(error) => {
                     faults.push((bridge.clone(), error.of(bridge)));
@@ -61,9 +61,9 @@ impl Recover {
                 Found::Undone => ("undone", 0, "was left behind, and is taken back".to_owned()),
                 Found::Nothing => continue,
             };
-            all.push(json!({ "bridge": bridge.as_str(), "found": kind, "guests": guests, "mended": is_mended }));
-            let mended = if is_mended { "; how its uplink is attached is mended" } else { "" };
-            let _ = writeln!(text, "{bridge} {}{mended}", text::one_line(&said));
+            all.push(json!({ "bridge": bridge.as_str(), "found": kind, "guests": guests, "fixed": is_fixed }));
+            let fixed = if is_fixed { "; the attachment of its uplink is fixed" } else { "" };
+            let _ = writeln!(text, "{bridge} {}{fixed}", text::one_line(&said));
         }
         output::step(|| format!("looked at the journals of bridges: {}", all.len() + faults.len()));
         state::journal::tidy_all();

@@ -267,8 +267,8 @@ fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
     json!({
         "name": detail.link.name.as_str(),
         "index": detail.link.index,
-        "made_by_us": bridge.journal.is_some(),
-        "kept": bridge.journal.as_ref().map(|journal| journal.keep),
+        "managed": bridge.journal.is_some(),
+        "persistent": bridge.journal.as_ref().map(|journal| journal.keep),
         "manager": manager.map(ToString::to_string),
         "error": bridge.last_failure,
         "faults": bridge.faults(),

@@ -234,17 +234,18 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: boo
 }
 
 fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::Value {
-    let became = match done.bridge {
-        Became::Created => "made",
-        Became::MadePersistent => "kept",
-        Became::Unchanged => "as-it-was",
-        Became::Foreign => "found",
+    // The second is the value of the old key.
+    let (result, became) = match done.bridge {
+        Became::Created => ("created", "made"),
+        Became::MadePersistent => ("made-persistent", "kept"),
+        Became::Unchanged => ("unchanged", "as-it-was"),
+        Became::Foreign => ("foreign", "found"),
     };
     let taps: Vec<_> = (done.taps.iter())
         .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
         .collect();
     let uplink = done.uplink.as_ref().map(IfName::as_str);
-    json!({ "bridge": bridge.as_str(), "became": became, "uplink": uplink, "waits_for": done.awaits, "taps": taps, "saved": saved })
+    json!({ "bridge": bridge.as_str(), "result": result, "became": became, "uplink": uplink, "waits_for": done.awaits, "taps": taps, "saved": saved })
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Asker {
             silent.iter().for_each(|path| kept::keep(path, ""));
             return None;
         };
-        // What keeps a QEMU from starting today, such as a library that is missing, may be mended tomorrow.
+        // What keeps a QEMU from starting today, such as a library that is missing, may be fixed tomorrow.
         let is_answer = answer.0 || answer.1.contains("invalid option") || answer.1.contains("requires an argument");
         if let Some(path) = path.filter(|_| is_answer) {
             kept::keep(&path, &format!("{}\n{}", u8::from(!answer.0), answer.1));

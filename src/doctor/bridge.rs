@@ -99,17 +99,17 @@ fn mtu(bridge: &Bridge) -> Check {
         None => Check::ok("mtu", format!("{own} bytes, and no port has less"), WHY),
         Some(port) => {
             let names: Vec<String> = shorter.iter().map(|link| format!("{} {}", link.name, link.mtu)).collect();
-            let saw = format!("the bridge has {own} bytes, but {}", names.join(", "));
+            let observed = format!("the bridge has {own} bytes, but {}", names.join(", "));
             // A network card has what its network carries: the bridge, and with it its guests, have to come down.
             let least = shorter.iter().map(|link| link.mtu).min().unwrap_or(own);
-            let mend = match is_tap(port.index) {
+            let fix = match is_tap(port.index) {
                 true => format!("ip link set dev {} mtu {own}", quote(port.name.as_str())),
                 false => format!(
                     "ip link set dev {} mtu {least}   # and in the guests",
                     quote(bridge.detail.link.name.as_str())
                 ),
             };
-            Check::warning("mtu", saw, WHY, mend)
+            Check::warning("mtu", observed, WHY, fix)
         }
     }
 }
@@ -124,14 +124,14 @@ fn room(bridge: &Bridge) -> Check {
     let idle =
         bridge.ports.iter().filter(|port| port.is_tap() && !port.detail.has_carrier && port.role == Role::Foreign);
     let idle = idle.map(|port| quote(port.detail.link.name.as_str())).next();
-    let mend = match idle {
+    let fix = match idle {
         Some(tap) => format!("ip -br link show master {name} | grep NO-CARRIER; ip link del dev {tap}"),
         None => format!("ip -br link show master {name}"),
     };
     match count {
-        MAX_PORTS.. => Check::failure("ports", format!("it has {count} ports, and is full"), WHY, mend),
+        MAX_PORTS.. => Check::failure("ports", format!("it has {count} ports, and is full"), WHY, fix),
         NEAR.. => {
-            Check::warning("ports", format!("it has {count} ports, and room for {}", MAX_PORTS - count), WHY, mend)
+            Check::warning("ports", format!("it has {count} ports, and room for {}", MAX_PORTS - count), WHY, fix)
         }
         _ => Check::ok("ports", format!("it has {count} of 1,023 ports"), WHY),
     }
@@ -144,9 +144,9 @@ fn disguised(bridge: &Bridge) -> Vec<Check> {
     let links = bridge.ports.iter().map(|port| &port.detail.link).filter(|link| link.has_foreign_address());
     let check = |link: &Link| {
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        let saw = format!("{} has the address {mac}, which kvm-bridge did not give it", link.name);
-        let mend = format!("ip link set dev {} nomaster   # and ask its user", quote(link.name.as_str()));
-        Check::failure("tap-address", saw, WHY, mend)
+        let observed = format!("{} has the address {mac}, which kvm-bridge did not give it", link.name);
+        let fix = format!("ip link set dev {} nomaster   # and ask its user", quote(link.name.as_str()));
+        Check::failure("tap-address", observed, WHY, fix)
     };
     links.map(check).collect()
 }
@@ -159,12 +159,12 @@ pub(super) fn unplugged(context: &mut Context) -> Vec<Check> {
         |link: &Link| matches!(link.kind, Kind::Tap { is_persistent: false, .. }) && link.controller.is_none();
     let check = |link: &Link| {
         let vm = link.vm()?;
-        let saw = format!("{vm} is on no bridge: its TAP {} is a port of none", link.name);
-        let mend = format!(
+        let observed = format!("{vm} is on no bridge: its TAP {} is a port of none", link.name);
+        let fix = format!(
             "ip link set dev {} master BRIDGE   # one that is there, or: kvm-bridge up br0",
             quote(link.name.as_str())
         );
-        Some(Check::failure("guest", saw, WHY, mend).of(format!("{vm} ({})", link.name)))
+        Some(Check::failure("guest", observed, WHY, fix).of(format!("{vm} ({})", link.name)))
     };
     links.iter().filter(|link| is_unplugged(link)).filter_map(check).collect()
 }
@@ -172,7 +172,7 @@ pub(super) fn unplugged(context: &mut Context) -> Vec<Check> {
 /// The journals of this network namespace.
 pub(super) fn journals(context: &Context) -> Vec<Check> {
     const WHY: &str = "A journal says what has to be taken back when the last guest has gone.";
-    const MEND: &str = "kvm-bridge recover";
+    const FIX: &str = "kvm-bridge recover";
     let all = match Files::all() {
         Ok(all) => all,
         Err(error) => return vec![Check::of_error("journal", crate::doctor::Verdict::Failure, &error, WHY)],
@@ -191,7 +191,7 @@ pub(super) fn journals(context: &Context) -> Vec<Check> {
             // Read once: its reaper may forget it meanwhile.
             (Ok(Some(_)), Some(last_failure)) => {
                 let first = last_failure.lines().next().unwrap_or_default().to_owned();
-                Check::failure("journal", first, "What could not be removed is still to be.", MEND)
+                Check::failure("journal", first, "What could not be removed is still to be.", FIX)
             }
             (Ok(Some(journal)), None) => match known {
                 // It is there, and not asked about.
@@ -201,15 +201,15 @@ pub(super) fn journals(context: &Context) -> Vec<Check> {
                     Check::ok("journal", format!("{name} is ours, and {until}"), WHY)
                 }
                 Some(bridge) if bridge.journal.is_some() => {
-                    Check::failure("journal", format!("{name} is ours, and its reaper was killed"), WHY, MEND)
+                    Check::failure("journal", format!("{name} is ours, and its reaper was killed"), WHY, FIX)
                 }
                 Some(_) => Check::warning(
                     "journal",
                     format!("the journal of {name} is of another bridge than this {name}"),
                     WHY,
-                    MEND,
+                    FIX,
                 ),
-                None => Check::warning("journal", format!("{name} is gone, and its journal is not"), WHY, MEND),
+                None => Check::warning("journal", format!("{name} is gone, and its journal is not"), WHY, FIX),
             },
         };
         checks.push(check.of(name));

@@ -23,8 +23,8 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         return Vec::new();
     }
     if !(process::can_change_network() && process::can_watch()) {
-        let saw = "nobody was asked: that needs CAP_NET_ADMIN and CAP_NET_RAW";
-        return vec![Check::warning("dhcp", saw, WHY, "sudo kvm-bridge doctor")];
+        let observed = "nobody was asked: that needs CAP_NET_ADMIN and CAP_NET_RAW";
+        return vec![Check::warning("dhcp", observed, WHY, "sudo kvm-bridge doctor")];
     }
     let mut checks = Vec::new();
     let mut asked = Vec::new();
@@ -79,8 +79,8 @@ fn unless_gone(context: &mut Context, check: Check) -> Check {
     match context.bridges.iter().find(of_it) {
         Some(bridge) if check.verdict != Verdict::Ok && is_gone(&mut context.netlink, bridge) => {
             let name = &bridge.detail.link.name;
-            let saw = "the bridge went away meanwhile, or is being taken down: of its network nothing is known";
-            Check::warning("dhcp", saw, WHY, format!("kvm-bridge status {}", quote(name.as_str()))).of(name)
+            let observed = "the bridge went away meanwhile, or is being taken down: of its network nothing is known";
+            Check::warning("dhcp", observed, WHY, format!("kvm-bridge status {}", quote(name.as_str()))).of(name)
         }
         _ => check,
     }
@@ -109,14 +109,14 @@ fn of_one_mac(shared: &SharedUplink) -> Option<Check> {
     let offers = dhcp_probe::ask(vec![asker]).pop()?.ok()?;
     let offer = offers.first()?;
     let uplink = shared.name();
-    let saw = format!(
+    let observed = format!(
         "on {uplink}, {} a DHCPDISCOVER of the host's own MAC address, and nobody one of another",
         offer.server.map_or("a server answers".to_owned(), |server| format!("{server} answers"))
     );
     const WHY: &str = "The switch lets in one MAC address for each port (port security), as most Wi-Fi access points and the \
                        virtual switches of VMware and clouds do.";
-    let mend = "Allow more MAC addresses, or promiscuous mode and forged transmits, on the switch's port; or --bridge BRIDGE,uplink=none.";
-    Some(Check::failure("dhcp", saw, WHY, mend))
+    let fix = "Allow more MAC addresses, or promiscuous mode and forged transmits, on the switch's port; or --bridge BRIDGE,uplink=none.";
+    Some(Check::failure("dhcp", observed, WHY, fix))
 }
 
 /// After which time a new port of the bridge forwards; or why nobody asks there.
@@ -134,9 +134,9 @@ fn delay_of(bridge: &Bridge) -> Result<Duration, Box<Check>> {
         )));
     }
     if delay > MOST {
-        let saw = "nobody was asked: with STP on, it would take too long";
-        let mend = format!("ip link set dev {} type bridge stp_state 0", quote(name.as_str()));
-        return Err(Box::new(Check::warning("dhcp", saw, WHY, mend)));
+        let observed = "nobody was asked: with STP on, it would take too long";
+        let fix = format!("ip link set dev {} type bridge stp_state 0", quote(name.as_str()));
+        return Err(Box::new(Check::warning("dhcp", observed, WHY, fix)));
     }
     Ok(delay)
 }

@@ -68,9 +68,9 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         }
     }
     if !has_looked && (ipv4 || ipv6) {
-        let saw =
+        let observed =
             "bridged frames go through the host's firewall, and neither nft nor iptables-save is there to look into it";
-        return vec![Check::warning("firewall", saw, WHY, off(ipv4, ipv6))];
+        return vec![Check::warning("firewall", observed, WHY, off(ipv4, ipv6))];
     }
     let bad: Vec<Check> = chains.iter().map(|chain| chain.check(ipv4, ipv6)).collect();
     match bad.is_empty() {
@@ -98,12 +98,12 @@ impl Chain {
             _ => (Verdict::Warning, "may drop some of them"),
         };
         let what = if is_of_ip { "" } else { ": frames of guests" };
-        let saw = format!("{way}the chain {}{whose} {drops}{what}", self.name);
-        let mend = match is_of_ip {
+        let observed = format!("{way}the chain {}{whose} {drops}{what}", self.name);
+        let fix = match is_of_ip {
             true => off(ipv4, ipv6),
             false => format!("nft insert rule {} accept", self.name),
         };
-        Check::new("firewall", verdict, saw, WHY).mended_by(mend)
+        Check::new("firewall", verdict, observed, WHY).fixed_by(fix)
     }
 }
 

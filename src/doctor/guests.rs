@@ -61,7 +61,7 @@ pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
             let check = |guest| Check::of_error("guest", crate::doctor::Verdict::Warning, &error, WHY).of(guest);
             let by_root = "sudo kvm-bridge doctor";
             let can_watch = process::can_watch();
-            checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.mended_by(by_root) }));
+            checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.fixed_by(by_root) }));
             return Ok(checks);
         }
     }
@@ -92,13 +92,13 @@ fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
     let folder = PathBuf::from(format!("/proc/{}/cwd", process.pid));
     let mut checks = crate::doctor::qemu::checks(&line, &[], &folder);
     checks.extend(kernel.map(|kernel| {
-        let saw = format!("{} is another user's, and was not looked into", text::one_line(&kernel));
-        let mend = format!("sudo -u '#{}' kvm-bridge doctor   # as that user", process.uid);
+        let observed = format!("{} is another user's, and was not looked into", text::one_line(&kernel));
+        let fix = format!("sudo -u '#{}' kvm-bridge doctor   # as that user", process.uid);
         Check::warning(
             "kernel",
-            saw,
+            observed,
             "It would tell whether the kernel knows the card and can ask for an address.",
-            mend,
+            fix,
         )
     }));
     checks

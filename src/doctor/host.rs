@@ -18,7 +18,7 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
 
 fn kvm_device(path: &Path) -> Check {
     const WHY: &str = "Without KVM the guest's processor is emulated, many times slower.";
-    let warning = |saw: &str, mend: &str| Check::warning("kvm", format!("{} {saw}", path.display()), WHY, mend);
+    let warning = |observed: &str, fix: &str| Check::warning("kvm", format!("{} {observed}", path.display()), WHY, fix);
     match path.metadata() {
         Err(_) => {
             return warning(

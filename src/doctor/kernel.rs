@@ -40,18 +40,18 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
     let (name, kernel, copy) = (text::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
     let found = match ikconfig::find(&image) {
         Err(error) => {
-            let saw = format!("cannot read {name}: {}", crate::output::errno::reason(&error));
-            return vec![Check::failure("kernel", saw, IMAGE, format!("ls -l {kernel}"))];
+            let observed = format!("cannot read {name}: {}", crate::output::errno::reason(&error));
+            return vec![Check::failure("kernel", observed, IMAGE, format!("ls -l {kernel}"))];
         }
         Ok(None) => {
-            let saw = format!("the configuration of {name} is neither in it nor beside it nor under /boot");
-            let mend =
+            let observed = format!("the configuration of {name} is neither in it nor beside it nor under /boot");
+            let fix =
                 format!("cp .config {copy}   # in the tree that it was built in; or build it with CONFIG_IKCONFIG=y");
             return vec![Check::warning(
                 "kernel",
-                saw,
+                observed,
                 "It would tell whether the kernel knows the card and can ask for an address.",
-                mend,
+                fix,
             )];
         }
         Ok(Some(found)) => found,
@@ -84,14 +84,14 @@ fn dhcp(found: &Found, line: &QemuLine) -> Check {
             "it lacks CONFIG_IP_PNP_DHCP: only a DHCP client in the initrd or on the disk can ask",
             DHCP,
         )
-        .mended("scripts/config -e IP_PNP -e IP_PNP_DHCP && make olddefconfig bzImage", is_asked),
+        .fixed("scripts/config -e IP_PNP -e IP_PNP_DHCP && make olddefconfig bzImage", is_asked),
         (false, false) => Check::new(
             "kernel-dhcp",
             if is_asked { Verdict::Failure } else { Verdict::Warning },
             "it lacks CONFIG_IP_PNP_DHCP, and there is no initrd that could ask",
             DHCP,
         )
-        .mended("scripts/config -e IP_PNP -e IP_PNP_DHCP && make olddefconfig bzImage", true),
+        .fixed("scripts/config -e IP_PNP -e IP_PNP_DHCP && make olddefconfig bzImage", true),
     }
 }
 
@@ -116,8 +116,8 @@ fn driver(found: &Found, model: &str, has_initrd: bool) -> Check {
         format!("scripts/config {} && make olddefconfig bzImage", options.collect::<Vec<_>>().join(" "))
     };
     if !missing.is_empty() {
-        let saw = format!("for {model} it lacks {}", missing.join(" and "));
-        return Check::failure("kernel-driver", saw, DRIVER, enable(&missing));
+        let observed = format!("for {model} it lacks {}", missing.join(" and "));
+        return Check::failure("kernel-driver", observed, DRIVER, enable(&missing));
     }
     let has: Vec<String> = needed.iter().filter_map(value).collect();
     let modules: Vec<&str> = needed.iter().copied().filter(|option| found.get(option) == Some("m")).collect();
@@ -138,8 +138,8 @@ fn driver(found: &Found, model: &str, has_initrd: bool) -> Check {
 }
 
 impl Check {
-    fn mended(mut self, mend: &str, is_needed: bool) -> Self {
-        self.mend = is_needed.then(|| mend.to_owned());
+    fn fixed(mut self, fix: &str, is_needed: bool) -> Self {
+        self.fix = is_needed.then(|| fix.to_owned());
         self
     }
 }

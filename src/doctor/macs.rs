@@ -90,10 +90,10 @@ fn defaults(context: &Context) -> Option<Check> {
         line.devices.iter().any(|device| device.mac.is_none_or(|mac| mac == DEFAULT)) && !line.devices.is_empty()
     });
     if !users.is_whole && (running.len() + usize::from(asked)) < 2 {
-        let saw = format!("how many guests have QEMU's default, {DEFAULT}, was {NOT_FOUND_OUT}");
-        return Some(Check::warning("mac", saw, WHY, "Try again."));
+        let observed = format!("how many guests have QEMU's default, {DEFAULT}, was {NOT_FOUND_OUT}");
+        return Some(Check::warning("mac", observed, WHY, "Try again."));
     }
-    let saw = match (running.len(), asked) {
+    let observed = match (running.len(), asked) {
         (0, false) => return None,
         (0, true) => {
             return Some(Check::ok(
@@ -114,7 +114,7 @@ fn defaults(context: &Context) -> Option<Check> {
         }
         (_, false) => format!("{} all have QEMU's default, {DEFAULT}", running.join(" and ")),
     };
-    Some(Check::failure("mac", saw, WHY, another()))
+    Some(Check::failure("mac", observed, WHY, another()))
 }
 
 /// A card on QEMU's own user-mode network meets no other.
@@ -142,7 +142,7 @@ fn given(context: &Context) -> Vec<Check> {
             let port = bridge.ports.iter().find(|port| port.detail.link.index == entry.port)?;
             Some(format!("somebody behind {} of {}", port.detail.link.name, bridge.detail.link.name))
         });
-        let saw = match (whose, heard) {
+        let observed = match (whose, heard) {
             (Some(record), _) => format!("{mac} is kept for {}", text::one_line(&record.vm)),
             (None, Some(somebody)) => format!("{mac} is that of {somebody} already"),
             (None, None) => {
@@ -150,7 +150,7 @@ fn given(context: &Context) -> Vec<Check> {
                 continue;
             }
         };
-        checks.push(Check::failure("mac", saw, WHY, another()));
+        checks.push(Check::failure("mac", observed, WHY, another()));
     }
     checks
 }

@@ -44,11 +44,11 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
     for device in &line.devices {
         let driver = text::one_line(&device.driver);
         let Some(id) = &device.netdev else {
-            let saw = format!("-device {driver} names no netdev: its cable ends nowhere");
+            let observed = format!("-device {driver} names no netdev: its cable ends nowhere");
             let id = line.netdevs.first().map_or("network0", |netdev| netdev.id.as_str());
             checks.push(Check::failure(
                 "pair",
-                saw,
+                observed,
                 WHY,
                 format!("-device {}", quote(format!("{},netdev={id}", device.driver))),
             ));
@@ -77,11 +77,11 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         });
     }
     if checks.is_empty() && !line.has_net {
-        let saw = match line.has_none {
+        let observed = match line.has_none {
             true => "the guest has no network card: that is asked for with none",
             false => "there is no network card on the command line: QEMU adds one on a network of its own",
         };
-        checks.push(Check::warning("pair", saw, WHY, "--bridge br0"));
+        checks.push(Check::warning("pair", observed, WHY, "--bridge br0"));
     }
     checks
 }
@@ -129,8 +129,8 @@ fn command_line(line: &QemuLine) -> Vec<Check> {
         None => Check::warning("append-ip", "-append has no ip=", IP, with("ip=dhcp")),
         Some(value @ ("off" | "none" | "")) => {
             let words = append.split_whitespace().map(|word| if word.starts_with("ip=") { "ip=dhcp" } else { word });
-            let mend = format!("-append {}", as_text(&words.collect::<Vec<_>>().join(" ")));
-            Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, mend)
+            let fix = format!("-append {}", as_text(&words.collect::<Vec<_>>().join(" ")));
+            Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, fix)
         }
         Some(value) if asks_by_kernel(append) => {
             Check::ok("append-ip", format!("-append has ip={}", text::one_line(value)), IP)
@@ -171,15 +171,15 @@ mod tests {
     fn verdicts(text: &str, name: &str) -> Vec<(Verdict, Option<String>)> {
         let line = QemuLine::read(&text.split_whitespace().map(Into::into).collect::<Vec<_>>());
         let found = checks(&line, &[], Path::new("/nowhere")).into_iter().filter(|check| check.name == name);
-        found.map(|check| (check.verdict, check.mend)).collect()
+        found.map(|check| (check.verdict, check.fix)).collect()
     }
 
     #[test]
     fn front_and_back_ends_have_to_find_each_other() {
         let worst = |text: &str| {
-            verdicts(text, "pair").into_iter().max().map(|(verdict, mend)| (verdict, mend.unwrap_or_default()))
+            verdicts(text, "pair").into_iter().max().map(|(verdict, fix)| (verdict, fix.unwrap_or_default()))
         };
-        let failure = |mend: &str| Some((Verdict::Failure, mend.to_owned()));
+        let failure = |fix: &str| Some((Verdict::Failure, fix.to_owned()));
         assert_eq!(
             worst("-netdev tap,id=network0,ifname=tap0 -device e1000,netdev=network0"),
             Some((Verdict::Ok, String::new()))

@@ -20,16 +20,16 @@ const ROOT: &str = "Root makes bridges and TAPs by itself.";
 pub(super) fn checks(context: &Context) -> Vec<Check> {
     let name = context.query.user.as_deref();
     let Some(person) = name.map_or_else(|| Some(Person::caller()), Person::named) else {
-        let saw = format!("there is no user {}", context.query.user.as_deref().unwrap_or_default());
-        return vec![Check::failure("helper", saw, HELPER, "getent passwd")];
+        let observed = format!("there is no user {}", context.query.user.as_deref().unwrap_or_default());
+        return vec![Check::failure("helper", observed, HELPER, "getent passwd")];
     };
     if person.caller.uid == 0 {
         let users = match helper::working() {
             Ok((path, right)) => format!("{}, which {right}", path.display()),
             Err(problem) => format!("none: {}", problem.what),
         };
-        let saw = format!("root needs no helper; users have {users}");
-        let mut checks = vec![Check::ok("helper", saw, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
+        let observed = format!("root needs no helper; users have {users}");
+        let mut checks = vec![Check::ok("helper", observed, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
         checks.extend(slips());
         return checks;
     }
@@ -45,8 +45,8 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
 fn kept_by_sudo() -> Option<Check> {
     const WHY: &str = "sudo gives a program a fresh environment: without the variable, qemu-kvm is QEMU alone.";
     std::env::var_os(launch::NICS).filter(|value| !value.is_empty())?;
-    let saw = format!("{} is set, and 'sudo qemu-kvm' loses it, unless sudo is told to keep it", launch::NICS);
-    program::is_installed("sudo").then(|| Check::warning("sudo", saw, WHY, sudo::KEEP))
+    let observed = format!("{} is set, and 'sudo qemu-kvm' loses it, unless sudo is told to keep it", launch::NICS);
+    program::is_installed("sudo").then(|| Check::warning("sudo", observed, WHY, sudo::KEEP))
 }
 
 /// The rules that allow nothing by mistake, and those that refuse everybody; who is no root is told with the refusal.
@@ -65,8 +65,13 @@ fn slips() -> Vec<Check> {
 fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
     person.look(look).unwrap_or_else(|error| {
         let name = &person.name;
-        let saw = format!("cannot look as {name}: {}", reason(&error));
-        Check::warning("acl", saw, ACL, format!("Run it as that user: runuser -u {} -- kvm-bridge doctor", quote(name)))
+        let observed = format!("cannot look as {name}: {}", reason(&error));
+        Check::warning(
+            "acl",
+            observed,
+            ACL,
+            format!("Run it as that user: runuser -u {} -- kvm-bridge doctor", quote(name)),
+        )
     })
 }
 
@@ -74,8 +79,8 @@ fn has_helper() -> Check {
     match helper::working() {
         Ok((path, right)) => Check::ok("helper", format!("{} {right}", path.display()), HELPER),
         Err(problem) => {
-            let mend = problem.mend.map_or_else(|| "sudo kvm-bridge install".to_owned(), |(_, command)| command);
-            Check::failure("helper", problem.what, HELPER, mend)
+            let fix = problem.fix.map_or_else(|| "sudo kvm-bridge install".to_owned(), |(_, command)| command);
+            Check::failure("helper", problem.what, HELPER, fix)
         }
     }
 }
@@ -88,21 +93,21 @@ fn is_allowed(bridge: &str, person: &Person) -> Check {
             Check::ok("acl", format!("{place} allows {name} {max} TAPs on {bridge}"), ACL)
         }
         Ok((Verdict::Denied(place), _)) => {
-            let mend = format!("sudoedit {}", place.file.display());
-            Check::failure("acl", format!("{place} denies {bridge} to {name}"), ACL, mend)
+            let fix = format!("sudoedit {}", place.file.display());
+            Check::failure("acl", format!("{place} denies {bridge} to {name}"), ACL, fix)
         }
         Ok((Verdict::NoRule, acl)) => {
-            let saw = format!("no rule allows {bridge} to {name}: {}", looked_at(&acl));
+            let observed = format!("no rule allows {bridge} to {name}: {}", looked_at(&acl));
             Check::failure(
                 "acl",
-                saw,
+                observed,
                 ACL,
                 format!("sudo kvm-bridge install --allow {}", quote(format!("{bridge}:{name}"))),
             )
         }
         Err(fault) => {
-            let saw = format!("the rules cannot be gone by as {name}: {}", fault.0);
-            Check::failure("acl", saw, ACL, "sudo kvm-bridge install --check")
+            let observed = format!("the rules cannot be gone by as {name}: {}", fault.0);
+            Check::failure("acl", observed, ACL, "sudo kvm-bridge install --check")
         }
     }
 }

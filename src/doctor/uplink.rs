@@ -32,10 +32,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
     let name = &bridge.detail.link.name;
     let mut checks = Vec::new();
     if !bridge.detail.link.is_up {
-        let saw = format!("{name} is down");
+        let observed = format!("{name} is down");
         checks.push(Check::failure(
             "bridge",
-            saw,
+            observed,
             "A bridge that is down forwards nothing.",
             format!("ip link set dev {} up", quote(name.as_str())),
         ));
@@ -45,8 +45,8 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         return checks;
     }
     if let Some(awaited) = bridge.journal.as_ref().and_then(Journal::awaits) {
-        let saw = format!("{name} waits for {}; when it comes, it joins", awaited.in_words());
-        checks.push(Check::failure("uplink", saw, WHY, "ip link; ip route show default"));
+        let observed = format!("{name} waits for {}; when it comes, it joins", awaited.in_words());
+        checks.push(Check::failure("uplink", observed, WHY, "ip link; ip route show default"));
         return checks;
     }
     // On somebody else's bridge a port that is no TAP may be the way out as well.
@@ -68,10 +68,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         let link = &port.detail.link;
         checks.push(match (link.is_up, port.detail.has_carrier) {
             (false, _) => Check::new("uplink", bad(port), format!("{} is down", link.name), WHY)
-                .mended_by(format!("ip link set dev {} up", quote(link.name.as_str()))),
+                .fixed_by(format!("ip link set dev {} up", quote(link.name.as_str()))),
             (_, false) => {
                 Check::new("uplink", bad(port), format!("{} has no carrier: check its cable", link.name), WHY)
-                    .mended_by(see_cable(link.name.as_str()))
+                    .fixed_by(see_cable(link.name.as_str()))
             }
             _ if port.role != Role::Uplink => continue,
             _ => Check::ok("uplink", format!("{} is up and has a carrier", link.name), WHY),
@@ -106,9 +106,9 @@ fn of_ports_addresses(netlink: &mut Netlink, bridge: &Bridge) -> Vec<Check> {
         let addresses: Vec<_> =
             addresses.iter().filter(|address| !address.is_link_local).map(ToString::to_string).collect();
         if !addresses.is_empty() {
-            let saw = format!("{} is a port and has {}", link.name, addresses.join(", "));
-            let mend = format!("ip address flush dev {}", quote(link.name.as_str()));
-            checks.push(Check::failure("uplink", saw, WHY, mend));
+            let observed = format!("{} is a port and has {}", link.name, addresses.join(", "));
+            let fix = format!("ip address flush dev {}", quote(link.name.as_str()));
+            checks.push(Check::failure("uplink", observed, WHY, fix));
         }
     }
     checks
@@ -116,20 +116,20 @@ fn of_ports_addresses(netlink: &mut Netlink, bridge: &Bridge) -> Vec<Check> {
 
 fn of_shared(shared: &SharedUplink) -> Check {
     const FILTERS: &str = "Filters of traffic control copy frames between the shared uplink and the bridge.";
-    const MEND: &str = "kvm-bridge recover";
+    const FIX: &str = "kvm-bridge recover";
     let name = shared.name();
     let Some(detail) = &shared.detail else {
-        let saw = format!("{name} is not there; when it comes back, it is shared again");
-        return Check::failure("uplink", saw, WHY, "ip link");
+        let observed = format!("{name} is not there; when it comes back, it is shared again");
+        return Check::failure("uplink", observed, WHY, "ip link");
     };
     if !shared.missing.is_empty() {
-        let saw = format!("{} of the filters by which {name} is shared are missing", shared.missing.len());
-        return Check::failure("uplink", saw, FILTERS, MEND);
+        let observed = format!("{} of the filters by which {name} is shared are missing", shared.missing.len());
+        return Check::failure("uplink", observed, FILTERS, FIX);
     }
     if !detail.link.is_promiscuous {
-        let saw = format!("{name} is not promiscuous any more");
+        let observed = format!("{name} is not promiscuous any more");
         const WHY: &str = "A network card that is not promiscuous drops what is for the guests' MAC addresses.";
-        return Check::failure("uplink", saw, WHY, format!("ip link set dev {} promisc on", quote(name.as_str())));
+        return Check::failure("uplink", observed, WHY, format!("ip link set dev {} promisc on", quote(name.as_str())));
     }
     match (detail.link.is_up, detail.has_carrier) {
         (false, _) => {
@@ -137,21 +137,21 @@ fn of_shared(shared: &SharedUplink) -> Check {
             return Check::failure("uplink", format!("{name} is down"), WHY, up);
         }
         (_, false) => {
-            let saw = format!("{name} has no carrier: check its cable");
-            return Check::failure("uplink", saw, WHY, see_cable(name.as_str()));
+            let observed = format!("{name} has no carrier: check its cable");
+            return Check::failure("uplink", observed, WHY, see_cable(name.as_str()));
         }
         _ => {}
     }
     if shared.is_behind_others && shared.counts.from_network.0 == 0 && detail.stats.rx_packets > 0 {
-        let saw = format!(
+        let observed = format!(
             "no frame that came in by {name} has reached the filters of kvm-bridge yet, and others have filters before them"
         );
         const WHY: &str = "A filter with a lower pref that ends classification keeps frames from those behind it.";
-        let mend = format!(
+        let fix = format!(
             "tc -s filter show dev {} ingress   # one with 'action order 1: ... pass' or 'direct-action' ends it",
             quote(name.as_str())
         );
-        return Check::warning("uplink", saw, WHY, mend);
+        return Check::warning("uplink", observed, WHY, fix);
     }
     Check::ok("uplink", format!("{name} is shared, up and has a carrier"), WHY)
 }
@@ -181,8 +181,8 @@ fn of_missing(netlink: &mut Netlink, is_asked: bool, bridge: &IfName, planned: &
     let details = netlink.details().unwrap_or_default();
     let found = details.into_iter().find(|detail| detail.link.index == link.index);
     if found.is_some_and(|detail| detail.link.is_up && !detail.has_carrier) {
-        let saw = format!("{uplink} would {how}, and has no carrier: check its cable");
-        return Check::failure("uplink", saw, NEW, see_cable(uplink.as_str()));
+        let observed = format!("{uplink} would {how}, and has no carrier: check its cable");
+        return Check::failure("uplink", observed, NEW, see_cable(uplink.as_str()));
     }
     let manager = link.uplink.manager.as_ref();
     let by = manager.map(|manager| format!(", which {manager} manages,")).unwrap_or_default();

@@ -24,7 +24,7 @@ pub struct Finding {
     pub place: Option<(PathBuf, Option<usize>)>,
     /// What is wrong, with its subject but for a place.
     pub problem: String,
-    /// What mends it.
+    /// What fixes it.
     pub fix: Option<String>,
 }
 

@@ -142,8 +142,8 @@ pub fn is_ours(helper: &Path) -> bool {
 pub struct HelperProblem {
     /// What is wrong.
     pub what: String,
-    /// What mends it, and the command, where installing ours does not.
-    pub mend: Option<(&'static str, String)>,
+    /// What fixes it, and the command, where installing ours does not.
+    pub fix: Option<(&'static str, String)>,
 }
 
 /// The helper that is used, with its right: ours, else QEMU's.
@@ -160,14 +160,14 @@ pub fn working() -> std::result::Result<(PathBuf, Right), HelperProblem> {
         return Ok(works.clone());
     }
     let Some((path, right)) = found.first() else {
-        return Err(HelperProblem { what: "no helper is installed".into(), mend: None });
+        return Err(HelperProblem { what: "no helper is installed".into(), fix: None });
     };
-    let mend = match right {
+    let fix = match right {
         Right::Nosuid => Some(("mounted with suid", format!("sudo mount -o remount,suid {}", mount_of(path)))),
         Right::Closed => Some(("made executable for users", format!("sudo chmod a+rx {}", path.display()))),
         _ => None,
     };
-    Err(HelperProblem { what: format!("{} {right}", path.display()), mend })
+    Err(HelperProblem { what: format!("{} {right}", path.display()), fix })
 }
 
 /// The mount point that a file is under.

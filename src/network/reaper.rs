@@ -220,7 +220,7 @@ fn watch(
                 share::keep_entries(&mut netlink, &journal).map_err(deaf)?;
                 let was_whole =
                     std::mem::replace(&mut is_whole, share::is_whole(&mut netlink, &journal).map_err(deaf)?);
-                // What could not be mended is not tried all the time.
+                // What could not be fixed is not tried all the time.
                 if was_whole && !is_whole {
                     break;
                 }
@@ -271,7 +271,7 @@ pub enum Found {
     Nothing,
 }
 
-/// Does at once what a reaper would have done in time. Also whether that mended how the uplink is attached.
+/// Does at once what a reaper would have done in time. Also whether that fixed how the uplink is attached.
 pub fn reconcile(netlink: &mut Netlink, files: &Files) -> Result<(Found, bool)> {
     let _lock = files.lock(Hold::Alone)?;
     let Some(mut journal) = files.read()? else {

@@ -3,7 +3,7 @@
 //! Such a user makes no bridge and takes no uplink; on a bridge that is there, a TAP is to be had in these ways, which are
 //! tried in this order: one of the user's own, persistent, that `ifname=` names; by our helper; by QEMU's. What our helper
 //! refuses, though it has its right, nobody else is asked for. If there is no way, the error names what is missing and the
-//! command that mends it.
+//! command that fixes it.
 
 use crate::launch::inherited::{Inherited, mac_notices, open_vhosts, take_lease};
 use crate::netlink::Netlink;
@@ -244,7 +244,7 @@ fn check_qemus_rules(bridge: &str, caller: &Caller, max: Option<(u32, Place)>) -
 }
 
 fn without_right(problem: HelperProblem, allow: &str) -> Error {
-    let remedy = match problem.mend {
+    let remedy = match problem.fix {
         Some((how, command)) => format!("Have it {how}: {command}"),
         None => format!("Have it installed, once: sudo kvm-bridge install{allow}"),
     };

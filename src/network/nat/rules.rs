@@ -34,7 +34,7 @@ pub fn blocked(bridge: &IfName) -> Result<Vec<Blocked>> {
     Ok(firewall::blocked(&all()?, bridge))
 }
 
-/// Lets guests' packets pass a chain of others. What can't be mended says by whom it is.
+/// Lets guests' packets pass a chain of others. What can't be fixed says whose it is.
 pub fn unblock(blocked: &Blocked, bridge: &IfName) -> Result<()> {
     let Some(fix) = &blocked.fix else {
         let what = format!("{} drops what guests of {bridge} send, and only its owner can change it", blocked.by);
