@@ -295,8 +295,11 @@ if os.fork() == 0:
     assert ctypes.CDLL(None).unshare(0x40000000) == 0
     tun = os.open('/dev/net/tun', os.O_RDWR)
     fcntl.ioctl(tun, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x1002))
+    ours.close()
     socket.send_fds(theirs, [b'x'], [tun])
-    time.sleep(60)
+    theirs.recv(1)
+    os._exit(0)
+theirs.close()
 tun = socket.recv_fds(ours, 1, 1)[1]
 print('ready', flush=True)
 time.sleep(60)
@@ -307,7 +310,6 @@ time.sleep(60)
     assert!(shown.contains("not in use") && !shown.contains("python3"), "{shown}");
     lab.kvm_bridge("down lab").run().succeeds();
     liar.kill();
-    lab.processes().iter().filter(|process| process.command.contains("recv_fds")).for_each(Process::kill);
     lab.becomes_as_before();
 }
 

@@ -93,6 +93,7 @@ impl Lan {
         if !super::have("dnsmasq") {
             return false;
         }
+        self.close();
         let log = File::create(self.log()).expect("create the server's log");
         let file = |name: &str| self.dir.join(name).display().to_string();
         let child = self
