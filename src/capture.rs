@@ -7,7 +7,7 @@ pub mod arp_probe;
 
 use crate::output::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
-use model::error::{Error, Result};
+use model::error::{Error, Phrase, Result};
 use model::mac::Mac;
 use model::packet::dhcp::{Kind, Message};
 use model::packet::frame::{self, Told};
@@ -52,9 +52,9 @@ impl Watch {
         let open = |index| Ok((index, Packets::open(index)?));
         let ports = ports.into_iter().map(open).collect::<std::io::Result<_>>().map_err(|error| {
             let remedy = match error.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => "CAP_NET_RAW is needed: run it as root.",
-                Some(libc::ENODEV | libc::ENXIO) => "It went away in this moment. Try again.",
-                _ => "The kernel's packet sockets are needed: modprobe af_packet",
+                Some(libc::EPERM | libc::EACCES) => "CAP_NET_RAW is needed: run it as root.".into(),
+                Some(libc::ENODEV | libc::ENXIO) => "It went away in this moment. Try again.".into(),
+                _ => Phrase::from("The kernel's packet sockets are needed").run_as_root("modprobe af_packet"),
             };
             Error::new(format!("cannot watch a port: {}", reason(&error)), remedy)
         })?;

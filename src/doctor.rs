@@ -31,7 +31,7 @@ use model::argv;
 use model::argv::Line;
 use model::argv::inspect::QemuLine;
 use model::config::Config;
-use model::error::{Error, Result};
+use model::error::{Error, Phrase, Result};
 use model::ifname::IfName;
 use model::request::Nic;
 use std::ffi::OsString;
@@ -98,7 +98,7 @@ impl Check {
 
     /// What an error of ours says, as a check.
     fn of_error(name: &'static str, verdict: Verdict, error: &Error, why: &'static str) -> Self {
-        Self { fix: Some(as_command(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
+        Self { fix: Some(to_paste(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
     }
 
     fn fixed_by(mut self, fix: impl Into<String>) -> Self {
@@ -119,16 +119,8 @@ impl Check {
 
 /// `modprobe tun   # Load the kernel's module` of "Load the kernel's module: modprobe tun", so that it can be pasted. What
 /// takes more than a command stays a sentence.
-fn as_command(remedy: &str) -> String {
-    const PROGRAMS: [&str; 4] = ["modprobe ", "sudo ", "kvm-bridge ", "ip "];
-    match remedy.rsplit_once(": ") {
-        Some((what, command))
-            if !remedy.contains('\n') && PROGRAMS.iter().any(|program| command.starts_with(program)) =>
-        {
-            format!("{command}   # {what}")
-        }
-        _ => remedy.to_owned(),
-    }
+fn to_paste(remedy: &Phrase) -> String {
+    remedy.as_command().map_or_else(|| remedy.to_string(), |(what, command)| format!("{command}   # {what}"))
 }
 
 /// What is to be looked at.
@@ -236,19 +228,4 @@ fn without_ours(words: &[OsString]) -> Vec<OsString> {
         argv::Part::Nic(_) => None,
     });
     words.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::as_command;
-
-    #[test]
-    fn a_remedy_that_names_a_command_can_be_pasted() {
-        assert_eq!(as_command("Load the kernel's module: modprobe tun"), "modprobe tun   # Load the kernel's module");
-        let sudo = "sudo chmod 666 /dev/net/tun   # Run it as root, or let users in";
-        assert_eq!(as_command("Run it as root, or let users in: sudo chmod 666 /dev/net/tun"), sudo);
-        for sentence in ["Try again.", "To make it: --bridge br0,uplink=none", "See: ip link\nand: ip addr"] {
-            assert_eq!(as_command(sentence), sentence);
-        }
-    }
 }

@@ -118,7 +118,7 @@ pub fn settle(line: &mut Line, config: &Config, qemu: &Qemu) -> Result<Vec<Strin
         {
             let answer = || qemu.ask(&["-device".as_ref(), "help".as_ref()]).map(|(_, text)| text).unwrap_or_default();
             let help: &String = help.get_or_insert_with(answer);
-            models::check(model, help).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+            models::check(model, help).map_err(|error| error.of_request(&nic.bridge))?;
         }
     }
     Ok(notices)

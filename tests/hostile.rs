@@ -1,7 +1,6 @@
 //! What a user without rights does to have root's commands wait, refuse, believe or write: each way was found by trying.
 
 use crate::support::command::{Cmd, fake_qemu};
-use crate::support::processes::Process;
 use crate::support::user::{ALICE, BOB, Right};
 use crate::support::{Lab, have, wait_for};
 use std::fs;

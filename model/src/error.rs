@@ -5,6 +5,10 @@
 //! `main`. So there is one type for all layers, and it can't be made without a way out for the user.
 #![forbid(unsafe_code)]
 
+mod phrase;
+
+pub use phrase::{Phrase, Voice};
+
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -18,8 +22,8 @@ pub const NOT_FOUND: u8 = 127;
 /// A sentence that says what is wrong, and one that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    what: String,
-    remedy: String,
+    what: Phrase,
+    remedy: Phrase,
     status: u8,
     /// What programs want to know beside the sentences.
     details: serde_json::Map<String, Value>,
@@ -30,7 +34,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// `what` names the thing and the cause without a full stop; `remedy` is a sentence or a command.
-    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub fn new(what: impl Into<Phrase>, remedy: impl Into<Phrase>) -> Self {
         Self { what: what.into(), remedy: remedy.into(), status: FAILED, details: serde_json::Map::new() }
     }
 
@@ -50,8 +54,8 @@ impl Error {
     pub fn to_json(&self) -> Value {
         let mut error = self.details.clone();
         error.extend([
-            ("what".to_owned(), json!(self.what)),
-            ("remedy".to_owned(), json!(self.remedy)),
+            ("what".to_owned(), json!(self.what.to_string())),
+            ("remedy".to_owned(), json!(self.remedy.to_string())),
             ("status".to_owned(), json!(self.status)),
         ]);
         Value::Object(error)
@@ -59,24 +63,29 @@ impl Error {
 
     /// The same error, said of `subject`.
     pub fn of(mut self, subject: impl fmt::Display) -> Self {
-        self.what = format!("{subject}: {}", self.what);
+        self.what = Phrase::from(format!("{subject}: ")).say(self.what);
         self
     }
 
-    /// The same error in other words.
-    pub fn rephrased(mut self, say: impl Fn(&str) -> String) -> Self {
-        self.what = say(&self.what);
-        self.remedy = say(&self.remedy);
+    /// The same error, said of the request of a bridge.
+    pub fn of_request(mut self, bridge: impl fmt::Display) -> Self {
+        self.what = Phrase::subject(bridge).say(": ").say(self.what);
         self
+    }
+
+    /// The same error as one of the programs says it.
+    pub fn in_voice(self, voice: Voice) -> Self {
+        let (what, remedy) = (self.what.in_voice(voice).into(), self.remedy.in_voice(voice).into());
+        Self { what, remedy, ..self }
     }
 
     /// What is wrong.
-    pub fn what(&self) -> &str {
-        &self.what
+    pub fn what(&self) -> String {
+        self.what.to_string()
     }
 
     /// What to do about it.
-    pub fn remedy(&self) -> &str {
+    pub fn remedy(&self) -> &Phrase {
         &self.remedy
     }
 

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Bridge, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::host::{Host, Kind, Link};
 use crate::ifname::IfName;
 use crate::journal::looks_ours;
@@ -83,12 +83,12 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
             None => (make(&spec.uplink, host), spec.keep),
         };
         let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
-        plan.bridges.push(lacks.map_err(|error| error.of(format_args!("--bridge {bridge}")))?);
+        plan.bridges.push(lacks.map_err(|error| error.of_request(bridge))?);
         plan.keep.extend(keep.map(|keep| (bridge.clone(), keep)));
     }
     for nic in nics {
         let mtu = mtu_of(&nic.bridge, &plan, host);
-        plan.taps.push(tap(nic, mtu, host).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
+        plan.taps.push(tap(nic, mtu, host).map_err(|error| error.of_request(&nic.bridge))?);
     }
     Ok(plan)
 }
@@ -153,9 +153,14 @@ fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
     let share = host.shared.get(name);
     let refuse = |why: String, key: &str| {
         let what = format!("{name} is there, and {why}");
-        let remedy = format!("Leave {key}= out to join it as it is, or name another bridge.");
-        let anew = if looks_ours(link) { format!(" To make it anew: kvm-bridge down {name}") } else { String::new() };
-        Err(Error::new(what, remedy + &anew))
+        let remedy = Phrase::from("Leave ").key(key, "").say(" out to join it as it is, or name another bridge.");
+        Err(Error::new(
+            what,
+            match looks_ours(link) {
+                true => remedy.say(" To make it anew").run_as_root(format!("kvm-bridge down {name}")),
+                false => remedy,
+            },
+        ))
     };
     if let Some(why) = spec.said.uplink.as_ref().and_then(|uplink| uplink.why_not_that_of(link, host)) {
         return refuse(why, "uplink");
@@ -170,7 +175,8 @@ fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
     }
     if let Some(mtu) = spec.said.mtu.filter(|mtu| *mtu != link.mtu) {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
-        return Err(Error::new(what, format!("Leave mtu= out, or run: ip link set dev {name} mtu {mtu}")));
+        let remedy = Phrase::from("Leave ").key("mtu", "").say(" out, or run");
+        return Err(Error::new(what, remedy.run_as_root(format!("ip link set dev {name} mtu {mtu}"))));
     }
     Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
@@ -224,13 +230,16 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
             let controller = host.link(bridge).map(|bridge| bridge.index);
             if controller.is_none() || link.controller != controller {
                 let what = format!("the TAP {name} is there and is no port of {bridge}");
-                return Err(Error::new(what, format!("To make it one: ip link set dev {name} master {bridge}")));
+                let command = format!("ip link set dev {name} master {bridge}");
+                return Err(Error::new(what, Phrase::from("To make it one").run_as_root(command)));
             }
             if queues > 1 && !is_multi_queue {
                 let what = format!("the TAP {name} has one queue, not {queues}");
-                let again =
-                    format!("ip tuntap del dev {name} mode tap, then ip tuntap add dev {name} mode tap multi_queue");
-                return Err(Error::new(what, format!("Leave queues= out, or make it anew: {again}")));
+                let remedy = Phrase::from("Leave queues= out, or make it anew")
+                    .run_as_root(format!("ip tuntap del dev {name} mode tap"))
+                    .say(", then")
+                    .run_as_root(format!("ip tuntap add dev {name} mode tap multi_queue"));
+                return Err(Error::new(what, remedy));
             }
             tap.found = Some(Found { index: link.index, is_up: link.is_up, is_multi_queue: *is_multi_queue });
             Ok(tap)

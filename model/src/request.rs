@@ -6,7 +6,7 @@
 
 mod qemus;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
@@ -121,13 +121,14 @@ impl Nic {
     /// Reads a value: `BR[,key=value...]` in QEMU's own grammar.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let show = String::from_utf8_lossy(text).into_owned();
-        Self::parse_params(text).map_err(|error| match show.is_empty() {
+        Self::read(text).map_err(|error| match show.is_empty() {
             true => error.of("--bridge"),
-            false => error.of(format_args!("--bridge {show}")),
+            false => error.of_request(show),
         })
     }
 
-    fn parse_params(text: &[u8]) -> Result<Self> {
+    /// The same, with errors that do not say of what value.
+    pub fn read(text: &[u8]) -> Result<Self> {
         if text.ends_with(b",") && !text.ends_with(b",,") {
             let remedy = "Leave it out; what comes behind it comes without a blank: --bridge br0,uplink=eth0.";
             return Err(Error::new("a comma is the end of it", remedy));
@@ -189,7 +190,7 @@ impl Nic {
             return Err(Error::new(what, "Leave id= out, or replace=."));
         }
         if nic.follow == Some(true) && !nic.uplink.as_ref().is_none_or(Uplink::can_follow) {
-            let remedy = "Leave uplink= out, or follow=.";
+            let remedy = Phrase::from("Leave ").key("uplink", "").say(" out, or ").key("follow", "").say(".");
             return Err(Error::new("follow=on is for uplink=auto: it follows the default route", remedy));
         }
         if nic.attach.is_some() && !nic.uplink.as_ref().is_none_or(Uplink::is_interface) {
@@ -323,7 +324,7 @@ pub fn check_together(nics: &[Nic]) -> Result<()> {
     unique("mac", "Each network card has an address of its own.", all(nics, |nic| nic.mac.as_ref()))?;
     for (at, nic) in nics.iter().enumerate() {
         for earlier in &nics[..at] {
-            check_pair(earlier, nic).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+            check_pair(earlier, nic).map_err(|error| error.of_request(&nic.bridge))?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! It may not know what is right.
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::ifname::IfName;
 use crate::options;
 
@@ -53,17 +53,17 @@ pub fn check_new_bridge(name: &IfName) -> Result<()> {
         _ if is_in(VALUES, &lower) || lower.starts_with("virtio-") || is_option() => "is a word for something else",
         _ => return Ok(()),
     };
-    Err(no_bridge(text, what, &forgotten(text)))
+    Err(no_bridge(text, what, forgotten(text)))
 }
 
 /// The error of a bridge that is not made because of its name.
-fn no_bridge(text: &str, what: &str, remedy: &str) -> Error {
+fn no_bridge(text: &str, what: &str, remedy: impl Into<Phrase>) -> Error {
     Error::new(format!("there is no bridge {text}, and none is made of that name: it {what}"), remedy)
 }
 
 /// What to do where a word stands in the place of a bridge's name.
-pub fn forgotten(word: &str) -> String {
-    format!("Name a bridge before it: --bridge br0 {word}")
+pub fn forgotten(word: &str) -> Phrase {
+    Phrase::from("Name a bridge: ").request("br0", &[]).followed_by(word)
 }
 
 /// Checks a value that is a name: one that begins with a dash is the next option.

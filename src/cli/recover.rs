@@ -86,7 +86,7 @@ impl Recover {
         if self.json {
             let faults: Vec<_> = faults
                 .iter()
-                .map(|(bridge, error)| json!({ "bridge": bridge.as_str(), "what": error.what(), "remedy": error.remedy() }))
+                .map(|(bridge, error)| json!({ "bridge": bridge.as_str(), "what": error.what(), "remedy": error.remedy().to_string() }))
                 .collect();
             let mut value = json!({ "bridges": all, "faults": faults });
             if let Some(error) = &error {

@@ -7,7 +7,7 @@ use crate::output;
 use crate::state::config;
 use crate::state::config::save::{File, Saved};
 use clap::Args;
-use model::error::{Error, Result};
+use model::error::{Error, Result, Voice};
 use model::ifname::IfName;
 use model::request::{MTU, Nic};
 use model::slips;
@@ -81,10 +81,9 @@ impl Bring {
         }
         let taps = self.taps(configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
-        let mut nic = self.nic().map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
+        let mut nic = self.nic().map_err(|error| error.of_request(&bridge).in_voice(Voice::Up))?;
         nic.is_late = self.late || self.wait.is_some();
-        let mut done =
-            up::up(&nic, &taps, &config).map_err(|error| error.rephrased(|text| in_our_words(text, &bridge)))?;
+        let mut done = up::up(&nic, &taps, &config).map_err(|error| error.in_voice(Voice::Up))?;
         for notice in &done.notices {
             output::say("kvm-bridge", notice);
         }
@@ -122,7 +121,7 @@ impl Bring {
         if self.follow {
             value += ",follow=on";
         }
-        Nic::parse(value.as_bytes())
+        Nic::read(value.as_bytes())
     }
 
     /// Keeps it for the next time.
@@ -171,39 +170,6 @@ impl Bring {
     }
 }
 
-/// The planner speaks to who typed `--bridge`; here the same is said with options.
-fn in_our_words(text: &str, bridge: &IfName) -> String {
-    let text = text.replace(&slips::forgotten(bridge.as_str()), "Name a bridge, such as br0: kvm-bridge up br0");
-    let start = format!("--bridge {bridge}");
-    let mut parts = text.split(&start);
-    let mut ours = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let _ = write!(ours, "kvm-bridge up {bridge}");
-        let Some(keys) = part.strip_prefix(',').filter(|keys| keys.contains('=')) else {
-            ours += part;
-            continue;
-        };
-        let is_end = |c: char| c.is_whitespace() || c == ';';
-        let (keys, rest) = keys.split_at(keys.find(is_end).unwrap_or(keys.len()));
-        let is_more = keys.ends_with(',');
-        for key in keys.trim_end_matches(['.', ',']).split(',') {
-            let _ = match key.split_once('=') {
-                Some(("follow", _)) => write!(ours, " --follow"),
-                Some(("keep", _)) => continue,
-                Some((key, value)) => write!(ours, " --{key} {value}"),
-                None => write!(ours, ",{key}"),
-            };
-        }
-        ours += if is_more { "," } else { "" };
-        ours += rest;
-    }
-    let ours = ours.strip_prefix("kvm-bridge ").map(str::to_owned).unwrap_or(ours);
-    ours.replace("Leave uplink= out", "Leave --uplink out")
-        .replace("Leave mtu= out", "Leave --mtu out")
-        .replace("Leave attach=port out", "Leave --attach port out")
-        .replace("Give --bridge another", "Give another")
-}
-
 /// What people call an uplink that is waited for.
 fn named(awaited: &str) -> &str {
     if awaited == "auto" { "the default route's interface" } else { awaited }
@@ -246,25 +212,4 @@ fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::V
         .collect();
     let uplink = done.uplink.as_ref().map(IfName::as_str);
     json!({ "bridge": bridge.as_str(), "result": result, "became": became, "uplink": uplink, "waits_for": done.awaits, "taps": taps, "saved": saved })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_planners_words_become_ours() {
-        let say = |text: &str| in_our_words(text, &IfName::new("br0").unwrap());
-        assert_eq!(
-            say("all the same: --bridge br0,uplink=eth0,attach=share"),
-            "all the same: kvm-bridge up br0 --uplink eth0 --attach share"
-        );
-        assert_eq!(
-            say("To make it: --bridge br0,uplink=eth1, or --bridge br0,uplink=none for guests"),
-            "To make it: kvm-bridge up br0 --uplink eth1, or kvm-bridge up br0 --uplink none for guests"
-        );
-        assert_eq!(say("--bridge br0: there is no interface"), "up br0: there is no interface");
-        assert_eq!(say("nothing of it"), "nothing of it");
-        assert_eq!(say(&slips::forgotten("br0")), "Name a bridge, such as br0: kvm-bridge up br0");
-    }
 }

@@ -81,7 +81,7 @@ impl<'a> Place<'a> {
                 let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
                 let what = format!("{} cannot be '{value}'", first(&argument));
                 match cause {
-                    Some(cause) if cause.what().is_empty() => Error::new(what, cause.remedy()),
+                    Some(cause) if cause.what().is_empty() => Error::new(what, cause.remedy().clone()),
                     Some(cause) => cause.clone().of(first(&argument)),
                     None => Error::new(what, more()),
                 }

@@ -42,7 +42,7 @@ pub fn check_name(bridge: &IfName) -> Result<()> {
         true => Err(Error::new("there is no such bridge, and a file of that name", slips::forgotten(name))),
         false => slips::check_new_bridge(bridge),
     };
-    fault.map_err(|error| error.of(format_args!("--bridge {name}")))
+    fault.map_err(|error| error.of_request(name))
 }
 
 fn check_files(line: &Line, qemu: &Qemu) -> Result<()> {

@@ -46,7 +46,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     reaper::ensure_all()?;
     let (mut devices, mut vhosts) = (Vec::new(), Vec::new());
     for nic in &line.nics {
-        let of = |error: Error| error.of(format_args!("--bridge {}", nic.bridge));
+        let of = |error: Error| error.of_request(&nic.bridge);
         let device = |_| tap::open_device().map_err(of);
         devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);

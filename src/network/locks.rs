@@ -106,7 +106,7 @@ fn observe_locked(
             match (&mut lock.journal, lock.hold) {
                 (Some(journal), Hold::Alone) => {
                     let settled = undo::settle(netlink, &lock.files, journal);
-                    if settled.map_err(|error| error.of(format_args!("--bridge {bridge}")))? {
+                    if settled.map_err(|error| error.of_request(bridge))? {
                         lock.files.remove();
                     }
                 }

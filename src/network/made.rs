@@ -67,7 +67,7 @@ pub(super) fn carry_out<T>(
     let mut indices = Indices::new();
     let bridges = plan.bridges.iter().try_for_each(|bridge| {
         let index = made.bridge(bridge, host, locks.get(&bridge.bridge), plan);
-        let index = index.map_err(|error| error.of(format_args!("--bridge {}", bridge.bridge)))?;
+        let index = index.map_err(|error| error.of_request(&bridge.bridge))?;
         indices.insert(bridge.bridge.clone(), index);
         Ok(())
     });
@@ -98,7 +98,7 @@ impl Made {
             let joined = || locks.get(&tap.bridge).and_then(|lock| lock.journal.as_ref());
             let journal = made.or_else(joined).cloned();
             let opened = self.tap(tap, devices, *mac, vm, index, journal.as_ref());
-            taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
+            taps.push(opened.map_err(|error| error.of_request(&tap.bridge))?);
         }
         Ok(taps)
     }

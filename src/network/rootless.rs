@@ -18,7 +18,7 @@ use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};
 use model::argv::{Backend, Line};
 use model::config::Config;
-use model::error::{Error, Result};
+use model::error::{Error, Result, Voice};
 use model::host::Host;
 use model::ifname::IfName;
 use model::request::Nic;
@@ -86,7 +86,7 @@ impl Way {
 }
 
 fn of(bridge: &IfName, error: Error) -> Error {
-    error.of(format_args!("--bridge {bridge}"))
+    error.of_request(bridge)
 }
 
 /// Brings the network of a line up, as far as that is anybody's right.
@@ -109,7 +109,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
 /// The way for each network card, or why there is none. Changes nothing.
 pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Vec<Way>)> {
     check_bridges(netlink, nics)?;
-    let Planned { host, plan } = planned(netlink, nics, config).map_err(by_sudo)?;
+    let Planned { host, plan } = planned(netlink, nics, config).map_err(|error| error.in_voice(Voice::Sudo))?;
     if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
         let what = format!("--bridge {0}: {0} is down, and only root can set it up", down.bridge);
         let bridge = quote(down.bridge.as_str());
@@ -144,14 +144,6 @@ fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The commands of a remedy as somebody who is not root has to type them.
-fn by_sudo(error: Error) -> Error {
-    const COMMANDS: [&str; 2] = ["ip link set ", "ip tuntap "];
-    error.rephrased(|text| {
-        COMMANDS.iter().fold(text.to_owned(), |text, command| text.replace(command, &format!("sudo {command}")))
-    })
 }
 
 fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {

@@ -3,7 +3,7 @@
 use crate::output::errno::reason;
 use crate::sys::process;
 use kvm_bridge_helper::container;
-use model::error::{Error, Result};
+use model::error::{Error, Phrase, Result};
 use model::ifname::IfName;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -32,11 +32,12 @@ mod ioctl {
 pub fn open_device() -> Result<File> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map_err(|error| {
         let remedy = match error.kind() {
-            _ if error.raw_os_error() == Some(libc::EMFILE) => FILES.to_owned(),
-            io::ErrorKind::NotFound if container::is_container() => format!("{}.", container::REMEDY),
-            io::ErrorKind::NotFound => "Load the kernel's module: modprobe tun".to_owned(),
-            io::ErrorKind::PermissionDenied => format!("Run it as root, or let users in: sudo chmod 666 {DEVICE}"),
-            _ => "Load the kernel's module: modprobe tun".to_owned(),
+            _ if error.raw_os_error() == Some(libc::EMFILE) => FILES.into(),
+            io::ErrorKind::NotFound if container::is_container() => format!("{}.", container::REMEDY).into(),
+            io::ErrorKind::PermissionDenied => {
+                Phrase::from("Run it as root, or let users in").run(format!("sudo chmod 666 {DEVICE}"))
+            }
+            _ => Phrase::from("Load the kernel's module").run_as_root("modprobe tun"),
         };
         Error::new(format!("cannot open {DEVICE}: {}", reason(&error)), remedy)
     })

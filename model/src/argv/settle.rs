@@ -102,7 +102,7 @@ pub fn settle(
         };
         nic.mac = nic.mac.or_else(|| line.devices.global(&names_of(&card), "mac")?.parse().ok());
         let settled = settle_queues(nic, &card, own.is_some(), line.cpus).and_then(|()| settle_vhost(nic, &card));
-        settled.map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?;
+        settled.map_err(|error| error.of_request(&nic.bridge))?;
         nic.model = Some(card);
     }
     Ok(notices)
@@ -380,7 +380,7 @@ mod tests {
             assert!(said.contains("PCI\n  Leave model= out, for "), "{machine}: {said}");
         }
         let usb = on((&["usb-bus"], lan), "-M board --bridge br0 --bridge br1", "arm").unwrap_err();
-        assert!(usb.remedy().contains("--bridge br1,model=usb-net"), "{usb}");
+        assert!(usb.remedy().to_string().contains("--bridge br1,model=usb-net"), "{usb}");
     }
 
     #[test]
@@ -485,7 +485,7 @@ mod tests {
             ("--bridge br0 --bridge br1 -device e1000,netdev=net0", "--bridge br0,id=net0"),
             ("--bridge br0 -device e1000,netdev=net0 -device e1000,netdev=net1", "--bridge br0,id=net0"),
         ] {
-            assert!(settled(text, "x86_64").unwrap_err().remedy().contains(says), "{text}");
+            assert!(settled(text, "x86_64").unwrap_err().remedy().to_string().contains(says), "{text}");
         }
         assert!(settled("--bridge br0 -net nic -net nic", "x86_64").unwrap().1[0].contains("connected to nothing"));
         let both = "--bridge br0 --bridge br1 -device e1000,netdev=a -device e1000,netdev=b";

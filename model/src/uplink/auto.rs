@@ -22,8 +22,8 @@ pub(super) fn choose<'a>(spec: &BridgeSpec, host: &'a Host) -> Result<&'a Link> 
                 }
                 None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
             };
-            let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
-            Err(Error::new(what, remedy + &candidates(spec, host)))
+            let remedy = why.map(|(_, remedy)| remedy.say("\n")).unwrap_or_default();
+            Err(Error::new(what, remedy.say(candidates(spec, host))))
         }
     }
 }

@@ -1,24 +1,26 @@
 //! Which interfaces can be the uplink of a bridge, and the right answer for each that can't.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::host::{Host, Kind, Link};
 use crate::ifname;
 use crate::uplink::BridgeSpec;
 
 /// Why an interface can't be a port of a bridge, and what to do about it; `None` for one that can.
-pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
+pub fn why_no_uplink(link: &Link) -> Option<(String, Phrase)> {
     let name = &link.name;
-    let other = || "Give another interface, or uplink=none for a bridge without one.".to_owned();
-    let below = || "Give the interface that it stands on, or uplink=none for a bridge without one.".to_owned();
+    let instead =
+        |given: &str| Phrase::from(given).say(", or ").key("uplink", "none").say(" for a bridge without one.");
+    let other = || instead("Give another interface");
+    let below = || instead("Give the interface that it stands on");
     match &link.kind {
         _ if link.controller.is_some() && !link.is_in_vrf => Some((
             "it is a port of another link already".into(),
-            format!("To free it: ip link set dev {name} nomaster"),
+            free(link),
         )),
         Kind::Other(kind) if kind == "veth" && name.as_str().starts_with(ifname::PREFIX) => {
             Some(("it is a part of a bridge of kvm-bridge".into(), other()))
         }
-        Kind::Bridge => Some(("it is a bridge itself".into(), format!("To join it: --bridge {name}"))),
+        Kind::Bridge => Some(("it is a bridge itself".into(), Phrase::from("To join it: ").request(name, &[]))),
         Kind::Tap { .. } => Some(("it is a TAP".into(), other())),
         Kind::Other(kind) if why_not_of_kind(kind).is_some() => {
             let (why, is_on_another) = why_not_of_kind(kind)?;
@@ -56,45 +58,50 @@ fn why_not_of_kind(kind: &str) -> Option<(&'static str, bool)> {
 }
 
 /// Why this one can't be, with the names of the links around it, where all were looked up.
-pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, String)> {
+pub(super) fn why_not(link: &Link, host: &Host) -> Option<(String, Phrase)> {
     let controller = link.controller.and_then(|index| host.all.iter().find(|other| other.index == index));
     let Some(controller) = controller.filter(|_| !link.is_in_vrf) else { return why_no_uplink(link) };
-    let (name, of) = (&link.name, &controller.name);
-    let free = format!("To free it: ip link set dev {name} nomaster");
+    let of = &controller.name;
     Some(match &controller.kind {
-        Kind::Bridge => {
-            (format!("it is a port of the bridge {of} already"), format!("To join that: --bridge {of}. {free}"))
-        }
-        Kind::Other(kind) if kind.starts_with("bond") || kind == "team" => {
-            (format!("it is a member of {of}"), format!("Give {of} in its place: uplink={of}"))
-        }
-        _ => (format!("it is a port of {of} already"), free),
+        Kind::Bridge => (
+            format!("it is a port of the bridge {of} already"),
+            Phrase::from("To join that: ").request(of, &[]).say(". ").say(free(link)),
+        ),
+        Kind::Other(kind) if kind.starts_with("bond") || kind == "team" => (
+            format!("it is a member of {of}"),
+            Phrase::from(format!("Give {of} in its place: ")).key("uplink", of.as_str()),
+        ),
+        _ => (format!("it is a port of {of} already"), free(link)),
     })
 }
 
 /// Whether an interface can be an uplink.
 pub(super) fn check_uplink<'a>(link: &'a Link, spec: &BridgeSpec, host: &Host) -> Result<&'a Link> {
     let name = &link.name;
-    let refuse = |why: &str, remedy: String| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
+    let refuse = |why: &str, remedy: Phrase| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
     if let Some((why, remedy)) = why_not(link, host) {
         return refuse(&why, remedy);
     }
     if let Some(mtu) = spec.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
-        return refuse(&why, format!("Ask for less, or run: ip link set dev {name} mtu {mtu}"));
+        return refuse(
+            &why,
+            Phrase::from("Ask for less, or run").run_as_root(format!("ip link set dev {name} mtu {mtu}")),
+        );
     }
     Ok(link)
 }
 
 /// All interfaces: those that can be the uplink first, then why the others can't.
-pub(super) fn candidates(spec: &BridgeSpec, host: &Host) -> String {
+pub(super) fn candidates(spec: &BridgeSpec, host: &Host) -> Phrase {
     const MOST: usize = 8;
     let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
     let (can, cannot): (Vec<&Link>, Vec<&Link>) =
         host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
-    let uplinks = can.iter().map(|link| format!("--bridge {},uplink={}, or ", spec.bridge, link.name));
-    let uplinks: String = uplinks.collect();
-    let none = format!("--bridge {},uplink=none for guests and host alone.", spec.bridge);
+    let make = Phrase::from(format!("To make {}: ", spec.bridge));
+    let ways =
+        can.iter().fold(make, |ways, link| ways.request(spec.bridge, &[("uplink", link.name.as_str())]).say(", or "));
+    let ways = ways.request(spec.bridge, &[("uplink", "none")]).say(" for guests and host alone.");
     // A host may have a thousand TAPs.
     let cannot: Vec<_> = cannot.into_iter().filter(|link| !matches!(link.kind, Kind::Tap { .. })).collect();
     let mut reasons: String = (cannot.iter().take(MOST))
@@ -103,7 +110,12 @@ pub(super) fn candidates(spec: &BridgeSpec, host: &Host) -> String {
     if cannot.len() > MOST {
         reasons += &format!("\n  {} others cannot be one either.", cannot.len() - MOST);
     }
-    format!("To make {}: {uplinks}{none}{reasons}", spec.bridge)
+    ways.say(reasons)
+}
+
+/// What frees a port.
+fn free(link: &Link) -> Phrase {
+    Phrase::from("To free it").run_as_root(format!("ip link set dev {} nomaster", link.name))
 }
 
 #[cfg(test)]
@@ -137,11 +149,14 @@ mod tests {
         ] {
             let (what, remedy) = why_no_uplink(&of_kind(cannot)).unwrap();
             assert!(what.contains(why), "{cannot}: {what}");
-            assert!(remedy.contains("uplink=none"), "{cannot}: {remedy}");
+            assert!(remedy.to_string().contains("uplink=none"), "{cannot}: {remedy}");
         }
         let (what, remedy) =
             why_no_uplink(&Link { uplink: Uplink { is_wifi: true, ..Uplink::default() }, ..card(2, "wlan0") }).unwrap();
-        assert!(what.contains("802.11 frames have three addresses") && remedy.contains("-nic user"), "{what} {remedy}");
+        assert!(
+            what.contains("802.11 frames have three addresses") && remedy.to_string().contains("-nic user"),
+            "{what} {remedy}"
+        );
     }
 
     #[test]

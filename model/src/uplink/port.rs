@@ -1,6 +1,6 @@
 //! An interface that nobody uses, as a port of the bridge: it carries nothing of the host's.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::host::Link;
 use crate::ifname::IfName;
 use crate::mac::Mac;
@@ -57,23 +57,20 @@ impl Port {
 /// A port carries nothing of the host's.
 fn check(uplink: &Link, bridge: &IfName) -> Result<()> {
     let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be a port: {why}"), remedy));
+    let shared = || Phrase::from("Leave ").key("attach", "port").say(" out, and it is shared");
+    let refuse = |why: String, remedy: Phrase| Err(Error::new(format!("{name} cannot be a port: {why}"), remedy));
     if uplink.has_addresses() {
         let addresses: Vec<String> = uplink.addresses.iter().map(ToString::to_string).collect();
-        let remedy = format!(
-            "Leave attach=port out, and it is shared. Or set up a permanent bridge, and it is joined:{}",
-            permanent::setup(uplink.uplink.manager.as_ref(), bridge, uplink)
-        );
+        let setup = permanent::setup(uplink.uplink.manager.as_ref(), bridge, uplink);
+        let remedy = shared().say(format!(". Or set up a permanent bridge, and it is joined:{setup}"));
         return refuse(format!("the host has {} on it, which a port would cut off", addresses.join(", ")), remedy);
     }
     match &uplink.uplink.rx_handler {
         Some(upper) => refuse(
             format!("{upper} is stacked on it and gets its frames, which the kernel gives to one only"),
-            format!("Leave attach=port out, and it is shared, or delete {upper}: ip link del {upper}"),
+            shared().say(format!(", or delete {upper}")).run_as_root(format!("ip link del {upper}")),
         ),
-        None if uplink.controller.is_some() => {
-            refuse("it is a port of another link".into(), "Leave attach=port out, and it is shared.".into())
-        }
+        None if uplink.controller.is_some() => refuse("it is a port of another link".into(), shared().say(".")),
         None => Ok(()),
     }
 }

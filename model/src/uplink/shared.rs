@@ -1,6 +1,6 @@
 //! An interface that the host uses, shared with the bridge: see `share` for what the filters do.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::host::{Host, Link, NotShareable};
 use crate::ifname::IfName;
 use crate::share;
@@ -15,17 +15,19 @@ pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
     let (why, remedy) = match why {
         NotShareable::IngressQdisc => (
             "its ingress qdisc leaves no room for filters on what goes out".to_owned(),
-            format!(
-                "Make its filters anew on a clsact qdisc, which has the same place for them: tc qdisc del dev {name} \
-                 ingress; tc qdisc add dev {name} clsact"
-            ),
+            Phrase::from("Make its filters anew on a clsact qdisc, which has the same place for them")
+                .run_as_root(format!("tc qdisc del dev {name} ingress; tc qdisc add dev {name} clsact")),
         ),
         NotShareable::IsShared(through) => {
             let bridge = through.as_str().strip_prefix("kvbh-").unwrap_or(through.as_str());
-            (format!("it is shared through {through} already"), format!("To join that bridge: --bridge {bridge}"))
+            (
+                format!("it is shared through {through} already"),
+                Phrase::from("To join that bridge: ").request(bridge, &[]),
+            )
         }
         NotShareable::NoPlace => {
-            ("others have too many filters on it".to_owned(), format!("To see them: tc filter show dev {name} egress"))
+            let see = Phrase::from("To see them").run(format!("tc filter show dev {name} egress"));
+            ("others have too many filters on it".to_owned(), see)
         }
     };
     Error::new(format!("{name} cannot be shared: {why}"), remedy)
@@ -34,20 +36,20 @@ pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
 /// How the interface is shared, if it can be.
 pub(super) fn plan(uplink: &Link, spec: &BridgeSpec, host: &Host) -> Result<Share> {
     let name = &uplink.name;
-    let refuse = |why: String, remedy: String| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
+    let refuse = |why: String, remedy: Phrase| Err(Error::new(format!("{name} cannot be shared: {why}"), remedy));
     let changes = match &uplink.uplink.sharing {
         Some(Ok(changes)) => *changes,
         Some(Err(why)) => return Err(not_shareable(name, why)),
-        None => return refuse("its qdiscs could not be read".into(), "See whether 'tc qdisc' works.".into()),
+        None => return refuse("its qdiscs could not be read".into(), Phrase::from("See whether 'tc qdisc' works.")),
     };
     if let Some(taker) = host.taker {
         let why = format!("{} takes every new link, also those that this needs", taker.name());
-        return refuse(why, taker.remedy());
+        return refuse(why, taker.remedy().into());
     }
     let [host_end, _] = share::ends(spec.bridge);
     if host.link(&host_end).is_some() {
         let why = format!("there is a link {host_end}, which has the name of its end of the veth pair");
-        return refuse(why, format!("If nobody needs it: ip link del {host_end}"));
+        return refuse(why, Phrase::from("If nobody needs it").run_as_root(format!("ip link del {host_end}")));
     }
     let Some(mark) = host.mark else {
         return refuse(
@@ -56,7 +58,7 @@ pub(super) fn plan(uplink: &Link, spec: &BridgeSpec, host: &Host) -> Result<Shar
         );
     };
     let Some(mac) = uplink.mac else {
-        return refuse("it has no address".into(), "Give uplink= another interface.".into());
+        return refuse("it has no address".into(), Phrase::from("Give ").key("uplink", "").say(" another interface."));
     };
     Ok(Share {
         uplink: name.clone(),
