@@ -85,7 +85,7 @@ impl Record {
 
 /// What one run of a VM has.
 #[derive(Debug)]
-pub struct Lease {
+pub struct MacAssignment {
     /// The slot's lock; QEMU inherits it.
     pub lock: File,
     /// Its number.
@@ -96,7 +96,7 @@ pub struct Lease {
     pub is_new: bool,
 }
 
-/// The folder of leases.
+/// The folder of VMs and their MAC addresses.
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
@@ -131,13 +131,13 @@ impl Store {
     }
 
     /// What a run has where nothing can be kept: the addresses that are given or known, and others for this run alone.
-    pub fn without_keeping(&self, vm: &VmId, run: Run, given: &[Option<Mac>]) -> Result<Lease> {
+    pub fn without_keeping(&self, vm: &VmId, run: Run, given: &[Option<Mac>]) -> Result<MacAssignment> {
         let known = self.peek(vm, run, given)?;
         let macs = known.iter().map(|mac| mac.map_or_else(random::mac, Ok)).collect::<Result<Vec<Mac>>>()?;
         check_different(&macs)?;
         let nobodys = Path::new("/dev/null");
         let lock = File::open(nobodys).map_err(|error| unusable(nobodys, &error))?;
-        Ok(Lease { lock, slot: 0, macs, is_new: known.contains(&None) })
+        Ok(MacAssignment { lock, slot: 0, macs, is_new: known.contains(&None) })
     }
 
     fn file(&self, vm: &VmId, end: &str) -> PathBuf {
@@ -153,7 +153,7 @@ impl Store {
         run: Run,
         given: &[Option<Mac>],
         is_in_use: impl FnMut(Mac) -> bool,
-    ) -> Result<Lease> {
+    ) -> Result<MacAssignment> {
         let end = Instant::now() + LEAVING;
         let (_all, vm, known, (lock, slot)) = loop {
             let all = self.lock()?;
@@ -196,7 +196,7 @@ impl Store {
         if given.contains(&None) {
             self.note_image(vm)?;
         }
-        Ok(Lease { lock, slot, macs, is_new })
+        Ok(MacAssignment { lock, slot, macs, is_new })
     }
 
     /// The addresses that `take` would give now, `None` for one that it would make. Changes nothing.

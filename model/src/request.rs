@@ -64,7 +64,7 @@ pub struct Nic {
     pub id: Option<String>,
     /// `replace=user`: whether it takes the place of a user-mode card of the line.
     pub replaces_user: bool,
-    /// `vm=`: whose lease it is.
+    /// `vm=`: which VM this is, whose MAC addresses it has.
     pub vm: Option<String>,
     /// `slot=`: which of its runs at once this is.
     pub slot: Option<usize>,

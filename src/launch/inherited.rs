@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::output::errno::reason;
 use crate::sys::{process, tap};
-use crate::vm::{Lease, Store, VmId};
+use crate::vm::{MacAssignment, Store, VmId};
 use model::argv::Backend;
 use model::argv::scan::Line;
 use model::error::{Error, Result};
@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// While this lives the TAPs do, and the addresses are nobody else's.
 #[derive(Debug)]
 pub struct Inherited {
-    pub(crate) lease: Lease,
+    pub(crate) assigned: MacAssignment,
     /// For each network card the queues of its TAP.
     pub(crate) taps: Vec<Vec<OwnedFd>>,
     /// For each /dev/vhost-net once for each queue, or never.
@@ -38,7 +38,7 @@ impl Inherited {
 
     /// The guest's addresses, in the same order.
     pub fn macs(&self) -> &[Mac] {
-        &self.lease.macs
+        &self.assigned.macs
     }
 
     /// Moves all of it to numbers that no caller gives.
@@ -47,13 +47,13 @@ impl Inherited {
             let up = |file: T| T::from(process::move_up(file.into()));
             files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
         }
-        let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
-        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), notices: self.notices }
+        let assigned = MacAssignment { lock: process::move_up(self.assigned.lock.into()).into(), ..self.assigned };
+        Self { assigned, taps: up(self.taps), vhosts: up(self.vhosts), notices: self.notices }
     }
 
     /// Lets all of it live on through exec.
     pub fn clear_cloexec(&self) -> Result<()> {
-        process::inherit(&self.lease.lock)?;
+        process::inherit(&self.assigned.lock)?;
         self.taps.iter().flatten().try_for_each(process::inherit)?;
         self.vhosts.iter().flatten().try_for_each(process::inherit)
     }
@@ -86,11 +86,11 @@ pub(crate) fn queues_of(nic: &Nic) -> u16 {
     }
 }
 
-/// What is to be said of a lease: that guests which nothing tells apart share their addresses, once, to the second one; and
+/// What is to be said of the addresses of a run: that guests which nothing tells apart share their addresses, once, to the second one; and
 /// that a guest moves in whose addresses are not known here.
-pub(crate) fn mac_notices(line: &Line, vm: &VmId, lease: &Lease, is_kept: bool) -> Option<String> {
-    if lease.is_new && !is_kept {
-        let macs: Vec<String> = lease.macs.iter().map(Mac::to_string).collect();
+pub(crate) fn mac_notices(line: &Line, vm: &VmId, assigned: &MacAssignment, is_kept: bool) -> Option<String> {
+    if assigned.is_new && !is_kept {
+        let macs: Vec<String> = assigned.macs.iter().map(Mac::to_string).collect();
         return Some(format!(
             "the MAC address of {} can't be kept, where nothing can be written: it is {} for this run\n  To have it the same \
              each time: mac={}",
@@ -99,7 +99,7 @@ pub(crate) fn mac_notices(line: &Line, vm: &VmId, lease: &Lease, is_kept: bool) 
             macs[0]
         ));
     }
-    if line.run.is_incoming && lease.is_new {
+    if line.run.is_incoming && assigned.is_new {
         let name = vm.display();
         return Some(format!(
             "the MAC address of {name} is not known here: the guest that moves in keeps its own, and loses it with its next \
@@ -107,7 +107,7 @@ pub(crate) fn mac_notices(line: &Line, vm: &VmId, lease: &Lease, is_kept: bool) 
             quote(name)
         ));
     }
-    (vm.is_unnamed() && lease.slot == 1).then(|| {
+    (vm.is_unnamed() && assigned.slot == 1).then(|| {
         "another guest without a name is running: such guests get their MAC addresses by the order in which they start\n  \
          To give each its own for ever, add a name: -name NAME"
             .to_owned()
@@ -115,7 +115,7 @@ pub(crate) fn mac_notices(line: &Line, vm: &VmId, lease: &Lease, is_kept: bool) 
 }
 
 /// Takes the addresses of a VM on bridges that were looked at, and tells whether they are kept.
-pub(crate) fn take_lease(netlink: &mut Netlink, vm: &VmId, line: &Line, host: &Host) -> Result<(Lease, bool)> {
+pub(crate) fn assign_macs(netlink: &mut Netlink, vm: &VmId, line: &Line, host: &Host) -> Result<(MacAssignment, bool)> {
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let bridges: Vec<u32> = line.nics.iter().filter_map(|nic| Some(host.link(&nic.bridge)?.index)).collect();
     // A bridge that does not answer is no reason to have no address.

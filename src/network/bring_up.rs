@@ -4,7 +4,7 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
-use crate::launch::inherited::{Inherited, mac_notices, open_vhosts, queues_of, take_lease};
+use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts, queues_of};
 use crate::netlink::Netlink;
 use crate::network::locks::planned_locked;
 use crate::network::made;
@@ -57,19 +57,19 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
         let lacking = plan.bridges.iter().filter(|bridge| !bridge.is_empty()).count();
         format!("the host was looked at: bridges to make or set up: {lacking}, TAPs: {}", plan.taps.len())
     });
-    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, host)?;
+    let (assigned, is_kept) = assign_macs(&mut netlink, &vm, line, host)?;
     output::step(|| {
-        let macs: Vec<String> = lease.macs.iter().map(ToString::to_string).collect();
-        format!("{} has slot {} and {}", vm.display(), lease.slot, macs.join(", "))
+        let macs: Vec<String> = assigned.macs.iter().map(ToString::to_string).collect();
+        format!("{} has slot {} and {}", vm.display(), assigned.slot, macs.join(", "))
     });
-    let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
+    let announced = line.nics.iter().zip(&assigned.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
-    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &locks, devices, &vm, &lease);
+    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &locks, devices, &vm, &assigned);
     let (taps, mut made) = made::carry_out(netlink, &planned, &locks, announced, taps)?;
     made.notices.extend(made.ours.iter().filter_map(|(journal, _)| made::notices(journal, host)));
     for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
         made.notices.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
     }
-    made.notices.extend(mac_notices(line, &vm, &lease, is_kept));
-    Ok(Inherited { lease, taps, vhosts, notices: made.notices })
+    made.notices.extend(mac_notices(line, &vm, &assigned, is_kept));
+    Ok(Inherited { assigned, taps, vhosts, notices: made.notices })
 }

@@ -13,7 +13,7 @@ use crate::state::journal;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
 use crate::sys::tap;
-use crate::vm::{Lease, VmId};
+use crate::vm::{MacAssignment, VmId};
 use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
@@ -89,10 +89,10 @@ impl Made {
         locks: &BridgeLocks,
         devices: Vec<Vec<File>>,
         vm: &VmId,
-        lease: &Lease,
+        assigned: &MacAssignment,
     ) -> Result<Vec<Vec<OwnedFd>>> {
         let mut taps = Vec::new();
-        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&assigned.macs) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
             let made = self.ours.iter().map(|(journal, _)| journal).find(|journal| journal.bridge == tap.bridge);
             let joined = || locks.get(&tap.bridge).and_then(|lock| lock.journal.as_ref());

@@ -5,7 +5,7 @@
 //! refuses, though it has its right, nobody else is asked for. If there is no way, the error names what is missing and the
 //! command that fixes it.
 
-use crate::launch::inherited::{Inherited, mac_notices, open_vhosts, take_lease};
+use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts};
 use crate::netlink::Netlink;
 use crate::network::helper;
 use crate::network::helper::HelperProblem;
@@ -99,11 +99,11 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
     let vm = VmId::of(&line.vm);
-    let (lease, is_kept) = take_lease(&mut netlink, &vm, line, &host)?;
+    let (assigned, is_kept) = assign_macs(&mut netlink, &vm, line, &host)?;
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    let notices = mac_notices(line, &vm, &lease, is_kept).into_iter().collect();
-    Ok(Inherited { lease, taps, vhosts, notices })
+    let notices = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
+    Ok(Inherited { assigned, taps, vhosts, notices })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.

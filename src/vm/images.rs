@@ -195,11 +195,11 @@ mod tests {
         let (folder, store) = store();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("a.img"), "disk").unwrap();
-        let lease = store.take(&key(&at("a.img")), Run::default(), &[None], |_| false).unwrap();
+        let assigned = store.take(&key(&at("a.img")), Run::default(), &[None], |_| false).unwrap();
         fs::rename(at("a.img"), at("b.img")).unwrap();
         let second = store.take(&key(&at("b.img")), Run::default(), &[None], |_| false).unwrap();
-        assert_eq!((lease.slot, second.slot), (0, 1));
-        assert_ne!(lease.macs, second.macs);
+        assert_eq!((assigned.slot, second.slot), (0, 1));
+        assert_ne!(assigned.macs, second.macs);
     }
 
     #[test]

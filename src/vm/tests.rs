@@ -26,7 +26,7 @@ fn an_address_is_kept_and_a_second_run_at_once_has_its_own() {
     let macs = [first.macs.clone(), second.macs.clone()];
     drop((first, second));
     let again = [store.take(&key("a"), ONE, &[None, None], |_| false), store.take(&key("a"), ONE, &[None], |_| false)];
-    assert_eq!(again.map(|lease| lease.unwrap().macs), macs);
+    assert_eq!(again.map(|assigned| assigned.unwrap().macs), macs);
 }
 
 #[test]
@@ -132,11 +132,11 @@ fn a_run_that_is_just_ending_leaves_its_address_to_the_next() {
 fn an_address_that_the_bridge_knows_is_not_given() {
     let (_folder, store) = store();
     let mut asked = Vec::new();
-    let lease = store.take(&key("a"), ONE, &[None], |mac| {
+    let assigned = store.take(&key("a"), ONE, &[None], |mac| {
         asked.push(mac);
         asked.len() < 3
     });
-    assert_eq!(lease.unwrap().macs, [asked[2]]);
+    assert_eq!(assigned.unwrap().macs, [asked[2]]);
 }
 
 #[test]
