@@ -109,10 +109,13 @@ check-managers:
 # An emulated host lives through all of it in half an hour on a machine that has nothing else to do.
 SUITE = trixie
 MANAGER = nm
+# sudo(8) resets the environment: the cache would be root's.
+KEEP_CACHE = --preserve-env=KVM_BRIDGE_HOSTS_CACHE,XDG_CACHE_HOME,HOME
+
 check-hosts: deb
 	tests/packages hosts
 	mkdir -p target/hosts
-	$(AS_ROOT) $(if $(AS_ROOT),--preserve-env=KVM_BRIDGE_HOSTS_CACHE,XDG_CACHE_HOME,HOME) tests/hosts/run $(SUITE) $(MANAGER) \
+	$(if $(AS_ROOT),$(AS_ROOT) $(KEEP_CACHE)) tests/hosts/run $(SUITE) $(MANAGER) \
 		"$$(ls -t target/kvm-bridge_*.deb | head -n 1)" target/hosts/$(SUITE)-$(MANAGER); \
 		failed=$$?; tests/hosts/table target/hosts/$(SUITE)-$(MANAGER)/results.tsv && exit $$failed
 

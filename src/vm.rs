@@ -273,7 +273,7 @@ fn read_record(path: &Path) -> Result<Option<Record>> {
 pub(crate) fn parse_record(text: &[u8]) -> std::result::Result<Record, String> {
     let record: Record = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if record.version != VERSION {
-        return Err(format!("its version {} is not ours, {VERSION}", record.version));
+        return Err(format!("its version is {}, and this program reads {VERSION}", record.version));
     }
     let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
     let checked = macs.iter().try_for_each(|mac| mac.check_unicast().map(|_| ()));

@@ -105,7 +105,7 @@ fn it_speaks_to_people_and_tells_scripts_by_its_status() {
     let bad: Vec<&str> = ended.out.lines().filter(|line| line.starts_with("warning ")).collect();
     assert!(!ended.out.contains("\nok ") && !ended.out.starts_with("ok "), "{}", ended.out);
     let end = match bad.is_empty() {
-        true => format!("Nothing is amiss: {well} checks passed; --verbose shows them.\n"),
+        true => format!("No problems found: {well} checks passed; --verbose shows them.\n"),
         false => format!(" and {well} checks passed; --verbose shows them.\n"),
     };
     assert!(ended.out.ends_with(&end), "{}", ended.out);
@@ -421,7 +421,7 @@ fn ports_near_the_limit() {
 #[test]
 fn journals_that_are_left_over() {
     let Some(lab) = Lab::with_address() else { return };
-    look(&lab, "").has("journal", "ok", &["nothing of ours"]);
+    look(&lab, "").has("journal", "ok", &["nothing is left to be undone"]);
     let guest = lab.shim("--bridge br0").boot();
     look(&lab, "").has("journal", "ok", &["its reaper waits"]);
     // Of root's process a user does not see where it is.
@@ -612,7 +612,7 @@ fn addresses_that_are_going_to_be_given() {
     let kept = lab.shim("--bridge br0,vm=alice").run().succeeds().qemu().macs()[0].clone();
     look(&lab, &format!("-- --bridge br0,mac={kept},vm=alice")).has("mac", "ok", &[]);
     look(&lab, &format!("-- --bridge br0,mac={kept},vm=bob")).has("mac", "failure", &["is kept for name:alice"]);
-    look(&lab, "-- --bridge br0,mac=02:00:00:00:00:77").has("mac", "ok", &["nobody else's"]);
+    look(&lab, "-- --bridge br0,mac=02:00:00:00:00:77").has("mac", "ok", &["not in use elsewhere"]);
     if !have("qemu-system-x86_64") {
         return;
     }

@@ -30,7 +30,7 @@ fn an_uplink_that_is_not_there_is_an_error_unless_it_may_be_late() {
         lab.is_untouched();
     }
     let err = lab.kvm_bridge("up br0 --uplink usb0 --wait 0").run().exits_with(1).err;
-    assert!(err.contains("usb0 did not come within 0 s\n  br0 is there"), "{err}");
+    assert!(err.contains("usb0 did not come within 0 s\n  br0 is up"), "{err}");
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
 }
@@ -40,7 +40,7 @@ fn an_uplink_that_comes_later_is_shared_and_again_when_it_was_away() {
     let Some(lab) = Lab::new() else { return };
     lab.baseline();
     let said = lab.kvm_bridge("up br0 --uplink usb0 --late").run().succeeds();
-    assert_eq!(said.out, "br0 is made, and waits for usb0, which is not there yet\n");
+    assert_eq!(said.out, "br0 is created, and waits for usb0, which is not there yet\n");
     let status = lab.kvm_bridge("status br0").run().out;
     assert!(status.contains("waits for usb0, which is not there"), "{status}");
     let doctor = lab.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
@@ -73,7 +73,7 @@ fn a_script_can_wait_for_it() {
     becomes("the bridge", || lab.link("br0").is_some());
     plug_in(&lab, "usb0");
     let ended = waiting.end().succeeds();
-    assert_eq!(ended.out, "br0 is made, with the uplink usb0\n");
+    assert_eq!(ended.out, "br0 is created, with the uplink usb0\n");
     lab.kvm_bridge("down br0").run().succeeds();
     pull_out(&lab, "usb0");
     lab.becomes_as_before();

@@ -28,7 +28,10 @@ fn it_tells_who_is_on_the_bridge() {
 
     let text = lab.kvm_bridge("status br0").run().succeeds().out;
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[0].starts_with("br0  made by kvm-bridge, goes with its last guest, STP off, MTU 1500"), "{text}");
+    assert!(
+        lines[0].starts_with("br0  created by kvm-bridge, removed after its last guest, STP off, MTU 1500"),
+        "{text}"
+    );
     let cells =
         |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
     let cells: Vec<Vec<String>> = lines[1..].iter().map(|line| cells(line)).collect();
@@ -148,7 +151,7 @@ fn a_user_sees_what_the_kernel_lets_one_see() {
     let mac = guest.qemu().macs()[0].clone();
     let ended =
         lab.kvm_bridge("status").through("setpriv --reuid nobody --clear-groups --inh-caps=-all").run().succeeds();
-    assert!(ended.out.contains("br0  made by kvm-bridge, goes with its last guest, STP off"), "{}", ended.out);
+    assert!(ended.out.contains("br0  created by kvm-bridge, removed after its last guest, STP off"), "{}", ended.out);
     let line = ended.out.lines().find(|line| line.contains("kvb0 ")).expect("its line");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words[..6], ["kvb0", "alice", "in", "use", &mac, "0"], "{}", ended.out);

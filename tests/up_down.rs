@@ -17,7 +17,7 @@ fn up_shares_the_uplink_and_down_takes_that_back() {
     let Some(lab) = Lab::with_everything() else { return };
     let before = lab.addresses("eth0");
     let ended = lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
-    assert_eq!(ended.out, "br0 is made, with the uplink eth0\n");
+    assert_eq!(ended.out, "br0 is created, with the uplink eth0\n");
     assert_eq!(ended.err, "");
     assert_eq!(lab.addresses("eth0"), before, "the host keeps all");
     assert_eq!(lab.addresses("br0"), [""; 0]);
@@ -46,11 +46,11 @@ fn twice_is_once() {
     let ended = lab.kvm_bridge(up).run().succeeds();
     assert_eq!(
         ended.out,
-        "br0 is there already, with the uplink eth0\ntap0 is there already on br0, for root\n\
+        "br0 exists already, with the uplink eth0\ntap0 is there already on br0, for root\n\
          tap1 is there already on br0, for root\n"
     );
     assert_eq!(ended.err, "");
-    assert_eq!(lab.kvm_bridge("recover").run().succeeds().out, "br0 is kept, as was asked for\n");
+    assert_eq!(lab.kvm_bridge("recover").run().succeeds().out, "br0 is persistent, and stays\n");
     assert_eq!(lab.ip_json("-d link").as_array().map(Vec::len), links.as_array().map(Vec::len));
     lab.kvm_bridge("down br0").run().succeeds();
     assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "There is no br0.\n");
@@ -89,7 +89,7 @@ fn a_bridge_that_was_made_for_a_guest_stays_from_then_on() {
     let Some(lab) = Lab::with_address() else { return };
     let guest = lab.shim("--bridge br0").boot();
     let ended = lab.kvm_bridge("up br0").run().succeeds();
-    assert_eq!(ended.out, "br0 was made for a guest, with the uplink eth0, and stays from now on\n");
+    assert_eq!(ended.out, "br0 was created for a guest, with the uplink eth0, and is persistent from now on\n");
     guest.kill();
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
@@ -193,8 +193,11 @@ fn a_bridge_with_a_port_of_somebody_else_stays() {
 fn somebody_elses_bridge_is_left_alone_but_for_our_taps() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let ended = lab.kvm_bridge("up br0 --tap tap0 --user root").run().succeeds();
-    assert_eq!(ended.out, "br0 is there already; it is not ours, and is not changed\ntap0 is made on br0, for root\n");
-    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 is not ours, and stays\n");
+    assert_eq!(
+        ended.out,
+        "br0 exists already; it was not created by kvm-bridge, and is not changed\ntap0 is made on br0, for root\n"
+    );
+    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 was not created by kvm-bridge, and stays\n");
     lab.becomes_as_before();
 }
 
@@ -208,12 +211,12 @@ fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
     let told: Value = serde_json::from_str(&refused.out).expect("JSON");
     assert!(told["error"]["what"].as_str().is_some_and(|what| what.contains("tap7: bob")), "{told}");
     drop(guest);
-    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 is not ours, and stays\n");
+    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 was not created by kvm-bridge, and stays\n");
     // One on a TAP of its own loses nothing.
     let guest = lab.shim("--bridge br0 -name alice").boot();
     let tap = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb")).expect("its TAP");
     let ended = lab.kvm_bridge("down br0").run().succeeds();
-    assert_eq!(ended.out, format!("br0 is not ours, and stays, with the guests on {tap}\n"));
+    assert_eq!(ended.out, format!("br0 was not created by kvm-bridge, and stays, with the guests on {tap}\n"));
     let told: Value = serde_json::from_str(&lab.kvm_bridge("down br0 --json").run().succeeds().out).expect("JSON");
     assert_eq!((&told["guests"][0], &told["exists"]), (&Value::from(tap), &Value::from(true)));
     guest.kill();
@@ -244,7 +247,7 @@ fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
     lab.configure("# my file\nmodel = \"e1000e\" # fast\n");
     let words = "up br0 --uplink eth0 --tap tap5 --user nobody --save";
     let ended = lab.kvm_bridge(words).run().succeeds();
-    assert!(ended.out.ends_with("/etc/kvm-bridge/config.toml has it for the next time\n"), "{}", ended.out);
+    assert!(ended.out.ends_with("saved to /etc/kvm-bridge/config.toml\n"), "{}", ended.out);
     assert_eq!(
         fs::read_to_string("/etc/kvm-bridge/config.toml").expect("the configuration"),
         "# my file\nmodel = \"e1000e\" # fast\n\n[bridge.br0]\nuplink = \"eth0\"\nkeep = true\n\n\
@@ -367,7 +370,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
         ("up br0 --tap a --tap a --user root", "a is asked for twice", "a name of its own"),
         ("up br0 --uplink eth7", "up br0: there is no interface eth7", "kvm-bridge up br0 --uplink eth0"),
         ("up br0 --force", "up: there is no option --force", "--force is an option of 'kvm-bridge down'"),
-        ("up eth0", "eth0 is there and is no bridge", "lists the bridges"),
+        ("up eth0", "eth0 exists and is not a bridge", "lists the bridges"),
         ("down eth0", "eth0 is no bridge", "kvm-bridge status"),
         ("up", "up: BRIDGE is required", "kvm-bridge help up"),
     ] {
@@ -452,7 +455,7 @@ fn all_of_ours_are_taken_down_but_those_with_guests() {
     guest.kill();
     lab.waits_until_gone("kvb0");
     assert_eq!(lab.kvm_bridge("down --all").run().succeeds().out, "lab is removed\n");
-    assert_eq!(lab.kvm_bridge("down --all").run().succeeds().out, "There is no bridge of ours.\n");
+    assert_eq!(lab.kvm_bridge("down --all").run().succeeds().out, "There is no bridge of kvm-bridge.\n");
     assert!(lab.link("theirs").is_some());
     lab.ip("link del theirs");
     lab.becomes_as_before();

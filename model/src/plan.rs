@@ -147,7 +147,7 @@ pub fn bridge_specs<'a>(nics: &'a [Nic], config: &Config) -> Vec<BridgeSpec<'a>>
 fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
     let name = spec.uplink.bridge;
     if link.kind != Kind::Bridge {
-        let what = format!("{name} is there and is no bridge");
+        let what = format!("{name} exists and is not a bridge");
         return Err(Error::new(what, "Name another one; 'ip link show type bridge' lists the bridges."));
     }
     let share = host.shared.get(name);
@@ -157,7 +157,7 @@ fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
         Err(Error::new(
             what,
             match looks_ours(link) {
-                true => remedy.say(" To make it anew").run_as_root(format!("kvm-bridge down {name}")),
+                true => remedy.say(" To create it again").run_as_root(format!("kvm-bridge down {name}")),
                 false => remedy,
             },
         ))
@@ -235,7 +235,7 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
             }
             if queues > 1 && !is_multi_queue {
                 let what = format!("the TAP {name} has one queue, not {queues}");
-                let remedy = Phrase::from("Leave queues= out, or make it anew")
+                let remedy = Phrase::from("Leave queues= out, or create it again")
                     .run_as_root(format!("ip tuntap del dev {name} mode tap"))
                     .say(", then")
                     .run_as_root(format!("ip tuntap add dev {name} mode tap multi_queue"));

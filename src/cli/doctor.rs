@@ -77,7 +77,7 @@ impl Doctor {
         let hint = if output::tells_steps() { "" } else { "; --verbose shows them" };
         let _ = match (failures, warnings) {
             (0, 0) => {
-                writeln!(text, "{}", style.paint(Tone::Good, format!("Nothing is amiss: {well} passed{hint}.")))
+                writeln!(text, "{}", style.paint(Tone::Good, format!("No problems found: {well} passed{hint}.")))
             }
             _ => writeln!(
                 text,

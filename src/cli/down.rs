@@ -68,7 +68,7 @@ impl Take {
             }
         }
         if values.is_empty() && first.is_none() {
-            text += "There is no bridge of ours.\n";
+            text += "There is no bridge of kvm-bridge.\n";
         }
         let text = if self.json { json(&serde_json::Value::from(values)) } else { text };
         let Some(error) = first else { return Ok(text) };
@@ -96,7 +96,7 @@ fn tell(bridge: &IfName, done: &Down) -> String {
             let guests: Vec<&str> = guests.map(IfName::as_str).collect();
             let with =
                 if guests.is_empty() { String::new() } else { format!(", with the guests on {}", guests.join(", ")) };
-            writeln!(text, "{bridge} is not ours, and stays{with}")
+            writeln!(text, "{bridge} was not created by kvm-bridge, and stays{with}")
         }
         (false, _) => writeln!(text, "There is no {bridge}."),
     };

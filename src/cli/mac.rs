@@ -184,7 +184,7 @@ fn read_export(file: Option<&Path>) -> Result<Vec<Listed>> {
     }
     match serde_json::from_slice::<Export>(&text) {
         Ok(export) if export.version == VERSION => Ok(export.vms),
-        Ok(export) => Err(wrong(format!("its version {} is not ours, {VERSION}", export.version))),
+        Ok(export) => Err(wrong(format!("its version is {}, and this program reads {VERSION}", export.version))),
         Err(error) => Err(wrong(json_reason(&error))),
     }
 }

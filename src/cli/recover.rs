@@ -57,8 +57,8 @@ impl Recover {
             };
             let (kind, guests, said) = match found {
                 Found::InUse(users) => ("in-use", users.len(), format!("is in use, by {}", some_of(&users))),
-                Found::Kept => ("kept", 0, "is kept, as was asked for".to_owned()),
-                Found::Undone => ("undone", 0, "was left behind, and is taken back".to_owned()),
+                Found::Kept => ("kept", 0, "is persistent, and stays".to_owned()),
+                Found::Undone => ("undone", 0, "was left behind, and is removed".to_owned()),
                 Found::Nothing => continue,
             };
             all.push(json!({ "bridge": bridge.as_str(), "found": kind, "guests": guests, "fixed": is_fixed }));

@@ -61,7 +61,7 @@ impl Status {
                 let own = text::one_line(other.name.as_str());
                 let what = match other.kind {
                     Kind::Bridge => format!("{} is another name of {own}", text::one_line(name)),
-                    _ => format!("{own} is there and is no bridge"),
+                    _ => format!("{own} exists and is not a bridge"),
                 };
                 return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
             }
@@ -143,7 +143,7 @@ fn title(bridge: &Bridge, manager: Option<&Manager>) -> Vec<Cell> {
     let plain = |text: String| (None, text);
     let mut facts: Vec<Cell> = vec![plain(match &bridge.journal {
         Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
-        Some(_) => "made by kvm-bridge, goes with its last guest".to_owned(),
+        Some(_) => "created by kvm-bridge, removed after its last guest".to_owned(),
         None => "found".to_owned(),
     })];
     facts.extend(manager.map(|manager| plain(format!("managed by {manager}"))));

@@ -90,7 +90,8 @@ impl Bring {
         if let (Some(awaited), Some(seconds)) = (done.awaits.clone(), self.wait) {
             if !up::wait_for_uplink(&bridge, Duration::from_secs(seconds.into()))? {
                 let what = format!("up {bridge}: {} did not come within {seconds} s", named(&awaited));
-                let remedy = format!("{bridge} is there, and it joins when it comes. 'ip link' lists what is there.");
+                let remedy =
+                    format!("{bridge} is up; the uplink joins it when it appears. 'ip link' lists the interfaces.");
                 return Err(Error::new(what, remedy).with_status(1));
             }
             // As it is now.
@@ -182,10 +183,12 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: boo
         (None, None) => "without an uplink".to_owned(),
     };
     let mut text = match done.bridge {
-        Became::Created => format!("{bridge} is made, {uplink}\n"),
-        Became::MadePersistent => format!("{bridge} was made for a guest, {uplink}, and stays from now on\n"),
-        Became::Unchanged => format!("{bridge} is there already, {uplink}\n"),
-        Became::Foreign => format!("{bridge} is there already; it is not ours, and is not changed\n"),
+        Became::Created => format!("{bridge} is created, {uplink}\n"),
+        Became::MadePersistent => {
+            format!("{bridge} was created for a guest, {uplink}, and is persistent from now on\n")
+        }
+        Became::Unchanged => format!("{bridge} exists already, {uplink}\n"),
+        Became::Foreign => format!("{bridge} exists already; it was not created by kvm-bridge, and is not changed\n"),
     };
     for (PersistentTap { name, user }, is_new) in &done.taps {
         let _ = writeln!(text, "{name} is {} on {bridge}, for {user}", if *is_new { "made" } else { "there already" });
@@ -194,7 +197,7 @@ fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: boo
         let _ = writeln!(text, "Nothing is saved: who makes {bridge} has it in a configuration of their own");
     }
     if let Some(path) = saved {
-        let _ = writeln!(text, "{} has it for the next time", path.display());
+        let _ = writeln!(text, "saved to {}", path.display());
     }
     text
 }

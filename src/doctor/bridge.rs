@@ -171,7 +171,7 @@ pub(super) fn unplugged(context: &mut Context) -> Vec<Check> {
 
 /// The journals of this network namespace.
 pub(super) fn journals(context: &Context) -> Vec<Check> {
-    const WHY: &str = "A journal says what has to be taken back when the last guest has gone.";
+    const WHY: &str = "A journal records what has to be undone when the last guest has gone.";
     const FIX: &str = "kvm-bridge recover";
     let all = match Files::all() {
         Ok(all) => all,
@@ -198,11 +198,14 @@ pub(super) fn journals(context: &Context) -> Vec<Check> {
                 None if context.there.contains(name) => continue,
                 Some(bridge) if bridge.journal.is_some() && !bridge.lacks_reaper => {
                     let until = if journal.keep { "it stays" } else { "its reaper waits for its last guest" };
-                    Check::ok("journal", format!("{name} is ours, and {until}"), WHY)
+                    Check::ok("journal", format!("{name} was created by kvm-bridge, and {until}"), WHY)
                 }
-                Some(bridge) if bridge.journal.is_some() => {
-                    Check::failure("journal", format!("{name} is ours, and its reaper was killed"), WHY, FIX)
-                }
+                Some(bridge) if bridge.journal.is_some() => Check::failure(
+                    "journal",
+                    format!("{name} was created by kvm-bridge, and its reaper was killed"),
+                    WHY,
+                    FIX,
+                ),
                 Some(_) => Check::warning(
                     "journal",
                     format!("the journal of {name} is of another bridge than this {name}"),
@@ -215,7 +218,7 @@ pub(super) fn journals(context: &Context) -> Vec<Check> {
         checks.push(check.of(name));
     }
     if checks.is_empty() {
-        checks.push(Check::ok("journal", "nothing of ours waits to be taken back", WHY));
+        checks.push(Check::ok("journal", "nothing is left to be undone", WHY));
     }
     checks
 }

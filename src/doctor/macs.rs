@@ -146,7 +146,7 @@ fn given(context: &Context) -> Vec<Check> {
             (Some(record), _) => format!("{mac} is kept for {}", text::one_line(&record.vm)),
             (None, Some(somebody)) => format!("{mac} is that of {somebody} already"),
             (None, None) => {
-                checks.push(Check::ok("mac", format!("{mac} is nobody else's"), WHY));
+                checks.push(Check::ok("mac", format!("{mac} is not in use elsewhere"), WHY));
                 continue;
             }
         };

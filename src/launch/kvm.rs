@@ -21,7 +21,9 @@ pub fn word(name: &OsStr, line: &Line) -> Option<String> {
     let device = Path::new(DEVICE);
     (tries && process::is_kept_from(device)).then(|| {
         let remedy = let_in();
-        format!("{DEVICE} is there and you may not use it: without KVM the guest is slow\n  To be let in: {remedy}")
+        format!(
+            "{DEVICE} is there and you have no access to it: without KVM the guest is slow\n  To get access: {remedy}"
+        )
     })
 }
 

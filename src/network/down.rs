@@ -121,14 +121,14 @@ fn free(
     if !foreign.is_empty() {
         let names: Vec<&str> = foreign.iter().map(|port| port.name.as_str()).collect();
         let commands: Vec<String> = names.iter().map(|name| format!("ip link set dev {name} nomaster")).collect();
-        let what = format!("it has ports that are not ours: {}", names.join(", "));
+        let what = format!("it has ports that kvm-bridge did not create: {}", names.join(", "));
         let remedy = format!("To take them off it: {}", commands.join("; "));
         return Err(Error::new(what, remedy).with_detail("ports", json!(names)));
     }
     if ours.is_some()
         && let Some(link) = netlink.stacked_on(bridge.index).map_err(unreadable)?.first()
     {
-        let what = format!("{} stands on it, which is not ours", link.name);
+        let what = format!("{} is stacked on it, which kvm-bridge did not create", link.name);
         return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
     }
     let of = |port: &Link| known.iter().find(|known| known.detail.link.index == port.index);

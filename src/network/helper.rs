@@ -181,10 +181,7 @@ fn mount_of(path: &Path) -> String {
 /// Asks a helper for a TAP on a bridge, as QEMU does.
 pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     let cannot = |error: &dyn fmt::Display| {
-        Error::new(
-            format!("cannot run {}: {error}", helper.display()),
-            "Have it installed anew: sudo kvm-bridge install",
-        )
+        Error::new(format!("cannot run {}: {error}", helper.display()), "Have it reinstalled: sudo kvm-bridge install")
     };
     let pair = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC);
     let (ours, theirs) = pair.map_err(|error| cannot(&error.desc()))?;

@@ -63,7 +63,7 @@ impl Bridge {
         let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
         match (&self.shared, journal.port()) {
             (Some(shared), _) if shared.detail.is_none() => {
-                faults.push(format!("its uplink {} is not there; it joins when it comes back", shared.name()));
+                faults.push(format!("its uplink {} is not there; it joins again when it appears", shared.name()));
             }
             (Some(shared), _) if !shared.missing.is_empty() => {
                 faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));

@@ -36,7 +36,7 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
     let is_ours = bridge.as_ref().is_none_or(|link| journal.owns(link));
     if is_ours && let Some(link) = &bridge {
         if !is_forced && let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
-            let what = format!("{} is used by {}, which is not ours, and stays", link.name, user.name);
+            let what = format!("{} is used by {}, which kvm-bridge did not create, and stays", link.name, user.name);
             let remedy = match user.controller {
                 Some(_) => format!("To take it off: ip link set dev {} nomaster", user.name),
                 None => format!("To delete that: ip link del {}", user.name),

@@ -211,7 +211,7 @@ fn check(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName,
             format!("is there and is no port of {bridge}"),
             match index {
                 Some(_) => format!("To make it one: ip link set dev {name} master {bridge}"),
-                None => format!("To have it made anew: ip tuntap del dev {name} mode tap"),
+                None => format!("To have it created again: ip tuntap del dev {name} mode tap"),
             },
         );
     }

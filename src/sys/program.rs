@@ -198,7 +198,7 @@ impl Program {
             Ok(Some(Answer { status, err, .. })) => Err(failed(&self.name, status, &err)),
             Ok(None) => {
                 let what = format!("{} did not end within {} seconds", self.name, self.limit.as_secs());
-                Err(Error::new(what, "See whether it works when it is run by hand."))
+                Err(Error::new(what, "Run it in a shell to see what is wrong."))
             }
             Err(error) => Err(self.cannot(&error)),
         }
@@ -228,7 +228,7 @@ impl Program {
 
 fn failed(name: &str, status: ExitStatus, said: &str) -> Error {
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing").trim().to_owned();
-    Error::new(format!("{name} failed ({status}): {last}"), "See whether it works when it is run by hand.")
+    Error::new(format!("{name} failed ({status}): {last}"), "Run it in a shell to see what is wrong.")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, Phrase)> {
     let instead =
         |given: &str| Phrase::from(given).say(", or ").key("uplink", "none").say(" for a bridge without one.");
     let other = || instead("Give another interface");
-    let below = || instead("Give the interface that it stands on");
+    let below = || instead("Give the interface that it is stacked on");
     match &link.kind {
         _ if link.controller.is_some() && !link.is_in_vrf => Some((
             "it is a port of another link already".into(),

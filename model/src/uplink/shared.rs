@@ -15,7 +15,7 @@ pub fn not_shareable(name: &IfName, why: &NotShareable) -> Error {
     let (why, remedy) = match why {
         NotShareable::IngressQdisc => (
             "its ingress qdisc leaves no room for filters on what goes out".to_owned(),
-            Phrase::from("Make its filters anew on a clsact qdisc, which has the same place for them")
+            Phrase::from("Create its filters on a clsact qdisc instead, which has the same hook")
                 .run_as_root(format!("tc qdisc del dev {name} ingress; tc qdisc add dev {name} clsact")),
         ),
         NotShareable::IsShared(through) => {
