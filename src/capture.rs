@@ -3,8 +3,6 @@
 //!
 //! What a DHCP server answers a guest is seen on the guest's own port only, with a packet socket, which needs CAP_NET_RAW.
 
-pub mod arp_probe;
-
 use crate::output::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use model::error::{Error, Phrase, Result};

@@ -14,7 +14,6 @@
 
 mod ask;
 mod commands;
-pub(crate) mod help;
 mod host;
 mod ours;
 mod qemu;

@@ -17,7 +17,6 @@ mod kernel;
 mod macs;
 mod qemu;
 mod rights;
-mod rules;
 mod uplink;
 
 use crate::launch::environment::Caller;

@@ -2,10 +2,10 @@
 #![doc(hidden)]
 #![forbid(unsafe_code)]
 
-use crate::complete::help;
 use crate::doctor::ikconfig;
 use crate::netlink;
 use crate::vm;
+use model::options::help;
 pub use model::properties::{argv, frames, journal, json, option_strings, readconfig};
 
 /// What has to hold of any data.

@@ -197,7 +197,10 @@ fn somebody_elses_bridge_is_left_alone_but_for_our_taps() {
         ended.out,
         "br0 exists already; it was not created by kvm-bridge, and is not changed\ntap0 is made on br0, for root\n"
     );
-    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap0 is deleted\nbr0 was not created by kvm-bridge, and stays\n");
+    assert_eq!(
+        lab.kvm_bridge("down br0").run().succeeds().out,
+        "tap0 is deleted\nbr0 was not created by kvm-bridge, and stays\n"
+    );
     lab.becomes_as_before();
 }
 
@@ -211,7 +214,10 @@ fn guests_on_somebody_elses_bridge_keep_it_and_are_told_of() {
     let told: Value = serde_json::from_str(&refused.out).expect("JSON");
     assert!(told["error"]["what"].as_str().is_some_and(|what| what.contains("tap7: bob")), "{told}");
     drop(guest);
-    assert_eq!(lab.kvm_bridge("down br0").run().succeeds().out, "tap7 is deleted\nbr0 was not created by kvm-bridge, and stays\n");
+    assert_eq!(
+        lab.kvm_bridge("down br0").run().succeeds().out,
+        "tap7 is deleted\nbr0 was not created by kvm-bridge, and stays\n"
+    );
     // One on a TAP of its own loses nothing.
     let guest = lab.shim("--bridge br0 -name alice").boot();
     let tap = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb")).expect("its TAP");

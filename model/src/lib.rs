@@ -8,6 +8,7 @@
 pub mod argv;
 pub mod config;
 pub mod error;
+pub mod firewall;
 pub mod host;
 pub mod ifname;
 pub mod journal;

@@ -2,6 +2,8 @@
 //! It may not know a command line.
 #![forbid(unsafe_code)]
 
+pub mod help;
+
 /// What QEMU does with the word behind an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arity {

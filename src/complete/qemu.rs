@@ -3,13 +3,13 @@
 mod values;
 
 use crate::complete::ask::Asker;
-use crate::complete::help;
-use crate::complete::help::Opt;
 use crate::complete::ours;
 use crate::complete::ours::Context;
 use crate::complete::{Answer, Candidate, given, host};
 use model::options;
 use model::options::Arity;
+use model::options::help;
+use model::options::help::Opt;
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.

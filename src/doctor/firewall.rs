@@ -1,10 +1,10 @@
 //! Firewalls that drop what a bridge forwards: those of bridges themselves, and, where br_netfilter sends bridged frames
 //! through them, those of IP.
 
-use crate::doctor::rules::{Fate, Table};
 use crate::doctor::{Check, Context, Verdict};
 use crate::network::inventory::Bridge;
 use crate::sys::program::Program;
+use model::firewall::{Fate, Table};
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;

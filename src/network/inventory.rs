@@ -3,7 +3,6 @@
 //! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
-use crate::capture::arp_probe;
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
@@ -23,6 +22,7 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::packet::arp_probe;
 use model::share::{Filter, Share};
 use model::text;
 use model::text::shell::quote;

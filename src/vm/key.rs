@@ -1,7 +1,6 @@
 //! What a VM is known by.
 
-mod elsewhere;
-
+use model::argv::image;
 use model::argv::scan::Identity;
 use std::ffi::OsStr;
 use std::fs;
@@ -32,7 +31,9 @@ impl VmId {
             Identity::Name(name) => Self::from(format!("name:{}", readable(name))),
             Identity::Uuid(uuid) => Self::from(format!("uuid:{}", readable(uuid).to_lowercase())),
             Identity::Disk(path) => of_path("disk", path),
-            Identity::DiskElsewhere(text) => Self::from(format!("disk:{}", elsewhere::canonical(&readable(text)))),
+            Identity::DiskElsewhere(text) => {
+                Self::from(format!("disk:{}", image::elsewhere::canonical(&readable(text))))
+            }
             Identity::Kernel(path) => of_path("kernel", path),
             Identity::Unnamed => Self::from(crate::vm::UNNAMED.to_owned()),
         }

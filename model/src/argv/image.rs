@@ -4,6 +4,8 @@
 //! the options of -blockdev behind it; options that name a file name it literally.
 #![forbid(unsafe_code)]
 
+pub mod elsewhere;
+
 use crate::argv::json;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! What can stand in the value of one of QEMU's options: first a kind or a name, then keys with values.
 
-use crate::complete::help;
-use crate::complete::help::{Form, Key};
 use crate::complete::qemu::{Line, host};
 use crate::complete::{Answer, Candidate, given, split_last};
+use model::options::help;
+use model::options::help::{Form, Key};
 
 /// Words that QEMU's help does not tell in a form that can be read.
 const WORDS: [(&str, &str); 8] = [

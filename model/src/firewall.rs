@@ -1,4 +1,5 @@
 //! What a chain of rules does with the frames of bridges, as far as that can be told from its text.
+//! It may not know which rules the host has.
 #![forbid(unsafe_code)]
 
 use serde_json::Value;
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// What becomes of a guest's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// They pass.
     Pass,
     /// Some of them may not: that depends on more than can be seen from here.
@@ -38,11 +39,11 @@ enum Deed {
 
 /// The chains of one table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table(BTreeMap<String, Vec<(About, Deed)>>);
+pub struct Table(BTreeMap<String, Vec<(About, Deed)>>);
 
 impl Table {
     /// What a chain with this policy does in the end.
-    pub(super) fn fate(&self, chain: &str, drops_by_default: bool) -> Fate {
+    pub fn fate(&self, chain: &str, drops_by_default: bool) -> Fate {
         let mut is_unclear = false;
         let end = self.walk(chain, &mut is_unclear, 0);
         match end.unwrap_or(if drops_by_default { Fate::Drop } else { Fate::Pass }) {
@@ -86,7 +87,7 @@ impl Table {
     }
 
     /// The table `filter` of what iptables-save prints.
-    pub(super) fn of_iptables(filter: &str, bridges: &[&str]) -> Self {
+    pub fn of_iptables(filter: &str, bridges: &[&str]) -> Self {
         let mut chains: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for line in filter.lines() {
             // A comment is between quotes, and no condition.
@@ -100,7 +101,7 @@ impl Table {
     }
 
     /// The rules of one table in `nft -j list ruleset`.
-    pub(super) fn of_nft<'a>(rules: impl Iterator<Item = &'a Value>, bridges: &[&str]) -> Self {
+    pub fn of_nft<'a>(rules: impl Iterator<Item = &'a Value>, bridges: &[&str]) -> Self {
         let mut chains: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for rule in rules {
             let chain = rule["chain"].as_str().unwrap_or_default().to_owned();

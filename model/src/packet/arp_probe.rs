@@ -6,8 +6,8 @@
 //! on the bridge nobody asks, since a question without a sender would be taken for the search for a double.
 #![forbid(unsafe_code)]
 
+use crate::mac::Mac;
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
-use model::mac::Mac;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 

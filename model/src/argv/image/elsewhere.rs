@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 /// The text that all spellings of a disk have in common.
-pub(super) fn canonical(text: &str) -> String {
+pub fn canonical(text: &str) -> String {
     read(text).unwrap_or_else(|| text.to_owned())
 }
 
@@ -137,7 +137,7 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::argv::image::{Place, of_name};
+    use crate::argv::image::{Place, of_name};
     use proptest::prelude::*;
 
     fn of(name: &str) -> String {

@@ -5,34 +5,37 @@
 
 /// One option of `qemu -help`.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Opt {
+pub struct Opt {
     /// Its name, without dashes.
-    pub(crate) name: String,
+    pub name: String,
     /// What it is for.
-    pub(crate) about: String,
+    pub about: String,
     /// The forms of its value, one for each that the help shows; none if it takes no value.
-    pub(crate) forms: Vec<Form>,
+    pub forms: Vec<Form>,
 }
 
 /// One form of an option's value, and the lines below it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Form {
+pub struct Form {
     /// As the help writes it: `user,id=str[,ipv4=on|off]`.
-    pub(crate) synopsis: String,
-    pub(crate) details: Vec<String>,
+    pub synopsis: String,
+    /// The lines below it, which explain it.
+    pub details: Vec<String>,
 }
 
 /// A key of an option string.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Key {
-    pub(crate) name: String,
+pub struct Key {
+    /// Its name.
+    pub name: String,
     /// Its values, where they are a few words.
-    pub(crate) values: Vec<String>,
-    pub(crate) about: String,
+    pub values: Vec<String>,
+    /// What it is for.
+    pub about: String,
 }
 
 /// The options that the help shows.
-pub(crate) fn options(help: &str) -> Vec<Opt> {
+pub fn options(help: &str) -> Vec<Opt> {
     let mut options: Vec<Opt> = Vec::new();
     let mut open: Vec<usize> = Vec::new();
     for line in help.lines() {
@@ -98,20 +101,20 @@ fn head(line: &str) -> (Vec<String>, String, String) {
 
 impl Form {
     /// The word before the first comma, where the synopsis has one that is to be typed as it stands.
-    pub(crate) fn first(&self) -> &str {
+    pub fn first(&self) -> &str {
         let end = self.synopsis.find([',', '[', '=']).unwrap_or(self.synopsis.len());
         if self.synopsis[end..].starts_with('=') { "" } else { &self.synopsis[..end] }
     }
 
     /// The words that the first place can have: `[std|cirrus|none]`.
-    pub(crate) fn alternatives(&self) -> Vec<String> {
+    pub fn alternatives(&self) -> Vec<String> {
         let text = self.synopsis.strip_prefix('[').unwrap_or(&self.synopsis);
         let text = &text[..text.find([',', ']', '[', '=']).unwrap_or(text.len())];
         words(text)
     }
 
     /// All keys of the synopsis, and those that only the lines below it tell of.
-    pub(crate) fn keys(&self) -> Vec<Key> {
+    pub fn keys(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = Vec::new();
         let mut add = |name: &str, values: Vec<String>, about: &str| {
             if let Some(known) = keys.iter_mut().find(|key| key.name == name) {
@@ -178,7 +181,7 @@ fn words(form: &str) -> Vec<String> {
 }
 
 /// A list of `help`: a name in each line, with what it is behind blanks. Headings end in a colon or have several words.
-pub(crate) fn list(text: &str) -> Vec<(String, String)> {
+pub fn list(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().filter_map(|line| {
         let line = line.trim();
         let (name, about) = line.split_once("  ").unwrap_or((line, ""));
@@ -189,7 +192,7 @@ pub(crate) fn list(text: &str) -> Vec<(String, String)> {
 }
 
 /// The CPU models of `-cpu help`, and the flags that one can add.
-pub(crate) fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
+pub fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
     let (models, flags) = text.split_once("Recognized CPUID flags:").unwrap_or((text, ""));
     let models = models.lines().filter_map(|line| {
         let mut words = line.trim().splitn(2, ' ');
@@ -206,14 +209,17 @@ pub(crate) fn cpus(text: &str) -> (Vec<(String, String)>, Vec<String>) {
 
 /// A line of `-device help`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    pub(crate) name: String,
-    pub(crate) about: String,
-    pub(crate) is_network: bool,
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub about: String,
+    /// Whether it is a network card.
+    pub is_network: bool,
 }
 
 /// The devices of `-device help`, by their names and aliases.
-pub(crate) fn devices(text: &str) -> Vec<Device> {
+pub fn devices(text: &str) -> Vec<Device> {
     let mut heading = "";
     let mut devices = Vec::new();
     for line in text.lines() {
@@ -231,7 +237,7 @@ pub(crate) fn devices(text: &str) -> Vec<Device> {
 }
 
 /// The properties of `-device e1000,help` and its like: `  mac=<str>  - Ethernet address`.
-pub(crate) fn properties(text: &str) -> Vec<Key> {
+pub fn properties(text: &str) -> Vec<Key> {
     let lines = text.lines().filter_map(|line| {
         let (name, rest) = line.trim().split_once("=<")?;
         let (kind, about) = rest.split_once(" - ").unwrap_or((rest, ""));
