@@ -111,7 +111,7 @@ fn a_reaper_that_was_killed_is_followed_by_one_that_announces() {
 }
 
 #[test]
-fn it_needs_the_right_to_listen() {
+fn announcing_needs_the_right_to_listen() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let refused = lab.shim("--bridge br0,announce=on").through("setpriv --bounding-set=-net_raw").run().exits_with(125);
     assert!(refused.err.contains("CAP_NET_RAW") && refused.err.contains("leave announce= out"), "{}", refused.err);

@@ -1,6 +1,6 @@
 //! Completions, as they are at a prompt: real interactive shells at a terminal, and the candidates that they enter.
 
-use crate::shipped::{BASH, FISH, Words, entries, options_of_the_shim, path, words};
+use crate::support::files::{BASH, FISH, Words, entries, options_of_the_shim, path, words};
 use crate::support::programs;
 use crate::support::shell::{Shell, search_path};
 use crate::support::{Lab, have, skip};
@@ -194,7 +194,7 @@ fn no_key_of_qemus_comes_twice() {
 }
 
 #[test]
-fn the_host_is_told_of() {
+fn what_the_host_has_is_offered() {
     let Some(lab) = Lab::new() else { return };
     lab.add_bridge("br0");
     lab.configure("[bridge.later]\nuplink = \"eth0\"\n");
@@ -227,7 +227,7 @@ fn the_host_is_told_of() {
 }
 
 #[test]
-fn answers_are_kept_for_each_version_of_qemu_and_come_at_once() {
+fn answers_are_kept_for_each_version_of_qemu() {
     if !have_qemu() {
         return;
     }
@@ -263,7 +263,7 @@ fn answers_are_kept_for_each_version_of_qemu_and_come_at_once() {
 }
 
 #[test]
-fn nothing_goes_wrong_where_nothing_can_be_known() {
+fn completion_does_not_fail_where_nothing_can_be_known() {
     let Some(lab) = Lab::new() else { return };
     for words in [
         "",

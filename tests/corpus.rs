@@ -1,6 +1,6 @@
 //! What the fuzzers have found worth keeping, replayed.
 
-use crate::shipped::path;
+use crate::support::files::path;
 use kvm_bridge::properties::ALL;
 use std::collections::BTreeSet;
 use std::fs;

@@ -13,8 +13,8 @@
 //! The host has an `eth0` with its default route, an `eth1`, and a LAN with a DHCP server. QEMU is a stand-in that ends at
 //! once, but for a guest with an initramfs, which is real. Nothing is in `/usr/local` yet.
 
-use crate::shipped::path;
 use crate::support::command::fake_qemu;
+use crate::support::files::path;
 use crate::support::namespaces::hide;
 use crate::support::processes::Process;
 use crate::support::programs;
@@ -357,7 +357,7 @@ fn links_lead_to_files_that_are_there() {
 }
 
 #[test]
-fn what_is_said_is_compared() {
+fn output_in_the_documentation_is_compared() {
     let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
     assert!(is_as_said(&lines("a\nb\nc"), &lines("a\n...\nc")) && is_as_said(&lines("a b c"), &lines("a ... c")));
     assert!(!is_as_said(&lines("a\nb"), &lines("a")) && !is_as_said(&lines("a"), &lines("b")));

@@ -94,7 +94,7 @@ fn own_tun(mode: u32) {
 }
 
 #[test]
-fn it_speaks_to_people_and_tells_scripts_by_its_status() {
+fn doctor_speaks_to_people_and_tells_scripts_by_its_status() {
     let Some(lab) = Lab::with_address() else { return };
     let all = lab.kvm_bridge("doctor br0 --quick --verbose").run().succeeds().out;
     assert!(all.contains("ok       uplink of br0: eth0 would be shared\n"), "{all}");
@@ -170,7 +170,7 @@ fn a_pipe_or_a_device_beside_a_kernel_keeps_nobody() {
 }
 
 #[test]
-fn kvm_and_tun() {
+fn kvm_and_tun_are_tried() {
     let Some(lab) = Lab::new() else { return };
     if !have("setpriv") {
         return;
@@ -193,7 +193,7 @@ fn kvm_and_tun() {
 }
 
 #[test]
-fn qemu() {
+fn doctor_tells_which_qemu_runs_and_what_it_lacks() {
     let Some(lab) = Lab::new() else { return };
     look(&lab, "").has("qemu", "ok", &["fake-qemu"]);
     let nowhere = lab.kvm_bridge("doctor --quick --json").env("KVM_BRIDGE_QEMU", "/no/such/qemu");
@@ -224,7 +224,7 @@ fn look_as_alice(lab: &Lab) -> Found {
 }
 
 #[test]
-fn helpers() {
+fn helpers_with_and_without_their_right_are_told_apart() {
     let Some(lab) = lab_with_users() else { return };
     look(&lab, "").has("helper", "ok", &["root needs no helper"]).has("acl", "ok", &[]);
     look_as_alice(&lab).has("helper", "failure", &["no helper is installed", "sudo kvm-bridge install"]);
@@ -247,7 +247,7 @@ fn helpers() {
 }
 
 #[test]
-fn rules() {
+fn rules_that_allow_and_deny_a_bridge_are_told() {
     let Some(lab) = lab_with_users() else { return };
     let install = "sudo kvm-bridge install --allow br0:alice";
     look_as_alice(&lab).has("acl", "failure", &["there is neither /etc/qemu/bridge.conf", install]);
@@ -289,7 +289,7 @@ fn rules() {
 }
 
 #[test]
-fn the_uplink_of_a_bridge_that_is_to_be_made() {
+fn the_uplink_of_a_bridge_that_is_to_be_made_is_checked() {
     let Some(lab) = Lab::with_address() else { return };
     look(&lab, "br0").has("uplink", "ok", &["eth0 would be shared"]);
     look(&lab, "br0 -- --bridge br0,uplink=none").has("uplink", "ok", &["without one"]);
@@ -316,7 +316,7 @@ fn the_uplink_of_a_bridge_that_is_to_be_made() {
 }
 
 #[test]
-fn the_uplink_of_a_bridge_that_is_there() {
+fn the_uplink_of_a_bridge_that_is_there_is_checked() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     look(&lab, "br0").has("uplink", "ok", &["eth0"]);
     lab.lan.run("ip link set dev lan0 down");
@@ -346,7 +346,7 @@ fn the_uplink_of_a_bridge_that_is_there() {
 }
 
 #[test]
-fn stp_mac_and_mtu_of_the_bridge() {
+fn stp_mac_and_mtu_of_the_bridge_are_checked() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     look(&lab, "").has("stp", "ok", &["off"]).has("mtu", "ok", &["1500"]).has("vlan", "ok", &[]);
     look(&lab, "").has("bridge-mac", "warning", &["that of its lowest port", "ip link set dev br0 address"]);
@@ -365,7 +365,7 @@ fn stp_mac_and_mtu_of_the_bridge() {
 }
 
 #[test]
-fn a_bridge_that_filters_vlans() {
+fn a_bridge_that_filters_vlans_is_told_of() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("bridge") || !lab.lan.serve_dhcp() {
         return;
@@ -392,7 +392,7 @@ fn a_bridge_that_filters_vlans() {
 
 /// The kernel here has no Wi-Fi to play with: sysfs is made to say what it says of a station.
 #[test]
-fn an_uplink_that_is_wifi() {
+fn an_uplink_that_is_wifi_is_told_of() {
     let Some(lab) = Lab::with_address() else { return };
     look(&lab, "br0").has("uplink", "ok", &["eth0 would be shared"]);
     hide("/sys/class/net").expect("an empty folder");
@@ -401,7 +401,7 @@ fn an_uplink_that_is_wifi() {
 }
 
 #[test]
-fn ports_near_the_limit() {
+fn ports_near_the_limit_are_told_of() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     look(&lab, "").has("ports", "ok", &["1 of 1,023"]);
     let batch = lab.new_file("batch");
@@ -419,7 +419,7 @@ fn ports_near_the_limit() {
 }
 
 #[test]
-fn journals_that_are_left_over() {
+fn journals_that_are_left_over_are_told_of() {
     let Some(lab) = Lab::with_address() else { return };
     look(&lab, "").has("journal", "ok", &["nothing is left to be undone"]);
     let guest = lab.shim("--bridge br0").boot();
@@ -491,7 +491,7 @@ fn an_nft_that_hangs_is_not_waited_for() {
 }
 
 #[test]
-fn firewalls_that_drop_what_a_bridge_forwards() {
+fn firewalls_that_drop_what_a_bridge_forwards_are_told_of() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("nft") || !have("iptables-legacy") {
         return;
@@ -583,7 +583,7 @@ fn firewalls_that_drop_what_a_bridge_forwards() {
 }
 
 #[test]
-fn addresses_that_two_cards_have() {
+fn addresses_that_two_cards_have_are_told_of() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let first = lab.shim("--bridge br0,mac=02:00:00:00:00:01 -name alice").boot();
     look(&lab, "").has("mac", "ok", &["1 guest, and no address twice"]);
@@ -607,7 +607,7 @@ fn addresses_that_two_cards_have() {
 }
 
 #[test]
-fn addresses_that_are_going_to_be_given() {
+fn addresses_that_are_going_to_be_given_are_checked() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let kept = lab.shim("--bridge br0,vm=alice").run().succeeds().qemu().macs()[0].clone();
     look(&lab, &format!("-- --bridge br0,mac={kept},vm=alice")).has("mac", "ok", &[]);
@@ -686,7 +686,7 @@ fn bridges_of_containers_are_well_without_carrier_and_server() {
 }
 
 #[test]
-fn dhcp_servers_none_one_and_two() {
+fn dhcp_servers_are_counted_none_one_and_two() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("dnsmasq") {
         return;
@@ -802,7 +802,7 @@ fn what_a_firewall_drops_is_not_answered() {
 }
 
 #[test]
-fn how_far_a_guest_got() {
+fn doctor_tells_how_far_a_guest_got() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     if !have("dnsmasq") {
         return;
@@ -871,7 +871,7 @@ fn a_silent_guest_is_asked_for_its_address() {
 }
 
 #[test]
-fn a_real_guest_that_gets_its_address() {
+fn a_real_guest_that_gets_its_address_is_well() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("addr add 10.77.0.2/24 dev br0");
     let Some(guest) = boot_linux(&lab, "br0,vm=alice") else { return };
@@ -901,7 +901,7 @@ pub(crate) fn without_driver<'a>(lab: &'a Lab, name: &str) -> Option<crate::supp
 }
 
 #[test]
-fn a_real_guest_whose_command_line_is_the_reason() {
+fn a_real_guest_whose_command_line_is_the_reason_is_told_so() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let Some(guest) = without_driver(&lab, "dave") else { return };
     let found = examined(lab.kvm_bridge("doctor --json --watch 8"));
@@ -912,7 +912,7 @@ fn a_real_guest_whose_command_line_is_the_reason() {
 }
 
 #[test]
-fn qemus_arguments() {
+fn qemus_arguments_are_checked() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let kernel = lab.new_file("bzImage");
     let config = |text: &str| {

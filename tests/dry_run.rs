@@ -21,7 +21,7 @@ fn tidy(text: &str) -> String {
 }
 
 #[test]
-fn it_changes_nothing_and_qemu_does_not_run() {
+fn a_dry_run_changes_nothing_and_qemu_does_not_run() {
     let Some(lab) = Lab::new() else { return };
     for line in [LINE, "--bridge br0,uplink=eth0 -m 64"] {
         let ended = lab.shim(&format!("--bridge-dry-run {line}")).run().succeeds();
@@ -44,7 +44,7 @@ fn plan_and_dry_run_say_the_same() {
 }
 
 #[test]
-fn it_reads_as_the_commands_that_a_person_would_type() {
+fn a_dry_run_reads_as_the_commands_that_a_person_would_type() {
     let Some(lab) = Lab::new() else { return };
     let mac = ",mac=02:00:5e:10:20:30";
     let isolated = lab.shim(&format!("--bridge-dry-run --bridge br0,uplink=none{mac} -name alice")).run().succeeds();
@@ -73,7 +73,7 @@ fn essence(lab: &Lab, name: &str) -> Value {
 }
 
 #[test]
-fn pasted_into_a_shell_it_does_the_same() {
+fn a_dry_run_pasted_into_a_shell_does_the_same() {
     let Some(lab) = Lab::new() else { return };
     let line = "--bridge br0,uplink=eth0,ifname=tap-a -name alice -m 64";
     let plan = lab.kvm_bridge(&format!("plan -- {line}")).run().succeeds().out;
@@ -113,7 +113,7 @@ fn words_that_a_shell_would_split_are_quoted() {
 }
 
 #[test]
-fn an_error_is_an_error_here_too() {
+fn an_error_of_a_dry_run_is_an_error() {
     let Some(lab) = Lab::new() else { return };
     lab.shim("--bridge-dry-run --bridge br0,colour=red").run().exits_with(125);
     let ended = lab.kvm_bridge("plan -- --bridge br0,colour=red").run();
@@ -121,7 +121,7 @@ fn an_error_is_an_error_here_too() {
 }
 
 #[test]
-fn help_says_what_there_is() {
+fn bridge_help_says_what_there_is() {
     let Some(lab) = Lab::new() else { return };
     let ended = lab.shim("--bridge-help").run().succeeds();
     for key in ["uplink=", "mac=", "model=", "ifname=", "id=", "vm=", "keep=", "mtu=", "--bridge-dry-run", "KVM_BRIDGE"]
@@ -132,7 +132,7 @@ fn help_says_what_there_is() {
 }
 
 #[test]
-fn a_question_to_qemu_needs_no_network_here_either() {
+fn a_question_to_qemu_needs_no_network_in_a_dry_run() {
     let Some(lab) = Lab::new() else { return };
     let ended = lab.shim("--bridge-dry-run --bridge br0,uplink=none -version").run().succeeds();
     assert_eq!(tidy(&ended.out), "QEMU -version\n");

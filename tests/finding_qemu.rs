@@ -211,7 +211,7 @@ fn the_configuration_says_which_qemu() {
 }
 
 #[test]
-fn the_environment_says_it_before_the_configuration() {
+fn the_environment_names_qemu_before_the_configuration() {
     let Some(lab) = without_system_qemu() else { return };
     lab.configure("qemu = \"/bin/false\"\n");
     lab.shim("-m 64").run().succeeds().qemu();
@@ -458,7 +458,7 @@ fn a_program_that_closes_what_it_inherits_is_found_out_before_anything_is_made()
 }
 
 #[test]
-fn each_step_is_told_if_that_is_asked_for() {
+fn each_step_of_a_launch_is_told_if_that_is_asked_for() {
     let Some(lab) = Lab::with_address() else { return };
     for (line, variable) in [("--bridge-verbose --bridge br0", ""), ("--bridge br0", "1")] {
         let told = lab.shim(line).env("KVM_BRIDGE_VERBOSE", variable).run().succeeds().err;

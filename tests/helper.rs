@@ -99,7 +99,7 @@ fn anything_else_on_the_command_line_is_answered_with_the_usage() {
 }
 
 #[test]
-fn it_tells_its_version_and_gives_no_tap_for_it() {
+fn the_helper_tells_its_version_and_gives_no_tap_for_it() {
     let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
     let Some((path, _)) = helpers().into_iter().find(|(_, is_ours)| *is_ours) else { return };
     let told = lab.as_user(ALICE, &path).words("--version").run().succeeds();
@@ -262,7 +262,7 @@ fn names_that_no_bridge_can_have_are_refused() {
 }
 
 #[test]
-fn without_its_right_it_refuses() {
+fn the_helper_without_its_right_refuses() {
     for (path, is_ours) in helpers() {
         let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
         let helper = lab.install_helper(&path, is_ours, Right::None);
@@ -326,17 +326,17 @@ fn a_guest_gets_an_address_by(netdev: &str, helper_of: impl Fn(&Helper) -> Strin
 }
 
 #[test]
-fn qemu_calls_it_for_netdev_bridge() {
+fn qemu_calls_the_helper_for_netdev_bridge() {
     a_guest_gets_an_address_by("bridge,id=n,br=br0,helper=HELPER", |helper| helper.path.display().to_string());
 }
 
 #[test]
-fn qemu_calls_it_for_netdev_tap() {
+fn qemu_calls_the_helper_for_netdev_tap() {
     a_guest_gets_an_address_by("tap,id=n,br=br0,helper=HELPER", |helper| helper.path.display().to_string());
 }
 
 #[test]
-fn qemu_calls_it_through_a_shell() {
+fn qemu_calls_the_helper_through_a_shell() {
     // A blank makes QEMU take it for a line of sh, to which it adds nothing but --fd, --use-vnet and, where missing, --br.
     a_guest_gets_an_address_by("tap,id=n,helper=HELPER", |helper| format!("{} --br=br0", helper.path.display()));
 }

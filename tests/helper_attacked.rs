@@ -69,7 +69,7 @@ fn names_of_any_bytes_are_refused_without_a_byte_for_the_terminal() {
 }
 
 #[test]
-fn what_is_no_socket_is_refused() {
+fn a_descriptor_that_is_no_socket_is_refused() {
     let Some((lab, helper)) = lab() else { return };
     for (script, fd) in [
         (r#"exec "$0" "$@" </dev/null"#, "0"),
@@ -152,7 +152,7 @@ fn stray_descriptors_are_closed_and_every_right_is_given_up() {
 }
 
 #[test]
-fn its_caller_can_neither_trace_it_nor_look_into_it() {
+fn the_helpers_caller_can_neither_trace_it_nor_look_into_it() {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;
@@ -174,7 +174,7 @@ fn its_caller_can_neither_trace_it_nor_look_into_it() {
 }
 
 #[test]
-fn nothing_is_read_before_rights_are_given_up() {
+fn no_file_is_read_before_rights_are_given_up() {
     let Some((lab, _)) = lab() else { return };
     if !have("strace") {
         return;
@@ -244,7 +244,7 @@ fn build_evil_library(mark: &Path) {
 }
 
 #[test]
-fn the_callers_limits_can_only_make_it_refuse() {
+fn the_callers_limits_can_only_make_the_helper_refuse() {
     let Some((lab, helper)) = lab() else { return };
     // An included rule that denies is not passed over because no file can be opened.
     lab.allow("allow br0\ninclude /etc/qemu/deny.conf\n");
@@ -522,7 +522,7 @@ fn in_a_user_namespace_of_the_callers_own_the_reason_is_that() {
 }
 
 #[test]
-fn in_a_container_the_remedy_is_one_for_it() {
+fn in_a_container_the_remedy_is_one_for_containers() {
     let Some((lab, helper)) = lab() else { return };
     let call = |through: &str| lab.call_by(lab.program(&helper.path).words(WORDS).through(through)).refusal();
     fs::write("/run/.containerenv", "").expect("the mark of a container");
@@ -639,12 +639,12 @@ fn struck_at_every_call(signal: &str, after: impl Fn(&Lab, &mut Running)) {
 }
 
 #[test]
-fn killed_at_any_system_call_it_leaves_nothing() {
+fn a_helper_killed_at_any_system_call_leaves_nothing() {
     struck_at_every_call("KILL", |_, _| {});
 }
 
 #[test]
-fn stopped_and_killed_at_any_system_call_it_leaves_nothing() {
+fn a_helper_stopped_and_killed_at_any_system_call_leaves_nothing() {
     struck_at_every_call("STOP", |lab, running| {
         if let Some(stopped) = wait_until_stopped(lab, running, &[]) {
             stopped.kill();
@@ -701,7 +701,7 @@ fn schedstat(pid: i32) -> String {
 }
 
 #[test]
-fn stopped_at_any_system_call_it_holds_no_port_that_is_not_counted() {
+fn a_helper_stopped_at_any_system_call_holds_no_port_that_is_not_counted() {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;
@@ -734,7 +734,7 @@ fn stopped_at_any_system_call_it_holds_no_port_that_is_not_counted() {
 }
 
 #[test]
-fn however_many_are_stopped_they_fill_no_bridge() {
+fn however_many_helpers_are_stopped_they_fill_no_bridge() {
     let Some((lab, helper)) = lab() else { return };
     if !have("strace") {
         return;

@@ -55,7 +55,7 @@ fn the_way_to_a_disk_is_gone_before_any_lock_is_held() {
 
 /// With the user's own ID in one of its threads, root's process would be theirs to stop and to end.
 #[test]
-fn who_looks_as_a_user_is_not_theirs() {
+fn doctor_that_looks_as_a_user_does_not_become_a_process_of_theirs() {
     let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users).filter(|_| have("strace")) else { return };
     lab.allow("allow br0\n");
     let trace = traced(&lab, "doctor --quick --user alice", "setresuid,setreuid,setuid,setfsuid");

@@ -72,7 +72,7 @@ fn capability(path: &str) -> String {
 }
 
 #[test]
-fn after_it_a_user_has_a_guest() {
+fn after_an_installation_a_user_has_a_guest() {
     let Some(lab) = lab() else { return };
     let told = install(&lab, "--allow br0:alice");
     assert!(told.contains(COPY) && told.contains("'allow br0 user alice'"), "{told}");
@@ -87,7 +87,7 @@ fn after_it_a_user_has_a_guest() {
 }
 
 #[test]
-fn twice_is_as_once() {
+fn an_installation_twice_is_as_once() {
     let Some(lab) = lab() else { return };
     let words = "--allow br0:alice --allow br1 --link --link=qemu-system-aarch64";
     install(&lab, words);
@@ -218,7 +218,7 @@ fn whatever_the_umask_users_can_read_and_execute_what_was_made() {
 }
 
 #[test]
-fn what_is_allowed_twice_is_written_once() {
+fn a_rule_that_is_asked_for_twice_is_written_once() {
     let Some(lab) = lab() else { return };
     install(&lab, "--allow br1 --allow br1");
     assert_eq!(fs::read_to_string("/etc/qemu/bridge.conf").expect("rules").matches("allow br1").count(), 1);
@@ -308,7 +308,7 @@ fn check_without_rules_names_what_was_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_before_anything_is() {
+fn an_installation_that_cannot_be_done_is_refused_before_it_begins() {
     let Some(lab) = lab() else { return };
     write_rules("/etc/qemu/bridge.conf", "deny br1\n");
     fs::create_dir_all("/usr/local/bin").expect("make a folder");
@@ -332,7 +332,7 @@ fn what_cannot_be_done_is_said_before_anything_is() {
 }
 
 #[test]
-fn killed_at_any_system_call_that_writes_it_is_finished_or_taken_back() {
+fn an_installation_killed_at_any_call_that_writes_is_finished_or_taken_back() {
     let Some(lab) = lab() else { return };
     if !crate::support::have("strace") {
         return;

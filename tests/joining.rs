@@ -35,20 +35,20 @@ fn stays_as_it_is(lab: &Lab) {
 }
 
 #[test]
-fn its_mac_stays_though_nobody_pinned_it() {
+fn the_mac_of_a_joined_bridge_stays_though_nobody_pinned_it() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     stays_as_it_is(&lab);
 }
 
 #[test]
-fn its_pinned_mac_stays() {
+fn the_pinned_mac_of_a_joined_bridge_stays() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("link set br0 address 02:00:5e:10:20:30");
     stays_as_it_is(&lab);
 }
 
 #[test]
-fn spanning_tree_and_delays_stay() {
+fn spanning_tree_and_delays_of_a_joined_bridge_stay() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("link set br0 type bridge stp_state 1 forward_delay 200 hello_time 100 ageing_time 1000 priority 7");
     // The topology change that we did not cause has to be over first.
@@ -74,7 +74,7 @@ fn spanning_tree_and_delays_stay() {
 }
 
 #[test]
-fn addresses_and_routes_on_it_stay() {
+fn addresses_and_routes_on_a_joined_bridge_stay() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("addr add 10.77.0.2/24 dev br0");
     lab.ip("addr add fd77::2/64 dev br0");
@@ -87,7 +87,7 @@ fn addresses_and_routes_on_it_stay() {
 }
 
 #[test]
-fn it_is_set_up_if_it_is_down() {
+fn a_joined_bridge_is_set_up_if_it_is_down() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.baseline();
     lab.ip("link set br0 down");
@@ -107,7 +107,7 @@ fn joining_leaves_no_process_and_no_file() {
 }
 
 #[test]
-fn it_is_never_deleted() {
+fn a_joined_bridge_is_never_deleted() {
     let Some(lab) = Lab::new() else { return };
     lab.add_bridge("br0");
     lab.shim("--bridge br0").boot().kill();
@@ -162,7 +162,7 @@ fn what_does_not_fit_a_bridge_that_is_there_is_refused() {
 }
 
 #[test]
-fn one_with_a_port_to_the_network_is_not_joined_as_isolated() {
+fn a_bridge_with_a_port_to_the_network_is_not_joined_as_isolated() {
     let Some(lab) = Lab::new() else { return };
     let guest = lab.shim("--bridge br0,uplink=eth0,attach=port").boot();
     let refused = lab.shim("--bridge br0,uplink=none").run().exits_with(125);

@@ -144,7 +144,7 @@ fn what_a_check_finds_is_told_piece_by_piece() {
 }
 
 #[test]
-fn no_command_is_without_it() {
+fn no_command_is_without_json() {
     let mut definition = kvm_bridge::cli::definition();
     definition.build();
     fn check(command: &clap::Command) {

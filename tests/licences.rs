@@ -1,7 +1,7 @@
 //! docs/dependencies.md has the reason for every crate of the manifests, and the licences of all crates of Cargo.lock, which
 //! deny.toml allows.
 
-use crate::shipped::path;
+use crate::support::files::path;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

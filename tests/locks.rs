@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// A user can lock whatever she can open, and hold it for ever.
 #[test]
-fn what_a_user_locks_keeps_nobody() {
+fn locks_of_a_user_keep_nobody_waiting() {
     let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
     if !have("flock") {
         return;
@@ -39,7 +39,7 @@ fn what_a_user_locks_keeps_nobody() {
 }
 
 #[test]
-fn who_waits_says_for_whom() {
+fn who_waits_for_a_lock_says_who_has_it() {
     let Some(lab) = Lab::new() else { return };
     if !have("flock") {
         return;

@@ -15,7 +15,7 @@ fn mac_of(lab: &Lab, line: &str) -> String {
 }
 
 #[test]
-fn it_is_local_and_of_the_quadrant_that_is_free_for_us() {
+fn a_new_mac_is_local_and_of_the_quadrant_that_is_free_for_us() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mac = mac_of(&lab, "--bridge br0 -name alice");
     assert_eq!(mac.as_bytes()[1], b'2', "{mac}");
@@ -23,7 +23,7 @@ fn it_is_local_and_of_the_quadrant_that_is_free_for_us() {
 }
 
 #[test]
-fn a_vm_has_the_same_one_each_time() {
+fn a_vm_has_the_same_mac_each_time() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     for vm in [
         "-name alice",
@@ -99,7 +99,7 @@ fn the_second_guest_that_nothing_tells_apart_is_told_what_to_add() {
 }
 
 #[test]
-fn different_vms_have_different_ones() {
+fn different_vms_have_different_macs() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let vms = ["-name alice", "-name bob", "-kernel bzImage", "-hda disk.qcow2", "-hda other.qcow2", ""];
     let macs: HashSet<String> = vms.iter().map(|vm| mac_of(&lab, &format!("--bridge br0 {vm}"))).collect();
@@ -107,7 +107,7 @@ fn different_vms_have_different_ones() {
 }
 
 #[test]
-fn vms_that_share_their_firmware_have_different_ones() {
+fn vms_that_share_their_firmware_have_different_macs() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mac = |disk: &str| {
         let firmware = "-blockdev node-name=code,driver=file,filename=code.fd,read-only=on -machine q35,pflash0=code";
@@ -126,7 +126,7 @@ fn the_name_counts_more_than_the_disk_and_vm_more_than_the_name() {
 }
 
 #[test]
-fn each_nic_has_its_own_and_keeps_it() {
+fn each_nic_has_a_mac_of_its_own_and_keeps_it() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let line = "--bridge br0 --bridge br0 -name alice";
     let first = lab.shim(line).run().succeeds().qemu().macs();
@@ -137,7 +137,7 @@ fn each_nic_has_its_own_and_keeps_it() {
 }
 
 #[test]
-fn a_vm_that_runs_twice_has_two_and_both_come_back() {
+fn a_vm_that_runs_twice_has_two_macs_and_both_come_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let run_both = || {
         let mut one = lab.shim("--bridge br0 -name alice").boot();
@@ -174,7 +174,7 @@ fn a_guest_that_went_to_the_background_still_holds_its_slot() {
 }
 
 #[test]
-fn one_that_the_user_gives_is_for_this_run_only() {
+fn a_mac_on_the_command_line_is_for_this_run_only() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let own = mac_of(&lab, "--bridge br0 -name alice");
     assert_eq!(mac_of(&lab, "--bridge br0,mac=02:00:5E:10:20:30 -name alice"), "02:00:5e:10:20:30");
@@ -182,7 +182,7 @@ fn one_that_the_user_gives_is_for_this_run_only() {
 }
 
 #[test]
-fn a_name_of_odd_bytes_has_one_too() {
+fn a_vm_with_a_name_of_odd_bytes_has_a_mac_too() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let run = |name: &[u8]| {
         let cmd = lab.shim("--bridge br0 -name").arg(crate::support::record::bytes(name));
@@ -194,7 +194,7 @@ fn a_name_of_odd_bytes_has_one_too() {
 }
 
 #[test]
-fn they_are_listed() {
+fn macs_are_listed() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mac = mac_of(&lab, "--bridge br0 -name alice");
     let ended = lab.kvm_bridge("mac list").run().succeeds();
@@ -213,7 +213,7 @@ fn a_name_that_a_terminal_would_obey_is_listed_in_words() {
 }
 
 #[test]
-fn one_that_is_forgotten_does_not_come_back() {
+fn a_forgotten_mac_does_not_come_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));
     lab.kvm_bridge("mac forget alice").run().succeeds();
@@ -224,7 +224,7 @@ fn one_that_is_forgotten_does_not_come_back() {
 }
 
 #[test]
-fn one_of_a_running_vm_is_not_forgotten() {
+fn the_mac_of_a_running_vm_is_not_forgotten() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("--bridge br0 -name alice").boot();
     let mac = guest.qemu().mac();
@@ -265,7 +265,7 @@ fn all_files(folder: &str) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn one_that_is_given_is_not_that_of_another_card() {
+fn a_mac_that_is_given_is_not_that_of_another_card() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let own = mac_of(&lab, "--bridge br0 -name alice");
     let ended = lab.shim(&format!("--bridge br0 --bridge br0,mac={own} -name alice")).run().exits_with(125);
@@ -345,7 +345,7 @@ fn a_moved_kernel_and_every_spelling_of_a_path_are_the_same_vm() {
 }
 
 #[test]
-fn one_that_is_set_is_kept() {
+fn a_mac_that_is_set_is_kept() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let ended = lab.kvm_bridge("mac set alice 02:00:5E:00:00:01").run().succeeds();
     assert_eq!(ended.out, "name:alice has 02:00:5e:00:00:01\n");
@@ -377,7 +377,7 @@ fn one_that_is_set_is_kept() {
 }
 
 #[test]
-fn one_that_is_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
+fn a_mac_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let at = |name: &str| lab.dir.path().join(name);
     fs::write(at("disk.img"), "").expect("make an image");
@@ -395,7 +395,7 @@ fn one_that_is_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
 }
 
 #[test]
-fn they_go_to_another_host_and_back() {
+fn macs_go_to_another_host_and_back() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let (alice, bob) = (mac_of(&lab, "--bridge br0 -name alice"), mac_of(&lab, "--bridge br0 -name bob"));
     let export = lab.kvm_bridge("mac export").run().succeeds().out;

@@ -2,7 +2,7 @@
 //! as they are printed for this host where `attach=port` is refused, and afterwards `--bridge br0` just joins.
 
 use crate::docs::blocks;
-use crate::shipped::path;
+use crate::support::files::path;
 use crate::support::managers::{Managed, Manager, Mode};
 use crate::support::wait_for;
 use serde_json::Value;

@@ -5,7 +5,7 @@
 use crate::docs::{Block, blocks};
 use crate::doctor::{second_server, without_driver};
 use crate::guests::boot_linux;
-use crate::shipped::path;
+use crate::support::files::path;
 use crate::support::{Lab, frames, have, wait_for};
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,7 +92,7 @@ fn doctor(lab: &Lab, words: &str) -> String {
 }
 
 #[test]
-fn every_sample_is_compared() {
+fn every_sample_of_the_page_is_compared() {
     let marks = page().into_iter().map(|block| block.mark).filter(|mark| !mark.starts_with("not run: "));
     let marks: Vec<String> = marks.collect();
     let known: BTreeSet<String> = SAMPLES.iter().map(|name| format!("output: {name}")).collect();
@@ -105,7 +105,7 @@ fn every_sample_is_compared() {
 }
 
 #[test]
-fn what_may_differ_is_little() {
+fn addresses_and_counts_of_a_sample_may_differ_and_nothing_else() {
     assert_eq!(plain("from 10.77.0.139/24 (b6:db:ee:ce:9a:65)"), "from ADDRESS/24 (MAC)");
     assert_eq!(plain("it has sent 13 frames, and 2 in 3 s"), "it has sent N frames, and 2 in 3 s");
     assert_ne!(plain("OFFER in 3 s"), plain("OFFER in 4 s"));

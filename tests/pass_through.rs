@@ -72,7 +72,7 @@ fn nothing_is_read_or_written_but_what_finding_qemu_takes() {
 }
 
 #[test]
-fn nothing_is_printed() {
+fn the_shim_prints_nothing_of_its_own() {
     let Some(lab) = Lab::new() else { return };
     for probe in ["-version", "-help", "-device ?", "-machine none,accel=kvm:tcg -qmp stdio", "-net nic,model=?"] {
         let ended = lab.shim(probe).run().succeeds();

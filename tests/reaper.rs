@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
-fn there_is_one_for_each_bridge_that_we_made() {
+fn there_is_one_reaper_for_each_bridge_that_we_made() {
     let Some(lab) = Lab::new() else { return };
     let _guests: Vec<_> = (0..4).map(|_| lab.shim("--bridge br0,uplink=none").boot()).collect();
     let _other = lab.shim("--bridge br1,uplink=none").boot();
@@ -17,7 +17,7 @@ fn there_is_one_for_each_bridge_that_we_made() {
 }
 
 #[test]
-fn it_is_nobodys_child_and_has_a_session_of_its_own() {
+fn the_reaper_is_nobodys_child_and_has_a_session_of_its_own() {
     let Some(lab) = Lab::new() else { return };
     let guest = lab.shim("--bridge br0,uplink=none").boot();
     let reaper = lab.reaper_of("br0");
@@ -38,7 +38,7 @@ fn qemu_has_no_child() {
 }
 
 #[test]
-fn without_one_no_guest_starts() {
+fn without_a_reaper_no_guest_starts() {
     let Some(lab) = Lab::new() else { return };
     if !crate::support::have("strace") {
         return;
@@ -51,7 +51,7 @@ fn without_one_no_guest_starts() {
 }
 
 #[test]
-fn it_holds_neither_the_callers_descriptors_nor_the_tap() {
+fn the_reaper_holds_neither_the_callers_descriptors_nor_the_tap() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").through_sh(r#"exec "$0" "$@" 7</usr/bin/env"#).boot();
     let files = lab.reaper_of("br0").open_files();
@@ -62,7 +62,7 @@ fn it_holds_neither_the_callers_descriptors_nor_the_tap() {
 }
 
 #[test]
-fn it_holds_no_folder() {
+fn the_reaper_holds_no_folder() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
     let cwd = std::fs::read_link(format!("/proc/{}/cwd", lab.reaper_of("br0").pid)).expect("it runs");
@@ -70,7 +70,7 @@ fn it_holds_no_folder() {
 }
 
 #[test]
-fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_it() {
+fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_the_reaper() {
     let Some(lab) = Lab::new() else { return };
     let mut command = lab.shim("--bridge br0,uplink=none").into_command();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the shim");
@@ -84,7 +84,7 @@ fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_it() {
 }
 
 #[test]
-fn it_goes_within_a_few_seconds_of_the_last_guest() {
+fn the_reaper_goes_within_a_few_seconds_of_the_last_guest() {
     let Some(lab) = Lab::new() else { return };
     lab.shim("--bridge br0,uplink=none").boot().terminate();
     let start = Instant::now();
@@ -93,7 +93,7 @@ fn it_goes_within_a_few_seconds_of_the_last_guest() {
 }
 
 #[test]
-fn it_ignores_the_hangup_of_the_callers_terminal() {
+fn the_reaper_ignores_the_hangup_of_the_callers_terminal() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
     let reaper = lab.reaper_of("br0");
@@ -102,7 +102,7 @@ fn it_ignores_the_hangup_of_the_callers_terminal() {
 }
 
 #[test]
-fn it_takes_next_to_nothing() {
+fn the_reaper_sleeps_until_something_changes() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
     let pid = lab.reaper_of("br0").pid;

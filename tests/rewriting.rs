@@ -110,7 +110,7 @@ fn a_value_that_looks_like_our_option_is_a_value() {
 }
 
 #[test]
-fn odd_bytes_around_it_stay() {
+fn odd_bytes_around_our_option_stay() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let odd = [bytes(b"\xff\xfe"), bytes(b"a b"), bytes(b"")];
     let cmd = lab.shim("-append").arg(&odd[0]).words("--bridge br0 -name").arg(&odd[1]).words("-append").arg(&odd[2]);
@@ -129,7 +129,7 @@ fn the_environment_adds_nics_at_the_end() {
 }
 
 #[test]
-fn ours_takes_the_place_of_a_clients_user_mode_card() {
+fn our_card_takes_the_place_of_a_clients_user_mode_card() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     // As debvm, quickemu, virtme-ng and Packer write it.
     for (line, card, lost) in [

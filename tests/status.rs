@@ -16,7 +16,7 @@ fn at_a_terminal(lab: &Lab, words: &str, environment: &str) -> String {
 }
 
 #[test]
-fn it_tells_who_is_on_the_bridge() {
+fn status_tells_who_is_on_the_bridge() {
     let Some(lab) = Lab::with_address() else { return };
     let mut alice = lab.shim("--bridge br0 -name alice").then("arp:10.77.0.1,hold").start();
     let mac = alice.qemu().macs()[0].clone();

@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod command;
+pub mod files;
 pub mod filters;
 pub mod frames;
 pub mod guest;

@@ -5,7 +5,7 @@ use crate::support::record::key;
 use std::fs;
 
 #[test]
-fn qemu_inherits_its_descriptor_under_the_number_that_argv_says() {
+fn qemu_inherits_the_tap_under_the_number_that_argv_says() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let ended = lab.shim("--bridge br0").run().succeeds();
     let (netdev, tap) = (ended.qemu().value_of("-netdev"), ended.qemu().tap());
@@ -14,7 +14,7 @@ fn qemu_inherits_its_descriptor_under_the_number_that_argv_says() {
 }
 
 #[test]
-fn it_is_a_plain_tap_that_goes_with_qemu() {
+fn the_tap_is_a_plain_one_that_goes_with_qemu() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("--bridge br0").boot();
     let tap = guest.qemu().tap();
@@ -26,7 +26,7 @@ fn it_is_a_plain_tap_that_goes_with_qemu() {
 }
 
 #[test]
-fn it_has_the_bridges_mtu_a_high_mac_and_no_ipv6() {
+fn the_tap_has_the_bridges_mtu_a_high_mac_and_no_ipv6() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("link set eth0 mtu 1400");
     lab.ip("link set br0 mtu 1400");
@@ -41,7 +41,7 @@ fn it_has_the_bridges_mtu_a_high_mac_and_no_ipv6() {
 }
 
 #[test]
-fn it_is_up_and_a_port_of_the_bridge() {
+fn the_tap_is_up_and_a_port_of_the_bridge() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("--bridge br0").boot();
     let link = lab.a_link(&guest.qemu().tap().name);
@@ -51,7 +51,7 @@ fn it_is_up_and_a_port_of_the_bridge() {
 }
 
 #[test]
-fn its_alias_names_the_vm() {
+fn the_alias_of_the_tap_names_the_vm() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("--bridge br0 -name alice").boot();
     let alias = lab.a_link(&guest.qemu().tap().name)["ifalias"].clone();
@@ -59,7 +59,7 @@ fn its_alias_names_the_vm() {
 }
 
 #[test]
-fn it_can_be_given_a_name() {
+fn the_tap_can_be_given_a_name() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guest = lab.shim("--bridge br0,ifname=alice-net").boot();
     assert_eq!(guest.qemu().tap().name, "alice-net");
@@ -67,7 +67,7 @@ fn it_can_be_given_a_name() {
 }
 
 #[test]
-fn without_a_name_the_kernel_numbers_it() {
+fn without_a_name_the_kernel_numbers_the_tap() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let mut guests: Vec<_> = (0..3).map(|_| lab.shim("--bridge br0").boot()).collect();
     let names: Vec<String> = guests.iter_mut().map(|guest| guest.qemu().tap().name).collect();
@@ -75,7 +75,7 @@ fn without_a_name_the_kernel_numbers_it() {
 }
 
 #[test]
-fn frames_cross_it_in_both_directions_whatever_its_name() {
+fn frames_cross_the_tap_in_both_directions_whatever_its_name() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     for options in ["", ",ifname=alice-net", ",mac=02:00:5e:10:20:30", ",mtu=1500", ",model=virtio-net-pci"] {
         let mut guest = lab.shim(&format!("--bridge br0{options}")).then("arp:10.77.0.1,hold").start();
@@ -93,7 +93,7 @@ fn two_nics_on_one_bridge_both_carry_frames() {
 }
 
 #[test]
-fn a_persistent_one_of_the_users_is_used_and_stays() {
+fn a_persistent_tap_of_the_users_is_used_and_stays() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("tuntap add dev tap-p mode tap vnet_hdr");
     lab.ip("link set dev tap-p master br0 addrgenmode none alias mine up");
@@ -111,7 +111,7 @@ fn a_persistent_one_of_the_users_is_used_and_stays() {
 }
 
 #[test]
-fn all_else_is_as_if_qemu_had_been_called() {
+fn beside_the_tap_all_is_as_if_qemu_had_been_called() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let script = r#"exec env --ignore-signal=PIPE --block-signal=USR1 "$0" "$@" 7</dev/null"#;
     let direct = lab.program(crate::support::command::fake_qemu()).through_sh(script).run().succeeds();
@@ -132,7 +132,7 @@ fn all_else_is_as_if_qemu_had_been_called() {
 }
 
 #[test]
-fn a_signal_at_the_very_start_leaves_nothing() {
+fn a_signal_to_the_shim_at_any_moment_leaves_nothing() {
     use nix::sys::signal::Signal;
     let Some(lab) = Lab::new() else { return };
     // A sweep over the first milliseconds of the shim: somewhere in it lies each step of its work.
@@ -162,7 +162,7 @@ fn standard_files_that_the_caller_closed_stay_closed() {
 }
 
 #[test]
-fn a_persistent_one_that_is_down_is_set_up() {
+fn a_persistent_tap_that_is_down_is_set_up() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     lab.ip("tuntap add dev tap-p mode tap vnet_hdr");
     lab.ip("link set dev tap-p master br0 addrgenmode none");

@@ -29,7 +29,7 @@ fn up_shares_the_uplink_and_down_takes_that_back() {
 }
 
 #[test]
-fn without_words_it_takes_the_interface_of_the_default_route() {
+fn up_without_words_takes_the_interface_of_the_default_route() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0").run().succeeds();
     assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
@@ -38,7 +38,7 @@ fn without_words_it_takes_the_interface_of_the_default_route() {
 }
 
 #[test]
-fn twice_is_once() {
+fn up_twice_is_as_up_once() {
     let Some(lab) = Lab::with_address() else { return };
     let up = "up br0 --uplink eth0 --tap tap0 --tap tap1 --user root";
     lab.kvm_bridge(up).run().succeeds();
@@ -72,7 +72,7 @@ fn a_bridge_with_an_uplink_is_not_said_to_have_none() {
 }
 
 #[test]
-fn guests_join_it_and_it_stays_when_they_have_gone() {
+fn guests_join_a_lasting_bridge_which_stays_when_they_have_gone() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
     let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
@@ -98,7 +98,7 @@ fn a_bridge_that_was_made_for_a_guest_stays_from_then_on() {
 }
 
 #[test]
-fn its_taps_belong_to_their_users_and_carry_frames() {
+fn taps_of_up_belong_to_their_users_and_carry_frames() {
     let Some(lab) = Lab::with_address() else { return };
     if !have("setpriv") || !have("qemu-system-x86_64") {
         return;
@@ -248,7 +248,7 @@ fn a_bridge_without_ports_keeps_its_address_when_it_gets_a_tap_and_loses_it() {
 }
 
 #[test]
-fn what_is_saved_is_done_again_by_up_and_by_a_guest() {
+fn a_saved_bridge_is_made_again_by_up_and_by_a_guest() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("# my file\nmodel = \"e1000e\" # fast\n");
     let words = "up br0 --uplink eth0 --tap tap5 --user nobody --save";
@@ -312,7 +312,7 @@ fn an_uplink_that_somebody_manages_is_shared_like_any_other() {
 }
 
 #[test]
-fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
+fn the_configuration_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     let Some(lab) = Lab::new() else { return };
     lab.configure("");
@@ -335,7 +335,7 @@ fn the_file_stays_whose_it_is_and_a_new_one_is_for_all_to_read() {
 }
 
 #[test]
-fn nothing_is_lost_when_several_save() {
+fn no_bridge_is_lost_when_several_are_saved_at_once() {
     let Some(lab) = Lab::new() else { return };
     lab.configure("");
     let names: Vec<String> = (0..8).map(|number| format!("lab{number}")).collect();
@@ -353,7 +353,7 @@ fn nothing_is_lost_when_several_save() {
 }
 
 #[test]
-fn a_file_that_is_broken_is_not_overwritten() {
+fn a_configuration_that_is_broken_is_not_overwritten() {
     let Some(lab) = Lab::with_address() else { return };
     lab.configure("[bridge.br0\n");
     lab.kvm_bridge("up br0 --save").run().exits_with(125);
@@ -387,7 +387,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn a_kill_at_any_moment_is_made_good_by_doing_it_again() {
+fn up_and_down_after_a_kill_at_any_moment_are_made_good_by_doing_them_again() {
     let Some(lab) = Lab::with_address() else { return };
     if !have("strace") {
         return;
@@ -413,7 +413,7 @@ fn a_kill_at_any_moment_is_made_good_by_doing_it_again() {
 }
 
 #[test]
-fn both_tell_programs_in_json() {
+fn up_and_down_tell_programs_in_json() {
     let Some(lab) = Lab::with_address() else { return };
     let json = |words: &str| serde_json::from_str::<Value>(&lab.kvm_bridge(words).run().succeeds().out).expect("JSON");
     assert_eq!(
@@ -449,7 +449,7 @@ fn what_a_kill_has_left_is_gone_after_recover() {
 }
 
 #[test]
-fn all_of_ours_are_taken_down_but_those_with_guests() {
+fn down_all_takes_all_bridges_of_ours_but_those_with_guests() {
     let Some(lab) = Lab::with_address() else { return };
     lab.kvm_bridge("up br0").run().succeeds();
     lab.kvm_bridge("up lab --uplink none").run().succeeds();

@@ -46,7 +46,7 @@ fn is_made_a_port(lab: &Lab, words: &str) {
 }
 
 #[test]
-fn what_is_asked_for_is_what_is_done() {
+fn an_uplink_is_attached_as_it_is_asked_for() {
     let Some(lab) = Lab::new() else { return };
     is_made_a_port(&lab, "--bridge br0,uplink=eth0");
     is_made_a_port(&lab, "--bridge br0,uplink=eth0,attach=port");

@@ -1,96 +1,19 @@
-//! What is shipped beside the programs is in step with them; `completions` and `docs` have more of it.
+//! Man pages say what the programs have, all of it and nothing else.
 
+use crate::support::files::{
+    Words, entries, keys, known_options, long_options, options_of_the_shim, page, path, read, tokens, words,
+};
 use crate::support::{Lab, have};
-use kvm_bridge::shim::help;
 use kvm_bridge::state::{config, journal};
 use kvm_bridge::{launch, vm};
 use model::error;
 use model::request::KEYS;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub(crate) const BASH: &str = "completions/kvm-bridge.bash";
-const LOADER: &str = "completions/kvm-bridge.load.bash";
-pub(crate) const ZSH: &str = "completions/_kvm-bridge";
-pub(crate) const FISH: &str = "completions/kvm-bridge.fish";
 const SHIM_PAGE: &str = "man/qemu-kvm-bridge.1";
 const PAGE: &str = "man/kvm-bridge.1";
-
-pub(crate) type Words = BTreeSet<String>;
-
-pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-fn read(name: &str) -> String {
-    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("read {name}: {error}"))
-}
-
-pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Words {
-    words.into_iter().map(str::to_owned).collect()
-}
-
-/// The runs of letters, digits, dashes and underscores.
-fn tokens(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).filter(|token| !token.is_empty())
-}
-
-fn long_options(text: &str) -> Words {
-    let is_option = |token: &&str| token.strip_prefix("--").is_some_and(|name| name.starts_with(char::is_alphabetic));
-    words(tokens(text).filter(is_option))
-}
-
-// What the programs have.
-
-pub(crate) fn options_of_the_shim() -> Words {
-    long_options(&help::shim())
-}
-
-/// One command of kvm-bridge, by the words that lead to it.
-pub(crate) struct Entry {
-    pub(crate) path: String,
-    pub(crate) subcommands: Words,
-    pub(crate) options: Words,
-    /// `--`, if the words behind it are those of qemu-kvm.
-    pub(crate) end_of_options: Option<String>,
-}
-
-pub(crate) fn entries() -> Vec<Entry> {
-    fn walk(command: &clap::Command, path: &str, entries: &mut Vec<Entry>) {
-        let path =
-            if path.is_empty() { command.get_name().to_owned() } else { format!("{path} {}", command.get_name()) };
-        let options = command.get_arguments().filter_map(|argument| argument.get_long());
-        let options = options.map(|long| format!("--{long}")).collect();
-        let shown = || command.get_subcommands().filter(|command| !command.is_hide_set());
-        let subcommands = words(shown().map(clap::Command::get_name));
-        let takes_qemu = command.get_positionals().any(clap::Arg::is_last_set);
-        let end_of_options = takes_qemu.then(|| "--".to_owned());
-        entries.push(Entry { path: path.clone(), subcommands, options, end_of_options });
-        shown().for_each(|command| walk(command, &path, entries));
-    }
-    let mut definition = kvm_bridge::cli::definition();
-    definition.build();
-    let mut entries = Vec::new();
-    walk(&definition, "", &mut entries);
-    entries
-}
-
-fn known_options() -> Words {
-    entries().into_iter().flat_map(|entry| entry.options).chain(options_of_the_shim()).collect()
-}
-
-fn keys() -> Words {
-    words(KEYS.iter().map(|(key, ..)| *key))
-}
-
-// The files as text: needs no shell and no mandoc.
-
-/// A page's text with `--option` for mdoc's `Fl -option`.
-fn page(name: &str) -> String {
-    read(name).replace("\\-", "-").replace("Fl -", "--")
-}
 
 /// What stands behind `.It Cm` at the beginning of a line.
 fn items<'a>(page: &'a str, kind: &str) -> Vec<&'a str> {
@@ -180,7 +103,7 @@ fn other_name_of(name: &str) -> Option<String> {
 }
 
 #[test]
-fn the_shim_is_found_by_what_one_calls_it() {
+fn the_page_of_the_shim_is_found_by_what_one_calls_it() {
     assert_eq!(other_name_of("man/qemu-kvm-shim.1").as_deref(), Some(SHIM_PAGE));
     assert!(read("Makefile").contains("qemu-kvm-shim.1"));
 }
@@ -196,24 +119,6 @@ fn every_man_page_has_all_that_one_looks_for_and_is_installed() {
         let file = name.trim_start_matches("man/");
         assert!(makefile.contains(file), "the Makefile does not install {file}");
     }
-}
-
-#[test]
-fn the_files_for_network_managers_are_documented_and_match_the_names_of_our_links() {
-    let (docs, makefile) = (read("docs/managers.md"), read("Makefile"));
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path("packaging/network")).expect("read the folder").flatten() {
-        let name = entry.file_name().into_string().expect("UTF-8");
-        assert!(docs.contains(&format!("/{name}`")), "docs/managers.md lacks {name}");
-        let ending = name.rsplit('.').next().expect("an ending").to_owned();
-        assert!(makefile.contains(&format!("packaging/network/*.{ending}")), "the Makefile does not install {name}");
-        let text = fs::read_to_string(entry.path()).expect("read a file");
-        assert!(text.contains("kvb*") || text.contains("ID_NET_MANAGED_BY=kvm-bridge"), "{name}: {text}");
-        names.push(name);
-    }
-    assert_eq!(names.len(), 5, "{names:?}");
-    let prefix = "pub const PREFIX: &str = \"kvb\";";
-    assert!(read("model/src/ifname.rs").contains(prefix) && read("src/sys/tap.rs").contains("\"kvb%d\""));
 }
 
 /// The quoted texts of the sources.
@@ -269,23 +174,6 @@ fn the_page_on_the_configuration_has_the_keys_that_there_are() {
 }
 
 #[test]
-fn the_configuration_that_packages_bring_says_nothing_and_all_of_its_comments_are_right() {
-    let Some(lab) = Lab::new() else { return };
-    let shipped = read("packaging/config.toml");
-    assert!(shipped.lines().all(|line| line.is_empty() || line.starts_with('#')), "it would change something");
-    let set: String = shipped
-        .lines()
-        .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| !line.starts_with(' '))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    assert!(set.contains("qemu = ") && set.contains("[bridge.br0]"), "{set}");
-    lab.configure(&set);
-    let ended = lab.shim("--bridge-dry-run --bridge lab,uplink=none").run().succeeds();
-    assert!(ended.out.contains("virtio-net-pci"), "{}", ended.out);
-}
-
-#[test]
 fn examples_of_the_configuration_are_what_its_page_shows() {
     if !have("mandoc") {
         return;
@@ -316,21 +204,6 @@ fn examples_of_the_configuration_are_what_its_page_shows() {
     assert!(seen > 6, "{seen}");
 }
 
-#[test]
-fn packages_have_the_version_of_the_programs() {
-    let changelog = read("packaging/deb/changelog");
-    assert!(changelog.starts_with(&format!("kvm-bridge ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
-}
-
-#[test]
-fn the_unit_brings_up_and_takes_down_what_its_name_says() {
-    let unit = read("kvm-bridge@.service");
-    for (key, command, more) in [("ExecStart", "up", " --late"), ("ExecStop", "down", "")] {
-        assert!(unit.contains(&format!("\n{key}=/usr/local/bin/kvm-bridge {command} %i{more}\n")), "{unit}");
-        assert!(entries().iter().any(|entry| entry.path == format!("kvm-bridge {command}")));
-    }
-}
-
 fn sources(folder: &Path) -> String {
     let entries = fs::read_dir(folder).expect("read the sources").flatten().map(|entry| entry.path());
     // What only tests say is not what the program says.
@@ -341,20 +214,8 @@ fn sources(folder: &Path) -> String {
     entries.map(text).collect()
 }
 
-// The files as their readers take them.
-
-/// Runs a checker on a file; it has to succeed and to say nothing.
-#[track_caller]
-fn has_no_complaint(program: &str, options: &[&str], name: &str) {
-    if have(program) {
-        let output = Command::new(program).args(options).arg(path(name)).output().expect("run the checker");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.is_empty(), "{program}: {:?}\n{said}", output.status);
-    }
-}
-
 #[test]
-fn mandoc_has_no_complaint() {
+fn mandoc_has_no_complaint_of_a_page() {
     if !have("mandoc") {
         return;
     }
@@ -366,13 +227,4 @@ fn mandoc_has_no_complaint() {
         let said: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
         assert!(said.is_empty(), "{said:#?}");
     }
-}
-
-#[test]
-fn shells_have_no_complaint() {
-    has_no_complaint("bash", &["-n"], BASH);
-    has_no_complaint("bash", &["-n"], LOADER);
-    has_no_complaint("shellcheck", &["-s", "bash"], BASH);
-    has_no_complaint("zsh", &["-n"], ZSH);
-    has_no_complaint("fish", &["--no-execute"], FISH);
 }

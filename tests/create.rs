@@ -17,7 +17,7 @@ fn an_isolated_bridge_joins_two_guests_to_each_other() {
 }
 
 #[test]
-fn it_forwards_at_once() {
+fn a_new_bridge_forwards_at_once() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
     let bridge = lab.a_link("br0")["linkinfo"]["info_data"].clone();
@@ -25,7 +25,7 @@ fn it_forwards_at_once() {
 }
 
 #[test]
-fn it_says_whose_it_is() {
+fn a_new_bridge_says_whose_it_is() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
     let alias = lab.a_link("br0")["ifalias"].clone();
@@ -33,7 +33,7 @@ fn it_says_whose_it_is() {
 }
 
 #[test]
-fn its_mac_is_pinned_and_no_guest_moves_it() {
+fn the_mac_of_a_new_bridge_is_pinned_and_no_guest_moves_it() {
     let Some(lab) = Lab::new() else { return };
     let one = lab.shim("--bridge br0,uplink=none -name one").boot();
     let mac = lab.a_link("br0")["address"].clone();
@@ -57,7 +57,7 @@ fn an_uplink_that_nobody_uses_becomes_a_port() {
 }
 
 #[test]
-fn the_uplink_is_free_again_afterwards() {
+fn the_uplink_is_free_again_after_the_last_guest() {
     let Some(lab) = Lab::new() else { return };
     let before = comparable(lab.a_link("eth0"));
     lab.shim("--bridge br0,uplink=eth0").boot().terminate();
@@ -67,7 +67,7 @@ fn the_uplink_is_free_again_afterwards() {
 }
 
 #[test]
-fn an_uplink_that_was_down_is_down_again_afterwards() {
+fn an_uplink_that_was_down_is_down_again_after_the_last_guest() {
     let Some(lab) = Lab::new() else { return };
     lab.ip("link set eth0 down");
     let mut guest = lab.shim("--bridge br0,uplink=eth0").then("arp:10.77.0.1,hold").start();
@@ -75,7 +75,7 @@ fn an_uplink_that_was_down_is_down_again_afterwards() {
 }
 
 #[test]
-fn it_has_the_mtu_of_its_uplink_and_so_has_the_guest() {
+fn a_new_bridge_has_the_mtu_of_its_uplink_and_so_has_the_guest() {
     let Some(lab) = Lab::new() else { return };
     lab.ip("link set eth0 mtu 1400");
     let mut guest = lab.shim("--bridge br0,uplink=eth0").boot();
@@ -84,7 +84,7 @@ fn it_has_the_mtu_of_its_uplink_and_so_has_the_guest() {
 }
 
 #[test]
-fn the_mtu_can_be_asked_for() {
+fn the_mtu_of_a_new_bridge_can_be_asked_for() {
     let Some(lab) = Lab::new() else { return };
     let mut guest = lab.shim("--bridge br0,uplink=none,mtu=1300").boot();
     let tap = guest.qemu().tap().name;
@@ -196,7 +196,7 @@ fn by_an_uplink_without_address_the_host_does_not_join_the_network() {
 }
 
 #[test]
-fn what_it_writes_only_the_owner_may_write() {
+fn the_state_of_a_bridge_only_its_owner_may_write() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none -name alice").through_sh(r#"umask 0; exec "$0" "$@""#).boot();
     let found = lab.sh("find /run/kvm-bridge /var/lib/kvm-bridge -perm /022").run().succeeds().out;

@@ -1,7 +1,7 @@
 //! Completions where it is hard: words in quotes, odd names, a cursor within a word, and a QEMU that does not answer.
 
 use crate::completions::{BASH_COMPLETION, QEMU, have_qemu, lab, make_script};
-use crate::shipped::{BASH, path};
+use crate::support::files::{BASH, path};
 use crate::support::shell::{Shell, search_path};
 use crate::support::{Lab, have};
 use std::fs;
@@ -117,7 +117,7 @@ fn a_cursor_within_a_word_completes_what_is_before_it() {
 }
 
 #[test]
-fn behind_sudo_and_with_a_path_it_is_the_same() {
+fn completion_behind_sudo_and_with_a_path_is_the_same() {
     if !(["bash", "zsh", "fish", "script"].iter().all(|program| have(program)) && Path::new(BASH_COMPLETION).exists()) {
         return;
     }

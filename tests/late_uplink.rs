@@ -66,7 +66,7 @@ fn an_uplink_that_comes_later_is_shared_and_again_when_it_was_away() {
 }
 
 #[test]
-fn a_script_can_wait_for_it() {
+fn a_script_can_wait_for_a_late_uplink() {
     let Some(lab) = Lab::new() else { return };
     lab.baseline();
     let waiting = lab.kvm_bridge("up br0 --uplink usb0 --wait 60").start();
@@ -122,7 +122,7 @@ fn a_port_that_is_pulled_out_joins_again() {
 }
 
 #[test]
-fn one_that_comes_and_cannot_be_the_uplink_is_told_of() {
+fn an_interface_that_comes_and_cannot_be_the_uplink_is_told_of() {
     let Some(lab) = Lab::new() else { return };
     lab.baseline();
     lab.kvm_bridge("up br0 --uplink usb0 --late").run().succeeds();
@@ -138,7 +138,7 @@ fn one_that_comes_and_cannot_be_the_uplink_is_told_of() {
 }
 
 #[test]
-fn what_is_saved_says_how_the_uplink_is_attached() {
+fn the_saved_configuration_says_how_the_uplink_is_attached() {
     let Some(lab) = Lab::new() else { return };
     lab.baseline();
     lab.kvm_bridge("up br0 --uplink eth0 --save").run().succeeds();
