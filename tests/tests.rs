@@ -38,6 +38,7 @@ mod macs;
 mod man_pages;
 mod managers_permanent;
 mod managers_shared;
+mod nat;
 mod nat_parts;
 mod no_address;
 mod option_table;

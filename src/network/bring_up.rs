@@ -8,7 +8,7 @@ use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts,
 use crate::netlink::Netlink;
 use crate::network::locks::planned_locked;
 use crate::network::made;
-use crate::network::made::{Indices, Made};
+use crate::network::made::{Card, Indices, Made};
 use crate::network::observe::{Planned, unreadable};
 use crate::network::reaper;
 use crate::network::rootless;
@@ -64,12 +64,14 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     });
     let announced = line.nics.iter().zip(&assigned.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
-    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &locks, devices, &vm, &assigned);
+    let cards = line.nics.iter().zip(&assigned.macs);
+    let cards: Vec<Card> = cards.map(|(nic, mac)| Card { vm: &vm, mac: *mac, forwards: &nic.forwards }).collect();
+    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &locks, devices, &cards);
     let (taps, mut made) = made::carry_out(netlink, &planned, &locks, announced, taps)?;
     made.notices.extend(made.ours.iter().filter_map(|(journal, _)| made::notices(journal, host)));
     for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
         made.notices.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
     }
     made.notices.extend(mac_notices(line, &vm, &assigned, is_kept));
-    Ok(Inherited { assigned, taps, vhosts, notices: made.notices })
+    Ok(Inherited { assigned, taps, vhosts, ports: made.reserved, notices: made.notices })
 }

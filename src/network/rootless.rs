@@ -103,7 +103,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
     let notices = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
-    Ok(Inherited { assigned, taps, vhosts, notices })
+    Ok(Inherited { assigned, taps, vhosts, ports: Vec::new(), notices })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.

@@ -1,6 +1,6 @@
 //! `uplink=auto`: the interface of the default route.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Phrase, Result};
 use crate::host::{Host, Link};
 use crate::uplink::BridgeSpec;
 use crate::uplink::eligible::{candidates, check_uplink, why_no_uplink, why_not};
@@ -22,8 +22,11 @@ pub(super) fn choose<'a>(spec: &BridgeSpec, host: &'a Host) -> Result<&'a Link> 
                 }
                 None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
             };
+            // A guest behind the host's address is not on the LAN: it is offered, and not done unasked.
+            let nat = Phrase::from("For guests behind the host's address: ").request(spec.bridge, &[("uplink", "nat")]);
+            let nat = first.map(|_| nat.say("\n")).unwrap_or_default();
             let remedy = why.map(|(_, remedy)| remedy.say("\n")).unwrap_or_default();
-            Err(Error::new(what, remedy.say(candidates(spec, host))))
+            Err(Error::new(what, nat.say(remedy).say(candidates(spec, host))))
         }
     }
 }

@@ -27,7 +27,18 @@ impl Awaited {
     /// What was asked for.
     pub fn spec<'a>(&self, bridge: &'a IfName) -> BridgeSpec<'a> {
         let Self { uplink, attach, was_port, follow } = self.clone();
-        BridgeSpec { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
+        BridgeSpec {
+            bridge,
+            uplink,
+            attach,
+            mtu: None,
+            is_late: true,
+            was_port,
+            follow,
+            is_configured: false,
+            net: None,
+            falls_back: false,
+        }
     }
 
     /// What people call it.
