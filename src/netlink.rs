@@ -79,6 +79,12 @@ impl Netlink {
         [7, 11].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }
 
+    /// Also hears where forwarding is turned on or off.
+    pub fn subscribe_to_forwarding(&mut self) -> io::Result<()> {
+        // RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF.
+        [24, 25].into_iter().try_for_each(|group| self.socket.add_membership(group))
+    }
+
     /// The descriptor, readable when there is news; for `poll`.
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.socket)

@@ -12,7 +12,6 @@ pub mod inventory;
 pub mod locks;
 pub mod made;
 pub mod managed;
-pub mod nat;
 pub mod observe;
 pub mod reaper;
 pub mod rootless;

@@ -4,3 +4,4 @@
 pub mod config;
 pub mod dhcp_leases;
 pub mod journal;
+pub mod networks;

@@ -7,6 +7,7 @@ pub mod companion;
 pub mod ethtool;
 pub mod files;
 pub mod filter;
+pub mod firewall_news;
 pub mod journald;
 pub mod lock;
 pub mod memory;

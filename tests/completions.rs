@@ -208,11 +208,11 @@ fn the_host_is_told_of() {
     // A port of br0 can't be taken for another bridge, and br0 has its uplink.
     assert_eq!(
         texts(&lab, "qemu-kvm --bridge new,uplink="),
-        words(["new,uplink=auto", "new,uplink=none", "new,uplink=eth0"])
+        words(["new,uplink=auto", "new,uplink=nat", "new,uplink=none", "new,uplink=eth0"])
     );
     assert_eq!(
         texts(&lab, "qemu-kvm --bridge br0,uplink="),
-        words(["br0,uplink=auto", "br0,uplink=none", "br0,uplink=port1"])
+        words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=none", "br0,uplink=port1"])
     );
     assert_eq!(texts(&lab, "qemu-kvm --bridge br0,vm="), words(["br0,vm=alice"]));
     assert!(texts(&lab, "qemu-kvm -name ").contains("alice"));
@@ -307,7 +307,10 @@ fn expected() -> Vec<(String, Words)> {
         ("qemu-kvm --bridge br0,keep=".to_owned(), words(["br0,keep=on", "br0,keep=off"])),
         ("qemu-kvm --bridge=br0,keep=of".to_owned(), words(["--bridge=br0,keep=off"])),
         ("qemu-kvm --bridge br0,mtu=1500,model=e1000e".to_owned(), { words(["br0,mtu=1500,model=e1000e"]) }),
-        ("qemu-kvm --bridge br0,uplink=".to_owned(), words(["br0,uplink=auto", "br0,uplink=none", "br0,uplink=port1"])),
+        (
+            "qemu-kvm --bridge br0,uplink=".to_owned(),
+            words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=none", "br0,uplink=port1"]),
+        ),
         ("qemu-kvm -device e1000,mac=1,multif".to_owned(), words(["e1000,mac=1,multifunction="])),
         ("qemu-kvm -append \"--bridge x\" --netdev tap,vhost=".to_owned(), words(["tap,vhost=on", "tap,vhost=off"])),
         ("qemu-kvm --nogra".to_owned(), words(["--nographic"])),

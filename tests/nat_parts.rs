@@ -6,8 +6,8 @@ use crate::support::namespaces::within;
 use crate::support::processes::is_alive;
 use crate::support::{Lab, have, wait_for};
 use kvm_bridge::netlink::Netlink;
-use kvm_bridge::network::nat::server::{self, Server};
-use kvm_bridge::network::nat::{forwarding, gateway, programs, rules};
+use kvm_bridge::network::uplink::nat::server::{self, Server};
+use kvm_bridge::network::uplink::nat::{forwarding, gateway, programs, rules};
 use model::ifname::IfName;
 use model::mac::Mac;
 use model::nat::firewall::Blocked;
@@ -56,7 +56,7 @@ impl<'a> House<'a> {
         let index = lab.a_link("br0")["ifindex"].as_u64().expect("an index") as u32;
         rules::apply(&bridge, index, &nat, std::slice::from_ref(&alice)).expect("rules");
         gateway::give(&mut netlink, &bridge, index, &nat).expect("addresses");
-        forwarding::lend(&bridge, ipv6).expect("forwarding");
+        forwarding::lend(&bridge, ipv6, false).expect("forwarding");
         let folder = lab.run_dir().join("br0.nat");
         let server = Server::start(&nat, &bridge, &folder).expect("dnsmasq");
         server::know(&alice, &folder).expect("a guest");
@@ -663,7 +663,7 @@ fn the_host_forwards_for_its_guests_alone_until_somebody_else_wants_it() {
     lab.ip("link add wan type ifb");
     lab.ip("link add br1 type bridge");
     let br1 = IfName::new("br1").expect("a name");
-    forwarding::lend(&br1, false).expect("forwarding");
+    forwarding::lend(&br1, false, false).expect("forwarding");
     assert_eq!((of("wan"), of("br1")), ("1".into(), "1".into()));
     forwarding::take_back(&br1).expect("forwarding");
     lab.ip("link del br1");
@@ -672,7 +672,7 @@ fn the_host_forwards_for_its_guests_alone_until_somebody_else_wants_it() {
 
     // Docker, or an admin.
     set("ipv4/ip_forward", "1");
-    forwarding::lend(&house.bridge, false).expect("forwarding");
+    forwarding::lend(&house.bridge, false, false).expect("forwarding");
     assert_eq!(seen_from("lan", "10.78.0.1:80").as_deref(), Some("10.77.0.1"), "nothing of ours is in the way");
     forwarding::take_back(&house.bridge).expect("forwarding");
     assert_eq!((all(), of("eth0")), (("1".into(), "1".into()), "1".into()), "it is not ours to turn off");

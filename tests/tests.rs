@@ -36,6 +36,7 @@ mod macs;
 mod making;
 mod managers_permanent;
 mod managers_shared;
+mod nat;
 mod nat_parts;
 mod no_address;
 mod option_table;

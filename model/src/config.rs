@@ -8,6 +8,7 @@ pub mod read;
 
 use crate::error::Error;
 use crate::ifname::IfName;
+use crate::nat::subnet::Ipv4Net;
 use crate::uplink::{Attach, Uplink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub struct Config {
     pub qemu: Option<PathBuf>,
     /// The network card that guests see, in place of `e1000`.
     pub model: Option<String>,
+    /// `[defaults] uplink_fallback = "nat"`: whether a bridge has a network of the host's own where no interface can be its uplink.
+    pub falls_back: bool,
     /// `[bridge.NAME]`: how a bridge is made that is missing.
     pub bridges: BTreeMap<IfName, Bridge>,
 }
@@ -34,6 +37,8 @@ pub struct Bridge {
     pub attach: Option<Attach>,
     /// Whether the bridge goes with the default route to another uplink.
     pub follow: Option<bool>,
+    /// The subnet of a network of the host's own.
+    pub net: Option<Ipv4Net>,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
     /// Persistent TAPs on it, each with the user that it belongs to; where the bridge is made to stay, they are made too.

@@ -7,6 +7,9 @@
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::manager::{Manager, Taker};
+use crate::nat::Nat;
+use crate::nat::firewall::Blocked;
+use crate::nat::subnet::{Ipv4Net, Ula};
 use crate::share::{Changes, MarkBy, Share};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +30,10 @@ pub struct Host {
     pub shared: BTreeMap<IfName, Share>,
     /// For each bridge that is there and is to have no uplink, the port by which it has one. Looked up for these only.
     pub ways_out: BTreeMap<IfName, IfName>,
+    /// For each bridge of ours that has a network of the host's own, that network.
+    pub networks: BTreeMap<IfName, Nat>,
+    /// For each bridge that is to have one, what its choice depends on. Looked up for these only.
+    pub for_nat: BTreeMap<IfName, ForNat>,
     /// Whether the kernel has IPv6.
     pub has_ipv6: bool,
     /// A network manager that would take our links. Looked up where an uplink is going to be shared.
@@ -42,6 +49,21 @@ impl Host {
     pub fn link(&self, name: &IfName) -> Option<&Link> {
         self.links.get(name)?.as_ref()
     }
+}
+
+/// What the choice of a network of the host's own depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForNat {
+    /// The networks that others have.
+    pub taken: Vec<Ipv4Net>,
+    /// What the bridge had the last time.
+    pub kept: Option<(Ipv4Net, Ula)>,
+    /// Whether the host has a way out by IPv6.
+    pub has_ipv6: bool,
+    /// Of which a choice is made.
+    pub random: [u8; 11],
+    /// The firewalls of others that would drop what its guests send.
+    pub blocked: Vec<Blocked>,
 }
 
 /// One network interface.

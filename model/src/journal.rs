@@ -10,11 +10,11 @@ use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::share::Share;
 use crate::step::Create;
-use crate::uplink::{Attachment, Awaited, Port};
+use crate::uplink::{Attachment, Awaited, Masquerade, Port};
 use serde::{Deserialize, Serialize};
 
 /// The format that is written, and the only one that is read: nothing before it was released.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// Our links' indices are random ones from here to the largest int: far above what the kernel hands out by itself.
 const FIRST_INDEX: u32 = 0x4000_0000;
@@ -142,7 +142,8 @@ impl Journal {
     /// Whether a process of ours has to stay behind the bridge: to take it away, or to keep its uplink shared, or to share it
     /// when the host begins to use it.
     pub fn needs_reaper(&self) -> bool {
-        !self.keep || self.before.is_some() || self.share().is_some() || self.may_share() || self.awaits().is_some()
+        let has_work = self.share().is_some() || self.may_share() || self.awaits().is_some() || self.nat().is_some();
+        !self.keep || self.before.is_some() || has_work
     }
 
     /// How it has its uplink, and had it before: to be undone in this order.
@@ -164,6 +165,11 @@ impl Journal {
     /// Whether its uplink is a port for as long as the host has no address on it.
     pub fn may_share(&self) -> bool {
         self.port().is_some_and(|port| !port.is_asked)
+    }
+
+    /// Its network of the host's own, if it has one.
+    pub fn nat(&self) -> Option<&Masquerade> {
+        self.attachment.as_ref()?.nat()
     }
 
     /// How its uplink is shared, if it is.

@@ -12,6 +12,7 @@ pub mod dnsmasq;
 pub mod firewall;
 pub mod forward;
 pub mod guest;
+pub mod guests;
 pub mod lent;
 pub mod ruleset;
 pub mod subnet;

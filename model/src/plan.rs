@@ -10,12 +10,13 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Kind, Link};
 use crate::ifname::IfName;
 use crate::journal::looks_ours;
+use crate::nat::subnet::Ipv4Net;
 use crate::request::{Nic, Queues, taken_twice};
 use crate::share::Share;
 use crate::slips;
 use crate::step::{Create, Found, Ipv6, Tap, set_up};
 use crate::uplink;
-use crate::uplink::{Attach, Attachment};
+use crate::uplink::{Attach, Attachment, Uplink};
 use std::collections::BTreeMap;
 
 /// What is to be done for one command line.
@@ -87,6 +88,14 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
         plan.keep.extend(keep.map(|keep| (bridge.clone(), keep)));
     }
     for nic in nics {
+        let keys = [("net", nic.net.is_some()), ("forward", !nic.forwards.is_empty())];
+        if let Some((key, _)) = keys.iter().find(|(_, is_given)| *is_given)
+            && !has_network(&nic.bridge, &plan, host)
+        {
+            let what =
+                format!("--bridge {0}: {key}= is for uplink=nat, and {0} has another way to the network", nic.bridge);
+            return Err(Error::new(what, format!("Leave {key}= out: its guests are reached by their own addresses.")));
+        }
         let mtu = mtu_of(&nic.bridge, &plan, host);
         plan.taps.push(tap(nic, mtu, host).map_err(|error| error.of(format_args!("--bridge {}", nic.bridge)))?);
     }
@@ -95,6 +104,14 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
 
 /// Two bridges may have found the same uplink.
 fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
+    fn subnet(plan: &BridgePlan) -> Option<Ipv4Net> {
+        Some(plan.attachment.as_ref()?.nat()?.network.subnet)
+    }
+    let other = |net: Ipv4Net| plan.bridges.iter().find(|other| subnet(other).is_some_and(|its| its.overlaps(net)));
+    if let Some((net, other)) = subnet(&lacks).and_then(|net| Some((net, other(net)?))) {
+        let what = format!("{net} is already to be the network of {}", other.bridge);
+        return Err(Error::new(what, "Give each bridge a network of its own, or leave net= out."));
+    }
     let Some(wanted) = lacks.uplink() else { return Ok(lacks) };
     match plan.bridges.iter().find(|other| other.uplink() == Some(wanted)) {
         Some(other) => Err(taken_twice(wanted, &other.bridge)),
@@ -125,18 +142,24 @@ pub fn wishes<'a>(nics: &'a [Nic], config: &Config) -> Vec<Wish<'a>> {
             mtu: its().find_map(|nic| nic.mtu),
             attach: its().find_map(|nic| nic.attach),
             follow: its().find_map(|nic| nic.follow),
+            net: its().find_map(|nic| nic.net),
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
+        // Keys that only it has ask for it.
+        let is_of_nat = said.net.is_some() || its().any(|nic| !nic.forwards.is_empty());
+        let by_its_keys = is_of_nat.then_some(Uplink::Nat);
         let uplink = uplink::Wish {
             bridge: &nic.bridge,
             is_configured: said.uplink.is_none() && configured.uplink.is_some(),
-            uplink: said.uplink.clone().or(configured.uplink).unwrap_or_default(),
+            uplink: said.uplink.clone().or(configured.uplink).or(by_its_keys).unwrap_or_default(),
             mtu: said.mtu.or(configured.mtu),
             attach: said.attach.or(configured.attach),
             is_late: its().any(|nic| nic.is_late),
             was_port: false,
             follow: said.follow.or(configured.follow).unwrap_or_default(),
+            net: said.net.or(configured.net),
+            falls_back: config.falls_back,
         };
         wishes.push(Wish { uplink, keep: said.keep.or(configured.keep), said });
     }
@@ -168,6 +191,13 @@ fn join(wish: &Wish, link: &Link, host: &Host) -> Result<BridgePlan> {
     if wish.said.follow == Some(true) && !wish.uplink.is_late && share.is_none_or(|share| !share.follow) {
         return refuse("does not follow the default route".to_owned(), "follow");
     }
+    if let Some(net) = wish.said.net
+        && host.networks.get(name).is_none_or(|network| network.subnet != net)
+    {
+        let its =
+            host.networks.get(name).map_or("no network of the host's own".to_owned(), |its| its.subnet.to_string());
+        return refuse(format!("has {its}, not {net}"), "net");
+    }
     if let Some(mtu) = wish.said.mtu.filter(|mtu| *mtu != link.mtu) {
         let what = format!("{name} is there with an MTU of {} bytes, not {mtu}", link.mtu);
         return Err(Error::new(what, format!("Leave mtu= out, or run: ip link set dev {name} mtu {mtu}")));
@@ -193,6 +223,12 @@ fn make(wish: &uplink::Wish, host: &Host) -> Result<BridgePlan> {
     };
     let create = Some(Create { mac, mtu, ipv6, no_arp });
     Ok(BridgePlan { bridge: bridge.clone(), create, is_down: true, attachment })
+}
+
+/// Whether a bridge has a network of the host's own, or will have one.
+fn has_network(bridge: &IfName, plan: &Plan, host: &Host) -> bool {
+    let made = plan.bridges.iter().find(|known| known.bridge == *bridge).and_then(|made| made.attachment.as_ref());
+    made.is_some_and(|made| made.nat().is_some()) || host.networks.contains_key(bridge)
 }
 
 /// The MTU that the bridge has, or will have.
@@ -289,6 +325,9 @@ mod tests {
                 }
                 Some(Attachment::Shared(share)) => {
                     host.shared.insert(bridge.clone(), share.clone());
+                }
+                Some(Attachment::Nat(masquerade)) => {
+                    host.networks.insert(bridge.clone(), masquerade.network.clone());
                 }
                 Some(Attachment::Awaited(_)) | None => {}
             }

@@ -9,6 +9,8 @@ mod qemus;
 use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
+use crate::nat::forward::Forward;
+use crate::nat::subnet::Ipv4Net;
 use crate::optstr;
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
@@ -78,12 +80,26 @@ pub struct Nic {
     pub follow: Option<bool>,
     /// `announce=`: to tell the address that the guest gets.
     pub announce: bool,
+    /// The subnet of a network of the host's own.
+    pub net: Option<Ipv4Net>,
+    /// Ports of the host that lead to the guest.
+    pub forwards: Vec<Forward>,
 }
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 15] = [
-    ("uplink", "IFACE|auto|none", "the uplink of a new bridge (default: auto, the interface of the default route)"),
+pub const KEYS: [(&str, &str, &str); 17] = [
+    (
+        "uplink",
+        "IFACE|auto|nat|none",
+        "the uplink of a new bridge (default: auto, the interface of the default route); nat: a network of the host's own",
+    ),
+    ("net", "NET/PREFIX", "with uplink=nat, the IPv4 network of the guests (default: a free one, chosen once)"),
+    (
+        "forward",
+        "PROTO:[ADDR:]PORT:GUEST_PORT",
+        "with uplink=nat, a port of the host that leads to the guest, on 127.0.0.1 unless ADDR is given; repeatable",
+    ),
     ("attach", "share|port", "how the uplink is attached (default: share; port if the interface is not in use)"),
     (
         "follow",
@@ -115,7 +131,8 @@ pub const KEYS: [(&str, &str, &str); 15] = [
 impl Nic {
     /// Whether it says anything of the bridge's uplink.
     pub fn is_about_uplink(&self) -> bool {
-        self.uplink.is_some() || self.attach.is_some() || self.follow.is_some()
+        let is_about_nat = self.net.is_some() || !self.forwards.is_empty();
+        self.uplink.is_some() || self.attach.is_some() || self.follow.is_some() || is_about_nat
     }
 
     /// Reads a value: `BR[,key=value...]` in QEMU's own grammar.
@@ -157,6 +174,8 @@ impl Nic {
             attach: None,
             follow: None,
             announce: false,
+            net: None,
+            forwards: Vec::new(),
         };
         let mut seen = HashSet::new();
         for optstr::Param { key, value } in params {
@@ -174,7 +193,7 @@ impl Nic {
                 return Err(Error::new(format!("{key} has no value"), format!("Write {key}={}.", form_of(&key))));
             };
             nic.set(&key, &utf8(value)?)?;
-            if !seen.insert(key.clone()) {
+            if !seen.insert(key.clone()) && key != "forward" {
                 return Err(Error::new(format!("{key}= is given twice"), "Leave one of them out."));
             }
         }
@@ -194,9 +213,16 @@ impl Nic {
         }
         if nic.attach.is_some() && !nic.uplink.as_ref().is_none_or(Uplink::is_interface) {
             return Err(Error::new(
-                "attach= is of an uplink, and there is to be none",
-                "Leave uplink=none out, or attach=.",
+                "attach= is of an interface, and there is to be none",
+                "Leave uplink= out, or attach=.",
             ));
+        }
+        let is_of_nat = [("net", nic.net.is_some()), ("forward", !nic.forwards.is_empty())];
+        if let Some((key, _)) = is_of_nat.iter().find(|(_, is_given)| *is_given)
+            && nic.uplink.as_ref().is_some_and(|uplink| *uplink != Uplink::Nat)
+        {
+            let what = format!("{key}= is for uplink=nat");
+            return Err(Error::new(what, format!("Write uplink=nat, or leave {key}= out.")));
         }
         Ok(nic)
     }
@@ -239,6 +265,12 @@ impl Nic {
                     return Err(Error::new(format!("slot={value} is no slot"), remedy));
                 }
             },
+            "net" => self.net = Some(value.parse()?),
+            "forward" => {
+                let forward = value.parse()?;
+                check_ports(self.forwards.iter(), &forward)?;
+                self.forwards.push(forward);
+            }
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
@@ -306,6 +338,17 @@ fn utf8(bytes: Vec<u8>) -> Result<String> {
     })
 }
 
+/// A port of the host leads to one place.
+fn check_ports<'a>(mut others: impl Iterator<Item = &'a Forward>, forward: &Forward) -> Result<()> {
+    match others.find(|other| other.collides(forward)) {
+        Some(other) => Err(Error::new(
+            format!("forward={forward} and forward={other} are of one port of the host"),
+            "Give each another port of the host.",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// What all the network cards of one command line have to agree on.
 pub fn check_together(nics: &[Nic]) -> Result<()> {
     let unique = |what: &str, remedy: &str, values: Vec<String>| {
@@ -336,6 +379,7 @@ pub fn taken_twice(uplink: &IfName, other: &IfName) -> Error {
 }
 
 fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
+    other.forwards.iter().try_for_each(|forward| check_ports(one.forwards.iter(), forward))?;
     fn differ<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
         matches!((one, other), (Some(one), Some(other)) if one != other)
     }
@@ -352,6 +396,7 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
             ("mtu", differ(&one.mtu, &other.mtu)),
             ("attach", differ(&one.attach, &other.attach)),
             ("follow", differ(&one.follow, &other.follow)),
+            ("net", differ(&one.net, &other.net)),
         ] {
             if differs {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));

@@ -6,18 +6,21 @@ mod auto;
 mod awaited;
 mod eligible;
 mod named;
+mod nat;
 pub mod permanent;
 mod port;
 mod shared;
 
 pub use awaited::Awaited;
 pub use eligible::why_no_uplink;
+pub use nat::Masquerade;
 pub use port::Port;
 pub use shared::not_shareable;
 
 use crate::error::{Error, Result};
 use crate::host::{Host, Link};
 use crate::ifname::IfName;
+use crate::nat::subnet::Ipv4Net;
 use crate::share::Share;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -32,6 +35,8 @@ pub enum Uplink {
     /// The interface of the default route.
     #[default]
     Auto,
+    /// By the host's own ways, behind its address.
+    Nat,
     /// This interface of the host.
     Link(IfName),
 }
@@ -41,14 +46,14 @@ impl Uplink {
     pub fn interface(&self) -> Option<&IfName> {
         match self {
             Self::Link(name) => Some(name),
-            Self::Isolated | Self::Auto => None,
+            Self::Isolated | Self::Auto | Self::Nat => None,
         }
     }
 
     /// Whether it is an interface of the host, which is attached in one way or another.
     pub fn is_interface(&self) -> bool {
         match self {
-            Self::Isolated => false,
+            Self::Isolated | Self::Nat => false,
             Self::Auto | Self::Link(_) => true,
         }
     }
@@ -63,6 +68,7 @@ impl Uplink {
         match self {
             Self::Isolated => "without an uplink".to_owned(),
             Self::Auto => "with the interface of the default route".to_owned(),
+            Self::Nat => "with a network of the host's own".to_owned(),
             Self::Link(name) => format!("with the uplink {name}"),
         }
     }
@@ -70,10 +76,13 @@ impl Uplink {
     /// Why a bridge that is there does not have it.
     pub fn why_not_that_of(&self, bridge: &Link, host: &Host) -> Option<String> {
         let shared = host.shared.get(&bridge.name).map(|share| &share.uplink);
+        let has_network = host.networks.contains_key(&bridge.name);
         let is_port = |name| host.link(name).is_some_and(|port| port.controller == Some(bridge.index));
         match self {
-            Self::Isolated => Some(format!("{} is its uplink", shared.or_else(|| host.ways_out.get(&bridge.name))?)),
             Self::Auto => None,
+            Self::Nat => (!has_network).then(|| "has no network of the host's own".to_owned()),
+            _ if has_network => Some("has uplink=nat".to_owned()),
+            Self::Isolated => Some(format!("{} is its uplink", shared.or_else(|| host.ways_out.get(&bridge.name))?)),
             Self::Link(name) => (shared != Some(name) && !is_port(name)).then(|| format!("{name} is not its uplink")),
         }
     }
@@ -98,13 +107,17 @@ pub struct Wish<'a> {
     pub follow: bool,
     /// Whether the configuration names it.
     pub is_configured: bool,
+    /// The subnet of a network of the host's own, where that is said.
+    pub net: Option<Ipv4Net>,
+    /// Whether the bridge has such a network where no interface can be its uplink.
+    pub falls_back: bool,
 }
 
 impl Wish<'_> {
     /// Whether the uplink is not there at all.
     fn lacks_uplink(&self, host: &Host) -> bool {
         match &self.uplink {
-            Uplink::Isolated => false,
+            Uplink::Isolated | Uplink::Nat => false,
             Uplink::Auto => host.default_uplinks.is_empty(),
             Uplink::Link(name) => host.link(name).is_none(),
         }
@@ -116,6 +129,11 @@ pub fn plan(wish: &Wish, host: &Host) -> Result<Option<Attachment>> {
     let uplink = match &wish.uplink {
         Uplink::Isolated => return Ok(None),
         _ if wish.is_late && wish.lacks_uplink(host) => return Ok(Some(Attachment::Awaited(Awaited::plan(wish)))),
+        Uplink::Nat => return nat::plan(wish, host).map(Attachment::Nat).map(Some),
+        // Without an interface that can be it the other way was looked for.
+        Uplink::Auto if wish.falls_back && host.for_nat.contains_key(wish.bridge) => {
+            return nat::plan(wish, host).map(Attachment::Nat).map(Some);
+        }
         Uplink::Auto => auto::choose(wish, host)?,
         Uplink::Link(name) => named::find(name, wish, host)?,
     };
@@ -134,6 +152,7 @@ impl FromStr for Uplink {
         Ok(match text {
             "none" => Self::Isolated,
             "auto" => Self::Auto,
+            "nat" => Self::Nat,
             name => Self::Link(IfName::new(name)?),
         })
     }
@@ -144,6 +163,7 @@ impl fmt::Display for Uplink {
         out.write_str(match self {
             Self::Isolated => "none",
             Self::Auto => "auto",
+            Self::Nat => "nat",
             Self::Link(name) => name.as_str(),
         })
     }
@@ -184,6 +204,8 @@ pub enum Attachment {
     Shared(Share),
     /// The interface is not there yet.
     Awaited(Awaited),
+    /// There is none: a network of the host's own is behind the bridge.
+    Nat(Masquerade),
 }
 
 impl Attachment {
@@ -192,7 +214,7 @@ impl Attachment {
         match self {
             Self::Port(port) => Some(&port.uplink),
             Self::Shared(share) => Some(&share.uplink),
-            Self::Awaited(_) => None,
+            Self::Awaited(_) | Self::Nat(_) => None,
         }
     }
 
@@ -220,19 +242,27 @@ impl Attachment {
         }
     }
 
+    /// The network of the host's own, if it has one.
+    pub fn nat(&self) -> Option<&Masquerade> {
+        match self {
+            Self::Nat(masquerade) => Some(masquerade),
+            _ => None,
+        }
+    }
+
     /// Whether the host has no part of the network by the bridge: it has its own by the uplink.
     pub fn keeps_host_off(&self) -> bool {
         matches!(self, Self::Shared(_) | Self::Awaited(_))
     }
 
-    /// The commands that do the same: `ip`, `sysctl`, `tc`, and `nft` where frames can't be marked otherwise; each a line for a
-    /// shell.
+    /// The commands that do the same: each a line for a shell.
     pub fn commands(&self, bridge: &IfName) -> Vec<String> {
         match self {
             Self::Port(port) => port.commands(bridge),
             Self::Shared(share) => shared::commands(bridge, share),
             // There is nothing to be typed before it is there.
             Self::Awaited(_) => Vec::new(),
+            Self::Nat(masquerade) => masquerade.commands(bridge),
         }
     }
 }

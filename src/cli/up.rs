@@ -23,9 +23,12 @@ use std::time::Duration;
 pub(super) struct Bring {
     /// The bridge
     bridge: String,
-    /// The uplink of a new bridge: an interface, auto (that of the default route) or none
+    /// The uplink of a new bridge: an interface, auto (that of the default route), nat or none
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
+    /// With --uplink nat: the IPv4 network of the guests, such as 10.77.5.0/24 (default: a free one)
+    #[arg(long, value_name = "NET")]
+    net: Option<String>,
     /// The MTU of a new bridge, in bytes
     #[arg(long, value_name = "BYTES", value_parser = mtu, allow_negative_numbers = true)]
     mtu: Option<u32>,
@@ -61,6 +64,7 @@ Examples:
   kvm-bridge up br0 --uplink eth1 --save         with this, the same at each boot:
   systemctl enable kvm-bridge@br0.service
   kvm-bridge up br0 --uplink usb0 --late         usb0 joins when you plug it in
+  kvm-bridge up br0 --uplink nat                 a network of the host's own, also on Wi-Fi
   kvm-bridge up br0 --tap tap0 --user alice      then, as alice:
   qemu-kvm -netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n ...
   kvm-bridge up lab --uplink none --tap tap0 --tap tap1 --user alice
@@ -113,6 +117,9 @@ impl Bring {
         if let Some(uplink) = &self.uplink {
             let _ = write!(value, ",uplink={}", uplink.replace(',', ",,"));
         }
+        if let Some(net) = &self.net {
+            let _ = write!(value, ",net={}", net.replace(',', ",,"));
+        }
         if let Some(mtu) = self.mtu {
             let _ = write!(value, ",mtu={mtu}");
         }
@@ -129,6 +136,7 @@ impl Bring {
     fn save(&self, file: File, bridge: &IfName, done: &Up) -> Result<Option<PathBuf>> {
         let is_ours = done.bridge != Became::Found;
         let uplink = match (&done.uplink, &done.awaits) {
+            _ if done.network.is_some() => "nat".to_owned(),
             (Some(_), _) if self.follow => "auto".to_owned(),
             (Some(uplink), _) => uplink.to_string(),
             (None, Some(awaited)) => awaited.clone(),
@@ -140,6 +148,7 @@ impl Bring {
             uplink: is_ours.then_some(uplink),
             attach: attach.filter(|_| is_ours),
             follow: self.follow && is_ours,
+            net: self.net.clone().filter(|_| is_ours),
             mtu: done.mtu.filter(|_| is_ours),
             taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),
         };
@@ -200,6 +209,7 @@ fn in_our_words(text: &str, bridge: &IfName) -> String {
     let ours = ours.strip_prefix("kvm-bridge ").map(str::to_owned).unwrap_or(ours);
     ours.replace("Leave uplink= out", "Leave --uplink out")
         .replace("Leave mtu= out", "Leave --mtu out")
+        .replace("eave net= out", "eave --net out")
         .replace("Leave attach=port out", "Leave --attach port out")
         .replace("Give --bridge another", "Give another")
 }
@@ -211,6 +221,7 @@ fn named(awaited: &str) -> &str {
 
 fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
     let uplink = match (&done.uplink, &done.awaits) {
+        _ if done.network.is_some() => format!("with {}", done.network.as_deref().unwrap_or_default()),
         (Some(uplink), _) => format!("with the uplink {uplink}"),
         (None, Some(awaited)) => format!("and waits for {}, which is not there yet", named(awaited)),
         (None, None) => "without an uplink".to_owned(),

@@ -23,7 +23,9 @@ pub(super) fn complete(typed: &str, context: &Context) -> Answer {
     let given = given(head);
     match last.split_once('=') {
         None => {
-            let keys = KEYS.iter().filter(|(key, ..)| !given.iter().any(|(known, _)| known == key));
+            // One can be given again.
+            let keys =
+                KEYS.iter().filter(|(key, ..)| *key == "forward" || !given.iter().any(|(known, _)| known == key));
             Answer::of(keys.map(|(key, _, about)| Candidate::key(key, *about))).behind(head)
         }
         Some((key, _)) => {
@@ -66,7 +68,10 @@ mod tests {
         for (key, ..) in KEYS {
             let (head, keys) = texts(&format!("br0,{key}=x,"));
             assert_eq!(head, format!("br0,{key}=x,"));
-            let others = KEYS.iter().filter(|(other, ..)| *other != key).map(|(other, ..)| format!("{other}="));
+            let others = KEYS
+                .iter()
+                .filter(|(other, ..)| *other != key || *other == "forward")
+                .map(|(other, ..)| format!("{other}="));
             assert_eq!(keys, others.collect::<Vec<_>>());
         }
     }

@@ -22,6 +22,8 @@ pub struct Inherited {
     pub(crate) taps: Vec<Vec<OwnedFd>>,
     /// For each /dev/vhost-net once for each queue, or never.
     pub(crate) vhosts: Vec<Vec<File>>,
+    /// The host's ports that lead to the guest: nobody else has them while it runs.
+    pub(crate) ports: Vec<OwnedFd>,
     /// What people should know of: sentences.
     pub news: Vec<String>,
 }
@@ -48,13 +50,14 @@ impl Inherited {
             files.into_iter().map(|files| files.into_iter().map(up).collect()).collect()
         }
         let lease = Lease { lock: process::move_up(self.lease.lock.into()).into(), ..self.lease };
-        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), news: self.news }
+        let ports = self.ports.into_iter().map(process::move_up).collect();
+        Self { lease, taps: up(self.taps), vhosts: up(self.vhosts), ports, news: self.news }
     }
 
     /// Lets all of it live on through exec.
     pub fn pass_on(&self) -> Result<()> {
         process::inherit(&self.lease.lock)?;
-        self.taps.iter().flatten().try_for_each(process::inherit)?;
+        self.taps.iter().flatten().chain(&self.ports).try_for_each(process::inherit)?;
         self.vhosts.iter().flatten().try_for_each(process::inherit)
     }
 }

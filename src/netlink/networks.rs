@@ -1,7 +1,7 @@
 //! The networks that the host has routes to, and addresses that it is given.
 
 use crate::netlink::read::{attribute, ip_of, parse_address, whole};
-use crate::netlink::{Netlink, u32_at};
+use crate::netlink::{Netlink, Request, u32_at};
 use model::nat::subnet::Ipv4Net;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -41,6 +41,11 @@ impl Netlink {
 
     /// Gives a link an address of the host's, with the route that goes with it. One that it has stays.
     pub fn add_address(&mut self, index: u32, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        self.change(vec![Self::to_add_address(index, ip, prefix)])?.into_iter().collect()
+    }
+
+    /// The request for that.
+    pub(crate) fn to_add_address(index: u32, ip: IpAddr, prefix: u8) -> Request {
         let mut message = AddressMessage::default();
         message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         message.header.prefix_len = prefix;
@@ -52,7 +57,6 @@ impl Netlink {
             message.header.flags = AddressHeaderFlags::Nodad;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        let request = (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE, &[libc::EEXIST][..]);
-        self.change(vec![request])?.into_iter().collect()
+        (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE, &[libc::EEXIST][..])
     }
 }

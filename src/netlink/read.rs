@@ -101,29 +101,36 @@ impl Netlink {
     }
 
     fn default_interfaces_now(&mut self) -> io::Result<Vec<u32>> {
+        let mut interfaces = self.defaults_of(AddressFamily::Inet)?;
+        interfaces.extend(self.defaults_of(AddressFamily::Inet6)?);
+        Ok(interfaces)
+    }
+
+    /// Whether there is a default route of IPv6.
+    pub fn has_way_out_by_ipv6(&mut self) -> io::Result<bool> {
+        whole(|| self.defaults_of(AddressFamily::Inet6)).map(|defaults| !defaults.is_empty())
+    }
+
+    fn defaults_of(&mut self, family: AddressFamily) -> io::Result<Vec<u32>> {
         const RTN_UNICAST: u8 = 1;
         const RTA_OIF: u16 = 4;
         const RTA_PRIORITY: u16 = 6;
         const RTA_MULTIPATH: u16 = 9;
-        let mut interfaces = Vec::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut found = Vec::new();
-            self.dump_routes(family, |body| {
-                let (prefix, table, kind) = (body.get(1), body.get(4), body.get(7));
-                let attributes = body.get(12..).unwrap_or_default();
-                let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
-                // Of several next hops (struct rtnexthop) the first.
-                let hop = attribute(attributes, RTA_MULTIPATH).and_then(|hops| u32_at(hops, 4));
-                if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(&RTN_UNICAST)) = (prefix, table, kind)
-                    && let Some(interface) = number(RTA_OIF).or(hop)
-                {
-                    found.push((number(RTA_PRIORITY).unwrap_or_default(), interface));
-                }
-            })?;
-            found.sort_unstable();
-            interfaces.extend(found.into_iter().map(|(_, oif)| oif));
-        }
-        Ok(interfaces)
+        let mut found = Vec::new();
+        self.dump_routes(family, |body| {
+            let (prefix, table, kind) = (body.get(1), body.get(4), body.get(7));
+            let attributes = body.get(12..).unwrap_or_default();
+            let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+            // Of several next hops (struct rtnexthop) the first.
+            let hop = attribute(attributes, RTA_MULTIPATH).and_then(|hops| u32_at(hops, 4));
+            if let (Some(0), Some(&libc::RT_TABLE_MAIN), Some(&RTN_UNICAST)) = (prefix, table, kind)
+                && let Some(interface) = number(RTA_OIF).or(hop)
+            {
+                found.push((number(RTA_PRIORITY).unwrap_or_default(), interface));
+            }
+        })?;
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, oif)| oif).collect())
     }
 
     /// The gateway of the IPv4 default route by this link.

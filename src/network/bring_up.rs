@@ -8,7 +8,7 @@ use crate::launch::inherited::{Inherited, lease_news, open_vhosts, queues_of, ta
 use crate::netlink::Netlink;
 use crate::network::locks::planned_locked;
 use crate::network::made;
-use crate::network::made::{Indices, Made};
+use crate::network::made::{Card, Indices, Made};
 use crate::network::observe::{Planned, unreadable};
 use crate::network::reaper;
 use crate::network::rootless;
@@ -64,12 +64,14 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     });
     let announced = line.nics.iter().zip(&lease.macs).filter(|(nic, _)| nic.announce);
     let announced = announced.map(|(nic, mac)| (nic.bridge.clone(), *mac)).collect();
-    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &claims, devices, &vm, &lease);
+    let cards = line.nics.iter().zip(&lease.macs);
+    let cards: Vec<Card> = cards.map(|(nic, mac)| Card { vm: &vm, mac: *mac, forwards: &nic.forwards }).collect();
+    let taps = |made: &mut Made, indices: &Indices| made.taps(plan, indices, &claims, devices, &cards);
     let (taps, mut made) = made::carry_out(netlink, &planned, &claims, announced, taps)?;
     made.news.extend(made.ours.iter().filter_map(|(journal, _)| made::news(journal, host)));
     for (journal, _) in made.ours.iter().filter(|(journal, _)| journal.keep) {
         made.news.extend(add_configured(&mut made.netlink, &journal.bridge, journal.index, config));
     }
     made.news.extend(lease_news(line, &vm, &lease, is_kept));
-    Ok(Inherited { lease, taps, vhosts, news: made.news })
+    Ok(Inherited { lease, taps, vhosts, ports: made.reserved, news: made.news })
 }

@@ -7,18 +7,19 @@ use crate::network::locks::{Claim, Claims};
 use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
-use crate::network::uplink::share;
+use crate::network::uplink::{nat, share};
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
 use crate::sys::tap;
-use crate::vm::{Lease, VmKey};
+use crate::vm::VmKey;
 use model::error::{Error, Result};
 use model::host::Host;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::nat::forward::Forward;
 use model::plan::{BridgePlan, Plan};
 use model::step::{Create, Tap};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ use std::os::fd::OwnedFd;
 pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
+    if let Some(masquerade) = journal.nat() {
+        return Some(format!("made {bridge} with {}{until}", masquerade.in_words()));
+    }
     let (how, uplink) = match (journal.share(), journal.port()) {
         (Some(share), _) => ("on the shared uplink", &share.uplink),
         (None, Some(port)) => ("with the port", &port.uplink),
@@ -42,6 +46,14 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     Some(format!("made {bridge} {how} {uplink}{until}{down}{which}"))
 }
 
+/// A network card of a guest.
+#[derive(Clone, Copy)]
+pub(super) struct Card<'a> {
+    pub(super) vm: &'a VmKey,
+    pub(super) mac: Mac,
+    pub(super) forwards: &'a [Forward],
+}
+
 /// What was made so far.
 pub(super) struct Made {
     pub(super) netlink: Netlink,
@@ -50,6 +62,8 @@ pub(super) struct Made {
     pub(super) news: Vec<String>,
     /// The cards whose addresses are to be announced and that nobody listens for yet, each with its bridge.
     announced: Vec<(IfName, Mac)>,
+    /// The host's ports that lead to guests.
+    pub(super) reserved: Vec<OwnedFd>,
 }
 
 /// The indices of bridges that stand.
@@ -63,7 +77,8 @@ pub(super) fn carry_out<T>(
     announced: Vec<(IfName, Mac)>,
     then: impl FnOnce(&mut Made, &Indices) -> Result<T>,
 ) -> Result<(T, Made)> {
-    let mut made = Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced };
+    let mut made =
+        Made { netlink, ours: Vec::new(), set_up: Vec::new(), news: Vec::new(), announced, reserved: Vec::new() };
     let mut indices = Indices::new();
     let bridges = plan.bridges.iter().try_for_each(|bridge| {
         let index = made.bridge(bridge, host, claims.get(&bridge.bridge), plan);
@@ -88,16 +103,15 @@ impl Made {
         indices: &Indices,
         claims: &Claims,
         devices: Vec<Vec<File>>,
-        vm: &VmKey,
-        lease: &Lease,
+        cards: &[Card],
     ) -> Result<Vec<Vec<OwnedFd>>> {
         let mut taps = Vec::new();
-        for ((tap, devices), mac) in plan.taps.iter().zip(devices).zip(&lease.macs) {
+        for ((tap, devices), card) in plan.taps.iter().zip(devices).zip(cards) {
             let index = indices.get(&tap.bridge).copied().unwrap_or_default();
             let made = self.ours.iter().map(|(journal, _)| journal).find(|journal| journal.bridge == tap.bridge);
             let joined = || claims.get(&tap.bridge).and_then(|claim| claim.journal.as_ref());
             let journal = made.or_else(joined).cloned();
-            let opened = self.tap(tap, devices, *mac, vm, index, journal.as_ref());
+            let opened = self.tap(tap, devices, *card, index, journal.as_ref());
             taps.push(opened.map_err(|error| error.of(format_args!("--bridge {}", tap.bridge)))?);
         }
         Ok(taps)
@@ -195,8 +209,7 @@ impl Made {
         &mut self,
         tap: &Tap,
         devices: Vec<File>,
-        mac: Mac,
-        vm: &VmKey,
+        Card { vm, mac, forwards }: Card,
         bridge: u32,
         journal: Option<&Journal>,
     ) -> Result<Vec<OwnedFd>> {
@@ -205,13 +218,18 @@ impl Made {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
             apply::failed(&tap.bridge, &format!("cannot open {name}"), &error)
         })?;
+        let own_index = || {
+            let first = queues.first().ok_or(std::io::ErrorKind::InvalidInput.into());
+            let index = first.and_then(|tap| tap::index_of(tap, &name));
+            index.map_err(|error| apply::failed(&tap.bridge, &format!("cannot attach {name}"), &error))
+        };
+        let index = tap.found.map_or_else(own_index, |found| Ok(found.index))?;
+        if let Some(journal) = journal.filter(|journal| journal.nat().is_some()) {
+            let files = Files::of(&tap.bridge)?;
+            self.reserved.extend(nat::guests::admit(&files, journal, mac, vm.display(), index, forwards)?);
+        }
         match tap.found {
             None => {
-                let index = queues
-                    .first()
-                    .map_or(Err(std::io::ErrorKind::InvalidInput.into()), |tap| tap::index_of(tap, &name));
-                let index =
-                    index.map_err(|error| apply::failed(&tap.bridge, &format!("cannot attach {name}"), &error))?;
                 let entry = journal.and_then(|journal| share::entry(journal, mac, index));
                 apply::plug(&mut self.netlink, tap, (&name, index), mac.of_tap(), &vm.alias(), bridge, entry)?
             }

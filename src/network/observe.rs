@@ -12,6 +12,7 @@ use model::error::{Error, Result};
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
+use model::nat::Nat;
 use model::plan::{BridgePlan, Plan, plan, wishes};
 use model::request::Nic;
 use model::share::Share;
@@ -54,6 +55,7 @@ pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> R
             look_for(netlink, &wish, &mut host)?;
         } else if nics.iter().any(|nic| nic.bridge == *bridge && nic.is_about_uplink()) {
             host.shared.extend(shared_by(netlink, bridge)?.map(|share| (bridge.clone(), share)));
+            host.networks.extend(network_of(&host, bridge)?.map(|network| (bridge.clone(), network)));
             if !wish.uplink.is_interface() {
                 host.ways_out.extend(way_out(netlink, &host, bridge)?.map(|port| (bridge.clone(), port)));
             }
@@ -81,6 +83,14 @@ pub fn shared_by(netlink: &mut Netlink, bridge: &IfName) -> Result<Option<Share>
         share.uplink = link.name;
     }
     Ok(Some(share))
+}
+
+/// The network of the host's own behind a bridge of ours.
+fn network_of(host: &Host, bridge: &IfName) -> Result<Option<Nat>> {
+    let Some(files) = Files::of_journal(bridge)? else { return Ok(None) };
+    let journal =
+        files.read().ok().flatten().filter(|journal| host.link(bridge).is_some_and(|link| journal.owns(link)));
+    Ok(journal.as_ref().and_then(Journal::nat).map(|masquerade| masquerade.network.clone()))
 }
 
 /// What the kernel has of the links that these network cards name; all that there is to know where their bridges are there.

@@ -16,6 +16,7 @@ use crate::network::guard::Guard;
 use crate::network::observe::unreadable;
 use crate::network::undo;
 use crate::network::uplink;
+use crate::network::uplink::nat::attendant::Attendant;
 use crate::network::uplink::share;
 use crate::output::errno::reason;
 use crate::state::dhcp_leases::Listeners;
@@ -99,11 +100,11 @@ pub fn main(words: &[OsString]) -> i32 {
     let inbox = Inbox::open(&files.inbox()).ok();
     let leases = Listeners::default();
     let mut listening = Listening { cards: cards.collect(), announcers: Vec::new(), inbox, leases };
-    let mut guard = Guard::default();
+    let (mut guard, mut attendant) = (Guard::default(), Attendant::default());
     let mut attempts = 0;
     loop {
         let start = Instant::now();
-        match watch(&bridge, &files, &mut own, &mut listening, &mut guard) {
+        match watch(&bridge, &files, &mut own, &mut listening, &mut guard, &mut attendant) {
             Ok(()) => return 0,
             Err(error) => files.complain(&error),
         }
@@ -121,6 +122,7 @@ fn watch(
     own: &mut Option<File>,
     listening: &mut Listening,
     guard: &mut Guard,
+    attendant: &mut Attendant,
 ) -> Result<()> {
     let deaf = |error: std::io::Error| {
         Error::new(format!("cannot watch {bridge}: {}", reason(&error)), "The next guest on this bridge tries again.")
@@ -129,7 +131,7 @@ fn watch(
     news.subscribe_to_links().map_err(deaf)?;
     let mut netlink = Netlink::open().map_err(deaf)?;
     let mut sharing: Option<Netlink> = None;
-    let (mut hears_addresses, mut hears_routes) = (false, false);
+    let (mut hears_addresses, mut hears_routes, mut hears_forwarding) = (false, false, false);
     let mut idle_since: Option<Instant> = None;
     let mut last: Option<Journal> = None;
     let mut work = Duration::ZERO;
@@ -149,12 +151,16 @@ fn watch(
                 last
             }
             (None, _) => {
+                attendant.end();
                 files.remove();
                 drop(own.take());
                 return Ok(());
             }
         };
         // Who was at it holds the lock while it lives.
+        if !journal.is_finished {
+            attendant.end();
+        }
         if !journal.is_finished && undo::settle(&mut netlink, files, &mut journal)? {
             files.remove();
             drop(own.take());
@@ -173,7 +179,11 @@ fn watch(
             events.subscribe_to_sharing().map_err(deaf)?;
             sharing = Some(events);
         }
-        if journal.may_share() && !hears_addresses {
+        if journal.nat().is_some() && !hears_forwarding {
+            news.subscribe_to_forwarding().map_err(deaf)?;
+            hears_forwarding = true;
+        }
+        if (journal.may_share() || journal.nat().is_some()) && !hears_addresses {
             news.subscribe_to_addresses().map_err(deaf)?;
             hears_addresses = true;
         }
@@ -184,8 +194,11 @@ fn watch(
             continue;
         }
         listening.leases.follow(files, users.as_deref().unwrap_or_default());
+        let ports = users.clone().unwrap_or_default();
         match users.map(|users| users.len()) {
-            Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {}
+            Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {
+                attendant.attend(&mut netlink, files, &mut journal, &ports)?;
+            }
             Some(users) if journal.keep || users > 0 => {
                 idle_since = None;
                 if uplink::follow(&mut netlink, files, &mut journal)? {
@@ -194,15 +207,17 @@ fn watch(
                     continue;
                 }
                 share::keep(&mut netlink, files, &mut journal)?;
+                attendant.attend(&mut netlink, files, &mut journal, &ports)?;
             }
             // Its time is over, or somebody else deleted it, or it was never made.
             _ => {
+                attendant.end();
                 restore(&mut netlink, files, &journal)?;
                 drop(own.take());
                 return Ok(());
             }
         }
-        match guard.complaint() {
+        match guard.complaint().or_else(|| attendant.complaint()) {
             Some(complaint) => files.complain(complaint),
             None => files.forget_complaint(),
         }
@@ -238,13 +253,16 @@ fn watch(
             let until = Instant::now() + paused;
             let mut woken = Woken::ByOthers;
             while woken != Woken::ByLinks && Instant::now() < until {
-                woken = wait(&news, files, listening, None, Some(until.saturating_duration_since(Instant::now())))?;
+                woken = {
+                    let left = until.saturating_duration_since(Instant::now());
+                    wait(&news, attendant, files, listening, None, Some(left))?
+                };
             }
             if woken == Woken::ByLinks || is_over() {
                 break;
             }
             let sharing = sharing.as_ref().map(Netlink::as_fd);
-            if wait(&news, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
+            if wait(&news, attendant, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
         }
@@ -320,7 +338,7 @@ fn is_there(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<bool> {
 /// By what the reaper was woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// Links, routes or addresses have changed.
+    /// Links, routes, addresses, or what a network of the host's own depends on have changed.
     ByLinks,
     /// The bridge's forwarding database or a filter has; or there was something to be announced, which was; or the time is over.
     ByOthers,
@@ -329,26 +347,30 @@ enum Woken {
 /// Sleeps until there is news, for `time` at the most.
 fn wait(
     news: &Netlink,
+    attendant: &Attendant,
     bridge: &Files,
     listening: &mut Listening,
     sharing: Option<BorrowedFd>,
     time: Option<Duration>,
 ) -> Result<Woken> {
-    let timeout = match time.into_iter().chain(listening.leases.pause()).min() {
+    let timeout = match time.into_iter().chain(listening.leases.pause()).chain(attendant.pause()).min() {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
     };
-    let mut files: Vec<PollFd> = std::iter::once(news.as_fd())
+    let of_bridge: Vec<BorrowedFd> = std::iter::once(news.as_fd()).chain(attendant.sockets()).collect();
+    let count = of_bridge.len();
+    let mut files: Vec<PollFd> = (of_bridge.into_iter())
         .chain(listening.sockets())
         .chain(sharing)
         .map(|file| PollFd::new(file, PollFlags::POLLIN))
         .collect();
     match poll(&mut files, timeout) {
+        Ok(0) if attendant.pause().is_some_and(|pause| pause.is_zero()) => Ok(Woken::ByLinks),
         Ok(0) => Ok(Woken::ByOthers),
         Err(Errno::EINTR) => Ok(Woken::ByLinks),
         Ok(_) => {
-            let is_news = files[0].any().unwrap_or(true);
+            let is_news = files[..count].iter().any(|file| file.any().unwrap_or(true));
             listening.hear(bridge);
             Ok(if is_news { Woken::ByLinks } else { Woken::ByOthers })
         }

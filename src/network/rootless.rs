@@ -103,7 +103,7 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
     let news = lease_news(line, &vm, &lease, is_kept).into_iter().collect();
-    Ok(Inherited { lease, taps, vhosts, news })
+    Ok(Inherited { lease, taps, vhosts, ports: Vec::new(), news })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.

@@ -23,7 +23,7 @@ use model::journal::Journal;
 use model::mac::Mac;
 use model::request::Nic;
 use model::step::Tap;
-use model::uplink::Attach;
+use model::uplink::{Attach, Masquerade};
 use nix::unistd::{Uid, User};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub struct Up {
     pub uplink: Option<IfName>,
     /// How that is attached.
     pub attach: Option<Attach>,
+    /// Its network of the host's own, in words, if it has one.
+    pub network: Option<String>,
     /// The uplink that it waits for, if it does.
     pub awaits: Option<String>,
     /// Its MTU, if it was asked for.
@@ -123,9 +125,10 @@ pub fn up(nic: &Nic, taps: &[LastingTap], config: &Config) -> Result<Up> {
     let ours = after.filter(|_| became != Became::Found);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
     let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
+    let network = ours.as_ref().and_then(Journal::nat).map(Masquerade::in_words);
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
-    Ok(Up { bridge: became, uplink, attach, awaits, mtu: nic.mtu, taps, news })
+    Ok(Up { bridge: became, uplink, attach, network, awaits, mtu: nic.mtu, taps, news })
 }
 
 /// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.

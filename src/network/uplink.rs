@@ -2,6 +2,7 @@
 
 mod awaited;
 pub(super) mod look;
+pub mod nat;
 mod port;
 pub mod share;
 
@@ -18,7 +19,7 @@ use std::io;
 pub(super) fn links(journal: &Journal, attachment: &Attachment) -> Option<Change> {
     match attachment {
         Attachment::Shared(share) => Some(share::create_ends(journal, share)),
-        Attachment::Port(_) | Attachment::Awaited(_) => None,
+        Attachment::Port(_) | Attachment::Awaited(_) | Attachment::Nat(_) => None,
     }
 }
 
@@ -27,6 +28,7 @@ pub(super) fn prepare(journal: &Journal, attachment: &Attachment) -> Result<()> 
     match attachment {
         Attachment::Port(port) => port::prepare(journal, port),
         Attachment::Shared(share) => share::prepare(journal, share),
+        Attachment::Nat(masquerade) => nat::prepare(journal, masquerade),
         Attachment::Awaited(_) => Ok(()),
     }
 }
@@ -36,6 +38,7 @@ pub(super) fn attach(journal: &Journal, attachment: &Attachment) -> Result<Vec<C
     match attachment {
         Attachment::Port(port) => Ok(port::attach(journal, port)),
         Attachment::Shared(share) => share::attach(journal, share, &[], false),
+        Attachment::Nat(masquerade) => Ok(nat::attach(journal, masquerade)),
         Attachment::Awaited(_) => Ok(Vec::new()),
     }
 }
@@ -45,6 +48,7 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, attachment: &Atta
     match attachment {
         Attachment::Port(port) => port::detach(netlink, journal, port),
         Attachment::Shared(share) => share::take_back(netlink, journal, share),
+        Attachment::Nat(masquerade) => nat::detach(journal, masquerade),
         Attachment::Awaited(_) => Ok(()),
     }
 }
@@ -55,7 +59,7 @@ fn next(netlink: &mut Netlink, journal: &Journal) -> Result<Option<Attachment>> 
     match &journal.attachment {
         Some(Attachment::Port(port)) => port::next(netlink, journal, port),
         Some(Attachment::Awaited(awaited)) => awaited::next(netlink, &journal.bridge, awaited),
-        Some(Attachment::Shared(_)) | None => Ok(None),
+        Some(Attachment::Shared(_) | Attachment::Nat(_)) | None => Ok(None),
     }
 }
 
@@ -95,7 +99,8 @@ fn finish(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result
             prepare(journal, port)?;
             Change::all(netlink, &bridge, attach(journal, port)?)?;
         }
-        Some(Attachment::Awaited(_)) | None => {}
+        // None of these becomes another kind, or comes of one.
+        Some(Attachment::Awaited(_) | Attachment::Nat(_)) | None => {}
     }
     journal.before = None;
     files.write(journal)
@@ -105,5 +110,6 @@ fn finish(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result
 /// alone. Whether anything was changed.
 pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
     let is_changed = follow(netlink, files, journal)?;
-    Ok(share::keep(netlink, files, journal)? || is_changed)
+    let is_mended = share::keep(netlink, files, journal)? | nat::keep(netlink, files, journal)?;
+    Ok(is_mended || is_changed)
 }

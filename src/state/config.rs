@@ -22,7 +22,9 @@ pub fn load() -> Result<Config> {
     };
     let mut bridges = system.bridges;
     bridges.extend(own.bridges);
-    Ok(Config { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), bridges })
+    // What root makes is root's to decide.
+    let falls_back = system.falls_back;
+    Ok(Config { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), falls_back, bridges })
 }
 
 /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one

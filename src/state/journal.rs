@@ -130,6 +130,11 @@ impl Files {
         self.path("leases")
     }
 
+    /// The folder of a network of the host's own.
+    pub fn nat(&self) -> PathBuf {
+        self.path("nat")
+    }
+
     /// Whether there is a journal.
     pub fn exist(&self) -> bool {
         self.path("json").exists()
@@ -214,6 +219,8 @@ impl Files {
         for end in ["json", "new", "error", "inbox", "leases", "leases-new", "reaper", "lock"] {
             let _ = fs::remove_file(self.path(end));
         }
+        // A server whose end nobody has waited for may write into it once more.
+        (0..3).any(|_| fs::remove_dir_all(self.nat()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
         tidy(&self.folder);
     }
 

@@ -4,6 +4,7 @@
 use crate::config::{Bridge, Config};
 use crate::error::Error;
 use crate::ifname::IfName;
+use crate::nat::subnet::Ipv4Net;
 use crate::request::{MTU, is_model};
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
@@ -22,17 +23,21 @@ pub struct Fault {
 }
 
 /// The keys of the file, and how each is written.
-const KEYS: [(&str, &str); 3] = [
+const KEYS: [(&str, &str); 4] = [
     ("qemu", "qemu = \"/usr/bin/qemu-system-x86_64\""),
     ("model", "model = \"virtio-net-pci\", the name of a QEMU device"),
     ("bridge", "a table for each bridge: [bridge.br0]"),
+    ("defaults", "a table: [defaults]"),
 ];
+/// Those of the table of defaults.
+const OF_DEFAULTS: [(&str, &str); 1] = [("uplink_fallback", "uplink_fallback = \"nat\" or uplink_fallback = \"none\"")];
 /// Those of a bridge's table.
-const OF_BRIDGES: [(&str, &str); 6] = [
-    ("uplink", "uplink = \"eth1\", the name of an interface, or \"auto\" or \"none\""),
+const OF_BRIDGES: [(&str, &str); 7] = [
+    ("uplink", "uplink = \"eth1\", the name of an interface, or \"auto\", \"nat\" or \"none\""),
     ("keep", "keep = true or keep = false"),
     ("attach", "attach = \"share\" or attach = \"port\""),
     ("follow", "follow = true or follow = false"),
+    ("net", "net = \"10.77.5.0/24\", a free private network"),
     ("mtu", "mtu = 1500, a number from 68 to 65535"),
     ("taps", "taps = { tap0 = \"alice\" }: each TAP and the user that it belongs to"),
 ];
@@ -56,6 +61,7 @@ pub fn read(text: &str) -> Read<Config> {
         match item.key {
             "qemu" => config.qemu = Some(item.text()?.into()),
             "model" => config.model = Some(item.text().ok().filter(|text| is_model(text)).ok_or_else(|| item.wrong())?),
+            "defaults" => config.falls_back = item.falls_back()?,
             _ => config.bridges = item.bridges()?,
         }
     }
@@ -151,6 +157,24 @@ impl<'a> Item<'a> {
         self.text()?.parse().map_err(|error: Error| self.fault(error.of("uplink")))
     }
 
+    fn net(&self) -> Read<Ipv4Net> {
+        self.text()?.parse().map_err(|error: Error| self.fault(error.of("net")))
+    }
+
+    fn falls_back(&self) -> Read<bool> {
+        let table = self.value.get_ref().as_table().ok_or_else(|| self.wrong())?;
+        let mut falls_back = false;
+        for (key, value) in table {
+            let item = Item::of(self.text, key, value, &OF_DEFAULTS, |_| None)?;
+            falls_back = match item.text()?.as_str() {
+                "nat" => true,
+                "none" => false,
+                _ => return Err(item.wrong()),
+            };
+        }
+        Ok(falls_back)
+    }
+
     fn attach(&self) -> Read<Attach> {
         match self.text()?.as_str() {
             "share" => Ok(Attach::Share),
@@ -194,7 +218,7 @@ fn named(key: &Spanned<DeString>) -> Read<IfName> {
 }
 
 fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Bridge> {
-    let (mut bridge, mut follows_at) = (Bridge::default(), 0);
+    let (mut bridge, mut follows_at, mut net_at) = (Bridge::default(), 0, 0);
     for (key, value) in table {
         let item = Item::of(text, key, value, &OF_BRIDGES, in_file)?;
         match item.key {
@@ -202,6 +226,7 @@ fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Brid
             "keep" => bridge.keep = Some(item.switch()?),
             "attach" => bridge.attach = Some(item.attach()?),
             "follow" => (bridge.follow, follows_at) = (Some(item.switch()?), key.span().start),
+            "net" => (bridge.net, net_at) = (Some(item.net()?), key.span().start),
             "mtu" => bridge.mtu = Some(item.mtu()?),
             _ => bridge.taps = item.taps()?,
         }
@@ -211,6 +236,11 @@ fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Brid
         let what = format!("[bridge.{name}]: follow = true is for uplink = \"auto\"");
         let error = Error::new(what, "Leave uplink out, or follow.");
         return Err(Fault { at: follows_at, error });
+    }
+    if bridge.net.is_some() && bridge.uplink != Some(Uplink::Nat) {
+        let error =
+            Error::new(format!("[bridge.{name}]: net is for uplink = \"nat\""), "Write that, or leave net out.");
+        return Err(Fault { at: net_at, error });
     }
     Ok(bridge)
 }
@@ -242,13 +272,17 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_its_line_and_what_is_meant() {
         for (text, line, says) in [
-            ("qemu = \"x\"\n\ncolour = 1\n", 3, "there is no key 'colour'\n  The keys here are qemu, model, bridge."),
+            (
+                "qemu = \"x\"\n\ncolour = 1\n",
+                3,
+                "there is no key 'colour'\n  The keys here are qemu, model, bridge, defaults.",
+            ),
             ("modle = \"e1000\"", 1, "there is no key 'modle'\n  Is model meant?"),
             ("\n[brdige.br0]\nkeep = true", 2, "there is no table 'brdige'\n  Is bridge meant?"),
             ("uplink = \"eth0\"", 1, "uplink is of a bridge: write it below [bridge.br0]."),
             ("[bridge.br0]\nmodel = \"e1000\"", 2, "model is of the whole file"),
             ("[bridge.br0]\nuplnk = \"eth0\"", 2, "there is no key 'uplnk'\n  Is uplink meant?"),
-            ("[bridge.br0]\ncolour = 1", 2, "The keys here are uplink, keep, attach, follow, mtu, taps."),
+            ("[bridge.br0]\ncolour = 1", 2, "The keys here are uplink, keep, attach, follow, net, mtu, taps."),
             ("qemu = 5", 1, "qemu cannot be '5'\n  Write qemu = \"/usr"),
             ("model = \"a b\"", 1, "model cannot be '\"a b\"'"),
             ("model = [\n1\n]", 1, "model cannot be '[...'"),
@@ -269,6 +303,11 @@ mod tests {
             ("qemu /bin/true", 1, "'qemu /bin/true' is no TOML"),
             ("qemu = \"a\"\nqemu = \"b\"", 2, "'qemu = \"b\"' is given twice"),
             ("[bridge.br0]\n[bridge.br0]\n", 2, "is given twice"),
+            ("defaults = 1", 1, "defaults cannot be '1'"),
+            ("[defaults]\nuplink_fallback = \"user\"", 2, "Write uplink_fallback = \"nat\""),
+            ("[defaults]\nfallback = \"nat\"", 2, "The keys here are uplink_fallback."),
+            ("[bridge.br0]\nuplink = \"nat\"\nnet = \"8.8.8.0/24\"", 3, "net: 8.8.8.0/24 is not private"),
+            ("[bridge.br0]\nnet = \"10.77.5.0/24\"", 2, "net is for uplink = \"nat\""),
         ] {
             let (at, said) = said(text);
             assert!(at == line && said.contains(says), "{text}: {at}: {said}");

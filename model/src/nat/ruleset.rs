@@ -44,6 +44,23 @@ pub fn add(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Value {
     json!({ "nftables": commands })
 }
 
+/// About the same rules as a person would type them: without ports that are forwarded, and what only these need.
+pub fn typed(bridge: &IfName, nat: &Nat) -> String {
+    let pairs = [("ip", nat.subnet.to_string())].into_iter().chain(nat.ula.map(|ula| ("ip6", ula.to_string())));
+    let (mut out, mut masquerade) = (String::new(), String::new());
+    for (family, net) in pairs {
+        out += &format!("iifname \"{bridge}\" {family} saddr {net} accept; ");
+        masquerade += &format!("{family} saddr {net} oifname != \"{bridge}\" masquerade; ");
+    }
+    let table = table(bridge);
+    format!(
+        "table inet {table} {{ chain forward {{ type filter hook forward priority 0; \
+         oifname \"{bridge}\" ct state established,related accept; {out}\
+         iifname \"{bridge}\" drop; oifname \"{bridge}\" drop; }}; \
+         chain postrouting {{ type nat hook postrouting priority 100; {masquerade}}}; }}"
+    )
+}
+
 /// Commands that remove it, whether or not it is there.
 pub fn remove(table: &str) -> Value {
     let table = Table(table.to_owned());

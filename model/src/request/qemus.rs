@@ -41,7 +41,7 @@ const KEYS: [(Of, &str); 10] = [
     (Of::Queues, "mq vectors"),
     (
         Of::User,
-        "hostfwd guestfwd hostname restrict net host dhcpstart dns dnssearch domainname tftp tftp-server-name bootfile smb \
+        "hostfwd guestfwd hostname restrict host dhcpstart dns dnssearch domainname tftp tftp-server-name bootfile smb \
          smbserver ip ipv4 ipv6 ipv6-net ipv6-host ipv6-dns ipv6-prefix ipv6-prefixlen",
     ),
     (
@@ -100,7 +100,7 @@ impl Of {
             Self::Queues => format!("{key} follows from queues=: --bridge br0,model=virtio-net-pci,queues=4."),
             Self::User => format!(
                 "Leave {key}= out: it is the user-mode network's (-netdev user); on a bridge the guest has an address of its \
-                 own, which 'kvm-bridge ip NAME' prints."
+                 own, which 'kvm-bridge ip NAME' prints. With uplink=nat there are net= and forward=."
             ),
             Self::OtherBackend => {
                 format!(

@@ -22,8 +22,11 @@ pub(super) fn choose<'a>(wish: &Wish, host: &'a Host) -> Result<&'a Link> {
                 }
                 None => "there is no such bridge, and no default route whose interface could be its uplink".to_owned(),
             };
+            // A guest behind the host's address is not on the LAN: it is offered, and not done unasked.
+            let nat =
+                first.map(|_| format!("For guests behind the host's address: --bridge {},uplink=nat\n", wish.bridge));
             let remedy = why.map(|(_, remedy)| format!("{remedy}\n")).unwrap_or_default();
-            Err(Error::new(what, remedy + &candidates(wish, host)))
+            Err(Error::new(what, nat.unwrap_or_default() + &remedy + &candidates(wish, host)))
         }
     }
 }

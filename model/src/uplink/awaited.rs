@@ -27,7 +27,18 @@ impl Awaited {
     /// The wish that it comes of.
     pub fn wish<'a>(&self, bridge: &'a IfName) -> Wish<'a> {
         let Self { uplink, attach, was_port, follow } = self.clone();
-        Wish { bridge, uplink, attach, mtu: None, is_late: true, was_port, follow, is_configured: false }
+        Wish {
+            bridge,
+            uplink,
+            attach,
+            mtu: None,
+            is_late: true,
+            was_port,
+            follow,
+            is_configured: false,
+            net: None,
+            falls_back: false,
+        }
     }
 
     /// What people call it.

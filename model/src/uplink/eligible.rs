@@ -27,7 +27,7 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, String)> {
         _ if link.uplink.is_wifi => Some((
             "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
                 .into(),
-            "For guests without a bridge: -nic user, or uplink=none with forwarding and NAT, or give a wired interface."
+            "For guests behind the host's address: uplink=nat. For guests on the LAN: give a wired interface."
                 .into(),
         )),
         _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
@@ -141,7 +141,10 @@ mod tests {
         }
         let (what, remedy) =
             why_no_uplink(&Link { uplink: Uplink { is_wifi: true, ..Uplink::default() }, ..card(2, "wlan0") }).unwrap();
-        assert!(what.contains("802.11 frames have three addresses") && remedy.contains("-nic user"), "{what} {remedy}");
+        assert!(
+            what.contains("802.11 frames have three addresses") && remedy.contains("uplink=nat"),
+            "{what} {remedy}"
+        );
     }
 
     #[test]

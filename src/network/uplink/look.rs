@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::managed;
 use crate::network::observe::{look, unreadable};
-use crate::network::uplink::share;
+use crate::network::uplink::{nat, share};
 use crate::sys::{packet, sysctl};
 use model::error::Result;
 use model::host;
@@ -25,6 +25,7 @@ pub(in crate::network) fn look_for(netlink: &mut Netlink, wish: &Wish, host: &mu
     let mut is_in_sight = false;
     match &wish.uplink {
         Uplink::Isolated => return Ok(()),
+        Uplink::Nat => return nat::look_for(netlink, wish.bridge, host),
         Uplink::Link(uplink) => {
             look(netlink, host, uplink)?;
             is_in_sight = look_closely(netlink, host, uplink, wish.attach)?;
@@ -46,6 +47,8 @@ pub(in crate::network) fn look_for(netlink: &mut Netlink, wish: &Wish, host: &mu
         look(netlink, host, &ends(wish.bridge)[0])?;
         host.taker = managed::taker().map_err(unreadable)?;
         host.mark = share::mark(netlink).map_err(unreadable)?;
+    } else if wish.falls_back && wish.uplink == Uplink::Auto && !wish.is_late {
+        nat::look_for(netlink, wish.bridge, host)?;
     } else if host.all.is_empty() && !wish.is_late {
         host.all = netlink.links().map_err(unreadable)?;
         for link in &mut host.all {

@@ -23,6 +23,8 @@ pub struct Saved {
     pub attach: Option<String>,
     /// Whether the bridge follows the default route.
     pub follow: bool,
+    /// The subnet of a network of the host's own, if it was asked for.
+    pub net: Option<String>,
     /// Its MTU, if it was asked for.
     pub mtu: Option<u32>,
     /// Its TAPs and their users.
@@ -136,6 +138,9 @@ fn change(document: &mut DocumentMut, bridge: &IfName, saved: &Saved) -> bool {
     if saved.follow {
         set(own, "follow", value(true));
     }
+    if let Some(net) = &saved.net {
+        set(own, "net", value(net));
+    }
     if let Some(mtu) = saved.mtu {
         set(own, "mtu", value(i64::from(mtu)));
     }
@@ -189,7 +194,7 @@ mod tests {
 
     fn saved(taps: &[(&str, &str)]) -> Saved {
         let taps = taps.iter().map(|(tap, user)| (IfName::new(tap).unwrap(), (*user).to_owned())).collect();
-        Saved { uplink: Some("eth1".to_owned()), mtu: None, attach: None, follow: false, taps }
+        Saved { uplink: Some("eth1".to_owned()), taps, ..Saved::default() }
     }
 
     #[test]

@@ -25,18 +25,29 @@ pub fn taken(netlink: &mut Netlink, bridge: Option<u32>) -> Result<Vec<Ipv4Net>>
 /// Gives the bridge the host's addresses, and lets what leaves the host's loopback for a forwarded port leave by it. The rules
 /// that keep guests from that loopback are there before.
 pub fn give(netlink: &mut Netlink, bridge: &IfName, index: u32, nat: &Nat) -> Result<()> {
-    let cannot = |what: &str, error: &io::Error| {
-        Error::new(
-            format!("cannot {what} of {bridge}: {}", reason(error)),
-            "Nobody else may change the bridge meanwhile.",
-        )
-    };
-    sysctl::write(bridge.as_str(), "ipv4/route_localnet", "1").map_err(|error| cannot("set route_localnet", &error))?;
-    let addresses = [(IpAddr::from(nat.gateway()), nat.subnet.prefix())];
-    for (ip, prefix) in addresses.into_iter().chain(nat.gateway6().map(|ip| (ip.into(), 64))) {
-        netlink.add_address(index, ip, prefix).map_err(|error| cannot(&format!("make {ip} an address"), &error))?;
+    prepare(bridge)?;
+    for (ip, prefix) in addresses(nat) {
+        let cannot = |error: io::Error| failed(bridge, &format!("make {ip} an address"), &error);
+        netlink.add_address(index, ip, prefix).map_err(cannot)?;
     }
     Ok(())
+}
+
+/// Its setting alone.
+pub fn prepare(bridge: &IfName) -> Result<()> {
+    let cannot = |error: io::Error| failed(bridge, "set route_localnet", &error);
+    sysctl::write(bridge.as_str(), "ipv4/route_localnet", "1").map_err(cannot)
+}
+
+/// The host's addresses on the bridge.
+pub fn addresses(nat: &Nat) -> impl Iterator<Item = (IpAddr, u8)> {
+    let ipv4 = (IpAddr::from(nat.gateway()), nat.subnet.prefix());
+    std::iter::once(ipv4).chain(nat.gateway6().map(|ip| (ip.into(), 64)))
+}
+
+fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
+    let what = format!("cannot {what} of {bridge}: {}", reason(error));
+    Error::new(what, "Nobody else may change the bridge meanwhile.")
 }
 
 /// Takes a port for as long as the descriptor is open: nobody else gets it, and one that somebody has is an error. Nobody listens

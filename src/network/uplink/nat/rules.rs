@@ -29,6 +29,11 @@ pub fn masqueraded(bridge: &IfName) -> Result<Option<u64>> {
     Ok(list(&ruleset::table(bridge))?.as_ref().and_then(ruleset::masqueraded))
 }
 
+/// Whether the table is there that keeps the host from forwarding for others, where there has to be one.
+pub fn guards_what_is_lent() -> Result<bool> {
+    list(model::nat::lent::TABLE).map(|table| table.is_some())
+}
+
 /// What others drop of a bridge's packets.
 pub fn blocked(bridge: &IfName) -> Result<Vec<Blocked>> {
     Ok(firewall::blocked(&all()?, bridge))

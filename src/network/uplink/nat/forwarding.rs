@@ -1,23 +1,28 @@
 //! The kernel's switches for forwarding, on for our bridges alone; `model::nat::lent` says how, and keeps the record.
 
-use crate::network::nat::rules::{carry_out, list};
+use crate::network::uplink::nat::rules::carry_out;
 use crate::output::errno::reason;
+use crate::state::journal::RUN;
+use crate::state::networks::{read, write as write_file};
 use crate::sys::lock::Passing;
 use crate::sys::sysctl;
 use model::error::{Error, Result};
+use model::ifname;
 use model::ifname::IfName;
 use model::nat::lent;
+use model::nat::lent::Lent;
 use model::nat::ruleset;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Lets the host forward for a bridge. To be done again when an interface has come, or somebody has changed the switches: then it
-/// does what is missing, and lends no more where forwarding is on for everybody.
-pub fn lend(bridge: &IfName, with_ipv6: bool) -> Result<()> {
-    let _lock = lock()?;
-    let before = list(lent::TABLE)?.as_ref().map(lent::parse).unwrap_or_default();
+/// does what is missing, and lends no more where forwarding is on for everybody. What is on because of us is in a file, so that it
+/// is known also when somebody has flushed all rules; with `is_to_be_made` the table is made anew, whatever it is.
+pub fn lend(bridge: &IfName, with_ipv6: bool, is_to_be_made: bool) -> Result<()> {
+    let (_lock, file) = lock()?;
+    let before: Lent = read(&file)?.unwrap_or_default();
     let mut lent = before.clone();
     lent.bridges.insert(bridge.to_string());
     lent.bridges.retain(|name| has("ipv4", name));
@@ -32,6 +37,9 @@ pub fn lend(bridge: &IfName, with_ipv6: bool) -> Result<()> {
     };
     lent.ipv6 = (before.ipv6 || with_ipv6 && is("all", "ipv6", "0")) && !is_everybodys("ipv6");
     if lent != before {
+        write_file(&file, &lent)?;
+    }
+    if lent != before || is_to_be_made {
         // What is lent is guarded before it is on.
         carry_out(&lent::add(&lent))?;
     }
@@ -49,11 +57,13 @@ pub fn lend(bridge: &IfName, with_ipv6: bool) -> Result<()> {
 
 /// The host no longer forwards for a bridge, and after the last one not at all, if it did not before.
 pub fn take_back(bridge: &IfName) -> Result<()> {
-    let _lock = lock()?;
-    let Some(mut lent) = list(lent::TABLE)?.as_ref().map(lent::parse) else { return Ok(()) };
+    let (_lock, file) = lock()?;
+    let Some(mut lent) = read::<Lent>(&file)? else { return Ok(()) };
     lent.bridges.remove(bridge.as_str());
     lent.bridges.retain(|name| has("ipv4", name));
     if !lent.bridges.is_empty() {
+        write_file(&file, &lent)?;
+        lent.interfaces.retain(|name| has("ipv4", name));
         return carry_out(&lent::add(&lent));
     }
     if is("default", "ipv4", "0") {
@@ -62,8 +72,9 @@ pub fn take_back(bridge: &IfName) -> Result<()> {
     if lent.ipv6 && is("default", "ipv6", "0") {
         for_all_of_ipv6("0")?;
     }
+    carry_out(&ruleset::remove(lent::TABLE))?;
     // The record goes last.
-    carry_out(&ruleset::remove(lent::TABLE))
+    fs::remove_file(&file).map_err(|error| cannot_use(&error))
 }
 
 /// Turns IPv6 forwarding on or off for the host, and no switch but that one: the kernel changes those of all interfaces with it,
@@ -91,7 +102,13 @@ fn for_all_of_ipv6(value: &str) -> Result<()> {
 fn links(family: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(format!("/proc/sys/net/{family}/conf")).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| !["all", "default", "lo"].contains(&name.as_str())).collect()
+    names.filter(|name| !["all", "default", "lo"].contains(&name.as_str()) && !is_a_guests(name)).collect()
+}
+
+/// Whether it is the TAP of a guest by its name: that forwards nothing, as it is a port.
+fn is_a_guests(name: &str) -> bool {
+    let number = name.strip_prefix(ifname::PREFIX);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 fn has(family: &str, name: &str) -> bool {
@@ -117,11 +134,14 @@ fn write(name: &str, setting: &str, value: &str) -> Result<()> {
     }
 }
 
-/// The reapers of several bridges have one record.
-fn lock() -> Result<Passing> {
-    let cannot = |error: &io::Error| {
-        Error::new(format!("cannot use /run/kvm-bridge: {}", reason(error)), "Run it as root, with a writable /run.")
-    };
-    let namespace = crate::sys::process::own_network().ok_or(io::ErrorKind::NotFound.into()).map_err(|e| cannot(&e))?;
-    Passing::wait(PathBuf::from(format!("/run/kvm-bridge/{}/forwarding", namespace.1)), 2, cannot)
+/// The reapers of several bridges have one record: its lock and its file.
+fn lock() -> Result<(Passing, PathBuf)> {
+    let namespace = crate::sys::process::own_network();
+    let namespace = namespace.ok_or(io::ErrorKind::NotFound.into()).map_err(|error| cannot_use(&error))?;
+    let folder = Path::new(RUN).join(namespace.1.to_string());
+    Ok((Passing::wait(folder.join("forwarding"), 2, cannot_use)?, folder.join("lent")))
+}
+
+fn cannot_use(error: &io::Error) -> Error {
+    Error::new(format!("cannot use {RUN}: {}", reason(error)), "Run it as root, with a writable /run.")
 }

@@ -1,0 +1,51 @@
+//! Lets guests in.
+
+use crate::network::uplink::nat::{gateway, rules, server};
+use crate::state::journal::Files;
+use crate::state::networks::{Kept, Register};
+use model::error::Result;
+use model::host::Link;
+use model::journal::Journal;
+use model::mac::Mac;
+use model::nat::forward::Forward;
+use std::os::fd::OwnedFd;
+
+/// Gives a guest its address, name and ports before its TAP, of this index, becomes a port. The ports are the guest's for as long as
+/// what is returned is open.
+pub fn admit(
+    files: &Files,
+    journal: &Journal,
+    mac: Mac,
+    vm: &str,
+    tap: u32,
+    forwards: &[Forward],
+) -> Result<Vec<OwnedFd>> {
+    let Some(masquerade) = journal.nat() else { return Ok(Vec::new()) };
+    let (bridge, network) = (&journal.bridge, &masquerade.network);
+    let mut register = Register::open(files)?;
+    let reserved = forwards.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
+    let mut kept = Kept::read(bridge)?;
+    let before = kept.clone();
+    let guest = register.guests.admit(network, &mut kept.addresses, mac, vm, tap, forwards)?;
+    if kept != before {
+        kept.write(bridge);
+    }
+    register.write()?;
+    server::know(&guest, &files.nat())?;
+    if !forwards.is_empty() {
+        rules::apply(bridge, journal.index, network, &register.guests.all())?;
+    }
+    Ok(reserved)
+}
+
+/// Takes back the ports of guests that have gone. Whether there were any.
+pub(super) fn close(files: &Files, journal: &Journal, ports: &[Link]) -> Result<bool> {
+    let Some(masquerade) = journal.nat() else { return Ok(false) };
+    let mut register = Register::open(files)?;
+    if !register.guests.close(|tap| ports.iter().any(|port| port.index == tap)) {
+        return Ok(false);
+    }
+    register.write()?;
+    rules::apply(&journal.bridge, journal.index, &masquerade.network, &register.guests.all())?;
+    Ok(true)
+}
