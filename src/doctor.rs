@@ -15,6 +15,7 @@ mod host;
 pub mod ikconfig;
 mod kernel;
 mod macs;
+mod nat;
 mod qemu;
 mod rights;
 mod rules;
@@ -206,6 +207,7 @@ pub fn examine(question: &Question) -> Result<Vec<Check>> {
     checks.extend(bridge::journals(&patient));
     checks.extend(uplink::checks(&mut patient));
     checks.extend(bridge::checks(&patient));
+    checks.extend(nat::checks(&mut patient));
     checks.extend(macs::checks(&patient));
     checks.extend(bridge::unplugged(&mut patient));
     let firewall = firewall::checks(&patient);

@@ -1,6 +1,7 @@
 //! What a reaper does for a network of the host's own: it has dnsmasq, and keeps the rest as it should be.
 
 use crate::netlink::Netlink;
+use crate::network::uplink::nat::server;
 use crate::network::uplink::nat::server::Server;
 use crate::network::uplink::nat::{guests, keep_forwarding, keep_unblocked, rules};
 use crate::output::errno::reason;
@@ -86,6 +87,7 @@ impl Attendant {
             files.complain(&why);
         }
         let server = Server::start(network, &journal.bridge, &files.nat())?;
+        server::note(&files.nat(), &server)?;
         self.server = Some((server, Instant::now()));
         Ok(())
     }
