@@ -223,8 +223,10 @@ fn mandoc_has_no_complaint_of_a_page() {
         let output =
             Command::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(path(&name)).output().expect("mandoc");
         let said = String::from_utf8_lossy(&output.stdout);
-        // Which other pages are installed is no matter of ours.
-        let said: Vec<&str> = said.lines().filter(|line| !line.contains("referenced manual not found")).collect();
+        // Which other pages are installed, and known to mandoc's database, is no matter of ours.
+        let of_others = ["referenced manual not found", "outdated mandoc.db lacks"];
+        let is_of_others = |line: &&str| of_others.iter().any(|text| line.contains(text));
+        let said: Vec<&str> = said.lines().filter(|line| !is_of_others(line)).collect();
         assert!(said.is_empty(), "{said:#?}");
     }
 }
