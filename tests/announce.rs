@@ -3,7 +3,6 @@
 use crate::guests::{boot_linux, mac_of};
 use crate::support::{Lab, frames, wait_for};
 use std::fs;
-use std::time::Duration;
 
 fn announcers(lab: &Lab) -> usize {
     lab.processes().iter().filter(|process| process.command.starts_with("kvm-bridge-announcer")).count()
@@ -73,7 +72,9 @@ fn guests_that_come_later_are_announced_by_the_same_reaper() {
         second.err().contains("qemu-kvm: second has 10.77.0.150/24 on br0").then_some(())
     });
     wait_for("the reaper to let go of its stderr", 5, || (!holds_one()).then_some(()));
-    std::thread::sleep(Duration::from_millis(600));
+    let answers = || lab.lan.dhcp_log().matches("DHCPACK(").count();
+    let before = answers();
+    wait_for("more answers", 10, || (answers() > before + 1).then_some(()));
     assert_eq!(second.err().matches("has 10.77.0.150").count(), 1, "{}", second.err());
     assert!(!first.err().contains(" has 10.77.0.150"), "{}", first.err());
 

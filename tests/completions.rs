@@ -9,7 +9,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 /// Where distributions put bash-completion.
 pub(crate) const BASH_COMPLETION: &str = "/usr/share/bash-completion/bash_completion";
@@ -241,18 +240,14 @@ fn answers_are_kept_for_each_version_of_qemu() {
     let asked = || fs::read_to_string(bin.join("asked")).unwrap_or_default().lines().count();
     let ask = || {
         let program = lab.kvm_bridge("complete -- qemu-kvm -device e1000,").env("KVM_BRIDGE_QEMU", &qemu);
-        let started = Instant::now();
         let ended = program.env("XDG_CACHE_HOME", &cache).run().succeeds();
         assert!(ended.out.contains("mac="), "{}", ended.out);
-        started.elapsed()
     };
     script("");
     ask();
     let first = asked();
-    let fastest = (0..10).map(|_| ask()).min().expect("ten");
+    ask();
     assert_eq!(asked(), first, "the answers were not kept");
-    // With the test's own polling in it.
-    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
     // Root's own, whatever the environment says.
     let versions = || fs::read_dir("/var/cache/kvm-bridge").expect("a cache").count();
     assert_eq!(versions(), 1);

@@ -99,7 +99,8 @@ fn the_second_guest_joins_what_the_first_one_made() {
     let two = lab.shim("--bridge br0,uplink=none -name two").boot();
     assert_eq!(lab.a_link("br0")["ifindex"], index);
     drop(one);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.waits_until_gone("kvb0");
+    lab.reapers_rest();
     assert!(lab.link("br0").is_some(), "the bridge stays as long as the second guest");
     drop(two);
     lab.waits_until_gone("br0");
@@ -111,7 +112,7 @@ fn a_guest_that_starts_within_the_grace_time_finds_the_same_bridge() {
     lab.shim("--bridge br0,uplink=none").boot().terminate();
     let index = lab.a_link("br0")["ifindex"].clone();
     let _again = lab.shim("--bridge br0,uplink=none").boot();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.reapers_rest();
     assert_eq!(lab.a_link("br0")["ifindex"], index);
 }
 
@@ -129,7 +130,7 @@ fn a_restart_loop_does_no_harm() {
 fn a_bridge_that_is_to_be_kept_stays() {
     let Some(lab) = Lab::new() else { return };
     lab.shim("--bridge br0,uplink=none,keep=on").boot().terminate();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    wait_for("the reaper to go", 10, || lab.reapers().is_empty().then_some(()));
     assert!(lab.link("br0").is_some());
     assert!(lab.reapers().is_empty());
     // Deleted by hand, it is nobody's any more.

@@ -1,6 +1,7 @@
 //! Which program is the real QEMU: never ourselves, by whatever name and way we were called.
 
 use crate::support::command::fake_qemu;
+use crate::support::processes::Process;
 use crate::support::programs;
 use crate::support::{Lab, have, namespaces, wait_for};
 use std::fs;
@@ -416,10 +417,13 @@ fn a_script_that_closes_what_it_inherits_is_found_out() {
     let keeps = script("keeps", &python(", close_fds=False"));
     let mut guest = lab.shim("--bridge br0 -accel tcg -display none -S").env("KVM_BRIDGE_QEMU", &keeps).start();
     wait_for("its TAP to be open", 20, || (lab.link("kvb0").is_some()).then_some(()));
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let qemu = wait_for("QEMU to have it", 20, || {
+        let is_qemu = |process: &Process| process.command.starts_with("qemu-system-x86_64");
+        let has_it = |process: &Process| process.open_files().iter().any(|file| file == "/dev/net/tun");
+        lab.processes().into_iter().find(|process| is_qemu(process) && has_it(process) && process.is_waiting())
+    });
     assert!(guest.is_running(), "{}", guest.err());
-    let qemu = lab.processes().into_iter().find(|process| process.command.starts_with("qemu-system-x86_64"));
-    qemu.expect("QEMU").kill();
+    qemu.kill();
     guest.kill();
 }
 

@@ -7,6 +7,7 @@ use crate::support::{Lab, have, record, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::SockType;
 use nix::unistd::Pid;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -654,6 +655,7 @@ fn a_helper_stopped_and_killed_at_any_system_call_leaves_nothing() {
 
 /// The helper that `running` traces, once it is stopped; `None` if it ends. `others` have been stopped before.
 fn wait_until_stopped(lab: &Lab, running: &mut Running, others: &[i32]) -> Option<Process> {
+    let mut before = HashMap::new();
     wait_for("it to stop or end", 10, || {
         let stopped = lab.processes().into_iter().find(|process| {
             let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
@@ -661,7 +663,8 @@ fn wait_until_stopped(lab: &Lab, running: &mut Running, others: &[i32]) -> Optio
                 && !process.command.contains("strace")
                 && !others.contains(&process.pid)
                 && status.contains("State:\tt")
-                && stopped_for_good(process.pid)
+                // A tracer stops a process at each call for a moment: since the last look it has not moved.
+                && before.insert(process.pid, schedstat(process.pid)) == Some(schedstat(process.pid))
         });
         match stopped {
             Some(process) => Some(Some(process)),
@@ -686,13 +689,6 @@ fn goes_on(running: &mut Running, pid: i32) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         (!running.is_running()).then_some(())
     });
-}
-
-/// Between two looks nothing has moved: a tracer stops a process at each call for a moment.
-fn stopped_for_good(pid: i32) -> bool {
-    let before = schedstat(pid);
-    std::thread::sleep(std::time::Duration::from_millis(15));
-    schedstat(pid) == before
 }
 
 /// How much a process has run; empty when it is gone.

@@ -75,8 +75,12 @@ fn every_command_prints_what_the_page_says() {
     if !lab.lan.serve_dhcp() {
         return;
     }
-    // When the reaper listens.
-    let mut guest = lab.shim("--bridge br0 -name alice").then("hold:1500,dhcp,hold").start();
+    let go = lab.new_file("go");
+    let mut guest = lab.shim("--bridge br0 -name alice").then(&format!("until:{},dhcp,hold", go.display())).start();
+    guest.qemu();
+    // It listens.
+    lab.reapers_rest();
+    std::fs::write(go, "").expect("write a file");
     let mac = guest.qemu().macs()[0].clone();
     let has_lease = || lab.kvm_bridge("status br0 --json").run().out.contains("\"seconds_left\"").then_some(());
     wait_for("the lease to be known", 10, has_lease);

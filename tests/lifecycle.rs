@@ -41,7 +41,8 @@ fn a_daemon_takes_the_tap_the_lease_and_the_reaper_along() {
     lab.kvm_bridge("mac forget alice").run().exits_with(125);
     let second = lab.shim("--bridge br0 -name alice").run().succeeds().qemu().mac();
     assert_ne!(second, mac);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.waits_until_gone("kvb1");
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0").len(), 2, "the uplink and the daemon's TAP");
 
     kill(Pid::from_raw(daemon.pid), Signal::SIGKILL).expect("the daemon runs");
@@ -294,10 +295,10 @@ fn timeout_nohup_and_setsid_find_what_they_expect() {
     let qemu = real::qemu_called(&lab, "alice");
     assert_eq!(qemu.pid, guest.pid());
     assert_eq!(Qmp::connect(&socket).status(), "prelaunch");
+    assert_eq!(qemu.stat().parent, std::process::id() as i32, "it is nohup's process still");
+    // QEMU does not leave SIGHUP ignored, with or without us: it ends in order.
     guest.signal(Signal::SIGHUP);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    assert_eq!(qemu.stat().parent, std::process::id() as i32, "it is there still");
-    guest.terminate().succeeds();
+    guest.end().succeeds();
     lab.becomes_as_before();
 
     let guest = shim(&lab, &line).through("setsid --fork --wait").start();

@@ -46,9 +46,12 @@ fn who_waits_for_a_lock_says_who_has_it() {
     }
     let lock = lab.run_dir().join("br0.lock");
     fs::create_dir_all(lab.run_dir()).expect("make a folder");
-    let holder = lab.program("flock").arg(&lock).words("-c").arg("echo locked; exec sleep 3").start();
+    let holder = lab.program("flock").arg(&lock).words("-c").arg("echo locked; exec sleep 300").start();
     wait_for("the lock", 10, || holder.out().contains("locked").then_some(()));
-    let err = lab.shim("--bridge br0,uplink=none").run().succeeds().err;
-    assert_eq!(err, format!("qemu-kvm: waits for flock (PID {}), which holds {}\n", holder.pid(), lock.display()));
-    holder.end();
+    let waits = lab.shim("--bridge br0,uplink=none").start();
+    wait_for("it to say so", 10, || waits.err().contains("waits for flock").then_some(()));
+    let expected = format!("qemu-kvm: waits for flock (PID {}), which holds {}\n", holder.pid(), lock.display());
+    holder.kill();
+    lab.processes().iter().filter(|process| process.command == "sleep 300").for_each(Process::kill);
+    assert_eq!(waits.end().succeeds().err, expected);
 }

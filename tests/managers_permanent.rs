@@ -15,9 +15,9 @@ const SYSTEMCTL: &str = r#"#!/bin/sh
 case "$*" in
 "stop dhcpcd") dhcpcd -x ;;
 "start dhcpcd") dhcpcd -b -q ;;
-"restart connman") kill "$(cat /run/manager.pid)"; sleep 1; connmand >/dev/null 2>&1 ;;
+"restart connman") kill "$(cat /run/manager.pid)"; timeout 10 tail -s 0.02 --pid="$(cat /run/manager.pid)" -f /dev/null; connmand >/dev/null 2>&1 ;;
 "enable --now "*) sed -n 's/^ExecStart=//p' "/etc/systemd/system/$3" | sh -e ;;
-"stop systemd-networkd.service"*) kill "$(cat /run/manager.pid)"; sleep 1 ;;
+"stop systemd-networkd.service"*) kill "$(cat /run/manager.pid)"; timeout 10 tail -s 0.02 --pid="$(cat /run/manager.pid)" -f /dev/null ;;
 "start "*systemd-networkd*) /lib/systemd/systemd-networkd >/dev/null 2>&1 & ;;
 *) exit 0 ;;
 esac
@@ -163,8 +163,7 @@ fn is_joined(host: &Managed) {
     assert!(!host.run_dir().join("br0.json").exists(), "there is a journal");
     assert!(host.reapers().is_empty());
     // The manager has seen the TAP by then, and done what it does.
-    std::thread::sleep(Duration::from_secs(2));
-    host.is_content();
+    host.comes_to_rest();
     assert_eq!(host.ports("br0"), ["eth0", "kvb0"]);
     assert_eq!(host.addresses("kvb0"), [""; 0], "the manager has taken kvb0");
     assert_eq!(guest.err(), "", "nothing is to be said");

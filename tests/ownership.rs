@@ -1,6 +1,6 @@
 //! Which bridges are ours to remove, and whom they are kept for.
 
-use crate::support::Lab;
+use crate::support::{Lab, wait_for};
 use crate::teardown::kill_everything;
 
 #[test]
@@ -10,7 +10,8 @@ fn a_bridge_with_a_port_of_somebody_else_stays_until_that_has_gone() {
     lab.ip("link add veth-c type veth peer name veth-d");
     lab.ip("link set veth-c master br0");
     guest.terminate();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    lab.waits_until_gone("kvb0");
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0"), ["veth-c"]);
     lab.ip("link del veth-c");
     lab.becomes_as_before();
@@ -26,7 +27,7 @@ fn a_bridge_that_took_our_bridges_name_is_not_ours() {
     lab.add_bridge("br0");
     lab.baseline();
     lab.shim("--bridge br0").run().succeeds();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(lab.reapers().is_empty(), "nobody takes it away");
     assert!(lab.link("br0").is_some());
 }
 
@@ -50,7 +51,8 @@ fn a_foreign_port_keeps_the_bridge_whatever_its_name() {
     let mut rename = std::process::Command::new("ip");
     assert!(rename.args(["link", "set", "veth-c", "name"]).arg(name).status().expect("run ip").success());
     guest.terminate();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    wait_for("its TAP to go", 10, || (!std::fs::exists("/sys/class/net/kvb0").expect("look")).then_some(()));
+    lab.reapers_rest();
     // What iproute2 prints of that name is no JSON.
     assert!(std::fs::exists("/sys/class/net/br0").expect("look"));
     lab.ip("link del veth-d");
@@ -76,7 +78,7 @@ fn a_bridge_of_ours_with_another_alias_is_still_ours() {
     let Some(lab) = Lab::new() else { return };
     let guest = lab.shim("--bridge br0,uplink=eth0").boot();
     lab.ip("link set br0 alias my-lab");
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0"), ["eth0", "kvb0"]);
     guest.terminate();
     lab.becomes_as_before();

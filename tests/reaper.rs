@@ -4,7 +4,7 @@ use crate::support::Lab;
 use crate::support::processes::Process;
 use std::io::Read;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn there_is_one_reaper_for_each_bridge_that_we_made() {
@@ -74,12 +74,10 @@ fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_the_reaper() {
     let Some(lab) = Lab::new() else { return };
     let mut command = lab.shim("--bridge br0,uplink=none").into_command();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the shim");
-    let start = Instant::now();
     let mut text = String::new();
     child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("read it");
     child.stderr.take().expect("a pipe").read_to_string(&mut text).expect("read it");
     assert!(child.wait().expect("its end").success());
-    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     assert_eq!(lab.reapers().len(), 1, "it was there all the time");
 }
 
@@ -87,9 +85,8 @@ fn a_caller_that_reads_our_output_to_its_end_does_not_wait_for_the_reaper() {
 fn the_reaper_goes_within_a_few_seconds_of_the_last_guest() {
     let Some(lab) = Lab::new() else { return };
     lab.shim("--bridge br0,uplink=none").boot().terminate();
-    let start = Instant::now();
+    lab.wait_at_most(Duration::from_secs(5));
     lab.becomes_as_before();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -105,12 +102,10 @@ fn the_reaper_ignores_the_hangup_of_the_callers_terminal() {
 fn the_reaper_sleeps_until_something_changes() {
     let Some(lab) = Lab::new() else { return };
     let _guest = lab.shim("--bridge br0,uplink=none").boot();
-    let pid = lab.reaper_of("br0").pid;
-    let ticks = || -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-        stat.split_whitespace().skip(13).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
-    };
-    let before = ticks();
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(ticks() - before <= 1, "it sleeps");
+    let reaper = lab.reaper_of("br0");
+    lab.reapers_rest();
+    let before = reaper.ticks();
+    assert!(lab.lan.reaches("10.77.0.1"));
+    assert!(reaper.is_at_rest(), "frames are nothing that it hears of");
+    assert!(reaper.ticks() - before <= 1, "it sleeps");
 }

@@ -1,6 +1,7 @@
 //! A kill at any moment, a refusal of anything: the host works all the time, and becomes as it was.
 
 use crate::sharing::{entries, host};
+use crate::support::command::Running;
 use crate::support::guest::Guest;
 use crate::support::processes::is_alive;
 use crate::support::wait::patiently;
@@ -255,8 +256,7 @@ fn a_guest_that_starts_while_the_bridge_is_taken_back_is_on_the_network() {
     let Some(lab) = lab() else { return };
     for round in 0..6 {
         lab.shim("--bridge br0").run().succeeds();
-        // Around the end of the grace time.
-        std::thread::sleep(Duration::from_millis(1930 + round * 20));
+        lab.is_taken_back("br0", round);
         let mut next = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
         assert!(next.qemu().answer("bridge0").is_some());
         next.kill();
@@ -268,10 +268,17 @@ fn a_guest_that_starts_while_the_bridge_is_taken_back_is_on_the_network() {
 fn of_those_that_want_the_same_uplink_one_has_it() {
     let Some(lab) = host() else { return };
     for _ in 0..5 {
-        let guests: Vec<_> = ["br0", "br1", "br2"]
-            .map(|bridge| lab.shim(&format!("--bridge {bridge},uplink=eth0 -name {bridge}")).then("hold:500").start())
+        let mut guests: Vec<_> = ["br0", "br1", "br2"]
+            .map(|bridge| lab.shim(&format!("--bridge {bridge},uplink=eth0 -name {bridge}")).then("hold").start())
             .into();
-        let ended: Vec<_> = guests.into_iter().map(|guest| guest.end()).collect();
+        wait_for("the two others to be refused", 30, || {
+            (guests.iter_mut().map(|guest| usize::from(!guest.is_running())).sum::<usize>() == 2).then_some(())
+        });
+        let end = |mut guest: Running| match guest.is_running() {
+            true => (guest.qemu().pid(), guest.kill()).1,
+            false => guest.end(),
+        };
+        let ended: Vec<_> = guests.into_iter().map(end).collect();
         let winners = ended.iter().filter(|ended| ended.qemu_ran()).count();
         assert_eq!(winners, 1, "{:?}", ended.iter().map(|ended| &ended.err).collect::<Vec<_>>());
         lab.becomes_as_before();

@@ -29,6 +29,9 @@ pub mod user;
 pub mod wait;
 pub mod wire;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 pub use lab::Lab;
 pub use wait::wait_for;
 
@@ -44,6 +47,26 @@ pub fn lacks(reason: &str) {
     use std::io::Write;
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
+    let mut skipped = SKIPPED.lock().expect("a set");
+    if skipped.is_empty() {
+        // SAFETY: `count_skipped` is called once, in the ordinary end of this process.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::atexit(count_skipped)
+        };
+    }
+    skipped.insert(name);
+}
+
+/// The tests that did not run, or in part.
+static SKIPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Says at the end of the run how many it were: "ok" says nothing of these.
+extern "C" fn count_skipped() {
+    use std::io::Write;
+    let count = SKIPPED.lock().map_or(0, |skipped| skipped.len());
+    let _ =
+        writeln!(std::io::stderr(), "SKIPPED, as a whole or in part: {count} of these tests. Above, each says why.");
 }
 
 /// Whether a program is on PATH; says that the test is skipped where it is not.

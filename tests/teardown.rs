@@ -29,10 +29,11 @@ fn after_a_shutdown_or_kill_of_qemu_the_host_is_as_before() {
 #[test]
 fn a_guest_in_the_background_keeps_its_bridge_until_it_ends() {
     let Some(lab) = Lab::new() else { return };
-    let ended = lab.shim("--bridge br0,uplink=eth0 -daemonize").then("daemonize,hold:4000").run().succeeds();
+    let ended = lab.shim("--bridge br0,uplink=eth0 -daemonize").then("daemonize,hold").run().succeeds();
     let tap = ended.qemu().tap().name;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.reapers_rest();
     assert!(lab.link(&tap).is_some(), "the VM still runs");
+    kill(Pid::from_raw(ended.daemon.expect("its PID")), Signal::SIGKILL).expect("it runs");
     lab.waits_until_gone("br0");
 }
 
@@ -96,7 +97,7 @@ fn a_guest_that_stops_is_still_a_guest() {
     let Some(lab) = Lab::new() else { return };
     let guest = lab.shim("--bridge br0,uplink=none").boot();
     guest.signal(Signal::SIGSTOP);
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0").len(), 1);
     kill(Pid::from_raw(guest.pid()), Signal::SIGCONT).expect("it is there");
     guest.terminate();

@@ -78,7 +78,8 @@ fn guests_join_a_lasting_bridge_which_stays_when_they_have_gone() {
     let mut guest = lab.shim("--bridge br0").then("arp:10.77.0.1,hold").start();
     assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
     guest.kill();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.waits_until_gone("kvb0");
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
@@ -91,7 +92,8 @@ fn a_bridge_that_was_made_for_a_guest_stays_from_then_on() {
     let ended = lab.kvm_bridge("up br0").run().succeeds();
     assert_eq!(ended.out, "br0 was created for a guest, with the uplink eth0, and is persistent from now on\n");
     guest.kill();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    lab.waits_until_gone("kvb0");
+    lab.reapers_rest();
     assert_eq!(lab.ports("br0"), ["kvbp-br0"]);
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();

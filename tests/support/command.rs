@@ -1,6 +1,7 @@
 //! Our programs, run in the laboratory: what goes in, what comes out, and an end to every wait.
 
 use super::lab::Lab;
+use super::processes::Process;
 use super::processes::is_alive;
 use super::record::Record;
 use super::wait::{patiently, wait_for};
@@ -177,6 +178,17 @@ impl Running<'_> {
 
     pub fn err(&self) -> String {
         text(&self.files.err)
+    }
+
+    /// It, as /proc has it.
+    pub fn process(&self) -> Process {
+        Process { pid: self.pid(), command: String::new() }
+    }
+
+    /// Waits until it has done all that it can, and waits for something to happen.
+    #[track_caller]
+    pub fn waits(&self) {
+        wait_for("it to wait for something", 10, || self.process().is_waiting().then_some(()));
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -66,6 +66,11 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
             "exit" => exit(object.parse().expect("exit: takes a number")),
             "hold" if object.is_empty() => sleep(FOR_EVER),
             "hold" => sleep(Duration::from_millis(object.parse().expect("hold: takes milliseconds"))),
+            "until" => {
+                while !fs::exists(object).expect("until: takes a path") {
+                    sleep(Duration::from_millis(5));
+                }
+            }
             "daemonize" => daemonize(),
             "send" => send(&nics(&argv), object, 60, Duration::from_millis(250)),
             "flood" => send(&nics(&argv), object, 400_000, Duration::from_micros(50)),

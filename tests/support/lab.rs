@@ -8,7 +8,7 @@ use super::lan::Lan;
 use super::namespaces::Namespaces;
 use super::processes::{self, Process};
 use super::state::{self, State, ip_json};
-use super::wait::patiently;
+use super::wait::{patiently, spin_for};
 use super::{skip, wait_for};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
@@ -219,6 +219,27 @@ impl Lab {
     pub fn reaper_of(&self, bridge: &str) -> Process {
         let wanted = format!("kvm-bridge-reaper {bridge}");
         wait_for(&wanted, 3, || self.reapers().into_iter().find(|reaper| reaper.command == wanted))
+    }
+
+    /// Waits until each reaper has seen all that there is to be seen, and is not going to take anything back: what is there
+    /// now stays until somebody does something.
+    #[track_caller]
+    pub fn reapers_rest(&self) {
+        let rest = || self.reapers().iter().all(Process::is_at_rest).then_some(());
+        wait_for("the reapers to have nothing left to do", 10, rest);
+    }
+
+    /// Waits until the reaper takes a bridge back that nobody uses any more, and returns in the midst of that: when it has
+    /// begun, when the bridge is gone, or when nothing is left.
+    #[track_caller]
+    pub fn is_taken_back(&self, bridge: &str, round: usize) {
+        let journal = self.run_dir().join(format!("{bridge}.json"));
+        let has_come = || match round % 3 {
+            0 => fs::read_to_string(&journal).map_or(true, |text| text.contains("\"is_finished\": false")),
+            1 => !Path::new("/sys/class/net").join(bridge).exists(),
+            _ => !journal.exists(),
+        };
+        spin_for("the bridge to be taken back", 10, || has_come().then_some(()));
     }
 
     /// Everything that runs on the host side but for what is tolerated.

@@ -30,6 +30,48 @@ impl Process {
         Stat { parent: number(1), session: number(3), terminal: number(4) }
     }
 
+    /// Whether it waits in poll(2) for something to happen: what happened before has been worked off.
+    pub fn is_waiting(&self) -> bool {
+        self.poll_limit().is_some()
+    }
+
+    /// Whether it does so without an end: there is nothing that it is going to do by itself.
+    pub fn is_at_rest(&self) -> bool {
+        self.poll_limit() == Some(None)
+    }
+
+    /// Whether it waits for a message to come by a socket.
+    pub fn is_receiving(&self) -> bool {
+        self.call().is_some_and(|(call, _)| call == libc::SYS_recvmsg)
+    }
+
+    /// The system call that it sleeps in, and its third argument (/proc/PID/syscall of proc(5)).
+    fn call(&self) -> Option<(libc::c_long, u64)> {
+        let text = fs::read_to_string(format!("/proc/{}/syscall", self.pid)).ok()?;
+        let mut fields = text.split_whitespace();
+        let call = fields.next()?.parse().ok()?;
+        Some((call, u64::from_str_radix(fields.nth(2)?.trim_start_matches("0x"), 16).ok()?))
+    }
+
+    /// The time that it has given poll(2), if it is there now; `Some(None)`: none.
+    fn poll_limit(&self) -> Option<Option<u64>> {
+        let (call, limit) = self.call()?;
+        match call {
+            // A pointer to the time, or none.
+            libc::SYS_ppoll => Some((limit != 0).then_some(limit)),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll => Some(u64::try_from(limit as i32).ok()),
+            _ => None,
+        }
+    }
+
+    /// The CPU time that it has used, in clock ticks (utime and stime of proc(5)).
+    pub fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("the process runs");
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace().skip(11).take(2);
+        fields.map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
     /// What its open descriptors are, as /proc says: "pipe:[123]", "/dev/null".
     pub fn open_files(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return Vec::new() };

@@ -37,6 +37,19 @@ pub fn wait_for<T>(what: &str, seconds: u64, ask: impl FnMut() -> Option<T>) -> 
     }
 }
 
+/// The same without a pause between two looks, for what passes in no time.
+#[track_caller]
+pub fn spin_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds) * slowness();
+    loop {
+        match ask() {
+            Some(answer) => return answer,
+            None => assert!(Instant::now() < end, "waited {seconds} s in vain for {what}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// The same without a judgement: None when the time is over.
 pub fn patiently<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit * slowness();
