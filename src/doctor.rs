@@ -15,6 +15,7 @@ mod host;
 pub mod ikconfig;
 mod kernel;
 mod macs;
+mod nat;
 mod qemu;
 mod rights;
 mod uplink;
@@ -197,6 +198,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(bridge::journals(&context));
     checks.extend(uplink::checks(&mut context));
     checks.extend(bridge::checks(&context));
+    checks.extend(nat::checks(&mut context));
     checks.extend(macs::checks(&context));
     checks.extend(bridge::unplugged(&mut context));
     let firewall = firewall::checks(&context);

@@ -88,9 +88,12 @@ fn every_command_prints_what_the_page_says() {
     // One of somebody else's, with what bridges of ours do not have.
     lab.ip("link add name other type bridge");
     lab.ip("addr add 10.9.0.1/24 dev other");
+    let behind = lab.shim("--bridge br1,uplink=nat,forward=tcp:2222:22 -name bob").boot();
     // And with what is amiss on one of ours.
     lab.reaper_of("br0").kill();
     is_as_documented(&lab, "status", "status --json");
+    behind.kill();
+    lab.waits_until_gone("br1");
     lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");
     is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");

@@ -57,9 +57,18 @@ impl Nat {
         self.ula.map(|ula| ula.nth(1))
     }
 
-    /// The first and the last address that is given to guests.
+    /// The first and the last address for guests that root starts, of which each keeps its own.
     pub fn range(&self) -> (Ipv4Addr, Ipv4Addr) {
-        (self.subnet.nth(2), self.subnet.nth(self.subnet.size().saturating_sub(2)))
+        (self.subnet.nth(2), self.subnet.nth(self.pool_start() - 1))
+    }
+
+    /// The first and the last address for all others, such as users' own guests: the last quarter.
+    pub fn pool(&self) -> (Ipv4Addr, Ipv4Addr) {
+        (self.subnet.nth(self.pool_start()), self.subnet.nth(self.subnet.size().saturating_sub(2)))
+    }
+
+    fn pool_start(&self) -> u32 {
+        (self.subnet.size() / 4 * 3).max(3)
     }
 }
 

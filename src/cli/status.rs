@@ -5,7 +5,7 @@ mod uplinks;
 use crate::cli::json;
 use crate::netlink::{Netlink, Stats};
 use crate::network::inventory;
-use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
+use crate::network::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
 use crate::network::managed;
 use crate::network::observe::unreadable;
 use crate::network::uplink::share::Counts;
@@ -20,10 +20,13 @@ use model::error::{Error, Result};
 use model::host::Kind;
 use model::ifname::IfName;
 use model::manager::Manager;
+use model::nat::forward::Forward;
+use model::nat::guest::Guest;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use uplinks::Uplink;
@@ -124,7 +127,8 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     let faults = bridge.faults();
     let failures = bridge.last_failure.iter().flat_map(|text| text.lines());
     let bad = faults.iter().map(|fault| text::one_line(fault)).chain(failures.map(|line| text::one_line(line.trim())));
-    let sentences = bridge.shared.iter().map(|shared| (Tone::Quiet, frames_of(shared)));
+    let sentences = bridge.shared.iter().map(frames_of).chain(bridge.nat.iter().flat_map(told_of_network));
+    let sentences = sentences.map(|text| (Tone::Quiet, text));
     let sentences = sentences.chain(bad.map(|text| (Tone::Bad, text)));
     branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], width, "  ", style)));
     for (at, lines) in branches.iter().enumerate() {
@@ -160,7 +164,9 @@ fn title(bridge: &Bridge, manager: Option<&Manager>) -> Vec<Cell> {
         facts.push(plain("filters VLANs".to_owned()));
     }
     facts.push(plain(format!("MTU {}", link.mtu)));
-    if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
+    if let Some(nat) = &bridge.nat {
+        facts.push(plain(format!("a network of the host's own, {}", nat.network.domain)));
+    } else if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push(plain("no uplink".to_owned()));
     }
     let mut title = vec![(Some(Tone::Title), text::one_line(link.name.as_str()))];
@@ -258,6 +264,44 @@ fn frames_of(shared: &SharedUplink) -> String {
     )
 }
 
+/// What is behind the host's address, and how to get to it.
+fn told_of_network(nat: &OwnNetwork) -> Vec<String> {
+    let count = match nat.masqueraded.flatten() {
+        Some(1) => ": 1 connection so far".to_owned(),
+        Some(count) => format!(": {count} connections so far"),
+        None => String::new(),
+    };
+    let lead = |guest: &Guest| {
+        let whom = guest.name.clone().unwrap_or_else(|| guest.address.to_string());
+        let lines = guest.forwards.iter().map(move |Forward { protocol, on, port, to }| {
+            format!("{} {} leads to {whom}, port {to}", protocol.as_str(), SocketAddr::new(*on, *port))
+        });
+        lines.collect::<Vec<String>>()
+    };
+    let out = format!("{} goes out with the host's address{count}", nat.network.subnet);
+    std::iter::once(out).chain(nat.guests.iter().flat_map(lead)).collect()
+}
+
+fn nat_to_json(nat: &OwnNetwork) -> serde_json::Value {
+    let guest = |guest: &Guest| {
+        json!({
+            "name": guest.name,
+            "mac": guest.mac,
+            "address": guest.address,
+            "address6": nat.network.ula.map(|ula| guest.address6(ula)),
+            "forwards": guest.forwards,
+        })
+    };
+    json!({
+        "subnet": nat.network.subnet,
+        "prefix6": nat.network.ula,
+        "domain": nat.network.domain,
+        "masqueraded": nat.masqueraded.flatten(),
+        "dnsmasq": nat.has_server,
+        "guests": nat.guests.iter().map(guest).collect::<Vec<_>>(),
+    })
+}
+
 fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
     let detail = &bridge.detail;
     let settings = detail.bridge.unwrap_or_default();
@@ -293,6 +337,7 @@ fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
             (None, None) => None,
         },
         "shared": shared.map(shared_to_json),
+        "nat": bridge.nat.as_ref().map(nat_to_json),
         "ports": ports,
     })
 }

@@ -11,7 +11,7 @@ use model::error::{Error, Result, Voice};
 use model::ifname::IfName;
 use model::request::{MTU, Nic};
 use model::slips;
-use model::uplink::Attach;
+use model::uplink::{Attach, Masquerade};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -187,7 +187,9 @@ fn named(awaited: &str) -> &str {
 
 fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
     let uplink = match (&done.uplink, &done.awaits) {
-        _ if done.network.is_some() => format!("with {}", done.network.as_deref().unwrap_or_default()),
+        _ if done.network.is_some() => {
+            format!("with {}", done.network.as_ref().map(Masquerade::in_words).unwrap_or_default())
+        }
         (Some(uplink), _) => format!("with the uplink {uplink}"),
         (None, Some(awaited)) => format!("and waits for {}, which is not there yet", named(awaited)),
         (None, None) => "without an uplink".to_owned(),
@@ -224,5 +226,15 @@ fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::V
         .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
         .collect();
     let uplink = done.uplink.as_ref().map(IfName::as_str);
-    json!({ "bridge": bridge.as_str(), "result": result, "became": became, "uplink": uplink, "waits_for": done.awaits, "taps": taps, "saved": saved })
+    let network = done.network.as_ref().map(|masquerade| masquerade.network.subnet);
+    json!({
+        "bridge": bridge.as_str(),
+        "result": result,
+        "became": became,
+        "uplink": uplink,
+        "network": network,
+        "waits_for": done.awaits,
+        "taps": taps,
+        "saved": saved,
+    })
 }

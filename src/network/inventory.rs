@@ -8,12 +8,15 @@ use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
 use crate::network::observe::unreadable;
 use crate::network::up::{is_persistent_tap, user_name};
+use crate::network::uplink::nat::{rules, server};
 use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
+use crate::state::networks;
+use crate::sys::process;
 use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
 use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
@@ -22,6 +25,8 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::nat::Nat;
+use model::nat::guest::Guest;
 use model::packet::arp_probe;
 use model::share::{Filter, Share};
 use model::text;
@@ -45,6 +50,8 @@ pub struct Bridge {
     pub addresses: Vec<String>,
     /// The uplink that it shares, if it does.
     pub shared: Option<SharedUplink>,
+    /// Its network of the host's own, if it has one.
+    pub nat: Option<OwnNetwork>,
     /// Its forwarding database.
     pub fdb: Vec<FdbEntry>,
     /// Its ports: the uplink first, then by their VMs.
@@ -72,6 +79,15 @@ impl Bridge {
                 faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
             }
             _ => {}
+        }
+        if let Some(nat) = &self.nat {
+            // Where there is no reaper, that is to be said.
+            if nat.has_server == Some(false) && !self.lacks_reaper {
+                faults.push("dnsmasq does not run for it".to_owned());
+            }
+            if nat.masqueraded == Some(None) {
+                faults.push("its firewall rules are missing: kvm-bridge recover".to_owned());
+            }
         }
         if self.lacks_reaper {
             faults.push("its reaper does not run: kvm-bridge recover".to_owned());
@@ -125,6 +141,34 @@ impl SharedUplink {
             is_behind_others: share::is_behind_others(netlink, journal, share)?,
             share: share.clone(),
             detail,
+        }))
+    }
+}
+
+/// A network of the host's own behind a bridge.
+#[derive(Debug, Clone)]
+pub struct OwnNetwork {
+    /// It.
+    pub network: Nat,
+    /// The guests that root has started on it and that run.
+    pub guests: Vec<Guest>,
+    /// How many connections of guests were masqueraded, where the rules are there; `None` for who may not ask.
+    pub masqueraded: Option<Option<u64>>,
+    /// Whether its dnsmasq runs; `None` before it was started first.
+    pub has_server: Option<bool>,
+}
+
+impl OwnNetwork {
+    fn look(files: &Files, journal: &Journal, details: &[Detail]) -> Result<Option<Self>> {
+        let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(None) };
+        let is_port =
+            |tap: u32| details.iter().any(|port| port.link.index == tap && port.link.controller == Some(journal.index));
+        let may_ask = process::can_change_network();
+        Ok(Some(Self {
+            network,
+            guests: networks::guests(files)?.behind(is_port),
+            masqueraded: if may_ask { Some(rules::masqueraded(&journal.bridge)?) } else { None },
+            has_server: server::runs(&files.nat(), &journal.bridge),
         }))
     }
 }
@@ -255,6 +299,10 @@ fn look_at(
     let fdb = netlink.fdb(index).map_err(unreadable)?;
     let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
     let shared = shared.transpose().map_err(unreadable)?.flatten();
+    let nat = match (&files, &journal) {
+        (Some(files), Some(journal)) => OwnNetwork::look(files, journal, details)?,
+        _ => None,
+    };
     let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
     if let Some(shared) = &shared {
         neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
@@ -282,6 +330,7 @@ fn look_at(
         lacks_reaper: journal.as_ref().is_some_and(Journal::needs_reaper)
             && !files.as_ref().is_some_and(Files::has_reaper),
         addresses: addresses(netlink, index).map_err(unreadable)?,
+        nat,
         shared,
         journal,
         fdb,

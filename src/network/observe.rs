@@ -12,7 +12,6 @@ use model::error::{Error, Result};
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
-use model::nat::Nat;
 use model::plan::{BridgePlan, Plan, bridge_specs, plan};
 use model::request::Nic;
 use model::share::Share;
@@ -54,8 +53,11 @@ pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> R
             host.fresh_macs.insert(bridge.clone(), random::mac()?);
             look_for(netlink, &spec, &mut host)?;
         } else if nics.iter().any(|nic| nic.bridge == *bridge && nic.is_about_uplink()) {
-            host.shared.extend(shared_by(netlink, bridge)?.map(|share| (bridge.clone(), share)));
-            host.networks.extend(network_of(&host, bridge)?.map(|network| (bridge.clone(), network)));
+            let journal =
+                journal_of(bridge)?.filter(|journal| host.link(bridge).is_some_and(|link| journal.owns(link)));
+            let network = journal.as_ref().and_then(Journal::nat).map(|masquerade| masquerade.network.clone());
+            host.networks.extend(network.map(|network| (bridge.clone(), network)));
+            host.shared.extend(share_in(netlink, journal.as_ref())?.map(|share| (bridge.clone(), share)));
             if !spec.uplink.is_interface() {
                 host.ways_out.extend(way_out(netlink, &host, bridge)?.map(|port| (bridge.clone(), port)));
             }
@@ -75,22 +77,20 @@ fn way_out(netlink: &mut Netlink, host: &Host, bridge: &IfName) -> Result<Option
 
 /// How a bridge of ours shares an uplink, with the uplink's name now.
 pub fn shared_by(netlink: &mut Netlink, bridge: &IfName) -> Result<Option<Share>> {
-    let Some(files) = Files::of_journal(bridge)? else { return Ok(None) };
-    // A journal that can't be read is an error for who would change the bridge.
-    let journal = files.read().ok().flatten();
-    let Some(mut share) = journal.as_ref().and_then(Journal::share).cloned() else { return Ok(None) };
+    share_in(netlink, journal_of(bridge)?.as_ref())
+}
+
+/// A journal that can't be read is an error for who would change the bridge.
+fn journal_of(bridge: &IfName) -> Result<Option<Journal>> {
+    Ok(Files::of_journal(bridge)?.and_then(|files| files.read().ok().flatten()))
+}
+
+fn share_in(netlink: &mut Netlink, journal: Option<&Journal>) -> Result<Option<Share>> {
+    let Some(mut share) = journal.and_then(Journal::share).cloned() else { return Ok(None) };
     if let Some(link) = netlink.link_at(share.index).map_err(unreadable)? {
         share.uplink = link.name;
     }
     Ok(Some(share))
-}
-
-/// The network of the host's own behind a bridge of ours.
-fn network_of(host: &Host, bridge: &IfName) -> Result<Option<Nat>> {
-    let Some(files) = Files::of_journal(bridge)? else { return Ok(None) };
-    let journal =
-        files.read().ok().flatten().filter(|journal| host.link(bridge).is_some_and(|link| journal.owns(link)));
-    Ok(journal.as_ref().and_then(Journal::nat).map(|masquerade| masquerade.network.clone()))
 }
 
 /// What the kernel has of the links that these network cards name; all that there is to know where their bridges are there.

@@ -58,8 +58,8 @@ pub struct Up {
     pub uplink: Option<IfName>,
     /// How that is attached.
     pub attach: Option<Attach>,
-    /// Its network of the host's own, in words, if it has one.
-    pub network: Option<String>,
+    /// Its network of the host's own, if it has one.
+    pub network: Option<Masquerade>,
     /// The uplink that it waits for, if it does.
     pub awaits: Option<String>,
     /// Its MTU, if it was asked for.
@@ -125,7 +125,7 @@ pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
     let ours = after.filter(|_| became != Became::Foreign);
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
     let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
-    let network = ours.as_ref().and_then(Journal::nat).map(Masquerade::in_words);
+    let network = ours.as_ref().and_then(Journal::nat).cloned();
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
     Ok(Up { bridge: became, uplink, attach, network, awaits, mtu: nic.mtu, taps, notices })

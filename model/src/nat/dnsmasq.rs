@@ -26,7 +26,7 @@ pub struct Places<'a> {
 /// descriptor. What it has to say goes to the system's log, and to stderr when it can't begin.
 pub fn words(nat: &Nat, bridge: &IfName, places: Places) -> Vec<String> {
     let Nat { subnet, domain, .. } = nat;
-    let (first, last) = nat.range();
+    let (first, last) = nat.pool();
     let path = |option: &str, path: &Path| format!("--{option}={}", path.display());
     let mut words = vec![
         "--keep-in-foreground".to_owned(),
@@ -45,6 +45,8 @@ pub fn words(nat: &Nat, bridge: &IfName, places: Places) -> Vec<String> {
         // An address is its VM's by the files of guests, so that nobody has to be asked who has it.
         "--no-ping".to_owned(),
         "--dhcp-authoritative".to_owned(),
+        // A guest has the name that root has given its VM, and not another's by saying so.
+        "--dhcp-ignore-names".to_owned(),
         format!("--dhcp-range={first},{last},{},1h", subnet.netmask()),
     ];
     words.extend(subnet.reverse_zones().iter().map(|zone| format!("--local=/{zone}/")));
@@ -79,7 +81,7 @@ mod tests {
             "--keep-in-foreground --conf-file=/dev/null --no-hosts --pid-file= --bind-dynamic \
              --interface=br0 --except-interface=lo --resolv-file=/etc/resolv.conf --domain-needed \
              --domain=br0.internal --local=/br0.internal/ --dhcp-hostsdir=/h --dhcp-leasefile=/l --no-ping \
-             --dhcp-authoritative --dhcp-range=10.77.5.2,10.77.5.254,255.255.255.0,1h --local=/5.77.10.in-addr.arpa/ \
+             --dhcp-authoritative --dhcp-ignore-names --dhcp-range=10.77.5.192,10.77.5.254,255.255.255.0,1h --local=/5.77.10.in-addr.arpa/ \
              --enable-ra --dhcp-range=fd01:203:405:7::2,fd01:203:405:7::ffff,slaac,ra-names,64,1h \
              --local=/7.0.0.0.5.0.4.0.3.0.2.0.1.0.d.f.ip6.arpa/"
         );

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn each_has_an_address_of_its_own_and_the_same_at_each_start() {
         let mut taken = Vec::new();
-        for number in 0..253_u8 {
+        for number in 0..190_u8 {
             let mac = Mac([0x52, 0x54, 0, 1, 2, number]);
             let address = address_of(&nat(), mac, &taken).unwrap();
             assert_eq!(address_of(&nat(), mac, &taken), Some(address));

@@ -92,9 +92,9 @@ impl Guests {
         self.0.iter().map(|known| known.guest.clone()).collect()
     }
 
-    /// The guest behind a TAP.
-    pub fn behind(&self, tap: u32) -> Option<&Guest> {
-        self.0.iter().find(|known| known.tap == tap).map(|known| &known.guest)
+    /// Those behind these TAPs.
+    pub fn behind(&self, is_there: impl Fn(u32) -> bool) -> Vec<Guest> {
+        self.0.iter().filter(|known| is_there(known.tap)).map(|known| known.guest.clone()).collect()
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         let bob = guests.admit(&nat(), &mut kept, mac(2), "alice", 8, &[]).unwrap();
         assert_eq!((alice.name.as_deref(), bob.name.as_deref()), (Some("alice"), Some("alice-2")));
         assert_eq!(guests.admit(&nat(), &mut kept, mac(1), "Alice", 9, &[]).unwrap(), alice);
-        assert_eq!((guests.behind(7), guests.behind(9).map(|guest| guest.mac)), (None, Some(mac(1))));
+        assert_eq!((guests.behind(|tap| tap == 7), guests.behind(|tap| tap == 9)), (vec![], vec![alice.clone()]));
         // After the bridge was made anew, and in another order.
         let mut later = Guests::default();
         assert_eq!(later.admit(&nat(), &mut kept, mac(2), "bob", 3, &[]).unwrap().address, bob.address);

@@ -1,6 +1,7 @@
 //! What a reaper does for a network of the host's own: it has dnsmasq, and keeps the rest as it should be.
 
 use crate::netlink::Netlink;
+use crate::network::uplink::nat::server;
 use crate::network::uplink::nat::server::Server;
 use crate::network::uplink::nat::{guests, keep_forwarding, keep_unblocked, rules};
 use crate::output::errno::reason;
@@ -41,6 +42,7 @@ impl Attendant {
     ) -> Result<()> {
         let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(()) };
         self.listen()?;
+        self.serve(files, journal, &network)?;
         guests::close(files, journal, ports)?;
         let is_to_be_looked_at = self.is_news && self.pause().is_none_or(|pause| pause.is_zero());
         if is_to_be_looked_at {
@@ -58,7 +60,7 @@ impl Attendant {
             self.listen()?;
             self.is_news = false;
         }
-        self.serve(files, journal, &network)
+        Ok(())
     }
 
     fn listen(&mut self) -> Result<()> {
@@ -86,6 +88,7 @@ impl Attendant {
             files.report_failure(&why);
         }
         let server = Server::start(network, &journal.bridge, &files.nat())?;
+        server::note(&files.nat(), &server)?;
         self.server = Some((server, Instant::now()));
         Ok(())
     }

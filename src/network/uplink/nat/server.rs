@@ -5,6 +5,7 @@
 //! case, as these are their files'.
 
 use crate::output::errno::reason;
+use crate::state::networks;
 use crate::sys::companion::{Account, Companion, account};
 use crate::sys::files;
 use model::error::{Error, Result};
@@ -12,6 +13,9 @@ use model::ifname::IfName;
 use model::nat::Nat;
 use model::nat::dnsmasq::{Places, words};
 use model::nat::guest::Guest;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use rustix::thread::CapabilitySet;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -82,6 +86,23 @@ fn prepare(folder: &Path, account: Account) -> io::Result<()> {
     }
     fs::set_permissions(&leases, Permissions::from_mode(0o700))?;
     chown(&leases, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+}
+
+/// Notes that it runs, for who looks.
+pub fn note(folder: &Path, server: &Server) -> Result<()> {
+    networks::write(&folder.join("server"), &server.pid())
+}
+
+/// Whether the one that was noted last runs; `None` before the first has been started. Who may not see its words has to believe its
+/// number.
+pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
+    let pid = networks::read::<i32>(&folder.join("server")).ok().flatten();
+    pid.map(|pid| {
+        let words = fs::read(format!("/proc/{pid}/cmdline"));
+        let own = format!("--interface={bridge}");
+        let is_it = words.map_or(true, |words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()));
+        is_it && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    })
 }
 
 /// Makes a guest known to the server, which reads it at once if it runs. The file's name is the guest's MAC address.
