@@ -18,6 +18,15 @@ fn no_input_is_too_odd() {
 }
 
 #[test]
+fn journals_of_the_corpus_are_of_this_version() {
+    let files = fs::read_dir(path("tests/corpus/journal")).expect("the corpus").flatten();
+    let texts: Vec<String> = files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
+    let read: Vec<_> = texts.iter().filter_map(|text| model::journal::parse(text).ok()).collect();
+    assert!(read.len() > 4, "only {} of {} can be read", read.len(), texts.len());
+    assert!(read.iter().any(|journal| journal.nat().is_some()), "each kind of uplink");
+}
+
+#[test]
 fn each_property_has_its_fuzz_target() {
     let names = |folder: &str| -> BTreeSet<String> {
         let entries = fs::read_dir(path(folder)).expect("a folder").flatten();

@@ -201,6 +201,7 @@ fn ports_of_the_host_lead_to_guests_for_as_long_as_they_run() {
     let said = lab.shim("--bridge br0,forward=tcp:2222:22 -name bob").run().exits_with(125).err;
     assert!(said.contains("cannot forward tcp port 2222 of 127.0.0.1") && said.contains("ss -ltnp"), "{said}");
     // What is told of it.
+    lab.kvm_bridge("status br0").run().succeeds();
     let shown = lab.kvm_bridge("status").run().succeeds().out;
     for words in ["10.77.0.2", "alice, port 22", "goes out with the host's address", "br0.internal"] {
         assert!(words == "10.77.0.2" || shown.contains(words), "{words}: {shown}");
@@ -486,4 +487,70 @@ fn the_reaper_may_be_killed_at_every_step() {
         (step, steps) = (step + 4, steps + 1);
     }
     assert!(steps > 10, "only {steps} steps");
+}
+
+#[test]
+fn each_request_to_the_kernel_may_be_refused() {
+    let Some(lab) = host() else { return };
+    let before = rest_of_host();
+    let mut steps = 0;
+    for nth in 1..100 {
+        let line = format!("--bridge br{nth},uplink=nat,forward=tcp:2222:22");
+        let ended = lab.shim(&line).env("KVM_BRIDGE_TEST_FAIL", nth.to_string()).run();
+        assert!(ended.status.success() || ended.status.code() == Some(125), "request {nth}: {}", ended.err);
+        wait_for(&format!("a clean host after request {nth}"), 15, || lab.is_as_before().then_some(()));
+        assert_eq!(rest_of_host(), before, "after request {nth}");
+        if !ended.err.contains("fails") {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 4, "only {steps} requests");
+}
+
+#[test]
+fn ipv6_is_behind_it_where_the_host_has_a_way_out_by_it() {
+    let Some(lab) = host() else { return };
+    lab.ip("addr add fd77::2/64 dev eth0");
+    lab.ip("route add default via fd77::1");
+    lab.baseline();
+    let before = rest_of_host();
+    let listener = lab.lan.thread(|| TcpListener::bind("[fd77::1]:80").expect("a server")).join().expect("a thread");
+    tells(listener);
+    let Some(mut alice) = Guest::boot(&lab, "alice", "br0,uplink=nat") else { return };
+    let guest = status(&lab, "br0")["nat"]["guests"][0].clone();
+    let address = guest["address6"].as_str().expect("an address").to_owned();
+    wait_for("its address", 30, || alice.succeeds("ip -6 addr show dev eth0").contains(&address).then_some(()));
+    wait_for("its route", 30, || alice.succeeds("ip -6 route").contains("default").then_some(()));
+    // Until it knows that nobody else has its address (RFC 4862, 5.4) it does not use it.
+    let seen = wait_for("its way out", 30, || Some(alice.run("nc -w 5 fd77::1 80").1).filter(|s| s.contains("seen")));
+    assert!(seen.contains("seen fd77::2"), "{seen}");
+    alice.qemu.terminate();
+    lab.becomes_as_before();
+    assert_eq!(rest_of_host(), before);
+}
+
+#[test]
+fn a_users_own_guest_gets_an_address_of_the_pool_and_no_name() {
+    let Some(lab) = host() else { return };
+    lab.kvm_bridge("up br0 --uplink nat --tap tap0 --user root").run().succeeds();
+    wait_for("dnsmasq", 20, || dnsmasq_of(&lab, "br0"));
+    let pool = dnsmasq_of(&lab, "br0").expect("it runs").command;
+    let (first, _) = pool.split_once("--dhcp-range=").and_then(|(_, rest)| rest.split_once(',')).expect("a range");
+    let (first, net): (Ipv4Addr, _) = (first.parse().expect("an address"), first.rsplit_once('.').expect("a net").0);
+    let (Some((kernel, initramfs)), true) = (linux(), have("qemu-system-x86_64")) else { return };
+    let line = "-netdev tap,id=n,ifname=tap0,script=no,downscript=no -device e1000,netdev=n -m 256";
+    let qemu = real(lab.shim(line)).words("-kernel").arg(kernel).words("-initrd").arg(initramfs).words("-append");
+    let mut guest = qemu.arg("ip=dhcp console=ttyS0 panic=-1 guest.then=hold quiet").start();
+    let out = wait_for("its lease", 90, || {
+        assert!(guest.is_running(), "{}{}", guest.out(), guest.err());
+        Some(guest.out()).filter(|out| out.contains("guest: hold"))
+    });
+    let address = out.split(" leased ").nth(1).and_then(|rest| rest.split('/').next()).expect("a lease");
+    let address: Ipv4Addr = address.parse().expect("an address");
+    assert!(address >= first && address.to_string().starts_with(net), "{address} is not from {first} on");
+    assert_eq!(status(&lab, "br0")["nat"]["guests"], serde_json::json!([]));
+    guest.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
 }

@@ -301,6 +301,7 @@ fn the_error_names_what_is_missing_and_the_command() {
     is_refused("--bridge br7,uplink=none", "no such bridge", "sudo kvm-bridge up br7");
     is_refused("--bridge br0,mtu=1400", "not 1400", "run: sudo ip link set dev br0 mtu 1400");
     is_refused("--bridge br0,keep=on", "only root decides", "Leave keep= out");
+    is_refused("--bridge br0,forward=tcp:2222:22", "forward= is for uplink=nat", "Leave forward= out");
     is_refused("--bridge br0", "no helper is installed", "sudo kvm-bridge install");
     lab.install(&our_helper(), Right::None);
     is_refused("--bridge br0", "neither the capability cap_net_admin nor setuid root", "sudo kvm-bridge install");

@@ -5,6 +5,7 @@ use crate::doctor::rules::{Fate, Table};
 use crate::doctor::{Check, Patient, Verdict};
 use crate::network::inventory::Bridge;
 use crate::sys::program::Program;
+use model::nat::firewall::is_ours;
 use serde_json::Value;
 use std::fs;
 use std::time::Duration;
@@ -149,7 +150,8 @@ fn of_nft(json: &str, passed: &Passed, bridges: &[&str]) -> Vec<Chain> {
             "netdev" => ["ingress", "egress"].contains(&text("hook")) && is_at_a_port(),
             _ => false,
         };
-        if !is_passed || text("type") != "filter" {
+        // What ours drop is what is to be dropped.
+        if !is_passed || text("type") != "filter" || text("family") == "inet" && is_ours(text("table")) {
             continue;
         }
         let rules = || {

@@ -50,8 +50,9 @@ fn free(bridge: &IfName, nat: &OwnNetwork, other: Option<String>) -> Check {
 fn served(nat: &OwnNetwork) -> Check {
     const WHY: &str = "dnsmasq gives guests their addresses and answers for names.";
     match nat.has_server {
-        true => Check::ok("nat", "dnsmasq runs", WHY),
-        false => Check::failure("nat", "dnsmasq does not run", WHY, RECOVER),
+        Some(true) => Check::ok("nat", "dnsmasq runs", WHY),
+        None => Check::warning("nat", "dnsmasq has not been started yet", WHY, RECOVER),
+        Some(false) => Check::failure("nat", "dnsmasq does not run", WHY, RECOVER),
     }
 }
 

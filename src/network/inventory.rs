@@ -82,7 +82,7 @@ impl Bridge {
         }
         if let Some(nat) = &self.nat {
             // Where there is no reaper, that is to be said.
-            if !nat.has_server && !self.lacks_reaper {
+            if nat.has_server == Some(false) && !self.lacks_reaper {
                 faults.push("dnsmasq does not run for it".to_owned());
             }
             if nat.masqueraded == Some(None) {
@@ -154,8 +154,8 @@ pub struct OwnNetwork {
     pub guests: Vec<Guest>,
     /// How many connections of guests were masqueraded, where the rules are there; `None` for who may not ask.
     pub masqueraded: Option<Option<u64>>,
-    /// Whether its dnsmasq runs.
-    pub has_server: bool,
+    /// Whether its dnsmasq runs; `None` before it was started first.
+    pub has_server: Option<bool>,
 }
 
 impl OwnNetwork {

@@ -119,6 +119,10 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
         let what = format!("--bridge {}: only root decides whether a bridge stays", nic.bridge);
         return Err(Error::new(what, "Leave keep= out."));
     }
+    if let Some(nic) = nics.iter().find(|nic| !nic.forwards.is_empty()) {
+        let what = format!("--bridge {}: only root leads ports of the host to guests", nic.bridge);
+        return Err(Error::new(what, "Leave forward= out."));
+    }
     let ways = plan.taps.into_iter().map(|tap| {
         let bridge = tap.bridge.clone();
         way(netlink, tap).map_err(|error| of(&bridge, error))

@@ -119,7 +119,8 @@ fn comment(bridge: &IfName) -> String {
     format!("kvm-bridge {bridge}")
 }
 
-fn is_ours(table: &str) -> bool {
+/// Whether a table is one of ours.
+pub fn is_ours(table: &str) -> bool {
     table == super::lent::TABLE || table.starts_with("kvmb_")
 }
 

@@ -42,6 +42,7 @@ impl Attendant {
     ) -> Result<()> {
         let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(()) };
         self.listen()?;
+        self.serve(files, journal, &network)?;
         guests::close(files, journal, ports)?;
         let is_to_be_looked_at = self.is_news && self.pause().is_none_or(|pause| pause.is_zero());
         if is_to_be_looked_at {
@@ -59,7 +60,7 @@ impl Attendant {
             self.listen()?;
             self.is_news = false;
         }
-        self.serve(files, journal, &network)
+        Ok(())
     }
 
     fn listen(&mut self) -> Result<()> {

@@ -23,6 +23,31 @@ use std::path::{Path, PathBuf};
 pub fn lend(bridge: &IfName, with_ipv6: bool, is_to_be_made: bool) -> Result<()> {
     let (_lock, file) = lock()?;
     let before: Lent = read(&file)?.unwrap_or_default();
+    let lent = settled(|| {
+        let lent = wanted(&before, bridge, with_ipv6);
+        if lent != before {
+            write_file(&file, &lent)?;
+        }
+        if lent != before || is_to_be_made {
+            // What is lent is guarded before it is on.
+            carry_out(&lent::add(&lent))?;
+        }
+        Ok(lent)
+    })?;
+    for name in lent.interfaces.iter().chain(&lent.bridges) {
+        set(name, "ipv4", "1")?;
+    }
+    if lent.ipv6 {
+        for_all_of_ipv6("1")?;
+    }
+    if with_ipv6 {
+        lent.bridges.iter().try_for_each(|name| set(name, "ipv6", "1"))?;
+    }
+    Ok(())
+}
+
+/// What is lent with one bridge more.
+fn wanted(before: &Lent, bridge: &IfName, with_ipv6: bool) -> Lent {
     let mut lent = before.clone();
     lent.bridges.insert(bridge.to_string());
     lent.bridges.retain(|name| has("ipv4", name));
@@ -36,23 +61,20 @@ pub fn lend(bridge: &IfName, with_ipv6: bool, is_to_be_made: bool) -> Result<()>
         }
     };
     lent.ipv6 = (before.ipv6 || with_ipv6 && is("all", "ipv6", "0")) && !is_everybodys("ipv6");
-    if lent != before {
-        write_file(&file, &lent)?;
+    lent
+}
+
+/// Tries once more where interfaces have come or gone meanwhile: the kernel takes no table with one that is not there.
+fn settled<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    const ATTEMPTS: u32 = 20;
+    for _ in 1..ATTEMPTS {
+        let before = links("ipv4");
+        match attempt() {
+            Err(_) if links("ipv4") != before => {}
+            done => return done,
+        }
     }
-    if lent != before || is_to_be_made {
-        // What is lent is guarded before it is on.
-        carry_out(&lent::add(&lent))?;
-    }
-    for name in lent.interfaces.iter().chain(&lent.bridges) {
-        set(name, "ipv4", "1")?;
-    }
-    if lent.ipv6 {
-        for_all_of_ipv6("1")?;
-    }
-    if with_ipv6 {
-        lent.bridges.iter().try_for_each(|name| set(name, "ipv6", "1"))?;
-    }
-    Ok(())
+    attempt()
 }
 
 /// The host no longer forwards for a bridge, and after the last one not at all, if it did not before.
@@ -63,8 +85,11 @@ pub fn take_back(bridge: &IfName) -> Result<()> {
     lent.bridges.retain(|name| has("ipv4", name));
     if !lent.bridges.is_empty() {
         write_file(&file, &lent)?;
-        lent.interfaces.retain(|name| has("ipv4", name));
-        return carry_out(&lent::add(&lent));
+        return settled(|| {
+            lent.bridges.retain(|name| has("ipv4", name));
+            lent.interfaces.retain(|name| has("ipv4", name));
+            carry_out(&lent::add(&lent))
+        });
     }
     if is("default", "ipv4", "0") {
         lent.interfaces.iter().try_for_each(|name| set(name, "ipv4", "0"))?;

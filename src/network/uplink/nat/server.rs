@@ -93,10 +93,11 @@ pub fn note(folder: &Path, server: &Server) -> Result<()> {
     networks::write(&folder.join("server"), &server.pid())
 }
 
-/// Whether the one that was noted last runs. Who may not see its words has to believe its number.
-pub fn runs(folder: &Path, bridge: &IfName) -> bool {
+/// Whether the one that was noted last runs; `None` before the first has been started. Who may not see its words has to believe its
+/// number.
+pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
     let pid = networks::read::<i32>(&folder.join("server")).ok().flatten();
-    pid.is_some_and(|pid| {
+    pid.map(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline"));
         let own = format!("--interface={bridge}");
         let is_it = words.map_or(true, |words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()));
