@@ -18,11 +18,13 @@ pub fn name(text: &str) -> String {
 
 /// The same of any length. Blanks at its ends and next to each other are escaped: between them begins another column.
 pub fn one_line(text: &str) -> String {
-    let (mut shown, mut is_behind_blank) = (String::new(), true);
+    let (mut shown, mut is_behind_blank) = (String::with_capacity(text.len()), true);
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
-        let is_gap = c == ' ' && (is_behind_blank || rest.peek().is_none());
-        shown += &if is_gap { c.escape_unicode().to_string() } else { escaped(c) };
+        match c {
+            ' ' if is_behind_blank || rest.peek().is_none() => shown.extend(c.escape_unicode()),
+            c => push(&mut shown, c),
+        }
         is_behind_blank = c == ' ';
     }
     shown
@@ -30,26 +32,31 @@ pub fn one_line(text: &str) -> String {
 
 /// A text of several lines, each without what a terminal obeys.
 pub fn lines(text: &str) -> String {
-    let line = |line: &str| line.chars().map(escaped).collect::<String>();
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' { shown.push(c) } else { push(&mut shown, c) }
+    }
+    shown
 }
 
-fn escaped(c: char) -> String {
-    if is_obeyed(c) { c.escape_default().to_string() } else { c.to_string() }
+fn push(shown: &mut String, c: char) {
+    if is_obeyed(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
 }
 
 /// JSON in which what a terminal obeys is escaped, as JSON can have it: only in texts are there such characters, but for line
 /// breaks.
 pub fn json_for_terminals(json: &str) -> String {
-    let mut units = [0; 2];
-    json.chars()
-        .map(|c| match c {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
             c if c != '\n' && is_obeyed(c) => {
-                c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+                let mut units = [0; 2];
+                shown.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
             }
-            c => c.to_string(),
-        })
-        .collect()
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// Whether a terminal does something else with a character than to show it where it stands, or shows nothing.
