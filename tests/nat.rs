@@ -152,6 +152,10 @@ fn a_guest_has_its_address_a_name_and_a_way_out() {
     }
     alice.succeeds("ping -c 1 -W 5 10.77.0.1");
     assert!(alice.succeeds("nc -w 5 10.77.0.1 80").contains("seen 10.77.0.2"));
+    // It has the name that root has given it, whatever it says.
+    alice.run("udhcpc -i eth0 -n -q -t 10 -T 1 -x hostname:bob -s /bin/true");
+    let (status, said) = alice.run(&format!("nslookup bob.br0.internal {}", alice.gateway));
+    assert!(status != 0 && !said.contains(&alice.address.to_string()), "{said}");
     alice.qemu.terminate();
     lab.becomes_as_before();
     assert_eq!(rest_of_host(), before);
@@ -359,7 +363,7 @@ fn who_has_no_other_way_falls_back_on_it_if_that_is_configured() {
     lab.configure("[defaults]\nuplink_fallback = \"nat\"\n");
     lab.baseline();
     let mut guest = lab.shim("--bridge br0").boot();
-    assert!(guest.is_running() && guest.err().contains("made br0 with a network of the host's own"), "{}", guest.err());
+    assert!(guest.is_running() && guest.err().contains(", as tun0 cannot be its uplink, until"), "{}", guest.err());
     guest.kill();
     lab.becomes_as_before();
     // Where an interface can be the uplink, that is it.
@@ -413,12 +417,46 @@ fn names_of_vms_are_made_safe() {
     lab.becomes_as_before();
 }
 
+/// A firewall that forwards nothing, as Docker's and many admins' do.
+fn close_the_way(table: &str) {
+    nft(&format!("add table inet {table}"));
+    nft(&format!("add chain inet {table} forward {{ type filter hook forward priority 0 ; policy drop ; }}"));
+}
+
+#[test]
+fn firewalls_of_others_let_its_guests_pass_also_those_that_come_later() {
+    let Some(lab) = host() else { return };
+    close_the_way("first");
+    let before = rest_of_host();
+    let Some(mut alice) = Guest::boot(&lab, "alice", "br0,uplink=nat") else { return };
+    alice.succeeds("ping -c 1 -W 5 10.77.0.1");
+    close_the_way("second");
+    let is_open = || nft("list table inet second").contains("kvm-bridge br0").then_some(());
+    wait_for("the reaper to open it", 20, is_open);
+    alice.succeeds("ping -c 1 -W 5 10.77.0.1");
+    // It is loaded anew, without what was added.
+    nft("delete table inet second");
+    close_the_way("second");
+    wait_for("the reaper to open it again", 20, is_open);
+    assert_eq!(doctor(&lab, "br0").into_iter().filter(|(name, _)| name == "nat").collect::<Vec<_>>(), []);
+    alice.qemu.terminate();
+    lab.becomes_as_before();
+    nft("delete table inet second");
+    assert_eq!(without_handles(&rest_of_host()), without_handles(&before));
+}
+
+/// What was removed and added again has the same words.
+fn without_handles(text: &str) -> Vec<&str> {
+    text.lines().map(|line| line.split(" # handle").next().unwrap_or_default()).collect()
+}
+
 #[test]
 fn the_start_may_be_killed_at_every_step() {
     let Some(lab) = host() else { return };
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3,ioctl";
     let (mut step, mut steps) = (1, 0);
@@ -440,6 +478,7 @@ fn recover_may_be_killed_at_every_step() {
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3";
     let (mut step, mut steps, mut is_killed) = (1, 0, true);
@@ -462,6 +501,7 @@ fn the_reaper_may_be_killed_at_every_step() {
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3,ioctl";
     let (mut step, mut steps, mut is_killed) = (1, 0, true);
@@ -556,4 +596,25 @@ fn a_users_own_guest_gets_an_address_of_the_pool_and_no_name() {
     guest.terminate();
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
+}
+
+#[test]
+fn what_a_dry_run_prints_can_be_typed() {
+    let Some(lab) = host() else { return };
+    close_the_way("other");
+    let said = lab.shim("--bridge-dry-run --bridge br0,uplink=nat,net=10.5.6.0/24").run().succeeds().out;
+    lab.is_untouched();
+    let lines: Vec<&str> = said.lines().collect();
+    let (server, typed): (Vec<&str>, Vec<&str>) =
+        lines[..lines.len() - 1].iter().partition(|line| line.starts_with("dnsmasq "));
+    for line in typed.iter().filter(|line| !line.contains("kvb0")) {
+        lab.sh(line).run().succeeds();
+    }
+    assert_eq!(lab.addresses("br0").first().map(String::as_str), Some("10.5.6.1/24"));
+    let rules = nft("list ruleset");
+    assert!(rules.contains("masquerade") && rules.contains("kvm-bridge br0"), "{rules}");
+    lab.sh(&format!("{} --test", server[0].trim_end_matches(" &"))).run().succeeds();
+    nft("flush ruleset");
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("a setting");
+    lab.ip("link del br0");
 }
