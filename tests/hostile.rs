@@ -125,7 +125,7 @@ fn a_process_that_is_called_like_a_reaper_is_none() {
     let script = "exec -a kvm-bridge-reaper sleep 30 br0";
     let liar = lab.program("bash").words("-c").arg(script).start();
     let found = lab.kvm_bridge("doctor br0 --quick").run();
-    assert!(found.out.contains("br0 is ours, and its reaper was killed"), "{}", found.out);
+    assert!(found.out.contains("br0 was created by kvm-bridge, and its reaper was killed"), "{}", found.out);
     liar.kill();
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();

@@ -1045,7 +1045,7 @@ fn a_kept_bridge_goes_on_sharing() {
     lab.shim("--bridge br0,keep=on").run().succeeds();
     assert!(lab.lan.reaches("10.77.0.2"));
     let said = lab.kvm_bridge("recover").run().succeeds().out;
-    assert!(said.contains("kept"), "{said}");
+    assert!(said.contains("is persistent, and stays"), "{said}");
     let guest = Guest::boot(&lab, 11);
     assert!(guest.reaches("10.77.0.2") && guest.reaches("10.77.0.1"));
     guest.terminate();
