@@ -410,12 +410,46 @@ fn names_of_vms_are_made_safe() {
     lab.becomes_as_before();
 }
 
+/// A firewall that forwards nothing, as Docker's and many admins' do.
+fn close_the_way(table: &str) {
+    nft(&format!("add table inet {table}"));
+    nft(&format!("add chain inet {table} forward {{ type filter hook forward priority 0 ; policy drop ; }}"));
+}
+
+#[test]
+fn firewalls_of_others_let_its_guests_pass_also_those_that_come_later() {
+    let Some(lab) = host() else { return };
+    close_the_way("first");
+    let before = rest_of_host();
+    let Some(mut alice) = Guest::boot(&lab, "alice", "br0,uplink=nat") else { return };
+    alice.succeeds("ping -c 1 -W 5 10.77.0.1");
+    close_the_way("second");
+    let is_open = || nft("list table inet second").contains("kvm-bridge br0").then_some(());
+    wait_for("the reaper to open it", 20, is_open);
+    alice.succeeds("ping -c 1 -W 5 10.77.0.1");
+    // It is loaded anew, without what was added.
+    nft("delete table inet second");
+    close_the_way("second");
+    wait_for("the reaper to open it again", 20, is_open);
+    assert_eq!(doctor(&lab, "br0").into_iter().filter(|(name, _)| name == "nat").collect::<Vec<_>>(), []);
+    alice.qemu.terminate();
+    lab.becomes_as_before();
+    nft("delete table inet second");
+    assert_eq!(without_handles(&rest_of_host()), without_handles(&before));
+}
+
+/// What was removed and added again has the same words.
+fn without_handles(text: &str) -> Vec<&str> {
+    text.lines().map(|line| line.split(" # handle").next().unwrap_or_default()).collect()
+}
+
 #[test]
 fn the_start_may_be_killed_at_every_step() {
     let Some(lab) = host() else { return };
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3,ioctl";
     let (mut step, mut steps) = (1, 0);
@@ -437,6 +471,7 @@ fn recover_may_be_killed_at_every_step() {
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3";
     let (mut step, mut steps, mut is_killed) = (1, 0, true);
@@ -459,6 +494,7 @@ fn the_reaper_may_be_killed_at_every_step() {
     if !have("strace") {
         return;
     }
+    close_the_way("other");
     let before = rest_of_host();
     let calls = "sendto,write,openat,flock,rename,unlink,rmdir,execve,vfork,clone,clone3,ioctl";
     let (mut step, mut steps, mut is_killed) = (1, 0, true);
