@@ -356,7 +356,7 @@ fn who_has_no_other_way_falls_back_on_it_if_that_is_configured() {
     lab.configure("[defaults]\nuplink_fallback = \"nat\"\n");
     lab.baseline();
     let mut guest = lab.shim("--bridge br0").boot();
-    assert!(guest.is_running() && guest.err().contains("made br0 with a network of the host's own"), "{}", guest.err());
+    assert!(guest.is_running() && guest.err().contains(", as tun0 cannot be its uplink, until"), "{}", guest.err());
     guest.kill();
     lab.becomes_as_before();
     // Where an interface can be the uplink, that is it.
@@ -589,4 +589,25 @@ fn a_users_own_guest_gets_an_address_of_the_pool_and_no_name() {
     guest.terminate();
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
+}
+
+#[test]
+fn what_a_dry_run_prints_can_be_typed() {
+    let Some(lab) = host() else { return };
+    close_the_way("other");
+    let said = lab.shim("--bridge-dry-run --bridge br0,uplink=nat,net=10.5.6.0/24").run().succeeds().out;
+    lab.is_untouched();
+    let lines: Vec<&str> = said.lines().collect();
+    let (server, typed): (Vec<&str>, Vec<&str>) =
+        lines[..lines.len() - 1].iter().partition(|line| line.starts_with("dnsmasq "));
+    for line in typed.iter().filter(|line| !line.contains("kvb0")) {
+        lab.sh(line).run().succeeds();
+    }
+    assert_eq!(lab.addresses("br0").first().map(String::as_str), Some("10.5.6.1/24"));
+    let rules = nft("list ruleset");
+    assert!(rules.contains("masquerade") && rules.contains("kvm-bridge br0"), "{rules}");
+    lab.sh(&format!("{} --test", server[0].trim_end_matches(" &"))).run().succeeds();
+    nft("flush ruleset");
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("a setting");
+    lab.ip("link del br0");
 }

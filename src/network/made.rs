@@ -31,7 +31,10 @@ pub(super) fn news(journal: &Journal, host: &Host) -> Option<String> {
     let bridge = &journal.bridge;
     let until = if journal.keep { "" } else { ", until its last guest has gone" };
     if let Some(masquerade) = journal.nat() {
-        return Some(format!("made {bridge} with {}{until}", masquerade.in_words()));
+        // Nobody has asked for it where it was fallen back on.
+        let why =
+            host.default_uplinks.first().map(|first| format!(", as {first} cannot be its uplink")).unwrap_or_default();
+        return Some(format!("made {bridge} with {}{why}{until}", masquerade.in_words()));
     }
     let (how, uplink) = match (journal.share(), journal.port()) {
         (Some(share), _) => ("on the shared uplink", &share.uplink),
