@@ -152,6 +152,10 @@ fn a_guest_has_its_address_a_name_and_a_way_out() {
     }
     alice.succeeds("ping -c 1 -W 5 10.77.0.1");
     assert!(alice.succeeds("nc -w 5 10.77.0.1 80").contains("seen 10.77.0.2"));
+    // It has the name that root has given it, whatever it says.
+    alice.run("udhcpc -i eth0 -n -q -t 10 -T 1 -x hostname:bob -s /bin/true");
+    let (status, said) = alice.run(&format!("nslookup bob.br0.internal {}", alice.gateway));
+    assert!(status != 0 && !said.contains(&alice.address.to_string()), "{said}");
     alice.qemu.terminate();
     lab.becomes_as_before();
     assert_eq!(rest_of_host(), before);

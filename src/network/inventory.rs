@@ -3,21 +3,20 @@
 //! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
+mod own_network;
+
 use crate::capture::arp_probe;
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
 use crate::network::observe::unreadable;
 use crate::network::up::{is_lasting, user_name};
-use crate::network::uplink::nat::{rules, server};
 use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
-use crate::state::networks;
-use crate::sys::process;
 use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
 use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
@@ -26,14 +25,14 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
-use model::nat::Nat;
-use model::nat::guest::Guest;
 use model::share::{Filter, Share};
 use model::text;
 use model::text::shell::quote;
 use std::net::IpAddr;
 use std::sync::Once;
 use std::time::Duration;
+
+pub use own_network::OwnNetwork;
 
 /// A bridge and what is on it.
 #[derive(Debug, Clone)]
@@ -141,34 +140,6 @@ impl SharedUplink {
             is_behind_others: share::is_behind_others(netlink, journal, share)?,
             share: share.clone(),
             detail,
-        }))
-    }
-}
-
-/// A network of the host's own behind a bridge.
-#[derive(Debug, Clone)]
-pub struct OwnNetwork {
-    /// It.
-    pub network: Nat,
-    /// The guests that root has started on it and that run.
-    pub guests: Vec<Guest>,
-    /// How many connections of guests were masqueraded, where the rules are there; `None` for who may not ask.
-    pub masqueraded: Option<Option<u64>>,
-    /// Whether its dnsmasq runs; `None` before it was started first.
-    pub has_server: Option<bool>,
-}
-
-impl OwnNetwork {
-    fn look(files: &Files, journal: &Journal, details: &[Detail]) -> Result<Option<Self>> {
-        let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(None) };
-        let is_port =
-            |tap: u32| details.iter().any(|port| port.link.index == tap && port.link.controller == Some(journal.index));
-        let may_ask = process::can_change_network();
-        Ok(Some(Self {
-            network,
-            guests: networks::guests(files)?.behind(is_port),
-            masqueraded: if may_ask { Some(rules::masqueraded(&journal.bridge)?) } else { None },
-            has_server: server::runs(&files.nat(), &journal.bridge),
         }))
     }
 }

@@ -40,6 +40,10 @@ use std::io;
 
 /// What the choice of such a network depends on.
 pub(super) fn look_for(netlink: &mut Netlink, bridge: &IfName, host: &mut Host) -> Result<()> {
+    look(netlink, bridge, host).map_err(|error| error.of(format_args!("--bridge {bridge}")))
+}
+
+fn look(netlink: &mut Netlink, bridge: &IfName, host: &mut Host) -> Result<()> {
     check_name(bridge)?;
     programs::check()?;
     let random = random::bytes().map_err(|error| {
