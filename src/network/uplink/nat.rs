@@ -2,17 +2,17 @@
 //!
 //! Who makes a bridge does, in this order, each of it as often as wanted:
 //!
-//! 1. [`look_for`]: whether dnsmasq and nft are there and new enough ([`programs`]), and what is taken ([`gateway::taken`]). What is
+//! 1. `look_for`: whether dnsmasq and nft are there and new enough ([`programs`]), and what is taken ([`gateway::taken`]). What is
 //!    chosen of it, by `model::uplink`, goes into the journal.
-//! 2. [`prepare`]: [`rules::apply`], so that guests are behind our rules before there is an address; [`forwarding::lend`]; and
+//! 2. `prepare`: [`rules::apply`], so that guests are behind our rules before there is an address; [`forwarding::lend`]; and
 //!    [`rules::unblock`] for the firewalls of others that the journal names.
-//! 3. [`attach`]: the bridge has its addresses.
+//! 3. `attach`: the bridge has its addresses.
 //!
 //! Who starts a guest lets it in: [`guests::admit`] reserves its ports ([`gateway::reserve`]), which its QEMU holds from then on, and
 //! leads them to it. The reaper does the rest ([`attendant::Attendant`]): dnsmasq, which is killed with it, and all of the above
 //! again when links, forwarding or others' rules have changed.
 //!
-//! And back, in this order: dnsmasq ends, [`detach`]: [`forwarding::take_back`], [`rules::block_again`], [`rules::remove`]. Addresses
+//! And back, in this order: dnsmasq ends, `detach`: [`forwarding::take_back`], [`rules::block_again`], [`rules::remove`]. Addresses
 //! and settings of the bridge go with it, its folder with the journal.
 
 pub mod attendant;
