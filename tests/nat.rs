@@ -325,6 +325,8 @@ fn a_bridge_that_stays_has_its_network_without_guests_and_again_after_a_boot() {
     let said = lab.kvm_bridge("up br0 --uplink nat --save").run().succeeds().out;
     assert!(said.contains("br0 is created, with a network of the host's own, 10."), "{said}");
     wait_for("dnsmasq", 20, || dnsmasq_of(&lab, "br0"));
+    let seen = lab.kvm_bridge("doctor br0 --quick --verbose").run().out;
+    assert!(seen.contains("br0 has none: its guests go out with the host's address"), "{seen}");
     let subnet = status(&lab, "br0")["nat"]["subnet"].clone();
     let config = fs::read_to_string("/etc/kvm-bridge/config.toml").expect("it is saved");
     assert!(config.contains("uplink = \"nat\"\nkeep = true"), "{config}");

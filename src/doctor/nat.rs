@@ -37,7 +37,7 @@ const RULES: &str = "Without the host's address in place of theirs no answer fin
 fn free(bridge: &IfName, nat: &OwnNetwork, other: Option<String>) -> Check {
     let subnet = nat.network.subnet;
     match other {
-        None => Check::ok("nat", format!("{subnet} is nobody else's"), FREE),
+        None => Check::ok("nat", format!("{subnet} is not in use elsewhere"), FREE),
         Some(other) => Check::warning(
             "nat",
             format!("{subnet} is not its own any more: the host has an address in {other}, or a route to it"),

@@ -82,6 +82,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
 
 /// Where the guests of a bridge without an uplink get to.
 fn behind_the_host(bridge: &Bridge) -> String {
+    // Where the kernel forwards for single interfaces, the host as a whole does not: the check `nat` looks closer.
+    if bridge.nat.is_some() {
+        return "its guests go out with the host's address".to_owned();
+    }
     let forwards = fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|value| value.trim() == "1");
     let has_address = bridge.addresses.iter().any(|address| !address.starts_with("fe80:"));
     match (has_address && forwards, firewall::masquerading().as_slice()) {
