@@ -4,6 +4,8 @@
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
 mod own_network;
+#[cfg(test)]
+mod tests;
 
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;

@@ -195,11 +195,15 @@ fn watch(
         }
         listening.leases.follow(files, users.as_deref().unwrap_or_default());
         let ports = users.clone().unwrap_or_default();
-        match users.map(|users| users.len()) {
-            Some(0) if !journal.keep && idle_since.get_or_insert_with(Instant::now).elapsed() < GRACE => {
+        let is_needed = users.map(|users| journal.keep || !users.is_empty());
+        if is_needed == Some(false) {
+            idle_since.get_or_insert_with(Instant::now);
+        }
+        match Deed::of(is_needed, idle_since.map(|since| since.elapsed())) {
+            Deed::Wait => {
                 attendant.attend(&mut netlink, files, &mut journal, &ports)?;
             }
-            Some(users) if journal.keep || users > 0 => {
+            Deed::Keep => {
                 idle_since = None;
                 if uplink::follow(&mut netlink, files, &mut journal)? {
                     // What it depends on now has to be heard of.
@@ -209,8 +213,7 @@ fn watch(
                 share::keep(&mut netlink, files, &mut journal)?;
                 attendant.attend(&mut netlink, files, &mut journal, &ports)?;
             }
-            // Its time is over, or somebody else deleted it, or it was never made.
-            _ => {
+            Deed::TakeBack => {
                 attendant.end();
                 restore(&mut netlink, files, &journal)?;
                 drop(own.take());
@@ -265,6 +268,27 @@ fn watch(
             if wait(&events, attendant, files, listening, sharing, left())? == Woken::ByLinks || is_over() {
                 break;
             }
+        }
+    }
+}
+
+/// What a reaper does about its bridge.
+#[derive(Debug, PartialEq, Eq)]
+enum Deed {
+    /// A guest may start again.
+    Wait,
+    Keep,
+    TakeBack,
+}
+
+impl Deed {
+    /// By whether the bridge is needed, `None` where it is gone; and for how long it has not been.
+    fn of(is_needed: Option<bool>, idle: Option<Duration>) -> Self {
+        match is_needed {
+            Some(true) => Self::Keep,
+            Some(false) if idle.unwrap_or_default() < GRACE => Self::Wait,
+            // Its time is over, or somebody else deleted it, or it was never made.
+            _ => Self::TakeBack,
         }
     }
 }
@@ -421,6 +445,25 @@ impl Listening {
     fn trim(&self) {
         if self.cards.is_empty() && !self.announcers.iter().any(Announcer::tells_on_own_stderr) {
             process::let_go_of_stderr();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_taken_back_when_it_is_gone_or_its_grace_time_is_over() {
+        for (is_needed, idle, deed) in [
+            (Some(true), None, Deed::Keep),
+            (Some(true), Some(GRACE), Deed::Keep),
+            (Some(false), Some(Duration::ZERO), Deed::Wait),
+            (Some(false), Some(GRACE), Deed::TakeBack),
+            (None, None, Deed::TakeBack),
+            (None, Some(Duration::ZERO), Deed::TakeBack),
+        ] {
+            assert_eq!(Deed::of(is_needed, idle), deed, "{is_needed:?} {idle:?}");
         }
     }
 }

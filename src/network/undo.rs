@@ -36,12 +36,7 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
     let is_ours = bridge.as_ref().is_none_or(|link| journal.owns(link));
     if is_ours && let Some(link) = &bridge {
         if !is_forced && let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
-            let what = format!("{} is used by {}, which kvm-bridge did not create, and stays", link.name, user.name);
-            let remedy = match user.controller {
-                Some(_) => format!("To take it off: ip link set dev {} nomaster", user.name),
-                None => format!("To delete that: ip link del {}", user.name),
-            };
-            return Err(Error::new(what, remedy));
+            return Err(in_use(link, user));
         }
         // Whoever is killed from here on leaves less than a bridge.
         files.write(&journal.unfinished())?;
@@ -76,9 +71,23 @@ pub fn settle(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Re
 
 /// The links that need the bridge, whosever they are: its ports beside the uplink, else what is stacked on it.
 pub fn users(netlink: &mut Netlink, journal: &Journal) -> io::Result<Vec<Link>> {
-    let mut ports = netlink.ports(journal.index)?;
-    ports.retain(|port| !journal.attached(port.index) && !is_probe(port));
+    let ports = beside_the_uplink(journal, netlink.ports(journal.index)?);
     if ports.is_empty() { netlink.stacked_on(journal.index) } else { Ok(ports) }
+}
+
+fn beside_the_uplink(journal: &Journal, mut ports: Vec<Link>) -> Vec<Link> {
+    ports.retain(|port| !journal.attached(port.index) && !is_probe(port));
+    ports
+}
+
+/// Why a bridge stays.
+fn in_use(bridge: &Link, user: &Link) -> Error {
+    let remedy = match user.controller {
+        Some(_) => format!("To take it off: ip link set dev {} nomaster", user.name),
+        None => format!("To delete that: ip link del {}", user.name),
+    };
+    let what = format!("{} is used by {}, which kvm-bridge did not create, and stays", bridge.name, user.name);
+    Error::new(what, remedy)
 }
 
 /// Deletes a link of the journal's, if it is still as we made it.
@@ -86,5 +95,32 @@ pub(super) fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32)
     match netlink.link_at(index)? {
         Some(link) if journal.owns(&link) || journal.owns_end(&link) => delete_link(netlink, link.index),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::uplink::port::tests::{journal, name};
+    use model::host::Kind;
+
+    #[test]
+    fn a_bridge_is_needed_by_all_ports_but_its_uplink_and_doctors_own() {
+        let journal = journal(false);
+        let port = |index, alias: &str| Link { alias: Some(alias.to_owned()), ..Link::bare(index, name("kvb0")) };
+        let all = vec![port(2, ""), port(5, "kvm-bridge alice"), port(6, "kvm-bridge-doctor"), port(7, "")];
+        let needing: Vec<u32> = beside_the_uplink(&journal, all).iter().map(|port| port.index).collect();
+        assert_eq!(needing, [5, 7]);
+    }
+
+    #[test]
+    fn who_keeps_a_bridge_is_named_with_the_way_to_take_it_off() {
+        let bridge = Link { kind: Kind::Bridge, ..Link::bare(9, name("br0")) };
+        let port = Link { controller: Some(9), ..Link::bare(5, name("veth0")) };
+        let vlan = Link::bare(6, name("br0.7"));
+        for (user, command) in [(port, "ip link set dev veth0 nomaster"), (vlan, "ip link del br0.7")] {
+            let text = in_use(&bridge, &user).to_string();
+            assert!(text.contains("br0 is used by") && text.contains(command), "{text}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 mod awaited;
 pub(super) mod look;
 pub mod nat;
-mod port;
+pub(in crate::network) mod port;
 pub mod share;
 
 use crate::netlink::Netlink;

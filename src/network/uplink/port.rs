@@ -5,6 +5,7 @@ use crate::network::apply::{Change, NO_IPV6, failed, set, set_ipv6};
 use crate::network::uplink::share::{mark, sharing};
 use crate::sys::sysctl;
 use model::error::{Error, Result};
+use model::host::Link;
 use model::journal::Journal;
 use model::share::Share;
 use model::uplink::not_shareable;
@@ -25,23 +26,35 @@ pub(super) fn attach(journal: &Journal, Port { uplink, index, was_down, .. }: &P
 
 /// Frees the interface, and leaves it as it was.
 pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, port: &Port) -> io::Result<()> {
-    let Some(link) = netlink.link_at(port.index)?.filter(|link| journal.is_port_of(link)) else { return Ok(()) };
-    let is_ours = link.controller == Some(journal.index);
-    if !is_ours && link.controller.is_some() {
-        return Ok(());
-    }
-    let mut requests = Vec::new();
-    if is_ours {
-        requests.push(set(LinkUnspec::new_with_index(port.index).nocontroller().build()));
-    }
-    // One that is used by now stays up.
-    if port.was_down && netlink.addresses(port.index)?.is_empty() {
-        requests.push(set(LinkUnspec::new_with_index(port.index).down().build()));
-    }
-    netlink.change(requests)?.into_iter().collect::<io::Result<()>>()?;
+    let Some(link) = netlink.link_at(port.index)? else { return Ok(()) };
+    let is_used = !netlink.addresses(port.index)?.is_empty();
+    let Some(restore) = Restore::of(journal, port, &link, is_used) else { return Ok(()) };
+    let link_at = || LinkUnspec::new_with_index(port.index);
+    let leave = restore.leaves_bridge.then(|| set(link_at().nocontroller().build()));
+    let down = restore.goes_down.then(|| set(link_at().down().build()));
+    netlink.change(leave.into_iter().chain(down).collect())?.into_iter().collect::<io::Result<()>>()?;
     match port.had_ipv6 {
         true => sysctl::write(link.name.as_str(), NO_IPV6, "0"),
         false => Ok(()),
+    }
+}
+
+/// What is done to an interface that was made a port.
+#[derive(Debug, PartialEq, Eq)]
+struct Restore {
+    leaves_bridge: bool,
+    goes_down: bool,
+}
+
+impl Restore {
+    /// `None` for another interface that has its index now, and for one that somebody made a port of another bridge.
+    fn of(journal: &Journal, port: &Port, link: &Link, is_used: bool) -> Option<Self> {
+        let leaves_bridge = link.controller == Some(journal.index);
+        if !journal.is_port_of(link) || !leaves_bridge && link.controller.is_some() {
+            return None;
+        }
+        // One that is used by now stays up.
+        Some(Self { leaves_bridge, goes_down: port.was_down && !is_used })
     }
 }
 
@@ -68,4 +81,52 @@ pub(super) fn next(netlink: &mut Netlink, journal: &Journal, port: &Port) -> Res
     })?;
     let (mtu, index) = (link.mtu, link.index);
     Ok(Some(Attachment::Shared(Share { uplink: link.name, index, mac, mtu, follow: false, mark, changes })))
+}
+
+#[cfg(test)]
+pub(in crate::network) mod tests {
+    use super::*;
+    use model::ifname::IfName;
+    use model::journal::Life;
+    use model::mac::Mac;
+    use model::step::{Create, Ipv6};
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    pub(in crate::network) fn name(text: &str) -> IfName {
+        IfName::new(text).unwrap()
+    }
+
+    fn port(was_down: bool) -> Port {
+        Port { uplink: name("eth0"), index: 2, mac: MAC, had_ipv6: true, was_down, is_asked: false }
+    }
+
+    /// br0 with the port eth0, of index 2.
+    pub(in crate::network) fn journal(was_down: bool) -> Journal {
+        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false };
+        let life = Life { boot: String::new(), namespace: None };
+        Journal::new(name("br0"), false, create, Some(Attachment::Port(port(was_down))), life, [1; 8])
+    }
+
+    #[test]
+    fn an_interface_is_restored_as_it_was_and_no_other() {
+        let eth0 = |index, mac, controller| Link { mac: Some(mac), controller, ..Link::bare(index, name("eth0")) };
+        let other = Mac([2, 0, 0, 0, 0, 9]);
+        let restore = |leaves_bridge, goes_down| Some(Restore { leaves_bridge, goes_down });
+        for was_down in [true, false] {
+            let journal = journal(was_down);
+            let ours = Some(journal.index);
+            for (link, is_used, expected, why) in [
+                (eth0(2, MAC, ours), false, restore(true, was_down), "as we left it"),
+                (eth0(2, other, ours), false, restore(true, was_down), "another address, and still our port"),
+                (eth0(2, MAC, ours), true, restore(true, false), "the host has an address on it by now"),
+                (eth0(2, MAC, None), false, restore(false, was_down), "somebody took it off"),
+                (eth0(2, MAC, Some(7)), false, None, "a port of another bridge by now"),
+                (eth0(2, other, None), false, None, "another interface of its index"),
+                (eth0(3, MAC, None), false, None, "another index"),
+            ] {
+                assert_eq!(Restore::of(&journal, &port(was_down), &link, is_used), expected, "{why}");
+            }
+        }
+    }
 }
