@@ -640,6 +640,8 @@ fn what_keeps_a_file_from_being_written_is_told_as_it_is() {
     let script = r#"(ulimit -f 0; "$0" "$@"; echo "status $?") 2>&1 | cat"#;
     let said = lab.shim("--bridge br0,uplink=none,mac=02:00:5e:00:00:01").through_sh(script).run().out;
     assert!(said.contains("ulimit -f") && !said.contains("as root") && said.contains("status 125"), "{said}");
+    // A reaper that can't write is not done: it tries again.
+    wait_for("the reaper's end", 10, || lab.reapers().is_empty().then_some(()));
     crate::support::namespaces::read_only("/run").expect("make it read-only");
     let said = lab.shim("--bridge br0,uplink=none,mac=02:00:5e:00:00:01").run().exits_with(125).err;
     assert!(said.contains("Read-only") && said.contains("remount,rw") && !said.contains("as root"), "{said}");
