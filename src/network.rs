@@ -4,11 +4,13 @@
 pub mod announce;
 pub mod apply;
 pub mod bring_up;
+pub mod create;
 pub mod dhcp_probe;
 pub mod down;
 pub mod guard;
 pub mod helper;
 pub mod inventory;
+pub mod links;
 pub mod locks;
 pub mod made;
 pub mod managed;

@@ -5,7 +5,7 @@ use crate::cli::json;
 use crate::netlink::Netlink;
 use crate::network::inventory;
 use crate::network::inventory::{Bridge, Port, is_link_local};
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::output;
 use crate::output::ProgressLine;
 use crate::state::dhcp_leases;

@@ -2,7 +2,7 @@
 
 use crate::cli::json;
 use crate::netlink::Netlink;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::network::reaper;
 use crate::network::reaper::Found;
 use crate::output;

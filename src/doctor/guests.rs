@@ -66,7 +66,7 @@ pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
         }
     }
     let watched = context.query.watch.unwrap_or(WATCH);
-    let details = context.netlink.details().map_err(crate::network::observe::unreadable)?;
+    let details = context.netlink.details().map_err(crate::network::links::unreadable)?;
     for Waiting { bridge, port, progress, .. } in &waiting {
         let Some(now) = details.iter().find(|detail| detail.link.index == port.detail.link.index) else { continue };
         let check = judge(bridge, port, progress, now.stats.rx_packets, watched).of(name(port));

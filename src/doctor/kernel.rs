@@ -4,7 +4,7 @@
 use crate::doctor::ikconfig;
 use crate::doctor::ikconfig::Found;
 use crate::doctor::{Check, Verdict};
-use model::argv::inspect::QemuLine;
+use model::argv::inspect::{QemuLine, asks_by_kernel};
 use model::text;
 use model::text::shell::quote;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ pub(super) fn checks(line: &QemuLine, models: &[String], folder: &Path) -> Vec<C
 
 fn dhcp(found: &Found, line: &QemuLine) -> Check {
     let is_set = found.get("CONFIG_IP_PNP_DHCP") == Some("y");
-    let is_asked = line.append.as_deref().is_some_and(crate::doctor::qemu::asks_by_kernel);
+    let is_asked = line.append.as_deref().is_some_and(asks_by_kernel);
     match (is_set, line.has_initrd) {
         (true, _) => Check::ok("kernel-dhcp", "it has CONFIG_IP_PNP_DHCP=y", DHCP),
         (false, true) => Check::new(

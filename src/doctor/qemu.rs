@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::doctor::{Check, kernel};
-use model::argv::inspect::QemuLine;
+use model::argv::inspect::{QemuLine, asks_by_kernel, ip_of};
 use model::text;
 use model::text::shell::quote;
 use std::path::Path;
@@ -84,23 +84,6 @@ fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
         checks.push(Check::warning("pair", observed, WHY, "--bridge br0"));
     }
     checks
-}
-
-/// Whether `-append` has the kernel itself ask for an address (Documentation/admin-guide/nfs/nfsroot.rst).
-pub(super) fn asks_by_kernel(append: &str) -> bool {
-    ip_of(append).is_some_and(|value| ["dhcp", "on", "any", "both"].contains(&protocol(value)))
-}
-
-fn ip_of(append: &str) -> Option<&str> {
-    append.split_whitespace().rev().find_map(|word| word.strip_prefix("ip="))
-}
-
-/// `dhcp` of `ip=dhcp` and of `ip=::::host:eth0:dhcp`.
-fn protocol(value: &str) -> &str {
-    match value.contains(':') {
-        true => value.split(':').nth(6).unwrap_or_default(),
-        false => value,
-    }
 }
 
 /// Several words in quotes, as people write them where they can.

@@ -6,10 +6,11 @@
 
 use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts, queues_of};
 use crate::netlink::Netlink;
+use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
 use crate::network::made;
 use crate::network::made::{Card, Indices, Made};
-use crate::network::observe::{Planned, unreadable};
+use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::rootless;
 use crate::network::up::add_configured;

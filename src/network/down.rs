@@ -4,7 +4,7 @@ use crate::netlink::Netlink;
 use crate::network::dhcp_probe::is_probe;
 use crate::network::inventory;
 use crate::network::inventory::Port;
-use crate::network::observe::{by_name, unreadable};
+use crate::network::links::{by_name, unreadable};
 use crate::network::up::is_persistent_tap;
 use crate::network::{apply, undo};
 use crate::output::errno::as_root;

@@ -7,7 +7,7 @@
 
 use crate::netlink::Netlink;
 use crate::network::apply::free_port;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use model::error::{Error, Result};
 use model::host::{Kind, Link};
 use model::mac::Mac;

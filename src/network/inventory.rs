@@ -10,7 +10,7 @@ mod tests;
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::helper;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::network::up::{is_persistent_tap, user_name};
 use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;

@@ -2,12 +2,12 @@
 
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
-use crate::network::apply;
 use crate::network::locks::{BridgeLock, BridgeLocks};
 use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
 use crate::network::uplink::{nat, share};
+use crate::network::{apply, create};
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
@@ -158,7 +158,7 @@ impl Made {
         }
         files.write(&journal)?;
         output::step(|| format!("the journal of {} is written, its reaper runs", plan.bridge));
-        let made = apply::make(&mut self.netlink, &journal).and_then(|()| {
+        let made = create::make(&mut self.netlink, &journal).and_then(|()| {
             journal.is_finished = true;
             files.write(&journal)
         });

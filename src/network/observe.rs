@@ -2,13 +2,13 @@
 //! or a bridge has to be made.
 
 use crate::netlink::Netlink;
+use crate::network::links::{look, unreadable};
 use crate::network::uplink::look::look_for;
-use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::random;
 use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers};
 use model::config::Config;
-use model::error::{Error, Result};
+use model::error::Result;
 use model::host::{Host, Kind, Link};
 use model::ifname::IfName;
 use model::journal::Journal;
@@ -121,31 +121,4 @@ pub(super) fn holders(host: &Host, nics: &[Nic]) -> BTreeMap<IfName, String> {
     let unknown = || Some(format!("a process that was {NOT_FOUND_OUT}")).filter(|_| !users.is_whole);
     let holder = |tap: &IfName| users.of(tap).map(ToString::to_string).or_else(unknown);
     taps.into_iter().filter_map(|tap| Some((tap.clone(), holder(tap)?))).collect()
-}
-
-pub(super) fn look(netlink: &mut Netlink, host: &mut Host, name: &IfName) -> Result<()> {
-    if !host.links.contains_key(name) {
-        let link = by_name(netlink, name)?;
-        host.links.insert(name.clone(), link);
-    }
-    Ok(())
-}
-
-/// The link of this name. The kernel also finds it by an alternative name (`ip link property`), under which neither settings
-/// nor journals are: that is refused with its own one.
-pub fn by_name(netlink: &mut Netlink, name: &IfName) -> Result<Option<Link>> {
-    let link = netlink.link(name).map_err(unreadable)?;
-    match link {
-        Some(link) if link.name != *name => {
-            let what = format!("{name} is another name of {}", link.name);
-            Err(Error::new(what, format!("Give its own name: {}", link.name)))
-        }
-        link => Ok(link),
-    }
-}
-
-/// The error of a kernel that can't be asked.
-pub fn unreadable(error: std::io::Error) -> Error {
-    let what = format!("cannot read the kernel's links: {}", reason(&error));
-    Error::new(what, "The kernel's rtnetlink is needed; see whether 'ip link' works.")
 }

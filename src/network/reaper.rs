@@ -13,7 +13,7 @@ use crate::netlink::Netlink;
 use crate::network::announce::Announcer;
 use crate::network::announce::inbox::Inbox;
 use crate::network::guard::Guard;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::network::undo;
 use crate::network::uplink;
 use crate::network::uplink::nat::attendant::Attendant;

@@ -9,7 +9,8 @@ use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts}
 use crate::netlink::Netlink;
 use crate::network::helper;
 use crate::network::helper::HelperProblem;
-use crate::network::observe::{Planned, planned, unreadable};
+use crate::network::links::unreadable;
+use crate::network::observe::{Planned, planned};
 use crate::output::errno::reason;
 use crate::state::journal::RUN;
 use crate::sys::{process, tap};

@@ -1,7 +1,7 @@
 //! Takes back what was made, and ends what a kill left half done.
 
 use crate::netlink::Netlink;
-use crate::network::apply::{delete_link, failed};
+use crate::network::apply::{delete_owned, failed};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::uplink;
 use crate::output;
@@ -88,14 +88,6 @@ fn in_use(bridge: &Link, user: &Link) -> Error {
     };
     let what = format!("{} is used by {}, which kvm-bridge did not create, and stays", bridge.name, user.name);
     Error::new(what, remedy)
-}
-
-/// Deletes a link of the journal's, if it is still as we made it.
-pub(super) fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32) -> io::Result<()> {
-    match netlink.link_at(index)? {
-        Some(link) if journal.owns(&link) || journal.owns_end(&link) => delete_link(netlink, link.index),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 use crate::launch::refusal::check_name;
 use crate::netlink::Netlink;
 use crate::network::apply;
+use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
 use crate::network::made;
 use crate::network::made::{Indices, Made};
-use crate::network::observe::unreadable;
 use crate::network::reaper;
 use crate::output::errno::as_root;
 use crate::state::journal::Files;

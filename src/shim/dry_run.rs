@@ -2,7 +2,8 @@
 
 use crate::launch::{Qemu, refusal};
 use crate::netlink::Netlink;
-use crate::network::observe::{Planned, planned, shared_by, unreadable};
+use crate::network::links::unreadable;
+use crate::network::observe::{Planned, planned, shared_by};
 use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
 use crate::sys::random;

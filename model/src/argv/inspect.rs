@@ -170,6 +170,24 @@ impl Device {
     }
 }
 
+/// Whether `-append` has the kernel itself ask for an address (Documentation/admin-guide/nfs/nfsroot.rst).
+pub fn asks_by_kernel(append: &str) -> bool {
+    ip_of(append).is_some_and(|value| ["dhcp", "on", "any", "both"].contains(&protocol(value)))
+}
+
+/// The value of `ip=` on a kernel's command line.
+pub fn ip_of(append: &str) -> Option<&str> {
+    append.split_whitespace().rev().find_map(|word| word.strip_prefix("ip="))
+}
+
+/// `dhcp` of `ip=dhcp` and of `ip=::::host:eth0:dhcp`.
+fn protocol(value: &str) -> &str {
+    match value.contains(':') {
+        true => value.split(':').nth(6).unwrap_or_default(),
+        false => value,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,8 @@
 //! tell before there is a bridge.
 
 use crate::netlink::Netlink;
+use crate::network::links::unreadable;
 use crate::network::managed;
-use crate::network::observe::unreadable;
 use crate::output::style::{Style, Tone};
 use crate::output::table;
 use model::error::Result;

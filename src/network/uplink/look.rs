@@ -1,8 +1,8 @@
 //! Looks for what each kind of uplink asks of the host first.
 
 use crate::netlink::Netlink;
+use crate::network::links::{look, unreadable};
 use crate::network::managed;
-use crate::network::observe::{look, unreadable};
 use crate::network::uplink::{nat, share};
 use crate::sys::{packet, sysctl};
 use model::error::Result;

@@ -25,7 +25,7 @@ pub mod server;
 
 use crate::netlink::Netlink;
 use crate::network::apply::Change;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::state::journal::Files;
 use crate::state::networks::{self, Kept};
 use crate::sys::random;

@@ -6,8 +6,7 @@ mod keep;
 use crate::netlink::tc;
 use crate::netlink::tc::{Cookie, Found, IngressQdisc, Links};
 use crate::netlink::{Netlink, Request};
-use crate::network::apply::{Change, NO_IPV6, failed, set, set_ipv6};
-use crate::network::undo;
+use crate::network::apply::{Change, NO_IPV6, delete_owned, failed, set, set_ipv6};
 use crate::output::errno::reason;
 use crate::sys::{bpf, ethtool};
 use model::error::{Error, Result};
@@ -236,7 +235,7 @@ pub(super) fn prepare(journal: &Journal, share: &Share) -> Result<()> {
 /// Takes all of it back: ours off the uplink, and the veth pair.
 pub(super) fn take_back(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
     detach(netlink, journal, share)?;
-    undo::delete_owned(netlink, journal, journal.host_end())
+    delete_owned(netlink, journal, journal.host_end())
 }
 
 /// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.

@@ -1,7 +1,7 @@
 //! What the host has of the network: its addresses on the bridge, and the ports that lead to guests.
 
 use crate::netlink::Netlink;
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::output::errno::reason;
 use crate::sys::sysctl;
 use model::error::{Error, Result};

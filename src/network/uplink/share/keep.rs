@@ -4,7 +4,7 @@ use crate::netlink::Netlink;
 use crate::netlink::tc;
 use crate::netlink::tc::IngressQdisc;
 use crate::network::apply::{Change, failed, set};
-use crate::network::observe::unreadable;
+use crate::network::links::unreadable;
 use crate::network::uplink::look::is_wifi;
 use crate::network::uplink::share::{attach, create_ends, detach, hold, missing, prepare, release, sharing};
 use crate::state::journal::Files;
