@@ -4,6 +4,7 @@
 mod complete;
 mod doctor;
 mod down;
+mod enter;
 mod install;
 mod ip;
 mod mac;
@@ -13,12 +14,13 @@ mod status;
 mod up;
 mod usage;
 
-use crate::network::{announce, reaper};
+use crate::network::{announce, reaper, user_network};
 use crate::output;
-use crate::sys::process;
+use crate::sys::{place, process};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use model::error::{Error, FAILED, Result};
+use model::ifname::IfName;
 use serde_json::Value;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -58,6 +60,8 @@ enum Command {
     Up(up::Bring),
     /// Remove a bridge that kvm-bridge created
     Down(down::Take),
+    /// Run a command in a network of your own (uplink=user)
+    Enter(enter::Enter),
     /// Print what 'qemu-kvm ARGS' would do, as commands; change nothing
     Plan(plan::Plan),
     /// Set up what users without root need; run it once
@@ -74,6 +78,7 @@ enum Command {
 /// The whole program.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    place::find_out();
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return ExitCode::from(reaper::main(&words) as u8);
     }
@@ -130,14 +135,30 @@ fn seconds(text: &str) -> Result<u32> {
 }
 
 impl Command {
+    /// Goes into a network of the user's own of the name that is given: all is as on the host there.
+    fn go_there(&self) -> Result<()> {
+        let bridge = match self {
+            Self::Status(status) => status.bridge.as_deref(),
+            Self::Doctor(doctor) => doctor.bridge(),
+            Self::Down(down) => down.bridge(),
+            _ => None,
+        };
+        match bridge.filter(|_| !process::is_root()).map(IfName::new) {
+            Some(Ok(bridge)) if user_network::is_there(&bridge) => user_network::enter(&bridge).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
     /// What is to be printed, and the exit status that goes with it.
     fn run(self) -> Result<(String, ExitCode)> {
+        self.go_there()?;
         let text = match self {
             Self::Ip(ip) => return ip.run(),
             Self::Doctor(doctor) => return doctor.run(),
             Self::Status(status) => return status.run(),
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
+            Self::Enter(enter) => enter.run(),
             Self::Plan(plan) => plan.run(),
             Self::Install(install) => install.run(),
             Self::Recover(recover) => recover.run(),

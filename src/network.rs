@@ -21,3 +21,4 @@ pub mod undo;
 pub mod up;
 pub mod uplink;
 pub mod user;
+pub mod user_network;

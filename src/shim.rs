@@ -13,9 +13,10 @@ use crate::launch::environment::Caller;
 use crate::launch::kvm;
 use crate::launch::{Qemu, refusal};
 use crate::network::bring_up::bring_up;
-use crate::network::{announce, reaper};
+use crate::network::{announce, reaper, user_network};
 use crate::output;
 use crate::state::config;
+use crate::sys::place;
 use model::argv;
 use model::argv::{Line, Mode, models, rewrite, scan};
 use model::config::Config;
@@ -28,6 +29,10 @@ use std::os::unix::ffi::OsStrExt;
 
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
+    place::find_out();
+    if let Some(status) = user_network::main(&words) {
+        return status;
+    }
     if words.first().is_some_and(|name| name == reaper::NAME) {
         return reaper::main(&words);
     }

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod companion;
+pub mod descriptors;
 pub mod ethtool;
 pub mod files;
 pub mod filter;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod netns;
 pub mod packet;
 pub mod patience;
+pub mod place;
 pub mod process;
 pub mod program;
 pub mod random;
@@ -21,5 +23,6 @@ pub mod sysctl;
 pub mod tap;
 pub mod tap_owner;
 pub mod tap_users;
+pub mod userns;
 
 pub use kvm_bridge_helper::entry;

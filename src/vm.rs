@@ -30,8 +30,8 @@ mod key;
 mod slots;
 
 use crate::output::errno::reason;
-use crate::sys::random;
 use crate::sys::{files, lock};
+use crate::sys::{place, random};
 use model::argv::scan::Run;
 use model::error::{Error, Result};
 use model::mac::Mac;
@@ -47,7 +47,7 @@ use images::Owner;
 pub use key::VmId;
 
 /// Root's state.
-pub const SYSTEM: &str = "/var/lib/kvm-bridge";
+pub const SYSTEM: &str = place::LASTING;
 /// The key of VMs that nothing tells apart.
 const UNNAMED: &str = "unnamed:";
 /// How long a run that was told to end may take to leave its slot to one that is started at once.
@@ -105,12 +105,11 @@ pub struct Store {
 impl Store {
     /// The calling user's: root has the system's, others have their own.
     pub fn open() -> Result<Self> {
-        if nix::unistd::geteuid().is_root() {
+        if nix::unistd::geteuid().is_root() && place::user_network().is_none() {
             return Ok(Self { folder: SYSTEM.into() });
         }
-        let folders = directories::ProjectDirs::from("", "", "kvm-bridge");
-        match folders.as_ref().and_then(|folders| folders.state_dir()) {
-            Some(folder) => Ok(Self { folder: folder.to_owned() }),
+        match place::users() {
+            Some(folder) => Ok(Self { folder }),
             None => Err(Error::new("there is no home folder to keep MAC addresses in", "Set HOME.")),
         }
     }

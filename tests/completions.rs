@@ -207,11 +207,11 @@ fn what_the_host_has_is_offered() {
     // A port of br0 can't be taken for another bridge, and br0 has its uplink.
     assert_eq!(
         texts(&lab, "qemu-kvm --bridge new,uplink="),
-        words(["new,uplink=auto", "new,uplink=nat", "new,uplink=none", "new,uplink=eth0"])
+        words(["new,uplink=auto", "new,uplink=nat", "new,uplink=user", "new,uplink=none", "new,uplink=eth0"])
     );
     assert_eq!(
         texts(&lab, "qemu-kvm --bridge br0,uplink="),
-        words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=none", "br0,uplink=port1"])
+        words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=user", "br0,uplink=none", "br0,uplink=port1"])
     );
     assert_eq!(texts(&lab, "qemu-kvm --bridge br0,vm="), words(["br0,vm=alice"]));
     assert!(texts(&lab, "qemu-kvm -name ").contains("alice"));
@@ -304,7 +304,7 @@ fn expected() -> Vec<(String, Words)> {
         ("qemu-kvm --bridge br0,mtu=1500,model=e1000e".to_owned(), { words(["br0,mtu=1500,model=e1000e"]) }),
         (
             "qemu-kvm --bridge br0,uplink=".to_owned(),
-            words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=none", "br0,uplink=port1"]),
+            words(["br0,uplink=auto", "br0,uplink=nat", "br0,uplink=user", "br0,uplink=none", "br0,uplink=port1"]),
         ),
         ("qemu-kvm -device e1000,mac=1,multif".to_owned(), words(["e1000,mac=1,multifunction="])),
         ("qemu-kvm -append \"--bridge x\" --netdev tap,vhost=".to_owned(), words(["tap,vhost=on", "tap,vhost=off"])),

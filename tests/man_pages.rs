@@ -4,7 +4,8 @@ use crate::support::files::{
     Words, entries, keys, known_options, long_options, options_of_the_shim, page, path, read, tokens, words,
 };
 use crate::support::{Lab, have};
-use kvm_bridge::state::{config, journal};
+use kvm_bridge::state::config;
+use kvm_bridge::sys::place;
 use kvm_bridge::{launch, vm};
 use model::error;
 use model::request::KEYS;
@@ -68,7 +69,7 @@ fn man_pages_name_the_environment_files_statuses_and_messages_that_there_are() {
     for file in [config::SYSTEM, vm::SYSTEM] {
         assert!(shim.contains(&format!(".It Pa {file}\n")), "{SHIM_PAGE} lacks {file}");
     }
-    assert!(shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", journal::RUN)), "{SHIM_PAGE} lacks the journal");
+    assert!(shim.contains(&format!(".It Pa {}/NETNS/BRIDGE.json\n", place::RUN)), "{SHIM_PAGE} lacks the journal");
     for name in [SHIM_PAGE, PAGE] {
         let page = page(name);
         for status in [error::FAILED, error::CANNOT_EXECUTE, error::NOT_FOUND] {
@@ -148,8 +149,18 @@ fn man_pages_name_every_variable_and_file_of_the_sources() {
     }
     for variable in all.lines().filter_map(|line| line.strip_prefix(".It Ev ")).flat_map(|names| names.split(" , ")) {
         let is_ours = variable.starts_with("KVM_BRIDGE");
-        let of_others =
-            ["PATH", "HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "NO_COLOR", "TERM", "SUDO_USER"];
+        let of_others = [
+            "PATH",
+            "HOME",
+            "XDG_CONFIG_HOME",
+            "XDG_STATE_HOME",
+            "XDG_CACHE_HOME",
+            "XDG_RUNTIME_DIR",
+            "NO_COLOR",
+            "SHELL",
+            "TERM",
+            "SUDO_USER",
+        ];
         let is_read =
             if is_ours { sources.contains(&format!("\"{variable}\"")) } else { of_others.contains(&variable) };
         assert!(is_read, "a man page has {variable}, which nobody reads");

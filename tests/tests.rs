@@ -58,3 +58,4 @@ mod teardown;
 mod unprivileged;
 mod up_down;
 mod uplink_answers;
+mod user_network;

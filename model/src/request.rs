@@ -91,14 +91,15 @@ pub struct Nic {
 pub const KEYS: [(&str, &str, &str); 17] = [
     (
         "uplink",
-        "IFACE|auto|nat|none",
-        "the uplink of a new bridge (default: auto, the interface of the default route); nat: a network of the host's own",
+        "IFACE|auto|nat|user|none",
+        "the uplink of a new bridge (default: auto, the interface of the default route); nat: a network of the host's own; user: \
+         one of the user's own, without root",
     ),
-    ("net", "NET/PREFIX", "with uplink=nat, the IPv4 network of the guests (default: a free one, chosen once)"),
+    ("net", "NET/PREFIX", "with uplink=nat or user, the IPv4 network of the guests (default: a free one, chosen once)"),
     (
         "forward",
         "PROTO:[ADDR:]PORT:GUEST_PORT",
-        "with uplink=nat, a port of the host that leads to the guest, on 127.0.0.1 unless ADDR is given; repeatable",
+        "with uplink=nat or user, a port of the host that leads to the guest, on 127.0.0.1 unless ADDR is given; repeatable",
     ),
     ("attach", "share|port", "how the uplink is attached (default: share; port if the interface is not in use)"),
     (
@@ -220,10 +221,10 @@ impl Nic {
         }
         let is_of_nat = [("net", nic.net.is_some()), ("forward", !nic.forwards.is_empty())];
         if let Some((key, _)) = is_of_nat.iter().find(|(_, is_given)| *is_given)
-            && nic.uplink.as_ref().is_some_and(|uplink| *uplink != Uplink::Nat)
+            && nic.uplink.as_ref().is_some_and(|uplink| !uplink.has_subnet())
         {
-            let what = format!("{key}= is for uplink=nat");
-            return Err(Error::new(what, format!("Write uplink=nat, or leave {key}= out.")));
+            let what = format!("{key}= is for uplink=nat or uplink=user");
+            return Err(Error::new(what, format!("Write one of these, or leave {key}= out.")));
         }
         Ok(nic)
     }

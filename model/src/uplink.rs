@@ -10,6 +10,7 @@ mod nat;
 pub mod permanent;
 mod port;
 mod shared;
+pub mod user;
 
 pub use awaited::Awaited;
 pub use eligible::why_no_uplink;
@@ -37,6 +38,8 @@ pub enum Uplink {
     Auto,
     /// By the host's own ways, behind its address.
     Nat,
+    /// The same without any right, in a network of the user's own: the bridge is in a namespace.
+    User,
     /// This interface of the host.
     Link(IfName),
 }
@@ -46,14 +49,14 @@ impl Uplink {
     pub fn interface(&self) -> Option<&IfName> {
         match self {
             Self::Link(name) => Some(name),
-            Self::Isolated | Self::Auto | Self::Nat => None,
+            Self::Isolated | Self::Auto | Self::Nat | Self::User => None,
         }
     }
 
     /// Whether it is an interface of the host, which is attached in one way or another.
     pub fn is_interface(&self) -> bool {
         match self {
-            Self::Isolated | Self::Nat => false,
+            Self::Isolated | Self::Nat | Self::User => false,
             Self::Auto | Self::Link(_) => true,
         }
     }
@@ -63,12 +66,21 @@ impl Uplink {
         *self == Self::Auto
     }
 
+    /// Whether its guests have a subnet of their own, behind the host's address.
+    pub fn has_subnet(&self) -> bool {
+        match self {
+            Self::Nat | Self::User => true,
+            Self::Isolated | Self::Auto | Self::Link(_) => false,
+        }
+    }
+
     /// What people call it.
     pub fn in_words(&self) -> String {
         match self {
             Self::Isolated => "without an uplink".to_owned(),
             Self::Auto => "with the interface of the default route".to_owned(),
             Self::Nat => "with a network of the host's own".to_owned(),
+            Self::User => "in a network of the user's own".to_owned(),
             Self::Link(name) => format!("with the uplink {name}"),
         }
     }
@@ -80,7 +92,8 @@ impl Uplink {
         let is_port = |name| host.link(name).is_some_and(|port| port.controller == Some(bridge.index));
         match self {
             Self::Auto => None,
-            Self::Nat => (!has_network).then(|| "has no network of the host's own".to_owned()),
+            // There the user has root's rights.
+            Self::Nat | Self::User => (!has_network).then(|| "has no network of the host's own".to_owned()),
             _ if has_network => Some("has uplink=nat".to_owned()),
             Self::Isolated => Some(format!("{} is its uplink", shared.or_else(|| host.ways_out.get(&bridge.name))?)),
             Self::Link(name) => (shared != Some(name) && !is_port(name)).then(|| format!("{name} is not its uplink")),
@@ -117,7 +130,7 @@ impl BridgeSpec<'_> {
     /// Whether the uplink is not there at all.
     fn lacks_uplink(&self, host: &Host) -> bool {
         match &self.uplink {
-            Uplink::Isolated | Uplink::Nat => false,
+            Uplink::Isolated | Uplink::Nat | Uplink::User => false,
             Uplink::Auto => host.default_uplinks.is_empty(),
             Uplink::Link(name) => host.link(name).is_none(),
         }
@@ -128,6 +141,7 @@ impl BridgeSpec<'_> {
 pub fn plan(spec: &BridgeSpec, host: &Host) -> Result<Option<Attachment>> {
     let uplink = match &spec.uplink {
         Uplink::Isolated => return Ok(None),
+        Uplink::User => return Err(user::refused()),
         _ if spec.is_late && spec.lacks_uplink(host) => return Ok(Some(Attachment::Awaited(Awaited::plan(spec)))),
         Uplink::Nat => return nat::plan(spec, host).map(Attachment::Nat).map(Some),
         // Without an interface that can be it the other way was looked for.
@@ -153,6 +167,7 @@ impl FromStr for Uplink {
             "none" => Self::Isolated,
             "auto" => Self::Auto,
             "nat" => Self::Nat,
+            "user" => Self::User,
             name => Self::Link(IfName::new(name)?),
         })
     }
@@ -164,6 +179,7 @@ impl fmt::Display for Uplink {
             Self::Isolated => "none",
             Self::Auto => "auto",
             Self::Nat => "nat",
+            Self::User => "user",
             Self::Link(name) => name.as_str(),
         })
     }

@@ -52,6 +52,11 @@ checks. Exit status: 0 no failure, 1 failures found, 125 the checks could not ru
 const FOUND: u8 = 1;
 
 impl Doctor {
+    /// The one bridge that is meant; a launch is looked at from outside.
+    pub(super) fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref().filter(|_| self.words.is_empty() && self.user.is_none())
+    }
+
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let none = self.quick.then_some(Duration::ZERO);
         let query = Query {

@@ -38,6 +38,11 @@ saved by 'up --save' stays. Exit status: 0 nothing of kvm-bridge is left on the 
 1 guests are on the bridge and nothing was changed, 125 the command failed.";
 
 impl Take {
+    /// The one bridge that is meant.
+    pub(super) fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref()
+    }
+
     pub(super) fn run(self) -> Result<String> {
         let Some(bridge) = &self.bridge else { return self.all() };
         let bridge = IfName::new(bridge)?;

@@ -6,11 +6,14 @@ use crate::netlink::Netlink;
 use crate::network::inventory;
 use crate::network::inventory::{Bridge, Port, is_link_local};
 use crate::network::links::unreadable;
+use crate::network::user_network;
+use crate::network::user_network::Place;
 use crate::output;
 use crate::output::ProgressLine;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
+use crate::sys::process;
 use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
@@ -86,8 +89,9 @@ type Known = BTreeMap<IpAddr, &'static str>;
 
 impl Ip {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
-        let mut netlink = Netlink::open().map_err(unreadable)?;
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+        self.go_there(end)?;
+        let mut netlink = Netlink::open().map_err(unreadable)?;
         let guests = self.find_in_time(&mut netlink, end)?;
         let mut known: Vec<Known> = guests.iter().map(|guest| self.known_of(&guest.port)).collect();
         if let Some(end) = end.or_else(|| self.is_strict().then(|| Instant::now() + A_MOMENT))
@@ -122,6 +126,22 @@ impl Ip {
             output::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
         }
         Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
+    }
+
+    /// Goes into the one of the user's own networks that has the guest, unless the host has it.
+    fn go_there(&self, end: Option<Instant>) -> Result<()> {
+        let is_here = || Netlink::open().is_ok_and(|mut netlink| self.find(&mut netlink).is_ok());
+        let networks = || if process::is_root() { Vec::new() } else { Place::all() };
+        while !networks().is_empty() && !is_here() {
+            if let Some(place) = networks().into_iter().find(|place| place.is_so_there(is_here)) {
+                return user_network::enter(place.bridge()).map(|_| ());
+            }
+            if end.is_none_or(|end| Instant::now() >= end) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Whether a neighbour that the host has learnt is not enough: with one address a program goes there, and any guest can say

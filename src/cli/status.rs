@@ -9,12 +9,14 @@ use crate::network::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
 use crate::network::links::unreadable;
 use crate::network::managed;
 use crate::network::uplink::share::Counts;
+use crate::network::user_network;
 use crate::output;
 use crate::output::style;
 use crate::output::style::{Style, Tone};
 use crate::output::table;
 use crate::output::table::Cell;
 use crate::state::dhcp_leases::DhcpLease;
+use crate::sys::place;
 use clap::Args;
 use model::error::{Error, Result};
 use model::host::Kind;
@@ -36,7 +38,7 @@ use uplinks::Uplink;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Status {
     /// Show only this bridge
-    bridge: Option<String>,
+    pub(super) bridge: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -89,8 +91,12 @@ impl Status {
         let status = if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) };
         // What leads to the network is none of one bridge's business.
         let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
+        let elsewhere = if self.bridge.is_none() { user_network::each(&self.words())? } else { Vec::new() };
+        let status =
+            elsewhere.iter().map(|there| there.status).find(|status| *status != 0).map_or(status, ExitCode::from);
         if self.json {
-            let bridges: Vec<_> = bridges.iter().map(|(bridge, manager)| to_json(bridge, *manager)).collect();
+            let bridges = bridges.iter().map(|(bridge, manager)| to_json(bridge, *manager));
+            let bridges: Vec<_> = bridges.chain(elsewhere.iter().flat_map(|there| there.json("bridges"))).collect();
             let uplinks: Vec<_> = uplinks.iter().map(Uplink::to_json).collect();
             return Ok((json(&json!({ "bridges": bridges, "uplinks": uplinks })), status));
         }
@@ -100,6 +106,7 @@ impl Status {
         }
         let style = Style::of_stdout();
         let mut texts: Vec<String> = bridges.iter().map(|(bridge, manager)| tree(bridge, *manager, style)).collect();
+        texts.extend(elsewhere.into_iter().map(|there| there.out));
         if texts.is_empty() {
             texts.push("There is no bridge.\n".to_owned());
         }
@@ -109,6 +116,13 @@ impl Status {
         let others = uplinks.iter().filter(|uplink| !is_shared(uplink));
         texts.extend(others.filter_map(|uplink| Some(format!("{}\n", uplink.line(style)?))));
         Ok((texts.join("\n"), status))
+    }
+}
+
+impl Status {
+    /// The same command for one of the user's own networks.
+    fn words(&self) -> Vec<&str> {
+        if self.json { vec!["status", "--json"] } else { vec!["status"] }
     }
 }
 
@@ -165,7 +179,8 @@ fn title(bridge: &Bridge, manager: Option<&Manager>) -> Vec<Cell> {
     }
     facts.push(plain(format!("MTU {}", link.mtu)));
     if let Some(nat) = &bridge.nat {
-        facts.push(plain(format!("a network of the host's own, {}", nat.network.domain)));
+        let whose = if place::user_network().is_some() { "your own" } else { "the host's own" };
+        facts.push(plain(format!("a network of {whose}, {}", nat.network.domain)));
     } else if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push(plain("no uplink".to_owned()));
     }

@@ -37,6 +37,7 @@ pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: 
         if word == "--" {
             // What qemu-kvm would be given.
             return match command.get_positionals().any(Arg::is_last_set) {
+                true if command.get_name() == "enter" => Answer::files(),
                 true => qemu::complete("qemu-kvm", &before[at + 1..], typed),
                 false => Answer::default(),
             };

@@ -2,8 +2,11 @@
 
 use crate::complete::Candidate;
 use crate::netlink::Netlink;
+use crate::network::user_network;
+use crate::network::user_network::Place;
 use crate::state::config;
 use crate::state::journal::Files;
+use crate::sys::process;
 use crate::vm::Store;
 use model::ifname;
 use model::ifname::IfName;
@@ -61,13 +64,16 @@ pub(super) fn bridges() -> Vec<Candidate> {
     let there: Vec<Link> = links().into_iter().filter(|link| link.has("bridge")).collect();
     let names: Vec<String> = there.iter().map(Link::name).collect();
     let configured = config::load().map(|config| config.bridges).unwrap_or_default();
-    let missing = configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()));
+    let missing =
+        configured.into_iter().filter(|(name, _)| !names.contains(&name.to_string()) && !user_network::is_there(name));
     let missing = missing.map(|(name, bridge)| {
         let uplink = bridge.uplink.map(|uplink| format!(", {}", uplink.in_words())).unwrap_or_default();
         let about = format!("to be made{uplink}");
         Candidate::bare(name.to_string()).with(about)
     });
-    there.iter().map(|bridge| Candidate::bare(bridge.name()).with(describe(bridge))).chain(missing).collect()
+    let own = if process::is_root() { Vec::new() } else { Place::all() };
+    let own = own.into_iter().map(|place| Candidate::bare(place.bridge().to_string()).with("a network of your own"));
+    there.iter().map(|bridge| Candidate::bare(bridge.name()).with(describe(bridge))).chain(own).chain(missing).collect()
 }
 
 fn describe(bridge: &Link) -> String {

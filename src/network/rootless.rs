@@ -11,8 +11,10 @@ use crate::network::helper;
 use crate::network::helper::HelperProblem;
 use crate::network::links::unreadable;
 use crate::network::observe::{Planned, planned};
+use crate::network::user_network;
+use crate::network::user_network::Joined;
 use crate::output::errno::reason;
-use crate::state::journal::RUN;
+use crate::sys::place;
 use crate::sys::{process, tap};
 use crate::vm::VmId;
 use kvm_bridge_helper::access;
@@ -21,10 +23,13 @@ use model::argv::{Backend, Line};
 use model::config::Config;
 use model::error::{Error, Result, Voice};
 use model::host::Host;
-use model::ifname::IfName;
+use model::ifname::{IfName, PREFIX};
+use model::mac::Mac;
+use model::plan::bridge_specs;
 use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
+use model::uplink::Uplink;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -38,6 +43,8 @@ pub enum Way {
     OwnTap(Tap, IfName, Owner),
     /// By a helper, on this bridge.
     Helper(PathBuf, IfName),
+    /// In a network of their own, where the first TAP has this name.
+    UserNetwork(IfName, IfName),
 }
 
 /// Whose a persistent TAP is that a user may open.
@@ -63,6 +70,9 @@ impl fmt::Display for Way {
                 write!(out, "{}: by {whose} {name}", tap.bridge)
             }
             Self::Helper(path, bridge) => write!(out, "{bridge}: by {}", path.display()),
+            Self::UserNetwork(bridge, _) => {
+                write!(out, "{bridge}: in a network of your own, behind this host's address, by pasta")
+            }
         }
     }
 }
@@ -73,16 +83,17 @@ impl Way {
         match self {
             Self::OwnTap(tap, name, _) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
             Self::Helper(path, bridge) => Backend::Helper(path.clone(), bridge.clone()),
+            Self::UserNetwork(_, first) => Backend::Named { name: first.clone(), queues: 1, vhost },
         }
     }
 
-    fn open(&self) -> Result<Vec<OwnedFd>> {
-        match self {
-            Self::Helper(path, bridge) => {
-                helper::ask(path, bridge).map(|queue| vec![queue]).map_err(|error| of(bridge, error))
-            }
-            Self::OwnTap(tap, name, _) => own_tap(tap, name).map_err(|error| of(&tap.bridge, error)),
-        }
+    fn open(&self, nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+        let queues = match self {
+            Self::UserNetwork(..) => return user_network::join(nic, mac, vm),
+            Self::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
+            Self::OwnTap(tap, name, _) => own_tap(tap, name),
+        };
+        queues.map(|queues| Joined { queues, ports: Vec::new(), notice: None })
     }
 }
 
@@ -92,23 +103,38 @@ fn of(bridge: &IfName, error: Error) -> Error {
 
 /// Brings the network of a line up, as far as that is anybody's right.
 pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
-    if let Some(nic) = line.nics.iter().find(|nic| nic.announce) {
-        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
-        return Err(Error::new(what, "Run it as root, or leave announce= out."));
-    }
     process::hold_standard_places()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let (host, ways) = ways(&mut netlink, &line.nics, config)?;
+    let cards = || ways.iter().zip(&line.nics);
+    if let Some((_, nic)) = cards().find(|(way, nic)| nic.announce && !matches!(way, Way::UserNetwork(..))) {
+        let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
+        return Err(Error::new(what, "Run it as root, or leave announce= out."));
+    }
     let vm = VmId::of(&line.vm);
     let (assigned, is_kept) = assign_macs(&mut netlink, &vm, line, &host)?;
-    let taps = ways.iter().map(Way::open).collect::<Result<Vec<_>>>()?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
-    let notices = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
-    Ok(Inherited { assigned, taps, vhosts, ports: Vec::new(), notices })
+    let mut notices: Vec<String> = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
+    let (mut taps, mut ports) = (Vec::new(), Vec::new());
+    for ((way, nic), mac) in cards().zip(&assigned.macs) {
+        let joined = way.open(nic, *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
+        taps.push(joined.queues);
+        ports.extend(joined.ports);
+        notices.extend(joined.notice);
+    }
+    Ok(Inherited { assigned, taps, vhosts, ports, notices })
 }
 
 /// The way for each network card, or why there is none. Changes nothing.
 pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Vec<Way>)> {
+    let is_own =
+        nics.iter().map(|nic| is_in_user_network(netlink, nic, nics, config)).collect::<Result<Vec<bool>>>()?;
+    for nic in nics.iter().zip(&is_own).filter(|(_, is_own)| **is_own).map(|(nic, _)| nic) {
+        user_network::check(&nic.bridge).and_then(|()| check_device()).map_err(|error| of(&nic.bridge, error))?;
+    }
+    let (all, nics): (_, Vec<Nic>) =
+        (nics, nics.iter().zip(&is_own).filter(|(_, is_own)| !**is_own).map(|(nic, _)| nic.clone()).collect());
+    let nics = nics.as_slice();
     check_bridges(netlink, nics)?;
     let Planned { host, plan } = planned(netlink, nics, config).map_err(|error| error.in_voice(Voice::Sudo))?;
     if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
@@ -124,16 +150,31 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
         let what = format!("--bridge {}: only root leads ports of the host to guests", nic.bridge);
         return Err(Error::new(what, "Leave forward= out."));
     }
-    let ways = plan.taps.into_iter().map(|tap| {
-        let bridge = tap.bridge.clone();
-        way(netlink, tap).map_err(|error| of(&bridge, error))
+    let mut taps = plan.taps.into_iter();
+    let ways = all.iter().zip(is_own).filter_map(|(nic, is_own)| match is_own {
+        true => Some(IfName::new(&format!("{PREFIX}0")).map(|first| Way::UserNetwork(nic.bridge.clone(), first))),
+        false => taps.next().map(|tap| way(netlink, tap).map_err(|error| of(&nic.bridge, error))),
     });
-    Ok((host, ways.collect::<Result<_>>()?))
+    let ways = ways.collect::<Result<_>>()?;
+    Ok((host, ways))
+}
+
+/// Whether a card is to be in a network of the user's own: it says so, or the configuration, or there is such a network and no
+/// such bridge on the host.
+fn is_in_user_network(netlink: &mut Netlink, nic: &Nic, nics: &[Nic], config: &Config) -> Result<bool> {
+    let specs = bridge_specs(nics, config);
+    let uplink = specs.into_iter().map(|spec| spec.uplink).find(|spec| *spec.bridge == nic.bridge);
+    if uplink.is_some_and(|spec| spec.uplink == Uplink::User) {
+        return Ok(true);
+    }
+    Ok(nic.uplink.is_none()
+        && user_network::is_there(&nic.bridge)
+        && netlink.link(&nic.bridge).map_err(unreadable)?.is_none())
 }
 
 /// Refuses what only root can do: to make a bridge. It needs more than CAP_NET_ADMIN: to write down what was made.
 pub fn check_making(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
-    let folder = Path::new(RUN).ancestors().find(|folder| folder.exists());
+    let folder = place::run().ancestors().find(|folder| folder.exists());
     let may_write = folder.is_some_and(|folder| may_access(folder, AccessFlags::W_OK).is_ok());
     if process::is_root() || may_write { Ok(()) } else { check_bridges(netlink, nics) }
 }
@@ -145,7 +186,8 @@ fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
             let uplink = uplink.as_ref().map(|uplink| format!(" --uplink {}", quote(uplink.to_string())));
             let uplink = uplink.unwrap_or_default();
             let bridge = quote(bridge.as_str());
-            return Err(Error::new(what, format!("Have it made: sudo kvm-bridge up {bridge}{uplink}")));
+            let own = "Have a network of your own, with uplink=user";
+            return Err(Error::new(what, format!("{own}; or have it made: sudo kvm-bridge up {bridge}{uplink}")));
         }
     }
     Ok(())

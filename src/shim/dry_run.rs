@@ -74,15 +74,20 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> 
         true => Some(ways(&mut netlink, &line.nics, config)),
         false => check_making(&mut netlink, &line.nics).err().map(Err),
     };
-    let Planned { mut host, plan } = match (planned(&mut netlink, &line.nics, config), &without_root) {
-        // Why root would be refused as well is not what this user asks.
-        (Err(_), Some(Err(why))) => return Err(why.clone()),
-        (as_root, _) => as_root?,
+    let Planned { mut host, plan } = match &without_root {
+        // Nothing is to be made.
+        Some(Ok((host, _))) => Planned { host: host.clone(), plan: Plan::default() },
+        without_root => match (planned(&mut netlink, &line.nics, config), without_root) {
+            // Why root would be refused as well is not what this user asks.
+            (Err(_), Some(Err(why))) => return Err(why.clone()),
+            (as_root, _) => as_root?,
+        },
     };
     output::step(|| format!("asked the kernel for the links that are named: {}", host.links.len()));
     refusal::check_wrapper(qemu)?;
-    let missing: Vec<&IfName> =
-        line.nics.iter().map(|nic| &nic.bridge).filter(|bridge| host.link(bridge).is_none()).collect();
+    let is_made_by_root = !matches!(without_root, Some(Ok(_)));
+    let bridges = line.nics.iter().map(|nic| &nic.bridge).filter(|_| is_made_by_root);
+    let missing: Vec<&IfName> = bridges.filter(|bridge| host.link(bridge).is_none()).collect();
     if !missing.is_empty() {
         refusal::check(line, qemu, &missing)?;
     }

@@ -5,6 +5,7 @@
 pub mod save;
 
 use crate::output::errno::reason;
+use crate::sys::place;
 use model::config::Config;
 use model::error::{Error, Result};
 use std::io;
@@ -68,7 +69,7 @@ fn may_name_qemu(text: &[u8]) -> bool {
 }
 
 fn own_file() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
+    if nix::unistd::geteuid().is_root() && place::user_network().is_none() {
         return None;
     }
     let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;

@@ -6,6 +6,7 @@ use crate::sys::journald;
 use crate::sys::lock;
 use crate::sys::lock::{Hold, Passing};
 use crate::sys::netns;
+use crate::sys::place::run;
 use crate::sys::random;
 use model::error::{Error, Result};
 use model::ifname::IfName;
@@ -18,9 +19,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// Where journals are.
-pub const RUN: &str = "/run/kvm-bridge";
 
 /// A new journal for a bridge that is about to be made here.
 pub fn begin(bridge: IfName, keep: bool, create: Create, attachment: Option<Attachment>) -> Result<Journal> {
@@ -55,7 +53,7 @@ pub struct Files {
 /// Whether there is any journal on this machine. Where nobody ever makes a bridge this is all that a launch asks: the name
 /// of the network namespace, by way of /proc, costs five times as much.
 fn any() -> bool {
-    Path::new(RUN).exists()
+    run().exists()
 }
 
 /// The folder of the network namespace that the calling thread is in.
@@ -64,7 +62,7 @@ fn folder() -> Result<PathBuf> {
         let what = format!("cannot tell the network namespace: {}", reason(&error));
         Error::new(what, "A mounted /proc is needed.")
     })?;
-    Ok(PathBuf::from(RUN).join(namespace.ino().to_string()))
+    Ok(run().join(namespace.ino().to_string()))
 }
 
 /// The lock of all who make bridges in a network namespace.
@@ -80,7 +78,7 @@ fn tidy(folder: &Path) {
 
 /// The same for all network namespaces: makers that were killed before they made anything have left their folders.
 pub fn tidy_all() {
-    for entry in fs::read_dir(RUN).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+    for entry in fs::read_dir(run()).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
         tidy(&entry.path());
     }
 }
@@ -231,5 +229,8 @@ impl Files {
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
     let what = format!("cannot use {}: {}", path.display(), reason(error));
-    Error::new(what, format!("Making and keeping bridges needs a writable /run. {}", to_write(error, RUN)))
+    Error::new(
+        what,
+        format!("Making and keeping bridges needs a writable /run. {}", to_write(error, &run().display().to_string())),
+    )
 }

@@ -12,6 +12,7 @@ use crate::state::journal::Files;
 use crate::sys::files;
 use crate::sys::lock;
 use crate::sys::lock::Hold;
+use crate::sys::place;
 use model::error::{Error, Result, json_reason};
 use model::ifname::IfName;
 use model::nat::guests::{Addresses, Guests};
@@ -23,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where a bridge's network is kept.
-const FOLDER: &str = "/var/lib/kvm-bridge/networks";
+const FOLDER: &str = "networks";
 
 /// What is kept of a bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ impl Kept {
 }
 
 fn path(bridge: &IfName) -> PathBuf {
-    Path::new(FOLDER).join(format!("{bridge}.json"))
+    place::lasting().join(FOLDER).join(format!("{bridge}.json"))
 }
 
 /// The guests on a bridge, for who changes them: nobody else does meanwhile.

@@ -43,11 +43,11 @@ pub struct Companion {
 }
 
 impl Companion {
-    /// Starts it, with these capabilities and no way to get more. To be called by the thread that stays.
+    /// Starts it, as this account or else as the caller, with these capabilities and no way to get more. To be called by the thread that stays.
     pub fn start(
         program: &str,
         words: &[String],
-        account: Account,
+        account: Option<Account>,
         capabilities: &'static [CapabilitySet],
     ) -> io::Result<Self> {
         let path = find(Path::new(program)).ok_or(io::ErrorKind::NotFound)?;
@@ -96,14 +96,16 @@ impl Drop for Companion {
 }
 
 /// What its process does before it is the program.
-fn become_unprivileged(account: Account, capabilities: &[CapabilitySet], parent: Pid) -> io::Result<()> {
+fn become_unprivileged(account: Option<Account>, capabilities: &[CapabilitySet], parent: Pid) -> io::Result<()> {
     setsid()?;
     hear_all_signals()?;
     close_by_exec(3);
     set_keep_capabilities(true)?;
-    setgroups(&[])?;
-    setresgid(account.gid, account.gid, account.gid)?;
-    setresuid(account.uid, account.uid, account.uid)?;
+    if let Some(Account { uid, gid }) = account {
+        setgroups(&[])?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+    }
     let all = capabilities.iter().fold(CapabilitySet::empty(), |all, one| all | *one);
     set_capabilities(None, CapabilitySets { effective: all, permitted: all, inheritable: all })?;
     for capability in capabilities {

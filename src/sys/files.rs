@@ -2,6 +2,7 @@
 //!
 //! A umask makes what a user has more private still. Not what root makes: users have to read the rules and the
 //! configuration, also those of an admin whose umask is 077.
+use crate::sys::userns;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -53,12 +54,7 @@ fn are_roots(path: &Path, in_tmp: bool) -> bool {
 /// there, and the caller has no right of his.
 fn is_root(user: u32) -> bool {
     const NOBODYS: u32 = 65534;
-    let has_all = || {
-        // One that can't be read is taken for the usual one.
-        let map = fs::read_to_string("/proc/self/uid_map");
-        map.map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
-    };
-    user == 0 || user == NOBODYS && !has_all()
+    user == 0 || user == NOBODYS && userns::has_some_users_only()
 }
 
 /// Makes the folder that a file is in, and those above it, where they are missing.

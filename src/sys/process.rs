@@ -1,13 +1,15 @@
 //! Processes: their rights, and one that stays behind.
 
 use crate::output::errno::reason;
+use crate::sys::place;
 use model::error::{Error, Result};
 use nix::unistd::{ForkResult, fork};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -186,6 +188,30 @@ pub fn leave_behind(words: &[&CStr], file: &impl AsFd, stderr: Stderr) -> Result
     }
 }
 
+/// Does some work in a process of its own, whose exit status is what that returns, and tells its number.
+pub fn fork_for(work: impl FnOnce() -> i32) -> nix::Result<nix::unistd::Pid> {
+    // SAFETY: as in `leave_behind`. Neither the caller's destructors nor its output are the child's to run or to flush.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = work();
+            // SAFETY: _exit may be called at any time.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+/// Takes the standard output for itself; what is printed from now on goes nowhere, as for a process that stays.
+pub fn take_stdout() -> io::Result<OwnedFd> {
+    let own = above(&io::stdout(), INHERITED + 1)?;
+    let null = open_null().map_err(|error| io::Error::other(error.to_string()))?;
+    for standard in 0..3 {
+        // SAFETY: a plain system call on descriptors that are open.
+        nix::Error::result(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
+    }
+    Ok(own)
+}
+
 /// The child's part: forks once more and executes. Returns only when something failed.
 fn become_detached(words: &[CString], file: BorrowedFd, stderr: Stderr, null: &File) -> nix::Result<Infallible> {
     nix::unistd::setsid()?;
@@ -206,7 +232,9 @@ fn become_detached(words: &[CString], file: BorrowedFd, stderr: Stderr, null: &F
     }
     close_by_exec(INHERITED + 1);
     hear_all_signals()?;
-    nix::unistd::execve(c"/proc/self/exe", words, &[] as &[&CStr])
+    let own = place::user_network()
+        .and_then(|run| CString::new([place::VARIABLE.as_bytes(), b"=", run.as_os_str().as_bytes()].concat()).ok());
+    nix::unistd::execve(c"/proc/self/exe", words, &own.into_iter().collect::<Vec<CString>>())
 }
 
 /// Has exec close every descriptor from this one on. Not before: a failure of exec can still be told.

@@ -142,7 +142,7 @@ impl Drop for EndsAreTold {
 }
 
 /// Where a program is: in the usual folders, as far as root alone can have put it there.
-pub(super) fn find(name: &Path) -> Option<PathBuf> {
+pub fn find(name: &Path) -> Option<PathBuf> {
     let paths = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
     paths.into_iter().find(|path| path.is_file() && files::are_roots_alone(path))
 }

@@ -237,9 +237,11 @@ fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Brid
         let error = Error::new(what, "Leave uplink out, or follow.");
         return Err(Fault { at: follows_at, error });
     }
-    if bridge.net.is_some() && bridge.uplink != Some(Uplink::Nat) {
-        let error =
-            Error::new(format!("[bridge.{name}]: net is for uplink = \"nat\""), "Write that, or leave net out.");
+    if bridge.net.is_some() && !bridge.uplink.as_ref().is_some_and(Uplink::has_subnet) {
+        let error = Error::new(
+            format!("[bridge.{name}]: net is for uplink = \"nat\" or \"user\""),
+            "Write one of these, or leave net out.",
+        );
         return Err(Fault { at: net_at, error });
     }
     Ok(bridge)

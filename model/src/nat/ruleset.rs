@@ -76,30 +76,30 @@ pub fn masqueraded(listed: &Value) -> Option<u64> {
 }
 
 /// A table of the family inet.
-pub(super) struct Table(pub(super) String);
+pub(crate) struct Table(pub(crate) String);
 
 impl Table {
-    pub(super) fn add(&self) -> Value {
+    pub(crate) fn add(&self) -> Value {
         json!({ "add": { "table": { "family": "inet", "name": self.0 } } })
     }
 
-    pub(super) fn delete(&self) -> Value {
+    pub(crate) fn delete(&self) -> Value {
         json!({ "delete": { "table": { "family": "inet", "name": self.0 } } })
     }
 
-    pub(super) fn chain(&self, name: &str, kind: &str, hook: &str, priority: i32) -> Value {
+    pub(crate) fn chain(&self, name: &str, kind: &str, hook: &str, priority: i32) -> Value {
         let family = "inet";
         json!({ "add": { "chain": {
             "family": family, "table": self.0, "name": name, "type": kind, "hook": hook, "prio": priority, "policy": "accept",
         } } })
     }
 
-    pub(super) fn rule(&self, chain: &str, parts: Vec<Value>) -> Value {
+    pub(crate) fn rule(&self, chain: &str, parts: Vec<Value>) -> Value {
         json!({ "add": { "rule": { "family": "inet", "table": self.0, "chain": chain, "expr": parts } } })
     }
 }
 
-pub(super) fn is(left: Value, right: Value) -> Value {
+pub(crate) fn is(left: Value, right: Value) -> Value {
     json!({ "match": { "op": "==", "left": left, "right": right } })
 }
 
@@ -107,11 +107,11 @@ fn is_not(left: Value, right: Value) -> Value {
     json!({ "match": { "op": "!=", "left": left, "right": right } })
 }
 
-pub(super) fn meta(key: &str) -> Value {
+pub(crate) fn meta(key: &str) -> Value {
     json!({ "meta": { "key": key } })
 }
 
-fn of_packet(protocol: &str, field: &str) -> Value {
+pub(crate) fn of_packet(protocol: &str, field: &str) -> Value {
     json!({ "payload": { "protocol": protocol, "field": field } })
 }
 

@@ -24,7 +24,7 @@ pub(super) fn awaited(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Host> 
 pub(in crate::network) fn look_for(netlink: &mut Netlink, spec: &BridgeSpec, host: &mut Host) -> Result<()> {
     let mut is_in_sight = false;
     match &spec.uplink {
-        Uplink::Isolated => return Ok(()),
+        Uplink::Isolated | Uplink::User => return Ok(()),
         Uplink::Nat => return nat::look_for(netlink, spec.bridge, host),
         Uplink::Link(uplink) => {
             look(netlink, host, uplink)?;

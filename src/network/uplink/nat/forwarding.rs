@@ -2,9 +2,9 @@
 
 use crate::network::uplink::nat::rules::carry_out;
 use crate::output::errno::reason;
-use crate::state::journal::RUN;
 use crate::state::networks::{read, write as write_file};
 use crate::sys::lock::Passing;
+use crate::sys::place::run;
 use crate::sys::sysctl;
 use model::error::{Error, Result};
 use model::ifname;
@@ -15,7 +15,7 @@ use model::nat::ruleset;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Lets the host forward for a bridge. To be done again when an interface has come, or somebody has changed the switches: then it
 /// does what is missing, and lends no more where forwarding is on for everybody. What is on because of us is in a file, so that it
@@ -163,10 +163,10 @@ fn write(name: &str, setting: &str, value: &str) -> Result<()> {
 fn lock() -> Result<(Passing, PathBuf)> {
     let namespace = crate::sys::process::own_network();
     let namespace = namespace.ok_or(io::ErrorKind::NotFound.into()).map_err(|error| cannot_use(&error))?;
-    let folder = Path::new(RUN).join(namespace.1.to_string());
+    let folder = run().join(namespace.1.to_string());
     Ok((Passing::wait(folder.join("forwarding"), 2, cannot_use)?, folder.join("lent")))
 }
 
 fn cannot_use(error: &io::Error) -> Error {
-    Error::new(format!("cannot use {RUN}: {}", reason(error)), "Run it as root, with a writable /run.")
+    Error::new(format!("cannot use {}: {}", run().display(), reason(error)), "Run it as root, with a writable /run.")
 }

@@ -60,6 +60,7 @@ pub fn reserve(forward: &Forward) -> Result<OwnedFd> {
         let listens = if *protocol == Protocol::Tcp { "ss -ltnp" } else { "ss -lunp" };
         let remedy = match error {
             Errno::EADDRINUSE => format!("See who has it: {listens} sport = {port}; or give another one."),
+            Errno::EACCES => "Ports below 1024 are root's: give another one.".to_owned(),
             Errno::EADDRNOTAVAIL => "Give an address that the host has: ip address.".to_owned(),
             _ => "Give another port.".to_owned(),
         };

@@ -3,6 +3,7 @@
 use crate::network::uplink::nat::{gateway, rules, server};
 use crate::state::journal::Files;
 use crate::state::networks::{Kept, Register};
+use crate::sys::place;
 use model::error::Result;
 use model::host::Link;
 use model::journal::Journal;
@@ -23,7 +24,9 @@ pub fn admit(
     let Some(masquerade) = journal.nat() else { return Ok(Vec::new()) };
     let (bridge, network) = (&journal.bridge, &masquerade.network);
     let mut register = Register::open(files)?;
-    let reserved = forwards.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
+    // In a network of a user's own they are the host's outside, and were reserved there.
+    let on_host = if place::user_network().is_none() { forwards } else { &[] };
+    let reserved = on_host.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
     let mut kept = Kept::read(bridge)?;
     let before = kept.clone();
     let guest = register.guests.admit(network, &mut kept.addresses, mac, vm, tap, forwards)?;

@@ -16,11 +16,22 @@ const PACKAGES: [(&str, &str); 2] = [
     ),
 ];
 
+/// Checks that there is pasta, by which a network of a user's own has its way out.
+pub fn check_pasta() -> Result<()> {
+    if is_installed("pasta") {
+        return Ok(());
+    }
+    let what = "pasta is missing, which a bridge with uplink=user needs";
+    let remedy = "Have it installed: apt install passt, dnf install passt, zypper install passt, pacman -S passt, apk add passt; \
+                  or use QEMU's own -netdev user.";
+    Err(Error::new(what, remedy))
+}
+
 /// Checks that a network of the host's own can be had.
 pub fn check() -> Result<()> {
     for (program, packages) in PACKAGES {
         if !is_installed(program) {
-            let what = format!("{program} is missing, which a bridge with uplink=nat needs");
+            let what = format!("{program} is missing, which a bridge with uplink=nat or uplink=user needs");
             return Err(Error::new(what, format!("Install it: {packages}.")));
         }
     }

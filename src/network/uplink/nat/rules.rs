@@ -56,7 +56,7 @@ pub fn block_again(blocked: &[Blocked], bridge: &IfName) -> Result<()> {
     firewall::left(&all()?, bridge).iter().try_for_each(|words| run(words))
 }
 
-pub(super) fn carry_out(commands: &Value) -> Result<()> {
+pub(in crate::network) fn carry_out(commands: &Value) -> Result<()> {
     Program::new("nft").words(["-j", "-f", "-"]).reading(&commands.to_string())?.run().map(|_| ())
 }
 

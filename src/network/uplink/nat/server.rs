@@ -8,6 +8,8 @@ use crate::output::errno::reason;
 use crate::state::networks;
 use crate::sys::companion::{Account, Companion, account};
 use crate::sys::files;
+use crate::sys::place;
+use crate::sys::process;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::nat::Nat;
@@ -21,10 +23,12 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who it runs as: the user that distributions have for it, or nobody.
 const USERS: [&str; 2] = ["dnsmasq", "nobody"];
+/// It would become another user, where it is root of a namespace.
+const STAY: [&str; 2] = ["--user=root", "--group="];
 /// To send to who has no address yet, to hear who asks, and to be on ports 53 and 67.
 const CAPABILITIES: &[CapabilitySet] =
     &[CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW, CapabilitySet::NET_BIND_SERVICE];
@@ -42,13 +46,15 @@ impl Server {
             let what = format!("cannot start dnsmasq for {bridge}: {}", reason(error));
             Error::new(what, "See whether it works: dnsmasq --test --conf-file=/dev/null.")
         };
-        let account = account(&USERS).ok_or_else(|| {
-            Error::new("there is no user that dnsmasq could run as", "Add one: useradd --system dnsmasq.")
-        })?;
+        let nobody = || Error::new("there is no user that dnsmasq could run as", "Add one: useradd --system dnsmasq.");
+        // In a network of a user's own there is nobody else.
+        let account = if place::user_network().is_some() { None } else { Some(account(&USERS).ok_or_else(nobody)?) };
         prepare(folder, account).map_err(|error| cannot(&error))?;
         let (hosts, leases) = (folder.join("hosts"), folder.join("leases/leases"));
         let places = Places { hosts: &hosts, leases: &leases, resolver: Path::new(RESOLVER) };
-        let started = Companion::start("dnsmasq", &words(nat, bridge, places), account, CAPABILITIES);
+        let mut words = words(nat, bridge, places);
+        words.extend(account.is_none().then_some(STAY).into_iter().flatten().map(str::to_owned));
+        let started = Companion::start("dnsmasq", &words, account, CAPABILITIES);
         started.map(Self).map_err(|error| cannot(&error))
     }
 
@@ -77,7 +83,7 @@ impl AsFd for Server {
     }
 }
 
-fn prepare(folder: &Path, account: Account) -> io::Result<()> {
+fn prepare(folder: &Path, account: Option<Account>) -> io::Result<()> {
     let (hosts, leases) = (folder.join("hosts"), folder.join("leases"));
     files::create_folder_of(&hosts.join("guest"))?;
     match DirBuilder::new().mode(0o700).create(&leases) {
@@ -85,7 +91,7 @@ fn prepare(folder: &Path, account: Account) -> io::Result<()> {
         _ => {}
     }
     fs::set_permissions(&leases, Permissions::from_mode(0o700))?;
-    chown(&leases, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+    account.map_or(Ok(()), |account| chown(&leases, Some(account.uid.as_raw()), Some(account.gid.as_raw())))
 }
 
 /// Notes that it runs, for who looks.
@@ -98,11 +104,24 @@ pub fn note(folder: &Path, server: &Server) -> Result<()> {
 pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
     let pid = networks::read::<i32>(&folder.join("server")).ok().flatten();
     pid.map(|pid| {
+        if place::user_network().is_some() {
+            return runs_inside(folder);
+        }
         let words = fs::read(format!("/proc/{pid}/cmdline"));
         let own = format!("--interface={bridge}");
         let is_it = words.map_or(true, |words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()));
         is_it && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
     })
+}
+
+/// The same in a network of a user's own, whose processes have other numbers outside. Nobody is deceived there but the user.
+fn runs_inside(folder: &Path) -> bool {
+    let own = format!("--dhcp-leasefile={}", folder.join("leases/leases").display());
+    let is_it = |process: PathBuf| {
+        fs::read(process.join("cmdline"))
+            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()))
+    };
+    process::all().any(|(process, _)| is_it(process))
 }
 
 /// Makes a guest known to the server, which reads it at once if it runs. The file's name is the guest's MAC address.

@@ -1,0 +1,362 @@
+//! A network of a user's own: `uplink=user`, without any right.
+//!
+//! ```text
+//! the host          pasta ─┐ (its sockets are the user's)
+//!                          │            a user and network namespace of the user's
+//!                          └── up0 ─ masquerading ─ lab 10.77.5.1 ─ kvb0, kvb1 ...
+//! QEMU, with the TAP's descriptor ────────────────────────────────────┘
+//! ```
+//!
+//! In the namespace the user has all rights over the network, so all there is as root has it on the host with `uplink=nat`: the
+//! same journal, reaper, dnsmasq and rules, in the user's run-time folder ([`place`]). What is left to do:
+//!
+//! - [`holder`] is the process that pasta starts in the namespace. It makes the bridge, hands the namespace to each start of the
+//!   user's who asks at its socket, and ends with the bridge; pasta ends with it.
+//! - [`join`] asks there, or has one started, and sends a child of its own into the namespace, which opens the TAP as root would.
+//! - [`relay`] is a process for each guest with `forward=`: it listens on the host, and connects in the namespace.
+//!
+//! Who may enter is the kernel's to decide: the user whose namespace it is.
+
+pub mod holder;
+pub mod names;
+pub mod relay;
+
+use crate::launch::inherited::queues_of;
+use crate::netlink::Netlink;
+use crate::network::links::unreadable;
+use crate::network::locks::planned_locked;
+use crate::network::made;
+use crate::network::made::{Card, Indices, Made};
+use crate::network::uplink::nat::{gateway, programs};
+use crate::output;
+use crate::output::errno::reason;
+use crate::state::journal::Files;
+use crate::state::networks;
+use crate::sys::lock::Passing;
+use crate::sys::{descriptors, place, process, program, tap, userns};
+use crate::vm::VmId;
+use model::config::Config;
+use model::error::{Error, FAILED, Result};
+use model::ifname::IfName;
+use model::mac::Mac;
+use model::request::Nic;
+use model::uplink::Uplink;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::geteuid;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// How long whoever is asked may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// So often a network that ends in this moment is asked for again.
+const ATTEMPTS: u32 = 10;
+
+/// Runs as one of its processes, where `words` are of one.
+pub fn main(words: &[OsString]) -> Option<i32> {
+    let spec = || words.get(1)?.to_str()?.strip_prefix(holder::OPTION)?.strip_prefix('=');
+    match words.first()?.to_str()? {
+        holder::NAME => Some(holder::become_pasta(words)),
+        relay::NAME => Some(relay::main(words)),
+        _ => spec().map(holder::main),
+    }
+}
+
+/// Where the files of one network are.
+#[derive(Debug, Clone)]
+pub struct Place {
+    folder: PathBuf,
+    bridge: IfName,
+}
+
+impl Place {
+    /// That of the calling user's network of this name.
+    pub fn of(bridge: &IfName) -> Result<Self> {
+        Ok(Self { folder: users_folder()?, bridge: bridge.clone() })
+    }
+
+    /// Those of all networks of the calling user's that may run.
+    pub fn all() -> Vec<Self> {
+        let Ok(folder) = users_folder() else { return Vec::new() };
+        let names = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let names = names.filter_map(|entry| IfName::new(entry.file_name().to_str()?).ok());
+        let mut places: Vec<Self> = names.map(|bridge| Self { folder: folder.clone(), bridge }).collect();
+        places.retain(|place| place.socket().exists());
+        places.sort_by(|one, other| one.bridge.as_str().cmp(other.bridge.as_str()));
+        places
+    }
+
+    /// The network's name.
+    pub fn bridge(&self) -> &IfName {
+        &self.bridge
+    }
+
+    /// Where its run-time files are.
+    fn run(&self) -> PathBuf {
+        self.folder.join(self.bridge.as_str())
+    }
+
+    /// Where its holder listens.
+    fn socket(&self) -> PathBuf {
+        self.run().join("socket")
+    }
+
+    /// The lock of all who start or join it, and of the holder that ends.
+    fn lock_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.lock", self.bridge))
+    }
+
+    fn lock(&self) -> Result<Passing> {
+        let path = self.lock_file();
+        Passing::wait(path.clone(), 1, |error| unusable(&path, error))
+    }
+
+    /// Whether something is so in the network, found out by a process of its own there.
+    pub fn is_so_there(&self, look: impl FnOnce() -> bool) -> bool {
+        let work = || {
+            let entrance = self.knock().ok().flatten();
+            i32::from(!entrance.is_some_and(|entrance| entrance.enter(self).is_ok() && look()))
+        };
+        let ended = process::fork_for(work).and_then(|child| waitpid(child, None));
+        matches!(ended, Ok(WaitStatus::Exited(_, 0)))
+    }
+
+    /// Asks its holder for the namespace; `None` where there is none.
+    fn knock(&self) -> Result<Option<Entrance>> {
+        let connection = descriptors::connect(&self.socket()).map_err(|error| unusable(&self.socket(), &error))?;
+        let Some(connection) = connection else { return Ok(None) };
+        // One that was killed, or is about to end.
+        let Ok(Some((text, files))) = descriptors::receive(&connection, PATIENCE) else { return Ok(None) };
+        match <[OwnedFd; 2]>::try_from(files) {
+            Ok([user, network]) => Ok(Some(Entrance { user, network, _connection: connection })),
+            Err(_) => Err(told(&text)),
+        }
+    }
+}
+
+/// The way into a network. It does not end while this is there.
+struct Entrance {
+    user: OwnedFd,
+    network: OwnedFd,
+    _connection: OwnedFd,
+}
+
+impl Entrance {
+    /// Takes this process there.
+    fn enter(&self, place: &Place) -> Result<()> {
+        userns::enter(&self.user, &self.network).map_err(|error| {
+            let what = format!("cannot enter the namespace of {}: {}", place.bridge, reason(&error));
+            Error::new(what, "Start it from outside of any sandbox.")
+        })?;
+        place::enter(place.run());
+        Ok(())
+    }
+}
+
+/// The folder of the calling user's networks: in the run-time folder of their session, else in one of their own in /tmp.
+fn users_folder() -> Result<PathBuf> {
+    let uid = geteuid();
+    let is_theirs = |folder: &Path| {
+        fs::symlink_metadata(folder)
+            .is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0)
+    };
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let sessions = [named, Some(PathBuf::from(format!("/run/user/{uid}")))];
+    if let Some(folder) = sessions.into_iter().flatten().find(|folder| is_theirs(folder)) {
+        return Ok(folder.join("kvm-bridge"));
+    }
+    let folder = PathBuf::from(format!("/tmp/kvm-bridge-{uid}"));
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(unusable(&folder, &error)),
+        _ if is_theirs(&folder) => Ok(folder.join("networks")),
+        _ => {
+            let what = format!("{} is not yours alone", folder.display());
+            Err(Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours that nobody else can write."))
+        }
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    let what = format!("cannot use {}: {}", path.display(), reason(error));
+    Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours with a short name.")
+}
+
+/// An error in a message from another process of ours.
+fn told(text: &[u8]) -> Error {
+    let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    let part = |key: &str| value[key].as_str().unwrap_or("it ended without a word").to_owned();
+    Error::new(part("what"), part("remedy"))
+}
+
+/// The same, as the other process sends it.
+fn message(error: &Error) -> Vec<u8> {
+    serde_json::json!({ "what": error.what(), "remedy": error.remedy().to_string() }).to_string().into_bytes()
+}
+
+/// A network card that has joined.
+#[derive(Debug)]
+pub struct Joined {
+    /// The queues of its TAP.
+    pub queues: Vec<OwnedFd>,
+    /// The host's ports that lead to the guest.
+    pub ports: Vec<OwnedFd>,
+    /// What people should know of.
+    pub notice: Option<String>,
+}
+
+/// Whether the calling user has a network of this name that runs.
+pub fn is_there(bridge: &IfName) -> bool {
+    Place::of(bridge).is_ok_and(|place| place.socket().exists())
+}
+
+/// Checks what can be known before one is made, where it is missing.
+pub fn check(bridge: &IfName) -> Result<()> {
+    let place = Place::of(bridge)?;
+    if place.socket().exists() { Ok(()) } else { programs::check_pasta().and_then(|()| programs::check()) }
+}
+
+/// Has a TAP made for a guest in a network of the calling user's, which is made where it is missing.
+pub fn join(nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+    let place = Place::of(&nic.bridge)?;
+    let ports = nic.forwards.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
+    let lock = place.lock()?;
+    let mut notice = None;
+    for _ in 0..ATTEMPTS {
+        let Some(entrance) = place.knock()? else {
+            notice = Some(start(&place, nic)?);
+            continue;
+        };
+        let queues = plug(&place, &entrance, nic, mac, vm, &ports)?;
+        drop(lock);
+        return Ok(Joined { queues, ports, notice });
+    }
+    let what = format!("your network {} ends each time that it is asked for", place.bridge);
+    Err(Error::new(what, "See who ends its processes."))
+}
+
+/// Starts a network, and returns what is to be said of it. For who holds its lock.
+fn start(place: &Place, nic: &Nic) -> Result<String> {
+    let run = place.run();
+    // What a kill left there.
+    match fs::remove_dir_all(&run) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&run, &error)),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(&run).map_err(|error| unusable(&run, &error))?;
+    let started = holder::start(&run, nic);
+    if started.is_err() {
+        let _ = fs::remove_dir_all(&run);
+    }
+    started
+}
+
+/// Sends a child into the network, which opens the TAP there; only a process of its own can come back from a namespace.
+fn plug(place: &Place, entrance: &Entrance, nic: &Nic, mac: Mac, vm: &VmId, ports: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+    let cannot = |error: io::Error| {
+        let what = format!("cannot start the process that joins {}: {}", place.bridge, reason(&error));
+        Error::new(what, "See whether the limit on processes is reached: ulimit -u")
+    };
+    let (ours, theirs) = descriptors::pair().map_err(cannot)?;
+    let child = process::fork_for(|| {
+        let sent = match plug_inside(place, entrance, nic, mac, vm, ports) {
+            Ok(queues) => descriptors::send(&theirs, b"{}", &queues.iter().map(AsFd::as_fd).collect::<Vec<_>>()),
+            Err(error) => descriptors::send(&theirs, &message(&error), &[]),
+        };
+        i32::from(sent.is_err())
+    });
+    let child = child.map_err(|error| cannot(error.into()))?;
+    drop(theirs);
+    let answer = descriptors::receive(&ours, PATIENCE);
+    // Not there to be waited for, where the caller ignores SIGCHLD.
+    let _ = waitpid(child, None);
+    match answer.map_err(cannot)? {
+        Some((_, queues)) if !queues.is_empty() => Ok(queues),
+        Some((text, _)) => Err(told(&text)),
+        None => Err(cannot(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// The child's part: all is as root has it on the host.
+fn plug_inside(
+    place: &Place,
+    entrance: &Entrance,
+    nic: &Nic,
+    mac: Mac,
+    vm: &VmId,
+    ports: &[OwnedFd],
+) -> Result<Vec<OwnedFd>> {
+    let qemu = relay::caller()?;
+    entrance.enter(place)?;
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    let nics = [inside(nic)];
+    let devices = (0..queues_of(nic)).map(|_| tap::open_device()).collect::<Result<Vec<File>>>()?;
+    let gone = |_: &[&IfName]| Err(Error::new("it went away in this moment", "Try again."));
+    let (planned, locks) = planned_locked(&mut netlink, &nics, &Config::default(), gone)?;
+    let card = Card { vm, mac, forwards: &nic.forwards };
+    let announced = if nic.announce { vec![(nic.bridge.clone(), mac)] } else { Vec::new() };
+    let open = |made: &mut Made, indices: &Indices| made.taps(&planned.plan, indices, &locks, vec![devices], &[card]);
+    let (taps, _) = made::carry_out(netlink, &planned, &locks, announced, open)?;
+    if !ports.is_empty() {
+        let guests = networks::guests(&Files::of(&nic.bridge)?)?.all();
+        let guest = guests.into_iter().find(|guest| guest.mac == mac);
+        let address = guest.map(|guest| guest.address);
+        let address = address.ok_or_else(|| Error::new("the guest was forgotten in this moment", "Try again."))?;
+        relay::leave_behind(address, &nic.forwards, qemu, ports)?;
+    }
+    output::step(|| format!("its TAP is in your network {}", nic.bridge));
+    Ok(taps.into_iter().flatten().collect())
+}
+
+/// A card as its network has it.
+fn inside(nic: &Nic) -> Nic {
+    Nic { uplink: nic.uplink.as_ref().map(|_| Uplink::Nat), ..nic.clone() }
+}
+
+/// What a command of ours says in a network of the user's own.
+#[derive(Debug)]
+pub struct Said {
+    /// On stdout.
+    pub out: String,
+    /// Its exit status.
+    pub status: u8,
+}
+
+impl Said {
+    /// The values of a list in its JSON.
+    pub fn json(&self, list: &str) -> Vec<serde_json::Value> {
+        let all: serde_json::Value = serde_json::from_str(&self.out).unwrap_or_default();
+        all[list].as_array().cloned().unwrap_or_default()
+    }
+}
+
+/// Runs `kvm-bridge WORDS NAME` for each network of the calling user's, outside of which this process is.
+pub fn each(words: &[&str]) -> Result<Vec<Said>> {
+    if place::user_network().is_some() || geteuid().is_root() {
+        return Ok(Vec::new());
+    }
+    let mut said = Vec::new();
+    for place in Place::all() {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(words).arg(place.bridge.as_str());
+        let answer = program::answer(&mut command, PATIENCE).ok().flatten();
+        // One that has ended meanwhile is none.
+        said.extend(answer.filter(|answer| !answer.out.is_empty()).map(|answer| {
+            let status = answer.status.code().and_then(|code| u8::try_from(code).ok());
+            Said { out: answer.out, status: status.unwrap_or(FAILED) }
+        }));
+    }
+    Ok(said)
+}
+
+/// Takes this process into a network of the calling user's, where it finds all as root does on the host. Whether there is one of
+/// this name that runs.
+pub fn enter(bridge: &IfName) -> Result<bool> {
+    let place = Place::of(bridge)?;
+    let Some(entrance) = place.knock()? else { return Ok(false) };
+    entrance.enter(&place).map(|()| true)
+}

@@ -1,0 +1,244 @@
+//! The first process in a network of a user's own, which holds it: pasta starts it there, and ends when it does.
+
+use crate::netlink::Netlink;
+use crate::network::links::unreadable;
+use crate::network::locks::planned_locked;
+use crate::network::uplink::nat::rules::carry_out;
+use crate::network::user_network::{PATIENCE, Place, inside, message, told};
+use crate::network::{made, reaper};
+use crate::output::errno::reason;
+use crate::state::journal::Files;
+use crate::sys::lock::{Hold, Passing};
+use crate::sys::process::{Stderr, leave_behind};
+use crate::sys::program::find;
+use crate::sys::{descriptors, files, memory, place, process, sysctl, userns};
+use model::config::Config;
+use model::error::{Error, Result};
+use model::ifname::IfName;
+use model::request::Nic;
+use model::uplink::{Uplink, user};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use std::env;
+use std::ffi::{CStr, CString, OsString};
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// The name of the process that becomes pasta; the program dispatches on it.
+pub const NAME: &str = "kvm-bridge-pasta";
+/// The word that makes this program the holder. Not its name: pasta's AppArmor profile executes what is in /usr/bin, such as env(1),
+/// and nothing else.
+pub const OPTION: &str = "--bridge-hold";
+
+/// Starts a network with its bridge, and returns what is to be said of it. For who holds its lock.
+pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
+    let cannot = |error: std::io::Error| Error::new(format!("cannot start pasta: {}", reason(&error)), "Try again.");
+    let said = files::in_memory(b"").map_err(cannot)?;
+    let (ours, theirs) = descriptors::pair().map_err(cannot)?;
+    // It is taken by the process that becomes pasta.
+    descriptors::send(&ours, b"stderr", &[said.as_fd()]).map_err(cannot)?;
+    let net = nic.net.map(|net| format!(",net={net}")).unwrap_or_default();
+    let mtu = nic.mtu.map(|mtu| format!(",mtu={mtu}")).unwrap_or_default();
+    let keep = if nic.keep == Some(true) { ",keep=on" } else { "" };
+    let spec = format!("{},uplink=nat{net}{mtu}{keep}", nic.bridge);
+    let home = |name: &str| env::var_os(name).unwrap_or_default();
+    let words = [NAME.into(), spec.into(), run.as_os_str().to_owned(), home("HOME"), home("XDG_STATE_HOME")];
+    let words: Vec<CString> =
+        words.iter().map(|word: &OsString| CString::new(word.as_bytes()).unwrap_or_default()).collect();
+    let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
+    leave_behind(&words, &theirs, Stderr::Null)?;
+    drop(theirs);
+    match descriptors::receive(&ours, PATIENCE).map_err(cannot)? {
+        Some((text, _)) => match text.strip_prefix(b"made ") {
+            Some(subnet) => Ok(user::notice(&nic.bridge, &String::from_utf8_lossy(subnet), nic.keep == Some(true))),
+            None => Err(told(&text)),
+        },
+        None => Err(refusal(said)),
+    }
+}
+
+/// Why pasta has ended.
+fn refusal(mut said: File) -> Error {
+    let mut text = String::new();
+    let _ = said.rewind().and_then(|()| said.by_ref().take(4096).read_to_string(&mut text));
+    // Where there is no syslog it tells of that first.
+    let mut lines = text.lines().filter(|line| !line.contains("to syslog") && !line.trim().is_empty());
+    let what = lines.next_back().unwrap_or("it ended without a word").trim();
+    match userns::why_not() {
+        Some((why, command)) => {
+            let remedy = format!(
+                "Have that allowed: sudo {command}. Or have a bridge of the host's: sudo kvm-bridge up, with a helper; or \
+                 QEMU's own -netdev user."
+            );
+            Error::new(format!("cannot make a network of your own: {why}"), remedy)
+        }
+        None => Error::new(
+            format!("cannot make a network of your own: pasta says: {what}"),
+            "The host needs a default route, and users have to be allowed to make user namespaces.",
+        ),
+    }
+}
+
+/// Becomes pasta; `words` are as `start` gives them. Returns only if that fails.
+pub fn become_pasta(words: &[OsString]) -> i32 {
+    let told = process::inherited();
+    let [_, spec, run, home, state] = words else { return 1 };
+    let Ok(Some((_, mut files))) = descriptors::receive(&told, PATIENCE) else { return 1 };
+    let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let (Some(pasta), Some(spec), Some(exe), Some(stderr)) =
+        (find(Path::new("pasta")), spec.to_str(), exe.to_str(), files.pop())
+    else {
+        return 1;
+    };
+    let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")]);
+    let mut command = Command::new(pasta);
+    command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    for (name, value) in [("HOME", home), ("XDG_STATE_HOME", state)] {
+        if !value.is_empty() {
+            command.env(name, value);
+        }
+    }
+    command.env(place::VARIABLE, run).stdin(std::process::Stdio::null());
+    let error = command.stdout(OwnedFd::from(told)).stderr(stderr).exec();
+    i32::from(error.raw_os_error().is_some())
+}
+
+/// Runs as the holder, in the namespace. Its stdout is the one who waits for it.
+pub fn main(spec: &str) -> i32 {
+    place::find_out();
+    let _ = nix::sys::prctl::set_name(c"kvm-bridge-hold");
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    process::ignore_requests_to_end();
+    let Ok(starter) = process::take_stdout() else { return 1 };
+    let made = Network::make(spec);
+    // Where the one who asked for it has gone the reaper takes the bridge back.
+    let _ = match &made {
+        Ok((_, subnet)) => descriptors::send(&starter, format!("made {subnet}").as_bytes(), &[]),
+        Err(error) => descriptors::send(&starter, &message(error), &[]),
+    };
+    drop(starter);
+    let Ok((network, _)) = made else { return 1 };
+    memory::trim();
+    match network.hold() {
+        Ok(()) => 0,
+        Err(error) => {
+            crate::sys::journald::warn("kvm-bridge-hold", &error.to_string());
+            1
+        }
+    }
+}
+
+/// The network in whose namespace this is.
+struct Network {
+    nic: Nic,
+    place: Place,
+    files: Files,
+    listener: OwnedFd,
+    ended: SignalFd,
+}
+
+impl Network {
+    /// Makes it, and tells its subnet.
+    fn make(spec: &str) -> Result<(Self, String)> {
+        let nic = Nic::parse(spec.as_bytes())?;
+        let run =
+            place::user_network().ok_or_else(|| Error::new("this is no namespace of a user's", "Give uplink=user."))?;
+        let folder = run.parent().unwrap_or(run).to_owned();
+        let place = Place { folder, bridge: nic.bridge.clone() };
+        let cannot = |error: std::io::Error| Error::new(format!("cannot hold it: {}", reason(&error)), "Try again.");
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block().map_err(|error| cannot(error.into()))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let ended = SignalFd::with_flags(&mask, flags).map_err(|error| cannot(error.into()))?;
+        // What leaves the loopback for the host's resolver leaves by pasta's interface.
+        sysctl::write(user::UPLINK, "ipv4/route_localnet", "1").map_err(cannot)?;
+        carry_out(&user::rules())?;
+        let files = Files::of(&nic.bridge)?;
+        let listener = descriptors::listen(&place.socket()).map_err(cannot)?;
+        let network = Self { nic, place, files, listener, ended };
+        network.make_bridge()?;
+        let subnet = network.files.read()?.and_then(|journal| Some(journal.nat()?.network.subnet));
+        Ok((network, subnet.map(|subnet| subnet.to_string()).unwrap_or_default()))
+    }
+
+    fn make_bridge(&self) -> Result<()> {
+        let mut netlink = Netlink::open().map_err(unreadable)?;
+        let nics = [Nic { uplink: Some(Uplink::Nat), ..inside(&self.nic) }];
+        let is_to_be_made = |_: &[&IfName]| Ok(());
+        let (planned, locks) = planned_locked(&mut netlink, &nics, &Config::default(), is_to_be_made)?;
+        made::carry_out(netlink, &planned, &locks, Vec::new(), |_, _| Ok(())).map(|_| ())
+    }
+
+    /// Hands the namespace to all who ask, until the bridge is gone and nobody is about to join.
+    fn hold(&self) -> Result<()> {
+        let mut guests_to_be: Vec<OwnedFd> = Vec::new();
+        loop {
+            let asked = {
+                let own = [self.listener.as_fd(), self.ended.as_fd()].into_iter();
+                let all = own.chain(guests_to_be.iter().map(AsFd::as_fd));
+                let mut events: Vec<PollFd> = all.map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
+                match poll(&mut events, PollTimeout::NONE) {
+                    Err(nix::Error::EINTR) => continue,
+                    Err(error) => return Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
+                    Ok(_) => {}
+                }
+                let is_ready = |event: &PollFd| event.any().unwrap_or(true);
+                let mut still = events[2..].iter().map(|event| !is_ready(event)).collect::<Vec<bool>>().into_iter();
+                let asked = is_ready(&events[0]);
+                guests_to_be.retain(|_| still.next().unwrap_or(true));
+                asked
+            };
+            while matches!(self.ended.read_signal(), Ok(Some(_))) {}
+            // It is the first process of its namespace, whose orphans are its children.
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+            if asked && let Ok(guest) = descriptors::accept(&self.listener) {
+                match self.let_in(&guest) {
+                    Ok(()) => guests_to_be.push(guest),
+                    Err(error) => {
+                        let _ = descriptors::send(&guest, &message(&error), &[]);
+                    }
+                }
+            }
+            if guests_to_be.is_empty() && self.is_over()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives somebody who is about to join the namespace, with the bridge in it.
+    fn let_in(&self, guest: &OwnedFd) -> Result<()> {
+        self.make_bridge()?;
+        let namespace = |name: &str| File::open(format!("/proc/thread-self/ns/{name}"));
+        let sent = namespace("user").and_then(|user| {
+            let network = namespace("net")?;
+            descriptors::send(guest, b"{}", &[user.as_fd(), network.as_fd()])
+        });
+        sent.map_err(|error| Error::new(format!("cannot hand over its namespace: {}", reason(&error)), "Try again."))
+    }
+
+    /// Whether there is no bridge any more, and nobody who wants it. Then all files of it are gone.
+    fn is_over(&self) -> Result<bool> {
+        if self.files.exist() {
+            if !self.files.has_reaper() {
+                // Who ends it takes the lock first.
+                let _lock = self.files.lock(Hold::Alone)?;
+                if self.files.exist() {
+                    reaper::ensure(self.files.bridge(), &self.files)?;
+                }
+            }
+            return Ok(false);
+        }
+        // Who holds it is about to ask: that is heard.
+        let Ok(Some(_lock)) = Passing::try_alone(self.place.lock_file(), 1) else { return Ok(false) };
+        let _ = fs::remove_dir_all(self.place.run());
+        Ok(true)
+    }
+}

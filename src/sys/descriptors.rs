@@ -1,0 +1,116 @@
+//! Messages between processes of one user, with descriptors in them (SCM_RIGHTS of unix(7)). A message comes whole or not at all,
+//! and the end of the other side is heard.
+#![forbid(unsafe_code)]
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+/// The longest message.
+const LONGEST: usize = 16 * 1024;
+/// The most descriptors of one, which the kernel allows: SCM_MAX_FD.
+const MOST: usize = 253;
+
+/// Two ends of one way.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Listens where processes can connect to.
+pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(socket)
+}
+
+/// Connects to who listens there; `None` where nobody does.
+pub fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let socket = socket()?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(Some(socket)),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// The next who has connected.
+pub fn accept(listener: &impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?)
+}
+
+/// Sends a message.
+pub fn send(socket: &impl AsFd, text: &[u8], files: &[BorrowedFd]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    let is_too_much = text.len() > LONGEST || files.len() > MOST;
+    if is_too_much || !files.is_empty() && !with.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(text)], &mut with, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for a message, for `time` at the most; `None` where the other side has ended.
+pub fn receive(socket: &impl AsFd, time: Duration) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, Some(time))?;
+    let mut text = vec![0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut with = RecvAncillaryBuffer::new(&mut space);
+    let parts = &mut [IoSliceMut::new(&mut text)];
+    let received = loop {
+        match recvmsg(socket, parts, &mut with, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            received => break received?.bytes,
+        }
+    };
+    let files = with.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    let files: Vec<OwnedFd> = files.flatten().collect();
+    text.truncate(received);
+    Ok(if text.is_empty() { None } else { Some((text, files)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_message_comes_with_its_descriptors_and_an_end_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(connect(&path).unwrap().is_none());
+        let listener = listen(&path).unwrap();
+        let client = connect(&path).unwrap().unwrap();
+        let server = accept(&listener).unwrap();
+        let (mut out, into) = std::io::pipe().unwrap();
+        send(&server, b"a", &[into.as_fd()]).unwrap();
+        send(&server, b"bc", &[]).unwrap();
+        drop((into, server));
+        let time = Duration::from_secs(5);
+        let (text, mut files) = receive(&client, time).unwrap().unwrap();
+        assert_eq!((text.as_slice(), files.len()), (b"a".as_slice(), 1));
+        File::from(files.remove(0)).write_all(b"x").unwrap();
+        let mut said = String::new();
+        out.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "x");
+        assert_eq!(receive(&client, time).unwrap().unwrap().0, b"bc");
+        assert!(receive(&client, time).unwrap().is_none());
+        drop(listener);
+        assert!(connect(&path).unwrap().is_none());
+    }
+}

@@ -1,0 +1,53 @@
+//! Where files are that outlive a process: root's, or in a network of a user's own (`crate::network::user_network`) that user's.
+#![forbid(unsafe_code)]
+
+use crate::sys::userns;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Where root's run-time files are.
+pub const RUN: &str = "/run/kvm-bridge";
+/// Where root's lasting files are.
+pub const LASTING: &str = "/var/lib/kvm-bridge";
+/// Tells a process in a network of a user's own where its run-time files are. Nobody else believes it.
+pub const VARIABLE: &str = "KVM_BRIDGE_RUN";
+
+/// The run-time files of the user's network that this process is in.
+static USER_NETWORK: OnceLock<PathBuf> = OnceLock::new();
+
+/// Finds out which network this process was started in.
+pub fn find_out() {
+    if let Some(run) = env::var_os(VARIABLE).filter(|_| userns::has_some_users_only()) {
+        enter(run.into());
+    }
+}
+
+/// From now on the files are those of a network of the user's own.
+pub fn enter(run: PathBuf) {
+    let _ = USER_NETWORK.set(run);
+}
+
+/// The run-time files of the network of the user's own that this process is in; `None` on the host.
+pub fn user_network() -> Option<&'static Path> {
+    USER_NETWORK.get().map(PathBuf::as_path)
+}
+
+/// Where run-time files are.
+pub fn run() -> &'static Path {
+    user_network().unwrap_or(Path::new(RUN))
+}
+
+/// Where files are that are to last.
+pub fn lasting() -> PathBuf {
+    match user_network() {
+        None => LASTING.into(),
+        Some(run) => users().unwrap_or_else(|| run.to_owned()),
+    }
+}
+
+/// Where a user's lasting files are.
+pub fn users() -> Option<PathBuf> {
+    let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
+    folders.state_dir().map(Path::to_owned)
+}

@@ -1,0 +1,305 @@
+//! `uplink=user`: a network of a user's own, without any right. The real pasta, dnsmasq and nft, and real guests.
+
+use crate::guests::real;
+use crate::support::command::{Cmd, Running, fake_qemu};
+use crate::support::processes::Process;
+use crate::support::real::linux;
+use crate::support::user::{ALICE, BOB, Right};
+use crate::support::{Lab, have, wait_for};
+use serde_json::Value;
+use std::fs;
+use std::io::{PipeWriter, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+/// A host with a way out and users, who have no helper and no bridge.
+fn host() -> Option<Lab> {
+    let lab = Lab::with_address().and_then(Lab::with_users)?;
+    if !["pasta", "dnsmasq", "nft"].into_iter().all(have) {
+        return None;
+    }
+    for program in [env!("CARGO_BIN_EXE_qemu-kvm"), env!("CARGO_BIN_EXE_kvm-bridge")] {
+        lab.install(Path::new(program), Right::None);
+    }
+    lab.install(&fake_qemu(), Right::None);
+    // As distributions have it: users may ping.
+    fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").expect("let users ping");
+    lab.baseline();
+    Some(lab)
+}
+
+fn program<'lab>(lab: &'lab Lab, user: &str, name: &str) -> Cmd<'lab> {
+    let home = if user == ALICE { "/run/alice" } else { "/run/bob" };
+    lab.as_user(user, Path::new("/run/bin").join(name)).env("XDG_RUNTIME_DIR", home)
+}
+
+fn shim<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
+    program(lab, user, "qemu-kvm").words(words).env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu")
+}
+
+fn kvm_bridge<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
+    program(lab, user, "kvm-bridge").words(words).env("KVM_BRIDGE_QEMU", "/run/bin/fake-qemu")
+}
+
+/// The processes of the networks of this name, which no other test has.
+fn processes_of(bridge: &str) -> Vec<Process> {
+    let marks =
+        [format!("--bridge-hold={bridge},"), format!("kvm-bridge-reaper {bridge} "), format!("--interface={bridge} ")];
+    let all = fs::read_dir("/proc").expect("proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let processes = pids.filter_map(|pid| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&words).replace('\0', " ");
+        Some(Process { pid, command }).filter(|process| marks.iter().any(|mark| process.command.contains(mark)))
+    });
+    processes.collect()
+}
+
+#[track_caller]
+fn process_of(bridge: &str, what: &str) -> Process {
+    let found = processes_of(bridge).into_iter().find(|process| process.command.starts_with(what));
+    found.unwrap_or_else(|| panic!("no {what} of {bridge}: {:?}", processes_of(bridge)))
+}
+
+/// Nothing is left of a network: no process, and no file of its user's but what is kept for the next time.
+#[track_caller]
+fn is_gone(bridge: &str, home: &str) {
+    wait_for(&format!("the end of {bridge}"), 30, || processes_of(bridge).is_empty().then_some(()));
+    let left = || Path::new(home).join("kvm-bridge").exists();
+    wait_for(&format!("the files of {bridge} to go"), 10, || (!left()).then_some(()));
+}
+
+/// A real guest of alice's with a shell.
+struct Guest<'lab> {
+    qemu: Running<'lab>,
+    shell: PipeWriter,
+    asked: u32,
+}
+
+impl<'lab> Guest<'lab> {
+    fn boot(lab: &'lab Lab, name: &str, bridge: &str) -> Option<Self> {
+        let (kernel, initramfs) = linux()?;
+        if !have("qemu-system-x86_64") {
+            return None;
+        }
+        for (file, name) in [(kernel, "kernel"), (initramfs, "initramfs")] {
+            let copy = Path::new("/run/bin").join(name);
+            if !copy.exists() {
+                fs::copy(file, copy).expect("copy for users");
+            }
+        }
+        let (keyboard, shell) = std::io::pipe().expect("a pipe");
+        let words =
+            format!("--bridge {bridge} -name {name} -m 256 -kernel /run/bin/kernel -initrd /run/bin/initramfs -append");
+        let append = "ip=dhcp console=ttyS0 panic=-1 guest.then=shell quiet";
+        let qemu = real(shim(lab, ALICE, &words).arg(append)).stdin(keyboard).start();
+        Some(Self { qemu, shell, asked: 0 })
+    }
+
+    /// Waits for its shell, and tells its address.
+    #[track_caller]
+    fn address(&mut self) -> String {
+        wait_for("the guest's shell", 120, || {
+            assert!(self.qemu.is_running(), "{}{}", self.qemu.out(), self.qemu.err());
+            self.qemu.out().contains("guest: shell").then_some(())
+        });
+        let out = self.qemu.out();
+        let told = out.split(" leased ").nth(1).unwrap_or_else(|| panic!("no lease: {out}"));
+        told.split('/').next().expect("an address").to_owned()
+    }
+
+    /// Runs a command in the guest, which succeeds: what it said.
+    #[track_caller]
+    fn succeeds(&mut self, command: &str) -> String {
+        self.asked += 1;
+        let (begin, end) = (format!("begin-{}", self.asked), format!("end-{}", self.asked));
+        let line = format!("echo be''gin-{0}; {command}; echo en''d-{0} $?\n", self.asked);
+        self.shell.write_all(line.as_bytes()).expect("its keyboard");
+        let (status, said) = wait_for(&format!("the end of '{command}'"), 60, || {
+            let out = self.qemu.out();
+            let said = out.split(&begin).nth(1)?;
+            let (said, rest) = said.split_once(&format!("{end} "))?;
+            let status: i32 = rest.lines().next()?.trim().parse().ok()?;
+            rest.contains('\n').then(|| (status, said.trim().to_owned()))
+        });
+        assert_eq!(status, 0, "{command}: {said}");
+        said
+    }
+}
+
+/// A server that tells each client whose address it sees.
+fn tells(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let from = stream.peer_addr().expect("an address").ip().to_string();
+            let _ = stream.write_all(format!("seen {from}\n").as_bytes());
+        }
+    });
+}
+
+fn read_from(to: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[test]
+fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
+    let Some(lab) = host() else { return };
+    let listener = lab.lan.thread(|| TcpListener::bind("10.77.0.1:80").expect("a server")).join().expect("a thread");
+    tells(listener);
+    let own = TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own");
+    tells(own);
+    let Some(mut alice) = Guest::boot(&lab, "alice", "unreal,uplink=user,forward=tcp:2222:22") else { return };
+    let Some(mut carol) = Guest::boot(&lab, "carol", "unreal,uplink=user") else { return };
+    let (address, carols) = (alice.address(), carol.address());
+    let notices = format!("{}{}", alice.qemu.err(), carol.qemu.err());
+    assert_eq!(notices.matches("made unreal, a network of your own (").count(), 1, "{notices}");
+    // Out, as the host, and to each other by name.
+    assert!(alice.succeeds("nc -w 5 10.77.0.1 80").contains("seen 10.77.0.2"));
+    alice.succeeds("ping -c 1 -w 10 10.77.0.1");
+    assert!(carol.succeeds("ping -c 1 -w 10 alice").contains(&address));
+    // In.
+    alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
+    let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2222".parse().expect("an address")));
+    assert!(said.contains("hello-from-alice"), "{said}");
+    // Nothing of the host's loopback, by any address that leads to the host.
+    for to in ["127.0.0.1", "169.254.2.1", "169.254.2.2"] {
+        carol.succeeds(&format!("! nc -w 3 {to} 7777"));
+    }
+    assert!(read_from("127.0.0.1:7777".parse().expect("an address")).is_some());
+    // What the commands say, without root.
+    let status = kvm_bridge(&lab, ALICE, "status").run().succeeds().out;
+    for part in ["unreal", "a network of your own", "alice", "carol", "tcp 127.0.0.1:2222 leads to alice, port 22"] {
+        assert!(status.contains(part), "no {part}: {status}");
+    }
+    let json: Value =
+        serde_json::from_str(&kvm_bridge(&lab, ALICE, "status --json").run().succeeds().out).expect("JSON");
+    assert_eq!(json["bridges"][0]["nat"]["dnsmasq"], true, "{json}");
+    assert_eq!(kvm_bridge(&lab, ALICE, "ip carol --first").run().succeeds().out.trim(), carols);
+    let doctor = kvm_bridge(&lab, ALICE, "doctor unreal --quick --json").run().out;
+    let checks: Value = serde_json::from_str(&doctor).expect("JSON");
+    assert_eq!(checks["failures"], 0, "{doctor}");
+    let entered = kvm_bridge(&lab, ALICE, "enter unreal -- getent hosts alice").run().succeeds().out;
+    assert!(entered.contains(&address), "{entered}");
+    // Another user has none of it.
+    assert!(!kvm_bridge(&lab, BOB, "status").run().out.contains("unreal"));
+    let refused = kvm_bridge(&lab, BOB, "enter unreal -- true").run().exits_with(125).err;
+    assert!(refused.contains("you have no network unreal that runs"), "{refused}");
+    carol.qemu.kill();
+    alice.qemu.kill();
+    is_gone("unreal", "/run/alice");
+    assert!(read_from("127.0.0.1:2222".parse().expect("an address")).is_none(), "the port is free");
+}
+
+#[test]
+fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
+    let Some(lab) = host() else { return };
+    let mut subnets = Vec::new();
+    for _ in 0..2 {
+        let mut first = shim(&lab, ALICE, "--bridge ujoin,uplink=user -name first").boot();
+        // It need not be said again.
+        let mut second = shim(&lab, ALICE, "--bridge ujoin -name second").boot();
+        assert_ne!(first.qemu().mac(), second.qemu().mac());
+        assert!(!second.err().contains("made "), "{}", second.err());
+        assert!(first.qemu().tap().vnet_hdr);
+        let holders = processes_of("ujoin").into_iter().filter(|one| one.command.contains("/qemu-kvm --bridge-hold="));
+        assert_eq!(holders.filter(|one| !one.command.contains("pasta")).count(), 1);
+        subnets.push(first.err().split('(').nth(1).expect("a subnet").split(')').next().map(str::to_owned));
+        // What is said otherwise is refused, and changes nothing.
+        let refused = shim(&lab, ALICE, "--bridge ujoin,uplink=user,net=10.1.2.0/24").run().exits_with(125).err;
+        assert!(refused.contains("not 10.1.2.0/24"), "{refused}");
+        second.kill();
+        first.kill();
+        is_gone("ujoin", "/run/alice");
+    }
+    assert_eq!(subnets[0], subnets[1]);
+    // Its users are told what a dry run would do.
+    let out = shim(&lab, ALICE, "--bridge-dry-run --bridge ujoin,uplink=user").run().succeeds().out;
+    assert!(out.contains("# ujoin: in a network of your own, behind this host's address, by pasta"), "{out}");
+    assert!(processes_of("ujoin").is_empty());
+}
+
+#[test]
+fn two_users_have_networks_of_one_name() {
+    let Some(lab) = host() else { return };
+    let hers = shim(&lab, ALICE, "--bridge utwo,uplink=user -name vm").boot();
+    let his = shim(&lab, BOB, "--bridge utwo,uplink=user -name vm").boot();
+    for (user, guest) in [(ALICE, &hers), (BOB, &his)] {
+        let status = kvm_bridge(&lab, user, "status utwo --json").run().succeeds().out;
+        let json: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(json["bridges"][0]["ports"].as_array().map(Vec::len), Some(1), "{json}");
+        assert!(guest.err().contains("a network of your own"));
+    }
+    hers.kill();
+    his.kill();
+    is_gone("utwo", "/run/alice");
+    is_gone("utwo", "/run/bob");
+}
+
+#[test]
+fn whatever_is_killed_the_next_start_begins_anew_and_nothing_is_left() {
+    let Some(lab) = host() else { return };
+    for victim in ["/usr/bin/pasta", "/run/bin/qemu-kvm", "kvm-bridge-reaper", "/usr/sbin/dnsmasq"] {
+        let guest = shim(&lab, ALICE, "--bridge ukill,uplink=user -name vm").boot();
+        wait_for("dnsmasq", 20, || {
+            processes_of("ukill").iter().any(|one| one.command.starts_with("/usr/sbin/dnsmasq")).then_some(())
+        });
+        let victim = process_of("ukill", victim);
+        victim.kill();
+        let is_rest_gone = victim.command.contains("--bridge-hold=");
+        if is_rest_gone {
+            wait_for("the others to end with it", 10, || processes_of("ukill").is_empty().then_some(()));
+        } else {
+            // It is started again.
+            let what = victim.command.split(' ').next().expect("a word").to_owned();
+            wait_for(&format!("another {what}"), 20, || {
+                processes_of("ukill").into_iter().find(|one| one.command.starts_with(&what) && one.pid != victim.pid)
+            });
+        }
+        let next = shim(&lab, ALICE, "--bridge ukill,uplink=user -name next").boot();
+        assert_eq!(next.err().contains("made ukill"), is_rest_gone, "{}", next.err());
+        guest.kill();
+        next.kill();
+        is_gone("ukill", "/run/alice");
+    }
+}
+
+#[test]
+fn a_bridge_can_be_taken_down_and_kept() {
+    let Some(lab) = host() else { return };
+    let guest = shim(&lab, ALICE, "--bridge udown,uplink=user,keep=on -name vm").boot();
+    assert!(guest.err().contains("a network of your own") && !guest.err().contains("until"), "{}", guest.err());
+    guest.kill();
+    kvm_bridge(&lab, ALICE, "status udown").run().succeeds();
+    kvm_bridge(&lab, ALICE, "down udown").run().succeeds();
+    is_gone("udown", "/run/alice");
+}
+
+#[test]
+fn what_is_missing_is_named_before_anything_is_made() {
+    let Some(lab) = host() else { return };
+    let refused = lab.shim("--bridge umiss,uplink=user").run().exits_with(125).err;
+    assert!(refused.contains("uplink=user is for users without root") && refused.contains("uplink=nat"), "{refused}");
+    let refused = shim(&lab, ALICE, "--bridge umiss,uplink=user,forward=tcp:80:80").run().exits_with(125).err;
+    assert!(refused.contains("cannot forward tcp port 80") && refused.contains("below 1024"), "{refused}");
+    // A pasta that can't make a namespace: what the kernel's settings say, with the command.
+    fs::write("/run/pasta", "#!/bin/sh\necho 'Failed to clone process with detached namespaces' >&2\nexit 1\n")
+        .expect("write");
+    fs::set_permissions("/run/pasta", std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+    let bind = |what: &str, at: &str| lab.sh(&format!("mount --bind {what} {at}")).run().succeeds();
+    bind("/run/pasta", "/usr/bin/pasta");
+    let refused = shim(&lab, ALICE, "--bridge umiss,uplink=user").run().exits_with(125).err;
+    assert!(refused.contains("pasta says: Failed to clone process"), "{refused}");
+    fs::write("/run/none", "0\n").expect("write");
+    bind("/run/none", "/proc/sys/user/max_user_namespaces");
+    let refused = shim(&lab, ALICE, "--bridge umiss,uplink=user").run().exits_with(125).err;
+    assert!(refused.contains("sudo sysctl -w user.max_user_namespaces="), "{refused}");
+    assert!(lab.tun_has_mode(0o600));
+    let refused = shim(&lab, ALICE, "--bridge umiss,uplink=user").run().exits_with(125).err;
+    assert!(refused.contains("you cannot open /dev/net/tun"), "{refused}");
+    assert!(processes_of("umiss").is_empty() && !Path::new("/run/alice/kvm-bridge").exists());
+}
