@@ -535,6 +535,82 @@ fn the_reaper_may_be_killed_at_every_step() {
 }
 
 #[test]
+fn the_switch_of_ipv6_may_be_killed_at_every_write() {
+    let Some(lab) = host() else { return };
+    if !have("strace") {
+        return;
+    }
+    lab.ip("addr add fd77::2/64 dev eth0");
+    lab.ip("route add default via fd77::1");
+    fs::write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "1").expect("a host that listens to routers");
+    lab.baseline();
+    let before = rest_of_host();
+    let (mut step, mut steps) = (1, 0);
+    while lab.shim("--bridge br0,uplink=nat").dies_at("write", step) {
+        lab.kvm_bridge("recover").run().succeeds();
+        wait_for(&format!("a clean host after write {step}"), 15, || lab.is_as_before().then_some(()));
+        assert_eq!(rest_of_host(), before, "after write {step}");
+        (step, steps) = (step + 1, steps + 1);
+    }
+    assert!(steps > 15, "only {steps} writes of a start");
+    lab.becomes_as_before();
+    let (mut step, mut steps, mut is_killed) = (1, 0, true);
+    while is_killed {
+        let guest = lab.shim("--bridge br0,uplink=nat").boot();
+        lab.reaper_of("br0").kill();
+        guest.kill();
+        is_killed = lab.kvm_bridge("recover").dies_at("write", step);
+        lab.kvm_bridge("recover").run().succeeds();
+        wait_for(&format!("a clean host after write {step}"), 15, || lab.is_as_before().then_some(()));
+        assert_eq!(rest_of_host(), before, "after write {step} of recover");
+        (step, steps) = (step + 1, steps + 1);
+    }
+    assert!(steps > 10, "only {steps} writes of recover");
+}
+
+#[test]
+fn a_server_that_cannot_start_keeps_nothing_else_from_being_done() {
+    let Some(lab) = host() else { return };
+    let guest = lab.shim("--bridge br0,uplink=nat,forward=tcp:2222:22 -name alice").boot();
+    let server = wait_for("dnsmasq", 20, || dnsmasq_of(&lab, "br0"));
+    // As its user could not do it, but something else may.
+    let leases = lab.run_dir().join("br0.nat/leases");
+    fs::remove_file(&leases).expect("its leases");
+    fs::create_dir(&leases).expect("a folder there");
+    server.kill();
+    let failure = || fs::read_to_string(lab.run_dir().join("br0.error")).unwrap_or_default();
+    wait_for("the reaper to tell", 20, || failure().contains("dnsmasq").then_some(()));
+    nft("flush chain inet kvmb_br0 forward");
+    let has_rules = || nft("list chain inet kvmb_br0 forward").contains("drop");
+    wait_for("the rules", 10, || has_rules().then_some(()));
+    assert!(nft("list chain inet kvmb_br0 output").contains("dnat"));
+    let other = lab.shim("--bridge br0 -name bob").boot();
+    guest.kill();
+    wait_for("the port to be closed", 10, || (!nft("list chain inet kvmb_br0 output").contains("dnat")).then_some(()));
+    fs::remove_dir(&leases).expect("away");
+    wait_for("dnsmasq again", 30, || dnsmasq_of(&lab, "br0"));
+    wait_for("nothing to be told", 20, || failure().is_empty().then_some(()));
+    other.kill();
+}
+
+#[test]
+fn sets_that_anybody_can_fill_are_not_read() {
+    let Some(lab) = host() else { return };
+    nft("add table inet full");
+    nft("add set inet full seen { typeof ip saddr . ip daddr; }");
+    let elements: Vec<String> = (0..60_000).map(|n| format!("10.1.{}.{} . 10.2.3.4", n / 250, n % 250)).collect();
+    let path = lab.new_file("elements");
+    fs::write(&path, format!("add element inet full seen {{ {} }}", elements.join(", "))).expect("write");
+    nft(&format!("-f {}", path.display()));
+    nft("add chain inet full forward { type filter hook forward priority 0; }");
+    lab.baseline();
+    let guest = lab.shim("--bridge br0,uplink=nat").boot();
+    guest.kill();
+    lab.waits_until_gone("br0");
+    nft("delete table inet full");
+}
+
+#[test]
 fn each_request_to_the_kernel_may_be_refused() {
     let Some(lab) = host() else { return };
     let before = rest_of_host();

@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct House<'a> {
     lab: &'a Lab,
     bridge: IfName,
+    index: u32,
     nat: Nat,
     alice: Guest,
     folder: PathBuf,
@@ -56,16 +57,17 @@ impl<'a> House<'a> {
         let index = lab.a_link("br0")["ifindex"].as_u64().expect("an index") as u32;
         rules::apply(&bridge, index, &nat, std::slice::from_ref(&alice)).expect("rules");
         gateway::give(&mut netlink, &bridge, index, &nat).expect("addresses");
-        forwarding::lend(&bridge, ipv6, false).expect("forwarding");
+        gateway::open_loopback(&bridge, std::slice::from_ref(&alice)).expect("a setting");
+        forwarding::lend(&bridge, index, ipv6, false).expect("forwarding");
         let folder = lab.run_dir().join("br0.nat");
         let server = Server::start(&nat, &bridge, &folder).expect("dnsmasq");
-        server::know(&alice, &folder).expect("a guest");
+        server::know(&alice, &nat.domain, &folder).expect("a guest");
         lab.ip("netns add guest");
         lab.ip("link add v0 type veth peer name eth0 netns guest");
         lab.ip("link set v0 master br0 up");
         lab.ip(&format!("-n guest link set eth0 address {MAC} up"));
         lab.ip("-n guest link set lo up");
-        Some(Self { lab, bridge, nat, alice, folder, server: Some(server) })
+        Some(Self { lab, bridge, index, nat, alice, folder, server: Some(server) })
     }
 
     fn default(lab: &'a Lab, forwards: &[&str]) -> Option<Self> {
@@ -90,7 +92,7 @@ impl<'a> House<'a> {
     fn ends(mut self, blocked: &[Blocked]) {
         drop(self.server.take());
         for _ in 0..2 {
-            forwarding::take_back(&self.bridge).expect("forwarding as before");
+            forwarding::take_back(self.index).expect("forwarding as before");
             rules::block_again(blocked, &self.bridge).expect("others' rules as before");
             rules::remove(&self.bridge).expect("no rules");
             server::tidy(&self.folder).expect("no files");
@@ -663,19 +665,49 @@ fn the_host_forwards_for_its_guests_alone_until_somebody_else_wants_it() {
     lab.ip("link add wan type ifb");
     lab.ip("link add br1 type bridge");
     let br1 = IfName::new("br1").expect("a name");
-    forwarding::lend(&br1, false, false).expect("forwarding");
+    let index = |name: &str| lab.a_link(name)["ifindex"].as_u64().expect("an index") as u32;
+    forwarding::lend(&br1, index("br1"), false, false).expect("forwarding");
     assert_eq!((of("wan"), of("br1")), ("1".into(), "1".into()));
-    forwarding::take_back(&br1).expect("forwarding");
+    forwarding::take_back(index("br1")).expect("forwarding");
     lab.ip("link del br1");
     assert_eq!(seen_from("guest", "10.78.0.1:80").as_deref(), Some("10.78.0.2"));
     lab.ip("link del wan");
 
+    // Names change, also to what means more to nft; and another interface has the name of one that was.
+    let lend = || forwarding::lend(&house.bridge, house.index, false, false).expect("forwarding");
+    for name in ["@lent", "eth1"] {
+        lab.ip(&format!("link set {} down", if name == "eth1" { "@lent" } else { "eth1" }));
+        lab.ip(&format!("link set {} name {name} up", if name == "eth1" { "@lent" } else { "eth1" }));
+        lend();
+        assert_eq!((of(name), forwarding::is_guarded().expect("the table")), ("1".into(), true));
+        wait_for("its route", 10, || seen_from("guest", "10.78.0.1:80"));
+        assert_eq!(seen_from("lan", "10.78.0.1:80"), None, "{name} is still lent alone");
+    }
+    lab.ip("-n other link del o0");
+    lab.ip("link add eth1 type veth peer name o0 netns other");
+    lab.ip("link set eth1 up");
+    lab.ip("addr add 10.78.0.2/24 dev eth1");
+    lab.ip("-n other addr add 10.78.0.1/24 dev o0");
+    lab.ip("-n other link set o0 up");
+    lab.ip("-n other route add default via 10.78.0.2");
+    lend();
+    assert_eq!((of("eth1"), forwarding::is_guarded().expect("the table")), ("1".into(), true));
+    wait_for("the way to the other", 10, || seen_from("guest", "10.78.0.1:80"));
+    assert_eq!(seen_from("lan", "10.78.0.1:80"), None, "the host is no router");
+    // Somebody empties what guards it.
+    run("nft", "flush chain inet kvmb forward");
+    assert!(!forwarding::is_guarded().expect("the table"));
+    forwarding::lend(&house.bridge, house.index, false, true).expect("forwarding");
+    assert!(forwarding::is_guarded().expect("the table"));
+
     // Docker, or an admin.
     set("ipv4/ip_forward", "1");
-    forwarding::lend(&house.bridge, false, false).expect("forwarding");
+    lend();
     assert_eq!(seen_from("lan", "10.78.0.1:80").as_deref(), Some("10.77.0.1"), "nothing of ours is in the way");
-    forwarding::take_back(&house.bridge).expect("forwarding");
+    forwarding::take_back(house.index).expect("forwarding");
     assert_eq!((all(), of("eth0")), (("1".into(), "1".into()), "1".into()), "it is not ours to turn off");
+    // It has another eth1 by now.
+    lab.ends_here();
     house.ends(&[]);
     set("ipv4/ip_forward", "0");
 }

@@ -91,6 +91,7 @@ pub fn main(words: &[OsString]) -> i32 {
     };
     let _ = nix::sys::prctl::set_name(c"kvm-bridge-reap");
     process::ignore_requests_to_end();
+    process::raise_limits();
     let mut own = Some(process::inherited());
     let Ok(files) = Files::of(&bridge) else {
         return 1;

@@ -111,6 +111,27 @@ pub fn outlive_file_limit() {
     let _ = unsafe { sigaction(Signal::SIGXFSZ, &action) };
 }
 
+/// Raises the limits that its starter may have had, for a process that outlives that, as far as it may. One that has used up its
+/// time is killed (SIGXCPU), and with it all that only it can undo.
+pub fn raise_limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    for resource in [Resource::Cpu, Resource::Fsize, Resource::As, Resource::Data, Resource::Nproc] {
+        let none = Rlimit { current: None, maximum: None };
+        if setrlimit(resource, none).is_err() {
+            let most = getrlimit(resource).maximum;
+            let _ = setrlimit(resource, Rlimit { current: most, maximum: most });
+        }
+    }
+    const FILES: u64 = 1024;
+    let files = getrlimit(Resource::Nofile);
+    if files.current.is_some_and(|current| current < FILES) {
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit { current: Some(FILES), maximum: files.maximum.map(|most| most.max(FILES)) },
+        );
+    }
+}
+
 fn open_null() -> Result<File> {
     File::options()
         .read(true)

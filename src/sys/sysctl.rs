@@ -1,6 +1,7 @@
 //! Settings of interfaces (Documentation/networking/ip-sysctl.rst), in the network namespace of the calling thread.
 #![forbid(unsafe_code)]
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
@@ -12,6 +13,11 @@ pub fn read(link: &str, setting: &str) -> Option<String> {
 /// Changes a setting of an interface.
 pub fn write(link: &str, setting: &str, value: &str) -> io::Result<()> {
     std::fs::write(path(link, setting).ok_or(io::ErrorKind::NotFound)?, value)
+}
+
+/// Opens a setting of an interface to be written once. After the interface has another name that fails.
+pub fn open(link: &str, setting: &str) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path(link, setting).ok_or(io::ErrorKind::NotFound)?)
 }
 
 /// Where `ipv6/accept_ra` of an interface is.

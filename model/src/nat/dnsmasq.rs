@@ -10,6 +10,10 @@ use std::path::Path;
 /// The oldest version that has all of this (`--dhcp-hostsdir`).
 pub const OLDEST: (u32, u32) = (2, 73);
 
+/// The IPv6 addresses for guests that ask by DHCPv6 and have none by their file: the first of them, and how many.
+const FIRST6: u64 = 0x1000;
+const POOL6: u64 = 256;
+
 /// Where its files are.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
@@ -48,12 +52,14 @@ pub fn words(nat: &Nat, bridge: &IfName, places: Places) -> Vec<String> {
         // A guest has the name that root has given its VM, and not another's by saying so.
         "--dhcp-ignore-names".to_owned(),
         format!("--dhcp-range={first},{last},{},1h", subnet.netmask()),
+        // Those of both families count together: who asks for all that there are takes none from the others.
+        format!("--dhcp-lease-max={}", u64::from(2 * subnet.size()) + POOL6),
     ];
     words.extend(subnet.reverse_zones().iter().map(|zone| format!("--local=/{zone}/")));
     if let Some(ula) = nat.ula {
         words.push("--enable-ra".to_owned());
         // Those that ask have the address of their file, all others make their own and are known by it.
-        words.push(format!("--dhcp-range={},{},slaac,ra-names,64,1h", ula.nth(2), ula.nth(0xffff)));
+        words.push(format!("--dhcp-range={},{},slaac,ra-names,64,1h", ula.nth(FIRST6), ula.nth(FIRST6 + POOL6 - 1)));
         words.push(format!("--local=/{}/", ula.reverse_zone()));
     }
     words
@@ -81,8 +87,8 @@ mod tests {
             "--keep-in-foreground --conf-file=/dev/null --no-hosts --pid-file= --bind-dynamic \
              --interface=br0 --except-interface=lo --resolv-file=/etc/resolv.conf --domain-needed \
              --domain=br0.internal --local=/br0.internal/ --dhcp-hostsdir=/h --dhcp-leasefile=/l --no-ping \
-             --dhcp-authoritative --dhcp-ignore-names --dhcp-range=10.77.5.192,10.77.5.254,255.255.255.0,1h --local=/5.77.10.in-addr.arpa/ \
-             --enable-ra --dhcp-range=fd01:203:405:7::2,fd01:203:405:7::ffff,slaac,ra-names,64,1h \
+             --dhcp-authoritative --dhcp-ignore-names --dhcp-range=10.77.5.192,10.77.5.254,255.255.255.0,1h --dhcp-lease-max=768 --local=/5.77.10.in-addr.arpa/ \
+             --enable-ra --dhcp-range=fd01:203:405:7::1000,fd01:203:405:7::10ff,slaac,ra-names,64,1h \
              --local=/7.0.0.0.5.0.4.0.3.0.2.0.1.0.d.f.ip6.arpa/"
         );
         let without = words(&Nat { ula: None, ..nat() }, &br0(), Places { hosts, leases, resolver }).join(" ");

@@ -33,13 +33,15 @@ impl Guest {
 
     /// What a file of `--dhcp-hostsdir` has of it. The folder has one file for each guest, which dnsmasq reads as soon as it is
     /// there: whoever starts a guest writes it and needs to know no process.
-    pub fn host_line(&self) -> String {
+    ///
+    /// The name has its domain: alone it could be a word of dnsmasq's, such as `ignore` or a time.
+    pub fn host_line(&self, domain: &str) -> String {
         let Self { mac, name, address, .. } = self;
         let [a, b, c, d] = {
             let id = interface_id(*mac);
             [0, 2, 4, 6].map(|at| u16::from_be_bytes([id[at], id[at + 1]]))
         };
-        let name = name.as_ref().map(|name| format!("{name},")).unwrap_or_default();
+        let name = name.as_ref().map(|name| format!("{name}.{domain},")).unwrap_or_default();
         format!("{mac},{name}{address},[::{a:x}:{b:x}:{c:x}:{d:x}]\n")
     }
 }
@@ -76,10 +78,13 @@ mod tests {
     #[test]
     fn it_is_known_to_the_server_by_its_mac() {
         let alice = alice(&[]);
-        assert_eq!(alice.host_line(), "52:54:00:12:34:56,alice,10.77.5.50,[::5054:ff:fe12:3456]\n");
+        assert_eq!(
+            alice.host_line("br0.internal"),
+            "52:54:00:12:34:56,alice.br0.internal,10.77.5.50,[::5054:ff:fe12:3456]\n"
+        );
         assert_eq!(alice.address6(nat().ula.unwrap()).to_string(), "fd01:203:405:7:5054:ff:fe12:3456");
         let bare = Guest { name: None, ..alice };
-        assert_eq!(bare.host_line(), "52:54:00:12:34:56,10.77.5.50,[::5054:ff:fe12:3456]\n");
+        assert_eq!(bare.host_line("br0.internal"), "52:54:00:12:34:56,10.77.5.50,[::5054:ff:fe12:3456]\n");
     }
 
     #[test]

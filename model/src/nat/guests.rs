@@ -87,6 +87,18 @@ impl Guests {
         is_changed
     }
 
+    /// Forgets those whose TAP is gone: their addresses are free then for others. Who comes back may have another.
+    pub fn forget(&mut self, is_there: impl Fn(u32) -> bool) -> Vec<Mac> {
+        let gone = self.0.extract_if(.., |known| !is_there(known.tap));
+        gone.map(|known| known.guest.mac).collect()
+    }
+
+    /// Whether another guest can have an address.
+    pub fn has_room(&self, nat: &Nat, mac: Mac) -> bool {
+        let here: Vec<Ipv4Addr> = self.0.iter().map(|known| known.guest.address).collect();
+        self.0.iter().any(|known| known.guest.mac == mac) || address_of(nat, mac, &here).is_some()
+    }
+
     /// All.
     pub fn all(&self) -> Vec<Guest> {
         self.0.iter().map(|known| known.guest.clone()).collect()
@@ -147,10 +159,19 @@ mod tests {
             for number in 0..count {
                 guests.admit(&small, &mut kept, mac(round * count + number), "x", number.into(), &[]).unwrap();
             }
+            assert!(!guests.has_room(&small, mac(200)) && guests.has_room(&small, mac(round * count)));
             let error = guests.admit(&small, &mut kept, mac(200), "x", 99, &[]).unwrap_err().to_string();
             assert!(error.contains("no address of 10.77.5.0/29 is left"), "{error}");
         }
         assert_eq!(kept.len(), usize::from(count));
+        // Those that have gone make room.
+        let mut guests = Guests::default();
+        for number in 0..count {
+            guests.admit(&small, &mut kept, mac(number), "x", number.into(), &[]).unwrap();
+        }
+        assert_eq!(guests.forget(|tap| tap != 1), [mac(1)]);
+        assert!(guests.has_room(&small, mac(200)));
+        guests.admit(&small, &mut kept, mac(200), "x", 99, &[]).unwrap();
     }
 
     #[test]

@@ -12,27 +12,30 @@
 use crate::nat::ruleset::{Table, is, meta, verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The name of the table, of the family inet. Those of bridges have a `_` and a name behind it.
 pub const TABLE: &str = "kvmb";
 
-/// What is lent, to whom.
+/// What is lent, to whom. A link is known by its index: its name may be another's the next moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lent {
-    /// Our bridges that have a network of their own.
-    pub bridges: BTreeSet<String>,
+    /// Our bridges that have a network of their own, with their names.
+    pub bridges: BTreeMap<u32, String>,
     /// The interfaces that forward IPv4 for these alone.
-    pub interfaces: BTreeSet<String>,
+    pub interfaces: BTreeSet<u32>,
     /// Whether the host forwards IPv6 for these alone.
     pub ipv6: bool,
+    /// While that is turned on or off: what `forwarding` and `accept_ra` of each interface, and of `default`, were before, which
+    /// the kernel changes with it.
+    pub switching: Vec<(String, String, String)>,
 }
 
 /// Commands that make the table as it has to be.
 pub fn add(lent: &Lent) -> Value {
     let table = Table(TABLE.to_owned());
-    let set = |name: &str, elements: &BTreeSet<String>| {
+    let set = |name: &str, elements: Vec<u32>| {
         let mut set = json!({ "family": "inet", "table": TABLE, "name": name, "type": "iface_index" });
         if !elements.is_empty() {
             set["elem"] = json!(elements);
@@ -44,8 +47,8 @@ pub fn add(lent: &Lent) -> Value {
         table.add(),
         table.delete(),
         table.add(),
-        set("bridges", &lent.bridges),
-        set("lent", &lent.interfaces),
+        set("bridges", lent.bridges.keys().copied().collect()),
+        set("lent", lent.interfaces.iter().copied().collect()),
         table.chain("forward", "filter", "forward", -10),
         table.rule(
             "forward",
@@ -66,11 +69,12 @@ mod tests {
 
     #[test]
     fn what_is_lent_is_for_our_bridges_alone() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         for ipv6 in [false, true] {
-            let lent = Lent { bridges: names(&["br0", "lab"]), interfaces: names(&["eth0", "wg0"]), ipv6 };
+            let bridges = [(7, "br0".to_owned()), (9, "@lab".to_owned())].into();
+            let lent = Lent { bridges, interfaces: [2, 3].into(), ipv6, switching: Vec::new() };
             let commands = add(&lent).to_string();
-            assert!(commands.contains(r#""elem":["br0","lab"]"#) && commands.contains(r#""elem":["eth0","wg0"]"#));
+            assert!(commands.contains(r#""elem":[7,9]"#) && commands.contains(r#""elem":[2,3]"#), "{commands}");
+            assert!(!commands.contains("@lab"), "a name can mean more to nft");
             assert_eq!(commands.contains("forward6"), ipv6);
         }
     }

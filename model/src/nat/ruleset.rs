@@ -12,6 +12,7 @@ use crate::nat::Nat;
 use crate::nat::forward::Forward;
 use crate::nat::guest::Guest;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The name of a bridge's table, of the family inet.
@@ -65,6 +66,26 @@ pub fn typed(bridge: &IfName, nat: &Nat) -> String {
 pub fn remove(table: &str) -> Value {
     let table = Table(table.to_owned());
     json!({ "nftables": [table.add(), table.delete()] })
+}
+
+/// Whether a table, as `nft -j list table` says it, has as many rules in each chain and as many elements in each set as these commands
+/// give it. Handles, counters and names of links in it are others.
+pub fn is_whole(listed: &Value, commands: &Value) -> bool {
+    counts(listed) == counts(commands)
+}
+
+fn counts(all: &Value) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for item in all["nftables"].as_array().into_iter().flatten() {
+        let of = |kind: &str| item[kind].as_object().or_else(|| item["add"][kind].as_object());
+        let count = |item: &Value| item.as_array().map_or(1, Vec::len);
+        if let Some(rule) = of("rule") {
+            *counts.entry(format!("rules of {}", rule["chain"])).or_default() += 1;
+        } else if let Some((set, elements)) = of("set").and_then(|set| Some((set, set.get("elem")?))) {
+            *counts.entry(format!("elements of {}", set["name"])).or_default() += count(elements);
+        }
+    }
+    counts
 }
 
 /// How much was masqueraded so far, of what `nft -j list table inet NAME` says; `None` where the table does not masquerade.

@@ -34,6 +34,7 @@ use model::host::{ForNat, Host};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::nat::firewall::Blocked;
+use model::nat::guest::Guest;
 use model::nat::{Nat, check_name};
 use model::uplink::Masquerade;
 use std::io;
@@ -71,8 +72,7 @@ pub(super) fn prepare(journal: &Journal, masquerade: &Masquerade) -> Result<()> 
         kept.write(bridge);
     }
     rules::apply(bridge, journal.index, network, &[])?;
-    gateway::prepare(bridge)?;
-    forwarding::lend(bridge, network.ula.is_some(), false)?;
+    forwarding::lend(bridge, journal.index, network.ula.is_some(), false)?;
     unblock(bridge, blocked);
     Ok(())
 }
@@ -100,29 +100,37 @@ pub(super) fn attach(journal: &Journal, masquerade: &Masquerade) -> Vec<Change> 
 /// Takes all of it back, whatever is there of it. The end of dnsmasq is its reaper's matter.
 pub(super) fn detach(journal: &Journal, masquerade: &Masquerade) -> io::Result<()> {
     let bridge = &journal.bridge;
-    let done = forwarding::take_back(bridge)
-        .and_then(|()| rules::block_again(&masquerade.blocked, bridge))
-        .and_then(|()| rules::remove(bridge));
-    done.map_err(|error| io::Error::other(error.what().to_owned()))
+    let done =
+        [forwarding::take_back(journal.index), rules::block_again(&masquerade.blocked, bridge), rules::remove(bridge)];
+    let faults: Vec<String> = done.into_iter().filter_map(|done| Some(done.err()?.what())).collect();
+    if faults.is_empty() { Ok(()) } else { Err(io::Error::other(faults.join("; "))) }
 }
 
 /// Makes all of it as it should be, whatever has become of it. For who holds the bridge's lock alone. Whether the rules were gone.
 pub(super) fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
     let Some(Masquerade { network, .. }) = journal.nat().cloned() else { return Ok(false) };
     let bridge = journal.bridge.clone();
-    let was_whole = rules::masqueraded(&bridge)?.is_some();
+    let guests = networks::guests(files)?.all();
+    let was_whole = rules::are_whole(&bridge, journal.index, &network, &guests)?;
     if !was_whole {
-        rules::apply(&bridge, journal.index, &network, &networks::guests(files)?.all())?;
+        rules::apply(&bridge, journal.index, &network, &guests)?;
     }
-    keep_forwarding(netlink, journal, &network, true)?;
+    keep_forwarding(netlink, journal, &network, &guests, true)?;
     keep_unblocked(files, journal)?;
     Ok(!was_whole)
 }
 
 /// The same for addresses and forwarding.
-fn keep_forwarding(netlink: &mut Netlink, journal: &Journal, network: &Nat, is_to_be_made: bool) -> Result<()> {
+fn keep_forwarding(
+    netlink: &mut Netlink,
+    journal: &Journal,
+    network: &Nat,
+    guests: &[Guest],
+    is_to_be_made: bool,
+) -> Result<()> {
     gateway::give(netlink, &journal.bridge, journal.index, network)?;
-    forwarding::lend(&journal.bridge, network.ula.is_some(), is_to_be_made)
+    gateway::open_loopback(&journal.bridge, guests)?;
+    forwarding::lend(&journal.bridge, journal.index, network.ula.is_some(), is_to_be_made)
 }
 
 /// The same for the firewalls of others; the error of one that only its owner can change.

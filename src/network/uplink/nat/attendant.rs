@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::uplink::nat::server;
 use crate::network::uplink::nat::server::Server;
-use crate::network::uplink::nat::{guests, keep_forwarding, keep_unblocked, rules};
+use crate::network::uplink::nat::{forwarding, guests, keep_forwarding, keep_unblocked, rules};
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::state::networks;
@@ -16,13 +16,16 @@ use std::time::{Duration, Instant};
 
 /// Rules of others that change all the time are not looked at all the time.
 const REST: Duration = Duration::from_secs(2);
-/// A dnsmasq that ends sooner than this fails for a reason.
+/// A dnsmasq that ends sooner than this fails for a reason, and is tried again after the other time.
 const WELL: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(5);
 
 /// It.
 #[derive(Debug, Default)]
 pub struct Attendant {
     server: Option<(Server, Instant)>,
+    /// Why there is no server, and since when.
+    unserved: Option<(Error, Instant)>,
     notices: Option<FirewallNews>,
     /// When others' rules were looked at.
     looked: Option<Instant>,
@@ -32,7 +35,7 @@ pub struct Attendant {
 }
 
 impl Attendant {
-    /// Does what is missing; for who holds the bridge's lock alone.
+    /// Does what is missing, what guards the host first; for who holds the bridge's lock alone.
     pub fn attend(
         &mut self,
         netlink: &mut Netlink,
@@ -41,42 +44,52 @@ impl Attendant {
         ports: &[Link],
     ) -> Result<()> {
         let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(()) };
-        self.listen()?;
-        self.serve(files, journal, &network)?;
+        let is_new = self.listen()?;
         guests::close(files, journal, ports)?;
-        let is_to_be_looked_at = self.is_news && self.pause().is_none_or(|pause| pause.is_zero());
-        if is_to_be_looked_at {
-            (self.is_news, self.looked) = (false, Some(Instant::now()));
-            if rules::masqueraded(&journal.bridge)?.is_none() {
-                let guests = networks::guests(files)?.all();
-                rules::apply(&journal.bridge, journal.index, &network, &guests)?;
-            }
+        let guests = networks::guests(files)?.all();
+        // Our own are looked at whenever any have changed.
+        if is_new && !rules::are_whole(&journal.bridge, journal.index, &network, &guests)? {
+            rules::apply(&journal.bridge, journal.index, &network, &guests)?;
         }
-        let is_gone = is_to_be_looked_at && !rules::guards_what_is_lent()?;
-        keep_forwarding(netlink, journal, &network, is_gone)?;
-        if is_to_be_looked_at {
+        let is_gone = is_new && !forwarding::is_guarded()?;
+        keep_forwarding(netlink, journal, &network, &guests, is_gone)?;
+        if self.is_news && self.rest().is_none_or(|rest| rest.is_zero()) {
+            self.looked = Some(Instant::now());
             self.failure = keep_unblocked(files, journal)?;
             // What was changed now was changed by us.
             self.listen()?;
             self.is_news = false;
         }
+        self.serve_again(files, journal, &network);
         Ok(())
     }
 
-    fn listen(&mut self) -> Result<()> {
+    /// Whether rules have changed since the last time; at first nobody has heard of what was before.
+    fn listen(&mut self) -> Result<bool> {
         let deaf = |error: std::io::Error| {
             let what = format!("cannot hear of changes of the host's rules: {}", reason(&error));
             Error::new(what, "The kernel's nfnetlink is needed.")
         };
-        match &self.notices {
-            Some(notices) => self.is_news |= notices.drain().map_err(deaf)?,
-            // Nobody has heard of what was before.
-            None => (self.notices, self.is_news) = (Some(FirewallNews::open().map_err(deaf)?), true),
-        }
-        Ok(())
+        let is_new = match &self.notices {
+            Some(notices) => notices.drain().map_err(deaf)?,
+            None => {
+                self.notices = Some(FirewallNews::open().map_err(deaf)?);
+                true
+            }
+        };
+        self.is_news |= is_new;
+        Ok(is_new)
     }
 
-    /// Sees to it that dnsmasq runs.
+    /// Sees to it that dnsmasq runs. One that can't is no reason to leave the rest undone.
+    fn serve_again(&mut self, files: &Files, journal: &Journal, network: &model::nat::Nat) {
+        if self.retry().is_some_and(|left| !left.is_zero()) {
+            return;
+        }
+        let served = self.serve(files, journal, network);
+        self.unserved = served.err().map(|error| (error, Instant::now()));
+    }
+
     fn serve(&mut self, files: &Files, journal: &Journal, network: &model::nat::Nat) -> Result<()> {
         if let Some((server, since)) = &mut self.server {
             let Some(why) = server.end() else { return Ok(()) };
@@ -100,19 +113,26 @@ impl Attendant {
 
     /// What is to be told for as long as it is so.
     pub fn failure(&self) -> Option<&Error> {
-        self.failure.as_ref()
+        self.unserved.as_ref().map(|(error, _)| error).or(self.failure.as_ref())
     }
 
-    /// How long until others' rules may be looked at again, where they have changed.
+    /// How long until something is due again: a look at others' rules, where they have changed, or another try with dnsmasq.
     pub fn pause(&self) -> Option<Duration> {
+        self.rest().into_iter().chain(self.retry()).min()
+    }
+
+    fn rest(&self) -> Option<Duration> {
         let looked = self.looked.filter(|_| self.is_news)?;
         Some(REST.saturating_sub(looked.elapsed()))
     }
 
+    fn retry(&self) -> Option<Duration> {
+        self.unserved.as_ref().map(|(_, since)| RETRY.saturating_sub(since.elapsed()))
+    }
+
     /// Readable when something is to be done.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        // While a look is due nothing more has to be heard.
-        let notices = self.notices.as_ref().filter(|_| !self.is_news).map(AsFd::as_fd);
+        let notices = self.notices.as_ref().map(AsFd::as_fd);
         self.server.as_ref().map(|(server, _)| server.as_fd()).into_iter().chain(notices)
     }
 }

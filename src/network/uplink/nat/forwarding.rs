@@ -1,6 +1,6 @@
 //! The kernel's switches for forwarding, on for our bridges alone; `model::nat::lent` says how, and keeps the record.
 
-use crate::network::uplink::nat::rules::carry_out;
+use crate::network::uplink::nat::rules::{carry_out, list};
 use crate::output::errno::reason;
 use crate::state::networks::{read, write as write_file};
 use crate::sys::lock::Passing;
@@ -12,122 +12,181 @@ use model::ifname::IfName;
 use model::nat::lent;
 use model::nat::lent::Lent;
 use model::nat::ruleset;
-use std::collections::BTreeSet;
+use nix::net::if_::{if_nameindex, if_nametoindex};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::io::Write;
 use std::path::PathBuf;
 
-/// Lets the host forward for a bridge. To be done again when an interface has come, or somebody has changed the switches: then it
-/// does what is missing, and lends no more where forwarding is on for everybody. What is on because of us is in a file, so that it
-/// is known also when somebody has flushed all rules; with `is_to_be_made` the table is made anew, whatever it is.
-pub fn lend(bridge: &IfName, with_ipv6: bool, is_to_be_made: bool) -> Result<()> {
-    let (_lock, file) = lock()?;
-    let before: Lent = read(&file)?.unwrap_or_default();
-    let lent = settled(|| {
-        let lent = wanted(&before, bridge, with_ipv6);
-        if lent != before {
-            write_file(&file, &lent)?;
-        }
-        if lent != before || is_to_be_made {
-            // What is lent is guarded before it is on.
-            carry_out(&lent::add(&lent))?;
-        }
-        Ok(lent)
-    })?;
-    for name in lent.interfaces.iter().chain(&lent.bridges) {
-        set(name, "ipv4", "1")?;
+/// Lets the host forward for a bridge, the one of this index. To be done again when an interface has come, or somebody has changed
+/// the switches: then it does what is missing, and lends no more where forwarding is on for everybody. What is on because of us is
+/// in a file, so that it is known also when somebody has flushed all rules; with `is_to_be_made` the table is made anew, whatever it
+/// is.
+pub fn lend(bridge: &IfName, index: u32, with_ipv6: bool, is_to_be_made: bool) -> Result<()> {
+    let mut record = Record::open()?;
+    record.settle()?;
+    let links = links()?;
+    let before = record.lent.clone();
+    record.lent.bridges.insert(index, bridge.to_string());
+    record.lent = wanted(&record.lent, &links, with_ipv6);
+    let is_changed = record.lent != before;
+    if is_changed {
+        record.write()?;
     }
-    if lent.ipv6 {
-        for_all_of_ipv6("1")?;
+    let Lent { bridges, interfaces, ipv6, .. } = record.lent.clone();
+    let forwarding: Vec<u32> = interfaces.into_iter().chain(bridges.keys().copied()).collect();
+    let is_off = |index: &u32| links.get(index).is_some_and(|name| is(name, "ipv4", "0"));
+    let is_ipv6_off = ipv6 && is("all", "ipv6", "0");
+    // What is lent is guarded before it is on: the table may be another than the record says.
+    if is_changed || is_to_be_made || is_ipv6_off || forwarding.iter().any(is_off) {
+        carry_out(&lent::add(&record.lent))?;
+    }
+    let switch_on = |index: &u32, family: &str| match links.get(index) {
+        Some(name) => switch(*index, name, family, "1"),
+        None => Ok(()),
+    };
+    forwarding.iter().try_for_each(|index| switch_on(index, "ipv4"))?;
+    if ipv6 {
+        record.switch_all_of_ipv6("1")?;
     }
     if with_ipv6 {
-        lent.bridges.iter().try_for_each(|name| set(name, "ipv6", "1"))?;
+        bridges.keys().try_for_each(|index| switch_on(index, "ipv6"))?;
     }
     Ok(())
 }
 
-/// What is lent with one bridge more.
-fn wanted(before: &Lent, bridge: &IfName, with_ipv6: bool) -> Lent {
+/// What is to be lent by what was and what there is.
+fn wanted(before: &Lent, links: &Links, with_ipv6: bool) -> Lent {
     let mut lent = before.clone();
-    lent.bridges.insert(bridge.to_string());
-    lent.bridges.retain(|name| has("ipv4", name));
-    let is_off = |name: &String| is(name, "ipv4", "0") && !lent.bridges.contains(name);
+    lent.bridges.retain(|index, _| links.contains_key(index));
     let is_everybodys = |family: &str| is("default", family, "1");
     lent.interfaces = match is_everybodys("ipv4") {
         true => BTreeSet::new(),
         false => {
-            let lent_before = before.interfaces.iter().filter(|name| is(name, "ipv4", "1")).cloned();
-            links("ipv4").into_iter().filter(is_off).chain(lent_before).collect()
+            let is_lent = |index: &u32, name: &str| match is(name, "ipv4", "1") {
+                true => before.interfaces.contains(index),
+                false => !lent.bridges.contains_key(index) && has("ipv4", name),
+            };
+            links.iter().filter(|(index, name)| is_lent(index, name)).map(|(index, _)| *index).collect()
         }
     };
     lent.ipv6 = (before.ipv6 || with_ipv6 && is("all", "ipv6", "0")) && !is_everybodys("ipv6");
     lent
 }
 
-/// Tries once more where interfaces have come or gone meanwhile: the kernel takes no table with one that is not there.
-fn settled<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    const ATTEMPTS: u32 = 20;
-    for _ in 1..ATTEMPTS {
-        let before = links("ipv4");
-        match attempt() {
-            Err(_) if links("ipv4") != before => {}
-            done => return done,
-        }
-    }
-    attempt()
+/// Whether the table is there, whole, that keeps the host from forwarding for others.
+pub fn is_guarded() -> Result<bool> {
+    let record = Record::open()?;
+    let listed = list(lent::TABLE)?;
+    Ok(listed.is_some_and(|listed| ruleset::is_whole(&listed, &lent::add(&record.lent))))
 }
 
 /// The host no longer forwards for a bridge, and after the last one not at all, if it did not before.
-pub fn take_back(bridge: &IfName) -> Result<()> {
-    let (_lock, file) = lock()?;
-    let Some(mut lent) = read::<Lent>(&file)? else { return Ok(()) };
-    lent.bridges.remove(bridge.as_str());
-    lent.bridges.retain(|name| has("ipv4", name));
-    if !lent.bridges.is_empty() {
-        write_file(&file, &lent)?;
-        return settled(|| {
-            lent.bridges.retain(|name| has("ipv4", name));
-            lent.interfaces.retain(|name| has("ipv4", name));
-            carry_out(&lent::add(&lent))
-        });
+pub fn take_back(index: u32) -> Result<()> {
+    let mut record = Record::open()?;
+    if !record.file.exists() {
+        return Ok(());
+    }
+    record.settle()?;
+    let links = links()?;
+    record.lent.bridges.remove(&index);
+    record.lent.bridges.retain(|index, _| links.contains_key(index));
+    if !record.lent.bridges.is_empty() {
+        record.write()?;
+        return carry_out(&lent::add(&record.lent));
     }
     if is("default", "ipv4", "0") {
-        lent.interfaces.iter().try_for_each(|name| set(name, "ipv4", "0"))?;
+        let lent = links.iter().filter(|(index, _)| record.lent.interfaces.contains(index));
+        lent.into_iter().try_for_each(|(index, name)| switch(*index, name, "ipv4", "0"))?;
     }
-    if lent.ipv6 && is("default", "ipv6", "0") {
-        for_all_of_ipv6("0")?;
+    if record.lent.ipv6 && is("default", "ipv6", "0") {
+        record.switch_all_of_ipv6("0")?;
     }
     carry_out(&ruleset::remove(lent::TABLE))?;
     // The record goes last.
-    fs::remove_file(&file).map_err(|error| cannot_use(&error))
+    fs::remove_file(&record.file).map_err(|error| cannot_use(&error))
 }
 
-/// Turns IPv6 forwarding on or off for the host, and no switch but that one: the kernel changes those of all interfaces with it,
-/// and forgets the default routes that routers have announced, but for an interface that takes them in any case (`accept_ra` 2).
-fn for_all_of_ipv6(value: &str) -> Result<()> {
-    if is("all", "ipv6", value) {
+/// What is lent, in its file, under the lock of all reapers.
+struct Record {
+    lent: Lent,
+    file: PathBuf,
+    _lock: Passing,
+}
+
+impl Record {
+    fn open() -> Result<Self> {
+        let namespace = crate::sys::process::own_network();
+        let namespace = namespace.ok_or(io::ErrorKind::NotFound.into()).map_err(|error| cannot_use(&error))?;
+        let folder = run().join(namespace.1.to_string());
+        let (lock, file) = (Passing::wait(folder.join("forwarding"), 2, cannot_use)?, folder.join("lent"));
+        Ok(Self { lent: read(&file)?.unwrap_or_default(), file, _lock: lock })
+    }
+
+    fn write(&self) -> Result<()> {
+        write_file(&self.file, &self.lent)
+    }
+
+    /// Turns IPv6 forwarding on or off for the host, and no switch but that one: the kernel changes those of all interfaces with
+    /// it, and forgets the default routes that routers have announced, but for an interface that takes them in any case
+    /// (`accept_ra` 2). What all were before is written down first: who is killed here leaves it to the next one.
+    fn switch_all_of_ipv6(&mut self, value: &str) -> Result<()> {
+        if is("all", "ipv6", value) {
+            return Ok(());
+        }
+        let names = links()?.into_values().chain(["default".to_owned()]);
+        let before = names.filter_map(|name| {
+            let read = |setting: &str| sysctl::read(&name, &format!("ipv6/{setting}"));
+            Some((read("forwarding")?, read("accept_ra")?)).map(|(forwarding, accept_ra)| (name, forwarding, accept_ra))
+        });
+        self.lent.switching = before.collect();
+        self.write()?;
+        let accepting = self.lent.switching.iter().filter(|(.., accept_ra)| accept_ra == "1");
+        let done = accepting.into_iter().try_for_each(|(name, ..)| write(name, "ipv6/accept_ra", "2"));
+        let done = done.and_then(|()| write("all", "ipv6/forwarding", value));
+        self.settle().and(done)
+    }
+
+    /// Gives the interfaces what they had before the switch of all was turned.
+    fn settle(&mut self) -> Result<()> {
+        if self.lent.switching.is_empty() {
+            return Ok(());
+        }
+        for (name, forwarding, accept_ra) in &self.lent.switching {
+            for (setting, value) in [("ipv6/forwarding", forwarding), ("ipv6/accept_ra", accept_ra)] {
+                if sysctl::read(name, setting).is_some_and(|now| now != *value) {
+                    write(name, setting, value)?;
+                }
+            }
+        }
+        self.lent.switching.clear();
+        self.write()
+    }
+}
+
+/// The names of links by their indices.
+type Links = BTreeMap<u32, String>;
+
+/// All that may forward.
+fn links() -> Result<Links> {
+    let all = if_nameindex().map_err(|error| cannot_look(&error.into()))?;
+    let links = all.iter().map(|link| (link.index(), link.name().to_string_lossy().into_owned()));
+    Ok(links.filter(|(_, name)| name != "lo" && !is_a_guests(name)).collect())
+}
+
+/// Turns the switch of the link of this index, if its name is still its own: that of a renamed one can't be written any more once it
+/// is open.
+fn switch(index: u32, name: &str, family: &str, value: &str) -> Result<()> {
+    if is(name, family, value) {
         return Ok(());
     }
-    let names: Vec<String> = links("ipv6").into_iter().chain(["default".to_owned()]).collect();
-    let read = |name: &String, setting: &str| sysctl::read(name, &format!("ipv6/{setting}"));
-    let before: Vec<_> = names.iter().map(|name| (name, read(name, "forwarding"), read(name, "accept_ra"))).collect();
-    let accepting = || before.iter().filter(|(_, _, accept)| accept.as_deref() == Some("1")).map(|(name, ..)| *name);
-    accepting().try_for_each(|name| write(name, "ipv6/accept_ra", "2"))?;
-    let done = write("all", "ipv6/forwarding", value);
-    for (name, forwarding, _) in &before {
-        if let Some(forwarding) = forwarding.as_deref().filter(|forwarding| !is(name, "ipv6", forwarding)) {
-            set(name, "ipv6", forwarding)?;
-        }
-    }
-    accepting().try_for_each(|name| write(name, "ipv6/accept_ra", "1"))?;
-    done
-}
-
-/// All interfaces of a family.
-fn links(family: &str) -> BTreeSet<String> {
-    let entries = fs::read_dir(format!("/proc/sys/net/{family}/conf")).into_iter().flatten().flatten();
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| !["all", "default", "lo"].contains(&name.as_str()) && !is_a_guests(name)).collect()
+    let setting = format!("{family}/forwarding");
+    let done = sysctl::open(name, &setting).and_then(|mut file| match if_nametoindex(name) {
+        Ok(now) if now == index => file.write_all(value.as_bytes()),
+        _ => Ok(()),
+    });
+    unless_gone(name, &setting, done)
 }
 
 /// Whether it is the TAP of a guest by its name: that forwards nothing, as it is a port.
@@ -144,13 +203,13 @@ fn is(name: &str, family: &str, value: &str) -> bool {
     sysctl::read(name, &format!("{family}/forwarding")).as_deref() == Some(value)
 }
 
-fn set(name: &str, family: &str, value: &str) -> Result<()> {
-    if is(name, family, value) { Ok(()) } else { write(name, &format!("{family}/forwarding"), value) }
-}
-
 /// An interface that has gone meanwhile needs nothing.
 fn write(name: &str, setting: &str, value: &str) -> Result<()> {
-    match sysctl::write(name, setting, value) {
+    unless_gone(name, setting, sysctl::write(name, setting, value))
+}
+
+fn unless_gone(name: &str, setting: &str, done: io::Result<()>) -> Result<()> {
+    match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(|error| {
             let what = format!("cannot set {setting} of {name}: {}", reason(&error));
@@ -159,12 +218,8 @@ fn write(name: &str, setting: &str, value: &str) -> Result<()> {
     }
 }
 
-/// The reapers of several bridges have one record: its lock and its file.
-fn lock() -> Result<(Passing, PathBuf)> {
-    let namespace = crate::sys::process::own_network();
-    let namespace = namespace.ok_or(io::ErrorKind::NotFound.into()).map_err(|error| cannot_use(&error))?;
-    let folder = run().join(namespace.1.to_string());
-    Ok((Passing::wait(folder.join("forwarding"), 2, cannot_use)?, folder.join("lent")))
+fn cannot_look(error: &io::Error) -> Error {
+    Error::new(format!("cannot look at the interfaces: {}", reason(error)), "Try again.")
 }
 
 fn cannot_use(error: &io::Error) -> Error {

@@ -8,6 +8,7 @@ use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::nat::Nat;
 use model::nat::forward::{Forward, Protocol};
+use model::nat::guest::Guest;
 use model::nat::subnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -22,10 +23,8 @@ pub fn taken(netlink: &mut Netlink, bridge: Option<u32>) -> Result<Vec<Ipv4Net>>
     netlink.networks(bridge).map_err(unreadable)
 }
 
-/// Gives the bridge the host's addresses, and lets what leaves the host's loopback for a forwarded port leave by it. The rules
-/// that keep guests from that loopback are there before.
+/// Gives the bridge the host's addresses.
 pub fn give(netlink: &mut Netlink, bridge: &IfName, index: u32, nat: &Nat) -> Result<()> {
-    prepare(bridge)?;
     for (ip, prefix) in addresses(nat) {
         let cannot = |error: io::Error| failed(bridge, &format!("make {ip} an address"), &error);
         netlink.add_address(index, ip, prefix).map_err(cannot)?;
@@ -33,10 +32,17 @@ pub fn give(netlink: &mut Netlink, bridge: &IfName, index: u32, nat: &Nat) -> Re
     Ok(())
 }
 
-/// Its setting alone.
-pub fn prepare(bridge: &IfName) -> Result<()> {
+/// Lets what leaves the host's loopback for a forwarded port leave by the bridge, as long as a guest has such a port: with that
+/// setting the rules alone keep guests from the host's loopback, which have to be there before, and which somebody can flush.
+pub fn open_loopback(bridge: &IfName, guests: &[Guest]) -> Result<()> {
+    const SETTING: &str = "ipv4/route_localnet";
+    let mut ports = guests.iter().flat_map(|guest| &guest.forwards).map(|forward| forward.on);
+    let wanted = if ports.any(|on| on.is_ipv4() && (on.is_loopback() || on.is_unspecified())) { "1" } else { "0" };
+    if sysctl::read(bridge.as_str(), SETTING).as_deref() == Some(wanted) {
+        return Ok(());
+    }
     let cannot = |error: io::Error| failed(bridge, "set route_localnet", &error);
-    sysctl::write(bridge.as_str(), "ipv4/route_localnet", "1").map_err(cannot)
+    sysctl::write(bridge.as_str(), SETTING, wanted).map_err(cannot)
 }
 
 /// The host's addresses on the bridge.

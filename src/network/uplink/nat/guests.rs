@@ -1,10 +1,12 @@
 //! Lets guests in.
 
+use crate::netlink::Netlink;
+use crate::network::links::unreadable;
 use crate::network::uplink::nat::{gateway, rules, server};
 use crate::state::journal::Files;
 use crate::state::networks::{Kept, Register};
 use crate::sys::place;
-use model::error::Result;
+use model::error::{Error, Result};
 use model::host::Link;
 use model::journal::Journal;
 use model::mac::Mac;
@@ -23,20 +25,32 @@ pub fn admit(
 ) -> Result<Vec<OwnedFd>> {
     let Some(masquerade) = journal.nat() else { return Ok(Vec::new()) };
     let (bridge, network) = (&journal.bridge, &masquerade.network);
+    if let Some(forward) = forwards.iter().find(|forward| forward.on.is_ipv6() && network.ula.is_none()) {
+        let what = format!("forward={forward}: guests of {bridge} have no IPv6, as the host has no way out by it");
+        return Err(Error::new(what, "Give an IPv4 address of the host."));
+    }
     let mut register = Register::open(files)?;
     // In a network of a user's own they are the host's outside, and were reserved there.
     let on_host = if place::user_network().is_none() { forwards } else { &[] };
     let reserved = on_host.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
     let mut kept = Kept::read(bridge)?;
     let before = kept.clone();
+    if !register.guests.has_room(network, mac) {
+        let mut netlink = Netlink::open().map_err(unreadable)?;
+        let ports = netlink.ports(journal.index).map_err(unreadable)?;
+        let gone = register.guests.forget(|tap| ports.iter().any(|port| port.index == tap));
+        gone.into_iter().try_for_each(|mac| server::forget(mac, &files.nat()))?;
+    }
     let guest = register.guests.admit(network, &mut kept.addresses, mac, vm, tap, forwards)?;
     if kept != before {
         kept.write(bridge);
     }
     register.write()?;
-    server::know(&guest, &files.nat())?;
+    server::know(&guest, &network.domain, &files.nat())?;
     if !forwards.is_empty() {
-        rules::apply(bridge, journal.index, network, &register.guests.all())?;
+        let guests = register.guests.all();
+        rules::apply(bridge, journal.index, network, &guests)?;
+        gateway::open_loopback(bridge, &guests)?;
     }
     Ok(reserved)
 }
@@ -49,6 +63,8 @@ pub(super) fn close(files: &Files, journal: &Journal, ports: &[Link]) -> Result<
         return Ok(false);
     }
     register.write()?;
-    rules::apply(&journal.bridge, journal.index, &masquerade.network, &register.guests.all())?;
+    let guests = register.guests.all();
+    rules::apply(&journal.bridge, journal.index, &masquerade.network, &guests)?;
+    gateway::open_loopback(&journal.bridge, &guests)?;
     Ok(true)
 }

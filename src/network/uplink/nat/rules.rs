@@ -29,9 +29,10 @@ pub fn masqueraded(bridge: &IfName) -> Result<Option<u64>> {
     Ok(list(&ruleset::table(bridge))?.as_ref().and_then(ruleset::masqueraded))
 }
 
-/// Whether the table is there that keeps the host from forwarding for others, where there has to be one.
-pub fn guards_what_is_lent() -> Result<bool> {
-    list(model::nat::lent::TABLE).map(|table| table.is_some())
+/// Whether the table is there as `apply` makes it.
+pub fn are_whole(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Result<bool> {
+    let listed = list(&ruleset::table(bridge))?;
+    Ok(listed.is_some_and(|listed| ruleset::is_whole(&listed, &ruleset::add(bridge, index, nat, guests))))
 }
 
 /// What others drop of a bridge's packets.
@@ -53,7 +54,9 @@ pub fn block_again(blocked: &[Blocked], bridge: &IfName) -> Result<()> {
     for words in blocked.iter().filter_map(|blocked| blocked.fix.as_ref()).flat_map(|fix| &fix.remove) {
         let _ = run(words);
     }
-    firewall::left(&all()?, bridge).iter().try_for_each(|words| run(words))
+    // What has lost its place in the journal. Where that can't be looked for, the bridge goes all the same.
+    let left = all().map(|all| firewall::left(&all, bridge)).unwrap_or_default();
+    left.iter().try_for_each(|words| run(words))
 }
 
 pub(in crate::network) fn carry_out(commands: &Value) -> Result<()> {
@@ -72,7 +75,8 @@ pub(super) fn list(table: &str) -> Result<Option<Value>> {
 }
 
 fn all() -> Result<Value> {
-    nft(&["list", "ruleset"])
+    // Without the elements of sets, of which anybody's packets can make as many as a set may have.
+    nft(&["-t", "list", "ruleset"])
 }
 
 fn nft(words: &[&str]) -> Result<Value> {

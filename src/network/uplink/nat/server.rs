@@ -1,7 +1,7 @@
 //! dnsmasq of one bridge, beside the bridge's reaper.
 //!
-//! Its folder has `hosts/` with a file for each guest, which is root's, and `leases/`, which is dnsmasq's: nobody else reads
-//! that. It is killed with the thread that started it; the next one reads its leases, and guests keep their addresses in any
+//! Its folder has `hosts/` with a file for each guest, which is root's, and the file `leases`, which is dnsmasq's: nobody else
+//! reads that. It is killed with the thread that started it; the next one reads its leases, and guests keep their addresses in any
 //! case, as these are their files'.
 
 use crate::output::errno::reason;
@@ -12,6 +12,7 @@ use crate::sys::place;
 use crate::sys::process;
 use model::error::{Error, Result};
 use model::ifname::IfName;
+use model::mac::Mac;
 use model::nat::Nat;
 use model::nat::dnsmasq::{Places, words};
 use model::nat::guest::Guest;
@@ -19,10 +20,10 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use rustix::thread::CapabilitySet;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Who it runs as: the user that distributions have for it, or nobody.
@@ -50,7 +51,7 @@ impl Server {
         // In a network of a user's own there is nobody else.
         let account = if place::user_network().is_some() { None } else { Some(account(&USERS).ok_or_else(nobody)?) };
         prepare(folder, account).map_err(|error| cannot(&error))?;
-        let (hosts, leases) = (folder.join("hosts"), folder.join("leases/leases"));
+        let (hosts, leases) = (folder.join("hosts"), folder.join("leases"));
         let places = Places { hosts: &hosts, leases: &leases, resolver: Path::new(RESOLVER) };
         let mut words = words(nat, bridge, places);
         words.extend(account.is_none().then_some(STAY).into_iter().flatten().map(str::to_owned));
@@ -86,11 +87,9 @@ impl AsFd for Server {
 fn prepare(folder: &Path, account: Option<Account>) -> io::Result<()> {
     let (hosts, leases) = (folder.join("hosts"), folder.join("leases"));
     files::create_folder_of(&hosts.join("guest"))?;
-    match DirBuilder::new().mode(0o700).create(&leases) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    fs::set_permissions(&leases, Permissions::from_mode(0o700))?;
+    // A file, and no folder, in which it could put what it likes.
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&leases);
+    drop(opened?);
     account.map_or(Ok(()), |account| chown(&leases, Some(account.uid.as_raw()), Some(account.gid.as_raw())))
 }
 
@@ -116,7 +115,7 @@ pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
 
 /// The same in a network of a user's own, whose processes have other numbers outside. Nobody is deceived there but the user.
 fn runs_inside(folder: &Path) -> bool {
-    let own = format!("--dhcp-leasefile={}", folder.join("leases/leases").display());
+    let own = format!("--dhcp-leasefile={}", folder.join("leases").display());
     let is_it = |process: PathBuf| {
         fs::read(process.join("cmdline"))
             .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()))
@@ -124,18 +123,34 @@ fn runs_inside(folder: &Path) -> bool {
     process::all().any(|(process, _)| is_it(process))
 }
 
-/// Makes a guest known to the server, which reads it at once if it runs. The file's name is the guest's MAC address.
-pub fn know(guest: &Guest, folder: &Path) -> Result<()> {
-    let hosts = folder.join("hosts");
-    let name = guest.mac.to_string().replace(':', "-");
-    // What begins with a dot is not read by it.
-    let (path, new) = (hosts.join(&name), hosts.join(format!(".{name}")));
+/// Makes a guest known to the server, which reads it at once if it runs.
+pub fn know(guest: &Guest, domain: &str, folder: &Path) -> Result<()> {
+    let (path, new) = files_of(guest.mac, folder);
     files::create_folder_of(&path)
-        .and_then(|()| files::replace(&path, &new, guest.host_line().as_bytes(), false))
-        .map_err(|error| {
-            let what = format!("cannot write {}: {}", path.display(), reason(&error));
-            Error::new(what, "A writable /run is needed: run it as root.")
-        })
+        .and_then(|()| files::replace(&path, &new, guest.host_line(domain).as_bytes(), false))
+        .map_err(|error| cannot_write(&path, &error))
+}
+
+/// Has the server forget a guest that is not there.
+pub fn forget(mac: Mac, folder: &Path) -> Result<()> {
+    let (path, _) = files_of(mac, folder);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(cannot_write(&path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The file of a guest, named by its MAC address, and that which becomes it.
+fn files_of(mac: Mac, folder: &Path) -> (PathBuf, PathBuf) {
+    let hosts = folder.join("hosts");
+    let name = mac.to_string().replace(':', "-");
+    // What begins with a dot is not read by it.
+    (hosts.join(&name), hosts.join(format!(".{name}")))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    let what = format!("cannot write {}: {}", path.display(), reason(error));
+    Error::new(what, "A writable /run is needed: run it as root.")
 }
 
 /// Removes its files.
