@@ -5,6 +5,7 @@
 //! is silently not there is worse than none.
 
 pub mod read;
+pub mod save;
 
 use crate::error::Error;
 use crate::ifname::IfName;

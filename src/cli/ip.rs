@@ -1,10 +1,10 @@
 //! `kvm-bridge ip`.
 
-use crate::capture::{Progress, Watch};
+use crate::capture::Watch;
 use crate::cli::json;
 use crate::netlink::Netlink;
 use crate::network::inventory;
-use crate::network::inventory::{Bridge, Port, is_link_local};
+use crate::network::inventory::{Bridge, Port};
 use crate::network::links::unreadable;
 use crate::output;
 use crate::output::ProgressLine;
@@ -15,6 +15,8 @@ use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::packet::frame::Told;
+use model::packet::is_link_local;
+use model::packet::progress::Progress;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;

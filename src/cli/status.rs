@@ -22,6 +22,7 @@ use model::ifname::IfName;
 use model::manager::Manager;
 use model::nat::forward::Forward;
 use model::nat::guest::Guest;
+use model::packet::is_link_local;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -189,7 +190,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         style::duration(now.saturating_sub(since))
     });
     let known = port.known_addresses();
-    let far: Vec<String> = known.iter().filter(|ip| !inventory::is_link_local(ip)).map(ToString::to_string).collect();
+    let far: Vec<String> = known.iter().filter(|ip| !is_link_local(ip)).map(ToString::to_string).collect();
     // Those of its own link alone are of use where it has no other.
     let near = || known.iter().map(ToString::to_string).collect::<Vec<_>>();
     let addresses = if far.is_empty() { near() } else { far };

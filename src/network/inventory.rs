@@ -26,7 +26,7 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
-use model::packet::arp_probe;
+use model::packet::{arp_probe, is_link_local};
 use model::share::{Filter, Share};
 use model::text;
 use model::text::shell::quote;
@@ -415,12 +415,4 @@ fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
             (Some(confirmed), Some(age)) => confirmed + BLUR < age,
             _ => known.is_fresh,
         }
-}
-
-/// Whether an address is good on its own link only.
-pub fn is_link_local(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
