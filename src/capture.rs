@@ -48,43 +48,35 @@ impl Watch {
 
     /// What is told next; `None` when the time is over or no port is left.
     pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
-        let mut buffer = [0; BUFFER];
         loop {
-            let (mut gone, mut heard) = (None, None);
-            for (at, (index, packets)) in self.ports.iter().enumerate() {
-                for _ in 0..AT_ONCE {
-                    match packets.receive_from(&mut buffer) {
-                        Ok(None) => break,
-                        Ok(Some((length, is_sent))) => {
-                            if let Some(told) = buffer.get(..length).and_then(frame::read) {
-                                heard = Some((at, Heard { index: *index, is_sent, told }));
-                                break;
-                            }
-                        }
-                        Err(_) => {
-                            gone = Some(at);
-                            break;
-                        }
-                    }
+            let hear =
+                |(at, (index, packets)): (usize, &(u32, Packets))| Some((at, hear(*index, packets).transpose()?));
+            match self.ports.iter().enumerate().find_map(hear) {
+                Some((at, Ok(heard))) => {
+                    // The others' turn: this one may have no end.
+                    self.ports.rotate_left(at + 1);
+                    return Ok(Some(heard));
                 }
-                if heard.is_some() || gone.is_some() {
-                    break;
-                }
-            }
-            if let Some((at, heard)) = heard {
-                // The others' turn: this one may have no end.
-                self.ports.rotate_left(at + 1);
-                return Ok(Some(heard));
-            }
-            if let Some(at) = gone {
-                self.ports.remove(at);
-                continue;
-            }
-            if self.ports.is_empty() || !wait(self.ports.iter().map(|(_, packets)| packets), end)? {
-                return Ok(None);
+                // It has gone.
+                Some((at, Err(_))) => drop(self.ports.remove(at)),
+                None if self.ports.is_empty() => return Ok(None),
+                None if !wait(self.ports.iter().map(|(_, packets)| packets), end)? => return Ok(None),
+                None => {}
             }
         }
     }
+}
+
+/// What is told on a port, if it is among so many frames as are read at once.
+fn hear(index: u32, packets: &Packets) -> std::io::Result<Option<Heard>> {
+    let mut buffer = [0; BUFFER];
+    for _ in 0..AT_ONCE {
+        let Some((length, is_sent)) = packets.receive_from(&mut buffer)? else { break };
+        if let Some(told) = buffer.get(..length).and_then(frame::read) {
+            return Ok(Some(Heard { index, is_sent, told }));
+        }
+    }
+    Ok(None)
 }
 
 /// Sleeps until one of these can be read or the time is over; whether there may be something.

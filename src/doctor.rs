@@ -30,7 +30,9 @@ use crate::sys::tap_users::TapUsers;
 use model::argv;
 use model::argv::Line;
 use model::argv::inspect::QemuLine;
-use model::check::{Check, Verdict, bridge::unplugged};
+use model::check::bridge::unplugged;
+use model::check::qemu::ours;
+use model::check::{Check, Verdict};
 use model::config::Config;
 use model::error::Result;
 use model::ifname::IfName;
@@ -87,7 +89,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     let (mut bridges, tap_users) = inventory::look_with_users(&mut netlink)?;
     let caller = || Caller { name: "qemu-kvm".as_ref() };
     let line = query.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
-    let own = query.words.as_ref().map(|words| QemuLine::read(&without_ours(words)));
+    let own = query.words.as_ref().map(|words| QemuLine::read(&argv::without_ours(words)));
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
     let named = query.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
     let wanted: Vec<Nic> = match named {
@@ -126,22 +128,9 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(dhcp::checks(&mut context));
     checks.extend(guests::checks(&mut context)?);
     if let Some(own) = &context.own {
-        let ids = context.line.as_ref().and_then(|line| argv::rewrite::ids(line).ok()).unwrap_or_default();
         let model = context.config.model.as_deref();
-        let nics = context.line.iter().flat_map(|line| &line.nics);
-        let models = nics.map(|nic| nic.model.as_deref().or(model).unwrap_or(argv::settle::DEFAULT_MODEL).to_owned());
-        let ours: Vec<(String, String)> = ids.into_iter().zip(models).collect();
+        let ours = context.line.as_ref().map(|line| ours(line, model)).unwrap_or_default();
         checks.extend(qemu::checks(own, &ours, Path::new(".")));
     }
     Ok(checks)
-}
-
-/// QEMU's own words.
-fn without_ours(words: &[OsString]) -> Vec<OsString> {
-    let Ok(line) = argv::scan(words, || Ok(Vec::new())) else { return words.to_vec() };
-    let words = line.parts.into_iter().filter_map(|part| match part {
-        argv::Part::Word(word) => Some(word),
-        argv::Part::Nic(_) => None,
-    });
-    words.collect()
 }

@@ -7,6 +7,7 @@ pub mod firewall;
 pub mod guest;
 pub mod kernel;
 pub mod mac;
+pub mod nat;
 pub mod qemu;
 pub mod uplink;
 

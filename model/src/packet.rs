@@ -4,6 +4,7 @@
 pub mod arp_probe;
 pub mod dhcp;
 pub mod frame;
+pub mod lease;
 pub mod progress;
 
 use std::net::IpAddr;

@@ -9,13 +9,13 @@ use crate::network::links::unreadable;
 use crate::output;
 use crate::output::ProgressLine;
 use crate::state::dhcp_leases;
-use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
 use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::packet::frame::Told;
 use model::packet::is_link_local;
+use model::packet::lease::DhcpLease;
 use model::packet::progress::Progress;
 use model::text;
 use model::text::shell::quote;
@@ -75,7 +75,7 @@ impl Guest {
     fn keep(&self, progress: &Progress) {
         // Who answers without having been asked is no server.
         let ack = progress.ack.filter(|_| progress.request);
-        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message));
+        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message, dhcp_leases::now()));
         let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
         if let (Some(lease), Ok(files)) = (lease, files) {
             dhcp_leases::keep(&files, &[lease], |_| true);

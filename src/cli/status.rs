@@ -14,7 +14,7 @@ use crate::output::style;
 use crate::output::style::{Style, Tone};
 use crate::output::table;
 use crate::output::table::Cell;
-use crate::state::dhcp_leases::DhcpLease;
+use crate::state::dhcp_leases;
 use clap::Args;
 use model::error::{Error, Result};
 use model::host::Kind;
@@ -23,6 +23,7 @@ use model::manager::Manager;
 use model::nat::forward::Forward;
 use model::nat::guest::Guest;
 use model::packet::is_link_local;
+use model::packet::lease::DhcpLease;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -386,5 +387,5 @@ fn port_to_json(port: &Port) -> serde_json::Value {
 }
 
 fn lease_to_json(lease: &DhcpLease) -> serde_json::Value {
-    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left() })
+    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left(dhcp_leases::now()) })
 }

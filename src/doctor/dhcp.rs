@@ -11,6 +11,8 @@ use crate::state::journal::Files;
 use crate::sys::process;
 use model::check::dhcp::{self, DHCP};
 use model::check::{Check, Verdict};
+use model::error::Error;
+use model::ifname::IfName;
 use model::text;
 use model::text::shell::quote;
 use std::time::Duration;
@@ -26,35 +28,25 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         let observed = "nobody was asked: that needs CAP_NET_ADMIN and CAP_NET_RAW";
         return vec![DHCP.warning(observed, "sudo kvm-bridge doctor")];
     }
-    let mut checks = Vec::new();
-    let mut asked = Vec::new();
-    let mut askers = Vec::new();
-    for bridge in &context.bridges {
+    let (mut checks, mut asked, mut askers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut add = |bridge: &IfName, on: &IfName, has_uplink: bool, asker: Result<Asker, Box<Check>>| match asker {
+        Ok(asker) => {
+            asked.push((bridge.clone(), on.clone(), has_uplink));
+            askers.push(asker);
+        }
+        Err(check) => checks.push(check.of(bridge)),
+    };
+    for bridge in context.bridges.iter().filter(|bridge| bridge.detail.link.is_up) {
         let link = &bridge.detail.link;
-        if !link.is_up {
-            continue;
-        }
-        match delay_of(bridge) {
-            Err(check) => checks.push(check.of(&link.name)),
-            Ok(delay) => match Asker::on_bridge(&mut context.netlink, link, delay) {
-                Ok(asker) => {
-                    asked.push((link.name.to_string(), link.name.to_string(), has_uplink(context.query, bridge)));
-                    askers.push(asker);
-                }
-                Err(error) => checks.push(DHCP.error(Verdict::Warning, &error).of(&link.name)),
-            },
-        }
+        let asker = delay_of(bridge)
+            .and_then(|delay| Asker::on_bridge(&mut context.netlink, link, delay).map_err(|error| unasked(&error)));
+        add(&link.name, &link.name, has_uplink(context.query, bridge), asker);
     }
     for (bridge, planned) in &context.missing {
         let uplink = planned.as_ref().ok().and_then(Planned::uplink);
         let Some(uplink) = uplink.filter(|uplink| uplink.is_up) else { continue };
-        match Asker::on_interface(uplink.index, None) {
-            Ok(asker) => {
-                asked.push((bridge.to_string(), uplink.name.to_string(), true));
-                askers.push(asker);
-            }
-            Err(error) => checks.push(DHCP.error(Verdict::Warning, &error).of(bridge)),
-        }
+        let asker = Asker::on_interface(uplink.index, None).map_err(|error| unasked(&error));
+        add(bridge, &uplink.name, true, asker);
     }
     let mut line = ProgressLine::new();
     if !askers.is_empty() {
@@ -64,16 +56,20 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
     let answers: Vec<_> = dhcp_probe::ask(askers).into_iter().zip(asked).collect();
     for (answers, (bridge, on, has_uplink)) in answers {
         let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
-        let shared = context.bridges.iter().find(|known| known.detail.link.name.as_str() == bridge);
+        let shared = context.bridges.iter().find(|known| known.detail.link.name == bridge);
         let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent && !context.is_firewalled);
         let check = shared.and_then(of_one_mac).unwrap_or_else(|| match answers {
-            Ok(offers) => dhcp::judge(&offers, has_uplink, &on),
-            Err(error) => DHCP.error(Verdict::Warning, &error),
+            Ok(offers) => dhcp::judge(&offers, has_uplink, on.as_str()),
+            Err(error) => *unasked(&error),
         });
         checks.push(check.of(bridge));
     }
     line.clear();
     checks.into_iter().map(|check| unless_gone(context, check)).collect()
+}
+
+fn unasked(error: &Error) -> Box<Check> {
+    Box::new(DHCP.error(Verdict::Warning, error))
 }
 
 /// A bridge that was taken down while servers were asked on it tells nothing of its network.

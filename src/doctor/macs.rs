@@ -73,9 +73,7 @@ fn given(context: &Context) -> Vec<Check> {
     let own = context.own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = context.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
     let vm = context.line.as_ref().map(|line| VmId::of(&line.vm).as_str().to_owned());
-    let records =
-        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
-    let records: Vec<Record> = records.collect();
+    let records = Store::everybodys();
     let check = |mac: Mac| {
         let has_it = |record: &&Record| record.slots.iter().flatten().any(|own| *own == Some(mac));
         let record = records.iter().filter(|record| Some(&record.vm) != vm.as_ref()).find(has_it);

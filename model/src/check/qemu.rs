@@ -1,6 +1,9 @@
 //! QEMU's own arguments: do front ends and back ends find each other, and does the kernel do what it is meant to?
 
+use crate::argv::Line;
 use crate::argv::inspect::{QemuLine, asks_by_kernel, ip_of};
+use crate::argv::rewrite::ids;
+use crate::argv::settle::DEFAULT_MODEL;
 use crate::check::{Check, Topic};
 use crate::text;
 use crate::text::shell::quote;
@@ -16,6 +19,12 @@ pub fn checks(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
     let mut checks = pairs(line, ours);
     checks.extend(command_line(line));
     checks
+}
+
+/// The ids of the netdevs that `--bridge` makes, each with the model of its card, which is this where it is not said.
+pub fn ours(line: &Line, model: Option<&str>) -> Vec<(String, String)> {
+    let models = line.nics.iter().map(|nic| nic.model.as_deref().or(model).unwrap_or(DEFAULT_MODEL).to_owned());
+    ids(line).unwrap_or_default().into_iter().zip(models).collect()
 }
 
 /// The models of all network cards.
