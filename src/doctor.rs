@@ -96,21 +96,19 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
         Some(named) => vec![asked.into_iter().find(|nic| nic.bridge == named.bridge).unwrap_or(named)],
         None => asked,
     };
+    let there: Vec<IfName> = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
     // Before anything is set up, what the first guest would find is looked at.
     let is_for_guests =
         |bridge: &Bridge| bridge.journal.is_some() || bridge.ports.iter().any(|p| p.role == Role::Uplink);
-    let is_there = |nic: &Nic| bridges.iter().any(|bridge| bridge.detail.link.name == nic.bridge);
     let first = Nic::parse(b"br0")?;
-    let is_first = !query.is_about_some() && !bridges.iter().any(is_for_guests) && !is_there(&first);
-    let there = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
-    let mut missing: Vec<Nic> = wanted.iter().filter(|nic| !is_there(nic)).cloned().collect();
-    missing.extend(is_first.then_some(first));
+    let is_first = !query.is_about_some() && !bridges.iter().any(is_for_guests) && !there.contains(&first.bridge);
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
     let config = config::load()?;
-    let mut plan = |nic: Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(&nic), &config));
-    let missing = missing.into_iter().map(&mut plan).collect();
+    let missing = wanted.iter().filter(|nic| !there.contains(&nic.bridge)).chain(is_first.then_some(&first));
+    let plan = |nic: &Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(nic), &config));
+    let missing = missing.map(plan).collect();
     let mut context =
         Context { query, config, bridges, tap_users, there, missing, line, own, netlink, is_firewalled: false };
     let mut checks = host::checks(&context);

@@ -146,17 +146,14 @@ impl Ip {
 
     /// A guest that is waited for may not have been started yet.
     fn find_in_time(&self, netlink: &mut Netlink, end: Option<Instant>) -> Result<Vec<Guest>> {
-        let mut line = ProgressLine::new();
+        let mut line = ProgressLine::default();
         loop {
             match self.find(netlink) {
                 Err(_) if end.is_some_and(|end| Instant::now() < end) => {
                     line.show(format_args!("waiting for {} to be started", self.name()));
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                found => {
-                    line.clear();
-                    return found;
-                }
+                found => return found,
             }
         }
     }
@@ -237,7 +234,7 @@ impl Ip {
                 None
             }
         };
-        let mut line = ProgressLine::new();
+        let mut line = ProgressLine::default();
         let mut progress = vec![Progress::default(); guests.len()];
         let mut asked = None;
         while !known.iter().all(is_enough) && Instant::now() < end {
@@ -276,7 +273,6 @@ impl Ip {
                 }
             }
         }
-        line.clear();
         Ok(())
     }
 

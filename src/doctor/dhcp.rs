@@ -48,7 +48,7 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         let asker = Asker::on_interface(uplink.index, None).map_err(|error| unasked(&error));
         add(bridge, &uplink.name, true, asker);
     }
-    let mut line = ProgressLine::new();
+    let mut line = ProgressLine::default();
     if !askers.is_empty() {
         let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
         line.show(format_args!("asking for DHCP servers on {}", text::one_line(&bridges.join(", "))));
@@ -64,7 +64,6 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         });
         checks.push(check.of(bridge));
     }
-    line.clear();
     checks.into_iter().map(|check| unless_gone(context, check)).collect()
 }
 

@@ -104,8 +104,7 @@ fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
 fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) -> Result<()> {
     let (start, end) = (Instant::now(), Instant::now() + time.unwrap_or(WATCH));
     let mut moments = ASKED_AT.iter().peekable();
-    let mut line = ProgressLine::new();
-    let mut ends = Ok(());
+    let mut line = ProgressLine::default();
     while watch.is_watching() && Instant::now() < end {
         let elapsed = start.elapsed();
         let is_clear = |guest: &Waiting| {
@@ -123,17 +122,11 @@ fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) ->
                 watch.send(guest.port.detail.link.index, &guest.questions);
             }
         }
-        match watch.next(end.min(Instant::now() + TICK)) {
-            Ok(Some(heard)) => waiting.iter_mut().for_each(|guest| guest.hear(&heard)),
-            Ok(None) => {}
-            Err(error) => {
-                ends = Err(error);
-                break;
-            }
+        if let Some(heard) = watch.next(end.min(Instant::now() + TICK))? {
+            waiting.iter_mut().for_each(|guest| guest.hear(&heard));
         }
     }
-    line.clear();
-    ends
+    Ok(())
 }
 
 impl Waiting {
