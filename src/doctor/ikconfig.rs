@@ -73,6 +73,18 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_has_it_is_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, path) = (folder.path().join("text"), folder.path().join("vmlinux"));
+        fs::write(&text, CONFIG).unwrap();
+        let packed = std::process::Command::new("gzip").arg("-c").arg(&text).output().unwrap().stdout;
+        fs::write(&path, [b"IKCFG_ST", packed.as_slice()].concat()).unwrap();
+        assert_eq!(find(&path).unwrap(), Some((Config(CONFIG.to_owned()), path)));
+        fs::write(&text, b"HdrS").unwrap();
+        assert_eq!(find(&text).unwrap(), None);
+    }
+
+    #[test]
     fn a_file_beside_it_has_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bzImage");
