@@ -6,13 +6,10 @@
 use crate::output::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use model::error::{Error, Phrase, Result};
-use model::mac::Mac;
-use model::packet::dhcp::{Kind, Message};
-use model::packet::frame::{self, Told};
+use model::packet::frame;
+use model::packet::progress::Heard;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -20,28 +17,6 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Watch {
     ports: Vec<(u32, Packets)>,
-}
-
-/// What was heard on a port.
-#[derive(Debug, Clone, Copy)]
-pub struct Heard {
-    /// The port.
-    pub index: u32,
-    /// Whether who is behind the port sent it.
-    pub is_sent: bool,
-    /// What it tells.
-    pub told: Told,
-}
-
-impl Heard {
-    /// Whose doings are told, on the port of a guest whose address is not known: who sends from behind the port, or talks
-    /// to a DHCP server, is the guest.
-    pub fn client(&self) -> Option<Mac> {
-        match self.told {
-            Told::Dhcp(message) => Some(message.client),
-            Told::Address { mac, .. } => self.is_sent.then_some(mac),
-        }
-    }
 }
 
 impl Watch {
@@ -73,43 +48,35 @@ impl Watch {
 
     /// What is told next; `None` when the time is over or no port is left.
     pub fn next(&mut self, end: Instant) -> Result<Option<Heard>> {
-        let mut buffer = [0; BUFFER];
         loop {
-            let (mut gone, mut heard) = (None, None);
-            for (at, (index, packets)) in self.ports.iter().enumerate() {
-                for _ in 0..AT_ONCE {
-                    match packets.receive_from(&mut buffer) {
-                        Ok(None) => break,
-                        Ok(Some((length, is_sent))) => {
-                            if let Some(told) = buffer.get(..length).and_then(frame::read) {
-                                heard = Some((at, Heard { index: *index, is_sent, told }));
-                                break;
-                            }
-                        }
-                        Err(_) => {
-                            gone = Some(at);
-                            break;
-                        }
-                    }
+            let hear =
+                |(at, (index, packets)): (usize, &(u32, Packets))| Some((at, hear(*index, packets).transpose()?));
+            match self.ports.iter().enumerate().find_map(hear) {
+                Some((at, Ok(heard))) => {
+                    // The others' turn: this one may have no end.
+                    self.ports.rotate_left(at + 1);
+                    return Ok(Some(heard));
                 }
-                if heard.is_some() || gone.is_some() {
-                    break;
-                }
-            }
-            if let Some((at, heard)) = heard {
-                // The others' turn: this one may have no end.
-                self.ports.rotate_left(at + 1);
-                return Ok(Some(heard));
-            }
-            if let Some(at) = gone {
-                self.ports.remove(at);
-                continue;
-            }
-            if self.ports.is_empty() || !wait(self.ports.iter().map(|(_, packets)| packets), end)? {
-                return Ok(None);
+                // It has gone.
+                Some((at, Err(_))) => drop(self.ports.remove(at)),
+                None if self.ports.is_empty() => return Ok(None),
+                None if !wait(self.ports.iter().map(|(_, packets)| packets), end)? => return Ok(None),
+                None => {}
             }
         }
     }
+}
+
+/// What is told on a port, if it is among so many frames as are read at once.
+fn hear(index: u32, packets: &Packets) -> std::io::Result<Option<Heard>> {
+    let mut buffer = [0; BUFFER];
+    for _ in 0..AT_ONCE {
+        let Some((length, is_sent)) = packets.receive_from(&mut buffer)? else { break };
+        if let Some(told) = buffer.get(..length).and_then(frame::read) {
+            return Ok(Some(Heard { index, is_sent, told }));
+        }
+    }
+    Ok(None)
 }
 
 /// Sleeps until one of these can be read or the time is over; whether there may be something.
@@ -124,65 +91,6 @@ pub fn wait<'a>(files: impl IntoIterator<Item = &'a (impl AsFd + 'a)>, end: Inst
     match poll(&mut files, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(true),
         Err(error) => Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
-    }
-}
-
-/// No guest is believed to have more.
-const MOST_ADDRESSES: usize = 64;
-
-/// How far a guest has got.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// It asked whether there is a server.
-    pub discover: bool,
-    /// Servers answered.
-    pub offer: bool,
-    /// It asked for one of the addresses.
-    pub request: bool,
-    /// It was refused.
-    pub nak: bool,
-    /// It has an address.
-    pub ack: Option<Message>,
-    /// The addresses that it uses, however it came by them.
-    pub addresses: BTreeSet<IpAddr>,
-}
-
-impl Progress {
-    /// Takes in what is told, of this guest.
-    pub fn hear(&mut self, told: Told, guest: Mac) {
-        match told {
-            Told::Dhcp(message) if message.client == guest => match message.kind {
-                Kind::Discover => self.discover = true,
-                Kind::Offer => self.offer = true,
-                Kind::Request => self.request = true,
-                Kind::Nak => self.nak = true,
-                Kind::Ack if message.address.is_some() => {
-                    self.note(message.address.map(IpAddr::from));
-                    self.ack = Some(message);
-                }
-                _ => {}
-            },
-            Told::Address { mac, ip } if mac == guest => self.note([ip]),
-            _ => {}
-        }
-    }
-
-    /// A guest may say that it has as many as it likes.
-    fn note(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
-        let room = MOST_ADDRESSES.saturating_sub(self.addresses.len());
-        self.addresses.extend(addresses.into_iter().take(room));
-    }
-
-    /// In a few words.
-    pub fn describe(&self) -> &'static str {
-        match self {
-            _ if self.ack.is_some() => "ACK: it has its address",
-            _ if self.nak => "its REQUEST was refused (NAK)",
-            _ if self.request => "REQUEST without ACK",
-            _ if self.offer => "OFFER without REQUEST",
-            _ if self.discover => "DISCOVER without OFFER",
-            _ => "no DHCP",
-        }
     }
 }
 
@@ -220,14 +128,5 @@ mod tests {
         let heard = with_noise(|noise| Watch { ports: vec![(1, noise)] }.next(start + Duration::from_millis(200)));
         assert!(heard.unwrap().is_none());
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    }
-
-    #[test]
-    fn a_guest_that_claims_all_addresses_has_some() {
-        let (mut progress, mac) = (Progress::default(), Mac([2; 6]));
-        for last in 0..=255 {
-            progress.hear(Told::Address { mac, ip: IpAddr::from([10, 0, 0, last]) }, mac);
-        }
-        assert_eq!(progress.addresses.len(), MOST_ADDRESSES);
     }
 }

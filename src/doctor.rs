@@ -12,8 +12,7 @@ mod dhcp;
 mod firewall;
 mod guests;
 mod host;
-pub mod ikconfig;
-mod kernel;
+mod ikconfig;
 mod macs;
 mod nat;
 mod qemu;
@@ -32,98 +31,16 @@ use crate::sys::tap_users::TapUsers;
 use model::argv;
 use model::argv::Line;
 use model::argv::inspect::QemuLine;
+use model::check::bridge::unplugged;
+use model::check::qemu::ours;
+use model::check::{Check, Verdict};
 use model::config::Config;
-use model::error::{Error, Phrase, Result};
+use model::error::Result;
 use model::ifname::IfName;
 use model::request::Nic;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It may keep guests off the network, or could not be looked at.
-    Warning,
-    /// It keeps them off.
-    Failure,
-}
-
-impl Verdict {
-    /// Its name, for people and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Failure => "failure",
-        }
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// What was looked at: a word.
-    pub name: &'static str,
-    /// The bridge, guest or file that it is about.
-    pub subject: Option<String>,
-    /// How bad it is.
-    pub verdict: Verdict,
-    /// What was seen.
-    pub observed: String,
-    /// Why it matters.
-    pub why: &'static str,
-    /// The command that fixes it.
-    pub fix: Option<String>,
-    /// The commands that make the bridge for good, in the manner of who looks after the uplink.
-    pub permanent_setup: Option<String>,
-}
-
-impl Check {
-    fn new(name: &'static str, verdict: Verdict, observed: impl Into<String>, why: &'static str) -> Self {
-        Self { name, subject: None, verdict, observed: observed.into(), why, fix: None, permanent_setup: None }
-    }
-
-    fn ok(name: &'static str, observed: impl Into<String>, why: &'static str) -> Self {
-        Self::new(name, Verdict::Ok, observed, why)
-    }
-
-    fn warning(name: &'static str, observed: impl Into<String>, why: &'static str, fix: impl Into<String>) -> Self {
-        Self { fix: Some(fix.into()), ..Self::new(name, Verdict::Warning, observed, why) }
-    }
-
-    fn failure(name: &'static str, observed: impl Into<String>, why: &'static str, fix: impl Into<String>) -> Self {
-        Self { fix: Some(fix.into()), ..Self::new(name, Verdict::Failure, observed, why) }
-    }
-
-    /// What an error of ours says, as a check.
-    fn of_error(name: &'static str, verdict: Verdict, error: &Error, why: &'static str) -> Self {
-        Self { fix: Some(to_paste(error.remedy())), ..Self::new(name, verdict, error.what(), why) }
-    }
-
-    fn fixed_by(mut self, fix: impl Into<String>) -> Self {
-        self.fix = Some(fix.into());
-        self
-    }
-
-    fn permanently(mut self, commands: impl Into<String>) -> Self {
-        self.permanent_setup = Some(commands.into());
-        self
-    }
-
-    fn of(mut self, subject: impl ToString) -> Self {
-        self.subject = Some(subject.to_string());
-        self
-    }
-}
-
-/// `modprobe tun   # Load the kernel's module` of "Load the kernel's module: modprobe tun", so that it can be pasted. What
-/// takes more than a command stays a sentence.
-fn to_paste(remedy: &Phrase) -> String {
-    remedy.as_command().map_or_else(|| remedy.to_string(), |(what, command)| format!("{command}   # {what}"))
-}
 
 /// What is to be looked at.
 #[derive(Debug, Clone, Default)]
@@ -160,6 +77,8 @@ struct Context<'a> {
     missing: Vec<(IfName, Result<Planned>)>,
     /// The arguments, understood.
     line: Option<Line>,
+    /// QEMU's own words of them.
+    own: Option<QemuLine>,
     netlink: Netlink,
     /// Whether the host's own firewall drops what is forwarded.
     is_firewalled: bool,
@@ -171,30 +90,28 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     let (mut bridges, tap_users) = inventory::look_with_users(&mut netlink)?;
     let caller = || Caller { name: "qemu-kvm".as_ref() };
     let line = query.words.as_ref().map(|words| argv::scan(words, caller())).transpose()?;
+    let own = query.words.as_ref().map(|words| QemuLine::read(&argv::without_ours(words)));
     let asked: Vec<Nic> = line.iter().flat_map(|line| line.nics.iter().cloned()).collect();
-    let own = query.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
-    let wanted: Vec<Nic> = match own {
-        Some(own) => vec![asked.into_iter().find(|nic| nic.bridge == own.bridge).unwrap_or(own)],
+    let named = query.bridge.as_ref().map(|bridge| Nic::parse(bridge.as_str().as_bytes())).transpose()?;
+    let wanted: Vec<Nic> = match named {
+        Some(named) => vec![asked.into_iter().find(|nic| nic.bridge == named.bridge).unwrap_or(named)],
         None => asked,
     };
+    let there: Vec<IfName> = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
     // Before anything is set up, what the first guest would find is looked at.
     let is_for_guests =
         |bridge: &Bridge| bridge.journal.is_some() || bridge.ports.iter().any(|p| p.role == Role::Uplink);
-    let is_first = query.bridge.is_none() && query.words.is_none() && !bridges.iter().any(is_for_guests);
     let first = Nic::parse(b"br0")?;
-    let is_first = is_first && bridges.iter().all(|bridge| bridge.detail.link.name != first.bridge);
-    let is_there = |nic: &Nic| bridges.iter().any(|bridge| bridge.detail.link.name == nic.bridge);
-    let there = bridges.iter().map(|bridge| bridge.detail.link.name.clone()).collect();
-    let mut missing: Vec<Nic> = wanted.iter().filter(|nic| !is_there(nic)).cloned().collect();
-    missing.extend(is_first.then_some(first));
+    let is_first = !query.is_about_some() && !bridges.iter().any(is_for_guests) && !there.contains(&first.bridge);
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
     let config = config::load()?;
-    let mut plan = |nic: Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(&nic), &config));
-    let missing = missing.into_iter().map(&mut plan).collect();
+    let missing = wanted.iter().filter(|nic| !there.contains(&nic.bridge)).chain(is_first.then_some(&first));
+    let plan = |nic: &Nic| (nic.bridge.clone(), planned(&mut netlink, std::slice::from_ref(nic), &config));
+    let missing = missing.map(plan).collect();
     let mut context =
-        Context { query, config, bridges, tap_users, there, missing, line, netlink, is_firewalled: false };
+        Context { query, config, bridges, tap_users, there, missing, line, own, netlink, is_firewalled: false };
     let mut checks = host::checks(&context);
     // In a network of their own a user has all rights.
     if place::user_network().is_none() {
@@ -205,33 +122,17 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(bridge::checks(&context));
     checks.extend(nat::checks(&mut context));
     checks.extend(macs::checks(&context));
-    checks.extend(bridge::unplugged(&mut context));
+    checks.extend(context.netlink.links().iter().flat_map(|links| unplugged(links)));
     let firewall = firewall::checks(&context);
     // Who drops what servers answer is known then.
     context.is_firewalled = firewall.iter().any(|check| check.verdict == Verdict::Failure);
     checks.extend(firewall);
     checks.extend(dhcp::checks(&mut context));
     checks.extend(guests::checks(&mut context)?);
-    if let Some(words) = &query.words {
-        let ids = context.line.as_ref().and_then(|line| argv::rewrite::ids(line).ok()).unwrap_or_default();
+    if let Some(own) = &context.own {
         let model = context.config.model.as_deref();
-        let models = context
-            .line
-            .iter()
-            .flat_map(|line| &line.nics)
-            .map(|nic| nic.model.as_deref().or(model).unwrap_or(argv::settle::DEFAULT_MODEL).to_owned());
-        let ours: Vec<(String, String)> = ids.into_iter().zip(models).collect();
-        checks.extend(qemu::checks(&QemuLine::read(&without_ours(words)), &ours, &PathBuf::from(".")));
+        let ours = context.line.as_ref().map(|line| ours(line, model)).unwrap_or_default();
+        checks.extend(qemu::checks(own, &ours, Path::new(".")));
     }
     Ok(checks)
-}
-
-/// QEMU's own words.
-fn without_ours(words: &[OsString]) -> Vec<OsString> {
-    let Ok(line) = argv::scan(words, || Ok(Vec::new())) else { return words.to_vec() };
-    let words = line.parts.into_iter().filter_map(|part| match part {
-        argv::Part::Word(word) => Some(word),
-        argv::Part::Nic(_) => None,
-    });
-    words.collect()
 }

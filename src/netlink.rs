@@ -13,7 +13,7 @@ mod networks;
 mod read;
 pub mod tc;
 
-pub use detail::{BridgeDetail, Detail, FdbEntry, Neighbour, Stats};
+pub use detail::{Detail, FdbEntry, Neighbour, Stats};
 
 use crate::sys::filter;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};

@@ -58,34 +58,31 @@ pub fn say(program: &str, text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "{program}: {}", text::lines(&text.to_string()));
 }
 
-/// A line on a terminal that is written over again and again, and is gone in the end; on anything else nothing.
+/// A line on stderr, if that is a terminal, that is written over again and again, and is gone in the end; on anything else
+/// nothing.
 #[derive(Debug)]
 pub struct ProgressLine {
     is_shown: bool,
 }
 
-impl ProgressLine {
-    /// One on stderr.
-    pub fn new() -> Self {
+impl Default for ProgressLine {
+    fn default() -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self { is_shown: io::stderr().is_terminal() && !is_dumb }
     }
+}
 
+impl ProgressLine {
     /// Says what is going on.
     pub fn show(&mut self, text: std::fmt::Arguments) {
         if self.is_shown {
             let _ = write!(io::stderr(), "\r\x1b[K{text}");
         }
     }
-
-    /// Says no more.
-    pub fn clear(&mut self) {
-        self.show(format_args!(""));
-    }
 }
 
-impl Default for ProgressLine {
-    fn default() -> Self {
-        Self::new()
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        self.show(format_args!(""));
     }
 }

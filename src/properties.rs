@@ -2,11 +2,10 @@
 #![doc(hidden)]
 #![forbid(unsafe_code)]
 
-use crate::doctor::ikconfig;
 use crate::netlink;
 use crate::vm;
 use model::options::help;
-pub use model::properties::{argv, frames, journal, json, option_strings, readconfig};
+pub use model::properties::{argv, frames, journal, json, kernel_configuration, option_strings, readconfig};
 
 /// What has to hold of any data.
 pub type Property = fn(&[u8]);
@@ -36,11 +35,6 @@ pub fn lease(data: &[u8]) {
 /// What the kernel says.
 pub fn netlink(data: &[u8]) {
     netlink::read_as_anything(data);
-}
-
-/// A kernel's image, which may be anybody's file.
-pub fn kernel_configuration(data: &[u8]) {
-    let _ = ikconfig::in_image(data);
 }
 
 /// What a QEMU says of its options.

@@ -114,11 +114,12 @@ impl Store {
         }
     }
 
-    /// Those of root's VMs and of the calling user's.
-    pub fn everybodys() -> Vec<Self> {
+    /// What is kept of root's VMs and of the calling user's, as far as it can be read.
+    pub fn everybodys() -> Vec<Record> {
         let system = Self { folder: SYSTEM.into() };
         let own = Self::open().ok().filter(|own| own.folder != system.folder);
-        std::iter::once(system).chain(own).collect()
+        let lists = std::iter::once(system).chain(own).filter_map(|store| store.list().ok());
+        lists.flat_map(|(records, _)| records).collect()
     }
 
     /// Whether nothing can be kept there: the file system, or that of the nearest folder above, is read-only.

@@ -41,7 +41,21 @@ fn the_crate_that_thinks_cannot_act() {
         "Command::new",
         ".exists()",
     ];
-    const CRATES: [&str; 6] = ["etherparse", "serde", "serde_json", "shell-words", "strsim", "toml"];
+    const CRATES: [&str; 13] = [
+        "bzip2",
+        "etherparse",
+        "flate2",
+        "lz4_flex",
+        "lzma-rust2",
+        "memchr",
+        "ruzstd",
+        "serde",
+        "serde_json",
+        "shell-words",
+        "strsim",
+        "toml",
+        "toml_edit",
+    ];
     for room in rooms().iter().filter(|room| room.path.starts_with("model/")) {
         let acts: Vec<_> = ACTS.iter().filter(|word| room.code.contains(**word)).collect();
         assert!(acts.is_empty(), "{} has {acts:?}", room.path);

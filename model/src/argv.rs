@@ -21,7 +21,7 @@ pub mod settle;
 mod values;
 
 pub use rewrite::{Backend, Card, Netdev, rewrite};
-pub use scan::{Environment, Line, Mode, Part, scan};
+pub use scan::{Environment, Line, Mode, Part, scan, without_ours};
 pub use values::Params;
 
 use crate::mac::Mac;

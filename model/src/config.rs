@@ -5,6 +5,7 @@
 //! is silently not there is worse than none.
 
 pub mod read;
+pub mod save;
 
 use crate::error::Error;
 use crate::ifname::IfName;
@@ -54,5 +55,44 @@ impl Config {
     /// Reads a file's text; else tells the line where it is wrong, and what is.
     pub fn parse_bytes(text: &[u8]) -> Result<Self, (usize, Error)> {
         read::read_bytes(text)
+    }
+
+    /// Whether a file's text can have the key `qemu`, which a quoted key may spell with escapes.
+    pub fn may_name_qemu(text: &[u8]) -> bool {
+        text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
+    }
+
+    /// The system's, with a user's own before it.
+    pub fn overlaid(self, own: Self) -> Self {
+        let mut bridges = self.bridges;
+        bridges.extend(own.bridges);
+        // What root makes is root's to decide.
+        let falls_back = self.falls_back;
+        Self { qemu: own.qemu.or(self.qemu), model: own.model.or(self.model), falls_back, bridges }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_a_qemu_is_seen_without_parsing() {
+        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
+            assert_eq!(Config::may_name_qemu(text.as_bytes()), named, "{text}");
+            assert_eq!(Config::parse_bytes(text.as_bytes()).unwrap().qemu.is_some(), named, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_users_own_comes_before_the_systems() {
+        let read = |text: &str| Config::parse_bytes(text.as_bytes()).unwrap();
+        let system = "qemu = \"/a\"\nmodel = \"e1000\"\n[bridge.br0]\nmtu = 1400\n[bridge.br1]\nmtu = 1400\n";
+        let own = "qemu = \"/b\"\n[defaults]\nuplink_fallback = \"nat\"\n[bridge.br0]\nkeep = true\n";
+        let both = read(system).overlaid(read(own));
+        assert_eq!((both.qemu, both.model.as_deref()), (Some("/b".into()), Some("e1000")));
+        assert!(!both.falls_back, "that is root's to decide");
+        let [br0, br1] = ["br0", "br1"].map(|name| both.bridges[&IfName::new(name).unwrap()].clone());
+        assert_eq!((br0.keep, br0.mtu, br1.mtu), (Some(true), None, Some(1400)), "a bridge is one's as a whole");
     }
 }

@@ -1,10 +1,11 @@
 //! `kvm-bridge doctor`.
 
 use crate::cli::json;
-use crate::doctor::{Check, Query, Verdict, examine};
+use crate::doctor::{Query, examine};
 use crate::output;
 use crate::output::style::{Style, Tone};
 use clap::Args;
+use model::check::{Check, Verdict};
 use model::error::Result;
 use model::ifname::IfName;
 use model::text;

@@ -1,23 +1,25 @@
 //! `kvm-bridge ip`.
 
-use crate::capture::{Progress, Watch};
+use crate::capture::Watch;
 use crate::cli::json;
 use crate::netlink::Netlink;
 use crate::network::inventory;
-use crate::network::inventory::{Bridge, Port, is_link_local};
+use crate::network::inventory::{Bridge, Port};
 use crate::network::links::unreadable;
 use crate::network::user_network;
 use crate::network::user_network::Place;
 use crate::output;
 use crate::output::ProgressLine;
 use crate::state::dhcp_leases;
-use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
 use crate::sys::process;
 use clap::Args;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::packet::frame::Told;
+use model::packet::is_link_local;
+use model::packet::lease::DhcpLease;
+use model::packet::progress::Progress;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -76,7 +78,7 @@ impl Guest {
     fn keep(&self, progress: &Progress) {
         // Who answers without having been asked is no server.
         let ack = progress.ack.filter(|_| progress.request);
-        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message));
+        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message, dhcp_leases::now()));
         let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
         if let (Some(lease), Ok(files)) = (lease, files) {
             dhcp_leases::keep(&files, &[lease], |_| true);
@@ -164,17 +166,14 @@ impl Ip {
 
     /// A guest that is waited for may not have been started yet.
     fn find_in_time(&self, netlink: &mut Netlink, end: Option<Instant>) -> Result<Vec<Guest>> {
-        let mut line = ProgressLine::new();
+        let mut line = ProgressLine::default();
         loop {
             match self.find(netlink) {
                 Err(_) if end.is_some_and(|end| Instant::now() < end) => {
                     line.show(format_args!("waiting for {} to be started", self.name()));
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                found => {
-                    line.clear();
-                    return found;
-                }
+                found => return found,
             }
         }
     }
@@ -255,7 +254,7 @@ impl Ip {
                 None
             }
         };
-        let mut line = ProgressLine::new();
+        let mut line = ProgressLine::default();
         let mut progress = vec![Progress::default(); guests.len()];
         let mut asked = None;
         while !known.iter().all(is_enough) && Instant::now() < end {
@@ -294,7 +293,6 @@ impl Ip {
                 }
             }
         }
-        line.clear();
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::output::style;
 use crate::output::style::{Style, Tone};
 use crate::output::table;
 use crate::output::table::Cell;
-use crate::state::dhcp_leases::DhcpLease;
+use crate::state::dhcp_leases;
 use crate::sys::place;
 use clap::Args;
 use model::error::{Error, Result};
@@ -24,6 +24,8 @@ use model::ifname::IfName;
 use model::manager::Manager;
 use model::nat::forward::Forward;
 use model::nat::guest::Guest;
+use model::packet::is_link_local;
+use model::packet::lease::DhcpLease;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -204,7 +206,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         style::duration(now.saturating_sub(since))
     });
     let known = port.known_addresses();
-    let far: Vec<String> = known.iter().filter(|ip| !inventory::is_link_local(ip)).map(ToString::to_string).collect();
+    let far: Vec<String> = known.iter().filter(|ip| !is_link_local(ip)).map(ToString::to_string).collect();
     // Those of its own link alone are of use where it has no other.
     let near = || known.iter().map(ToString::to_string).collect::<Vec<_>>();
     let addresses = if far.is_empty() { near() } else { far };
@@ -400,5 +402,5 @@ fn port_to_json(port: &Port) -> serde_json::Value {
 }
 
 fn lease_to_json(lease: &DhcpLease) -> serde_json::Value {
-    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left() })
+    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left(dhcp_leases::now()) })
 }

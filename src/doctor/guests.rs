@@ -1,20 +1,21 @@
 //! How far guests have got that have no address: seen on their ports.
 
-use crate::capture::{Heard, Progress, Watch};
-use crate::doctor::{Check, Context};
-use crate::network::inventory::{Port, is_link_local};
+use crate::capture::Watch;
+use crate::doctor::{Context, qemu};
+use crate::network::inventory::Port;
+use crate::network::links::unreadable;
 use crate::output::ProgressLine;
 use crate::sys::process;
 use crate::sys::tap_users::Process;
 use model::argv::inspect::QemuLine;
+use model::check::guest::{GUEST, Watched, judge};
+use model::check::{Check, Verdict, kernel};
 use model::error::Result;
+use model::packet::is_link_local;
+use model::packet::progress::{Heard, Progress};
 use model::text;
-use model::text::shell::quote;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-const WHY: &str = "An address is got in four steps: DISCOVER, OFFER, REQUEST, ACK.";
 
 /// How long a port is watched, unless somebody says otherwise: a guest that asks in vain asks again within that.
 const WATCH: Duration = Duration::from_secs(10);
@@ -41,7 +42,7 @@ pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
     for bridge in &context.bridges {
         for port in bridge.ports.iter().filter(|port| port.is_tap() && port.detail.has_carrier) {
             match port.addresses.iter().find(|ip| !is_link_local(ip)) {
-                Some(ip) => checks.push(Check::ok("guest", format!("it has {ip}"), WHY).of(name(port))),
+                Some(ip) => checks.push(GUEST.ok(format!("it has {ip}")).of(name(port))),
                 None => waiting.push(Waiting {
                     bridge: bridge.detail.link.name.to_string(),
                     questions: bridge.questions(port),
@@ -57,28 +58,28 @@ pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
     match Watch::open(waiting.iter().map(|guest| guest.port.detail.link.index)) {
         Ok(mut watch) => follow(&mut watch, &mut waiting, context.query.watch)?,
         Err(error) => {
-            let guests = waiting.iter().map(|guest| name(&guest.port));
-            let check = |guest| Check::of_error("guest", crate::doctor::Verdict::Warning, &error, WHY).of(guest);
-            let by_root = "sudo kvm-bridge doctor";
-            let can_watch = process::can_watch();
-            checks.extend(guests.map(check).map(|check| if can_watch { check } else { check.fixed_by(by_root) }));
+            checks.extend(waiting.iter().map(|guest| {
+                let check = GUEST.error(Verdict::Warning, &error).of(name(&guest.port));
+                let by_root = || Some("sudo kvm-bridge doctor".to_owned());
+                let fix = if process::can_watch() { check.fix } else { by_root() };
+                Check { fix, ..check }
+            }));
             return Ok(checks);
         }
     }
-    let watched = context.query.watch.unwrap_or(WATCH);
-    let details = context.netlink.details().map_err(crate::network::links::unreadable)?;
+    let seconds = context.query.watch.unwrap_or(WATCH).as_secs();
+    let details = context.netlink.details().map_err(unreadable)?;
     for Waiting { bridge, port, progress, .. } in &waiting {
-        let Some(now) = details.iter().find(|detail| detail.link.index == port.detail.link.index) else { continue };
-        let check = judge(bridge, port, progress, now.stats.rx_packets, watched).of(name(port));
-        let is_silent = !progress.offer && !progress.request && !has_arrived(progress);
-        checks.push(check);
+        let link = &port.detail.link;
+        let Some(now) = details.iter().find(|detail| detail.link.index == link.index) else { continue };
+        let (has_process, frames) = (port.process.is_some(), now.stats.rx_packets);
+        let guest = Watched { tap: link.name.as_str(), bridge, has_process, progress, frames, seconds };
+        checks.push(judge(&guest).of(name(port)));
         // Its own command line may tell why.
-        if let (true, Some(process)) = (is_silent, &port.process) {
+        if let (false, Some(process)) = (progress.offer || progress.request || progress.has_arrived(), &port.process) {
             let line = QemuLine::read(process.words.get(1..).unwrap_or_default());
-            let found = look_at_line(process, line).into_iter();
-            checks.extend(
-                found.filter(|check| check.verdict != crate::doctor::Verdict::Ok).map(|check| check.of(name(port))),
-            );
+            let found = look_at_line(process, line).into_iter().filter(|check| check.verdict != Verdict::Ok);
+            checks.extend(found.map(|check| check.of(name(port))));
         }
     }
     Ok(checks)
@@ -88,18 +89,13 @@ pub(super) fn checks(context: &mut Context) -> Result<Vec<Check>> {
 /// kept there by whose it is, for ever.
 fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
     let is_own = process.uid == nix::unistd::geteuid().as_raw();
-    let kernel = if is_own { None } else { line.kernel.take() };
+    let foreign = if is_own { None } else { line.kernel.take() };
     let folder = PathBuf::from(format!("/proc/{}/cwd", process.pid));
-    let mut checks = crate::doctor::qemu::checks(&line, &[], &folder);
-    checks.extend(kernel.map(|kernel| {
-        let observed = format!("{} is another user's, and was not looked into", text::one_line(&kernel));
+    let mut checks = qemu::checks(&line, &[], &folder);
+    checks.extend(foreign.map(|path| {
+        let observed = format!("{} is another user's, and was not looked into", text::one_line(&path));
         let fix = format!("sudo -u '#{}' kvm-bridge doctor   # as that user", process.uid);
-        Check::warning(
-            "kernel",
-            observed,
-            "It would tell whether the kernel knows the card and can ask for an address.",
-            fix,
-        )
+        kernel::UNKNOWN.warning(observed, fix)
     }));
     checks
 }
@@ -108,12 +104,11 @@ fn look_at_line(process: &Process, mut line: QemuLine) -> Vec<Check> {
 fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) -> Result<()> {
     let (start, end) = (Instant::now(), Instant::now() + time.unwrap_or(WATCH));
     let mut moments = ASKED_AT.iter().peekable();
-    let mut line = ProgressLine::new();
-    let mut ends = Ok(());
+    let mut line = ProgressLine::default();
     while watch.is_watching() && Instant::now() < end {
         let elapsed = start.elapsed();
         let is_clear = |guest: &Waiting| {
-            has_arrived(&guest.progress) || time.is_none() && elapsed >= BRIEFLY && guest.has_sent_nothing()
+            guest.progress.has_arrived() || time.is_none() && elapsed >= BRIEFLY && guest.has_sent_nothing()
         };
         let Some(first) = waiting.iter().find(|guest| !is_clear(guest)) else { break };
         line.show(format_args!(
@@ -123,21 +118,15 @@ fn follow(watch: &mut Watch, waiting: &mut [Waiting], time: Option<Duration>) ->
             first.progress.describe()
         ));
         if moments.next_if(|moment| **moment <= elapsed).is_some() {
-            for guest in waiting.iter().filter(|guest| !has_arrived(&guest.progress)) {
+            for guest in waiting.iter().filter(|guest| !guest.progress.has_arrived()) {
                 watch.send(guest.port.detail.link.index, &guest.questions);
             }
         }
-        match watch.next(end.min(Instant::now() + TICK)) {
-            Ok(Some(heard)) => waiting.iter_mut().for_each(|guest| guest.hear(&heard)),
-            Ok(None) => {}
-            Err(error) => {
-                ends = Err(error);
-                break;
-            }
+        if let Some(heard) = watch.next(end.min(Instant::now() + TICK))? {
+            waiting.iter_mut().for_each(|guest| guest.hear(&heard));
         }
     }
-    line.clear();
-    ends
+    Ok(())
 }
 
 impl Waiting {
@@ -162,70 +151,5 @@ fn name(port: &Port) -> String {
     match &port.vm {
         Some(vm) => format!("{} ({})", text::name(vm), port.detail.link.name),
         None => port.detail.link.name.to_string(),
-    }
-}
-
-fn has_arrived(progress: &Progress) -> bool {
-    progress.ack.is_some() || progress.addresses.iter().any(|ip| !is_link_local(ip))
-}
-
-fn judge(bridge: &str, port: &Port, progress: &Progress, frames: u64, watched: Duration) -> Check {
-    let (tap, bridge) = (quote(port.detail.link.name.as_str()), quote(bridge));
-    let in_time = format!("in {} s", watched.as_secs());
-    let is_global = |ip: &&IpAddr| !is_link_local(ip);
-    if let Some(message) = progress.ack {
-        let address = message.address.map(|ip| ip.to_string()).unwrap_or_default();
-        let server = message.server.map(|ip| format!(" from {ip}")).unwrap_or_default();
-        return Check::ok("guest", format!("ACK: it got {address}{server} just now"), WHY);
-    }
-    if let Some(ip) = progress.addresses.iter().find(is_global) {
-        return Check::ok("guest", format!("it has {ip}"), WHY);
-    }
-    let tcpdump = format!("tcpdump -eni {tap} port 67 or port 68");
-    match progress {
-        _ if frames == 0 => Check::failure(
-            "guest",
-            "it has sent no frame at all",
-            "Its kernel has no driver for its network card, or has not come so far, or nobody in it sets the card up.",
-            match port.process {
-                Some(_) => "Look at its console.".to_owned(),
-                None => {
-                    format!("kvm-bridge doctor {bridge} -- ARGUMENTS   # those of its QEMU; or look at its console")
-                }
-            },
-        ),
-        Progress { nak: true, .. } => Check::failure(
-            "guest",
-            "REQUEST without ACK: the server refused the address (NAK)",
-            "It asks for an address of another network, or for one that is somebody else's by now.",
-            "rm /var/lib/dhcp/*.leases   # or wherever the guest's client keeps its old lease; in the guest, then reboot",
-        ),
-        Progress { request: true, .. } => Check::failure(
-            "guest",
-            format!("REQUEST without ACK {in_time}"),
-            "The server does not confirm the address, or its answer is lost on the way.",
-            tcpdump,
-        ),
-        Progress { offer: true, .. } => Check::failure(
-            "guest",
-            format!("OFFER without REQUEST {in_time}"),
-            "Answers reach the guest's port, and the guest does not take them: often because the host leaves their checksums to a card that they never reach.",
-            format!("ethtool -K {bridge} tx off"),
-        ),
-        Progress { discover: true, .. } => Check::failure(
-            "guest",
-            format!("DISCOVER without OFFER {in_time}"),
-            "The guest asks, and no answer reaches its port: there is no server, or something drops the frames between.",
-            format!("kvm-bridge doctor {bridge}   # its checks dhcp, firewall and uplink tell which"),
-        ),
-        _ => Check::warning(
-            "guest",
-            format!(
-                "it has sent {frames} {}, and none of DHCP {in_time}",
-                if frames == 1 { "frame" } else { "frames" }
-            ),
-            "It does not ask for an address, or has given up, or has had one for long and is silent.",
-            "-append \"ip=dhcp\"   # for a kernel that asks by itself; in a distribution: dhclient, or networkctl renew",
-        ),
     }
 }

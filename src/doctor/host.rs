@@ -1,9 +1,10 @@
 //! The machine: KVM, /dev/net/tun, QEMU.
 
-use crate::doctor::{Check, Context, Verdict};
+use crate::doctor::Context;
 use crate::launch;
 use crate::launch::kvm;
 use crate::sys::tap;
+use model::check::{Check, Topic, Verdict};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -17,8 +18,8 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
 }
 
 fn kvm_device(path: &Path) -> Check {
-    const WHY: &str = "Without KVM the guest's processor is emulated, many times slower.";
-    let warning = |observed: &str, fix: &str| Check::warning("kvm", format!("{} {observed}", path.display()), WHY, fix);
+    const TOPIC: Topic = Topic("kvm", "Without KVM the guest's processor is emulated, many times slower.");
+    let warning = |observed: &str, fix: &str| TOPIC.warning(format!("{} {observed}", path.display()), fix);
     match path.metadata() {
         Err(_) => {
             return warning(
@@ -32,7 +33,7 @@ fn kvm_device(path: &Path) -> Check {
         Ok(_) => {}
     }
     match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(_) => Check::ok("kvm", "/dev/kvm can be opened", WHY),
+        Ok(_) => TOPIC.ok("/dev/kvm can be opened"),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             warning("may not be opened by this user", &kvm::let_in().replace(", and", "   # and"))
         }
@@ -41,17 +42,17 @@ fn kvm_device(path: &Path) -> Check {
 }
 
 fn tun() -> Check {
-    const WHY: &str = "A guest's network card is a TAP on this host, which is made with this device.";
+    const TUN: Topic = Topic("tun", "A guest's network card is a TAP on this host, which is made with this device.");
     match tap::open_device() {
-        Ok(_) => Check::ok("tun", "/dev/net/tun can be opened", WHY),
-        Err(error) => Check::of_error("tun", Verdict::Failure, &error, WHY),
+        Ok(_) => TUN.ok("/dev/net/tun can be opened"),
+        Err(error) => TUN.error(Verdict::Failure, &error),
     }
 }
 
 fn qemu(context: &Context) -> Check {
-    const WHY: &str = "qemu-kvm sets the network up and then becomes this program.";
+    const QEMU: Topic = Topic("qemu", "qemu-kvm sets the network up and then becomes this program.");
     match launch::find("qemu-kvm".as_ref(), &context.config) {
-        Ok(qemu) => Check::ok("qemu", format!("{} is going to be run: {}", qemu.path().display(), qemu.why()), WHY),
-        Err(error) => Check::of_error("qemu", Verdict::Failure, &error, WHY),
+        Ok(qemu) => QEMU.ok(format!("{} is going to be run: {}", qemu.path().display(), qemu.why())),
+        Err(error) => QEMU.error(Verdict::Failure, &error),
     }
 }

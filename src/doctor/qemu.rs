@@ -1,194 +1,42 @@
 //! QEMU's own arguments: do front ends and back ends find each other, and does the kernel do what it is meant to?
 #![forbid(unsafe_code)]
 
-use crate::doctor::{Check, kernel};
-use model::argv::inspect::{QemuLine, asks_by_kernel, ip_of};
+use crate::doctor::ikconfig;
+use crate::output::errno::reason;
+use model::argv::inspect::QemuLine;
+use model::check::{self, Check, Topic};
 use model::text;
 use model::text::shell::quote;
 use std::path::Path;
 
-/// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card.
+/// `ours` are the ids of the netdevs that `--bridge` makes, each with the model of its card; `folder` is where relative paths
+/// begin.
 pub(super) fn checks(line: &QemuLine, ours: &[(String, String)], folder: &Path) -> Vec<Check> {
-    let mut checks = pairs(line, ours);
-    let is_used = |id: &String| line.devices.iter().any(|device| device.netdev.as_ref() == Some(id));
-    let models = line.devices.iter().map(|device| device.driver.clone());
-    let models: Vec<String> =
-        models.chain(ours.iter().filter(|(id, _)| !is_used(id)).map(|(_, model)| model.clone())).collect();
-    checks.extend(command_line(line));
-    checks.extend(kernel::checks(line, &models, folder));
+    let mut checks = check::qemu::checks(line, ours);
+    checks.extend(kernel(line, &check::qemu::models(line, ours), folder));
     checks
 }
 
-fn pairs(line: &QemuLine, ours: &[(String, String)]) -> Vec<Check> {
-    const WHY: &str = "A network card is a pair: -device is what the guest sees, -netdev where its frames go; netdev= and id= join them.";
-    let mut checks = Vec::new();
-    let count = |id: &str| line.devices.iter().filter(|device| device.netdev.as_deref() == Some(id)).count();
-    for netdev in &line.netdevs {
-        let (id, name) = (&netdev.id, text::one_line(&netdev.id));
-        match count(id) {
-            0 => checks.push(Check::failure(
-                "pair",
-                format!("no -device names the netdev {name}: the guest has no card on it"),
-                WHY,
-                format!("-device {}", quote(format!("e1000,netdev={id}"))),
-            )),
-            1 => checks.push(Check::ok("pair", format!("the netdev {name} has its device"), WHY)),
-            _ => checks.push(Check::failure(
-                "pair",
-                format!("two -devices name the netdev {name}"),
-                WHY,
-                "Give each -device a -netdev of its own",
-            )),
+fn kernel(line: &QemuLine, models: &[String], folder: &Path) -> Vec<Check> {
+    const IMAGE: Topic = Topic("kernel", "QEMU boots this kernel itself.");
+    let Some(kernel) = &line.kernel else { return Vec::new() };
+    let image = folder.join(kernel);
+    // Somebody else may have called it so.
+    let (name, kernel, copy) = (text::one_line(kernel), quote(kernel), quote(format!("{kernel}.config")));
+    match ikconfig::find(&image) {
+        Err(error) => {
+            vec![IMAGE.failure(format!("cannot read {name}: {}", reason(&error)), format!("ls -l {kernel}"))]
         }
-    }
-    for device in &line.devices {
-        let driver = text::one_line(&device.driver);
-        let Some(id) = &device.netdev else {
-            let observed = format!("-device {driver} names no netdev: its cable ends nowhere");
-            let id = line.netdevs.first().map_or("network0", |netdev| netdev.id.as_str());
-            checks.push(Check::failure(
-                "pair",
-                observed,
-                WHY,
-                format!("-device {}", quote(format!("{},netdev={id}", device.driver))),
-            ));
-            continue;
-        };
-        let is_there = line.netdevs.iter().any(|netdev| netdev.id == *id) || ours.iter().any(|(own, _)| own == id);
-        if !is_there {
-            checks.push(Check::failure(
-                "pair",
-                format!("-device {driver} names the netdev {}, which is not there", text::one_line(id)),
-                WHY,
-                format!("--bridge {}", quote(format!("br0,id={id}"))),
-            ));
+        Ok(None) => {
+            let observed = format!("the configuration of {name} is neither in it nor beside it nor under /boot");
+            let fix =
+                format!("cp .config {copy}   # in the tree that it was built in; or build it with CONFIG_IKCONFIG=y");
+            vec![check::kernel::UNKNOWN.warning(observed, fix)]
         }
-    }
-    for (id, model) in ours {
-        checks.push(match count(id) {
-            0 => Check::ok("pair", format!("--bridge gives the guest a card, {model} on {id}"), WHY),
-            1 => Check::ok("pair", format!("the netdev {id} of --bridge has a device of yours"), WHY),
-            _ => Check::failure(
-                "pair",
-                format!("two -devices name the netdev {id}"),
-                WHY,
-                "Give each -device a netdev of its own: --bridge br0,id=",
-            ),
-        });
-    }
-    if checks.is_empty() && !line.has_net {
-        let observed = match line.has_none {
-            true => "the guest has no network card: that is asked for with none",
-            false => "there is no network card on the command line: QEMU adds one on a network of its own",
-        };
-        checks.push(Check::warning("pair", observed, WHY, "--bridge br0"));
-    }
-    checks
-}
-
-/// Several words in quotes, as people write them where they can.
-fn as_text(text: &str) -> String {
-    let is_special = |c: char| matches!(c, '\u{22}' | '$' | '`' | '\\' | '!') || text::is_obeyed(c);
-    if text.contains(is_special) { quote(text) } else { format!("\"{text}\"") }
-}
-
-fn command_line(line: &QemuLine) -> Vec<Check> {
-    const IP: &str = "The kernel asks for an address, or has one, only where ip= says so; else userland has to.";
-    const CONSOLE: &str = "Without console= what the kernel says goes to a screen that a terminal does not show.";
-    let Some(append) = &line.append else {
-        return match (&line.kernel, line.has_initrd) {
-            (Some(_), _) => {
-                vec![Check::warning("append-ip", "there is no -append", IP, "-append \"ip=dhcp console=ttyS0\"")]
-            }
-            _ => Vec::new(),
-        };
-    };
-    const KERNEL: &str = "QEMU refuses -append where it does not boot the kernel itself.";
-    if line.kernel.is_none() {
-        return vec![Check::failure("kernel", "there is -append and no -kernel", KERNEL, "-kernel bzImage")];
-    }
-    let with = |more: &str| format!("-append {}", as_text(&format!("{append} {more}")));
-    let ip = match ip_of(append) {
-        None => Check::warning("append-ip", "-append has no ip=", IP, with("ip=dhcp")),
-        Some(value @ ("off" | "none" | "")) => {
-            let words = append.split_whitespace().map(|word| if word.starts_with("ip=") { "ip=dhcp" } else { word });
-            let fix = format!("-append {}", as_text(&words.collect::<Vec<_>>().join(" ")));
-            Check::warning("append-ip", format!("-append switches it off: ip={value}"), IP, fix)
-        }
-        Some(value) if asks_by_kernel(append) => {
-            Check::ok("append-ip", format!("-append has ip={}", text::one_line(value)), IP)
-        }
-        Some(value) if value.split(':').next().is_some_and(|ip| ip.parse::<std::net::IpAddr>().is_ok()) => {
-            Check::ok("append-ip", format!("-append gives the guest an address: ip={}", text::one_line(value)), IP)
-        }
-        Some(value) => Check::warning(
-            "append-ip",
-            format!("-append has ip={}, which asks for no address by DHCP", text::one_line(value)),
-            IP,
-            with("ip=dhcp"),
-        ),
-    };
-    let console = append.split_whitespace().rev().find_map(|word| word.strip_prefix("console="));
-    let console = match (line.has_serial_console, console) {
-        (false, None) => {
-            Check::ok("append-console", "-append has no console=: the kernel speaks to the screen", CONSOLE)
-        }
-        (_, Some(console)) => {
-            Check::ok("append-console", format!("-append has console={}", text::one_line(console)), CONSOLE)
-        }
-        (true, None) => Check::warning(
-            "append-console",
-            "the console is this terminal, and -append has no console=",
-            CONSOLE,
-            with("console=ttyS0"),
-        ),
-    };
-    vec![ip, console]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doctor::Verdict;
-
-    fn verdicts(text: &str, name: &str) -> Vec<(Verdict, Option<String>)> {
-        let line = QemuLine::read(&text.split_whitespace().map(Into::into).collect::<Vec<_>>());
-        let found = checks(&line, &[], Path::new("/nowhere")).into_iter().filter(|check| check.name == name);
-        found.map(|check| (check.verdict, check.fix)).collect()
-    }
-
-    #[test]
-    fn front_and_back_ends_have_to_find_each_other() {
-        let worst = |text: &str| {
-            verdicts(text, "pair").into_iter().max().map(|(verdict, fix)| (verdict, fix.unwrap_or_default()))
-        };
-        let failure = |fix: &str| Some((Verdict::Failure, fix.to_owned()));
-        assert_eq!(
-            worst("-netdev tap,id=network0,ifname=tap0 -device e1000,netdev=network0"),
-            Some((Verdict::Ok, String::new()))
-        );
-        assert_eq!(worst("-nic tap,ifname=tap0"), Some((Verdict::Ok, String::new())));
-        assert_eq!(worst("-netdev tap,id=network0"), failure("-device e1000,netdev=network0"));
-        assert_eq!(worst("-device e1000,netdev=network0"), failure("--bridge br0,id=network0"));
-        assert_eq!(worst("-netdev tap,id=n -device e1000,netdev=n -device e1000"), failure("-device e1000,netdev=n"));
-        assert_eq!(
-            worst("-netdev user,id=n -device e1000,netdev=n -device e1000,netdev=n"),
-            failure("Give each -device a -netdev of its own")
-        );
-        assert_eq!(worst("-m 64"), Some((Verdict::Warning, "--bridge br0".to_owned())));
-    }
-
-    #[test]
-    fn the_kernels_command_line_is_read_as_the_kernel_does() {
-        for (append, asks) in [
-            ("ip=dhcp", true),
-            ("quiet ip=on", true),
-            ("ip=::::guest:eth0:dhcp", true),
-            ("ip=10.0.0.2::10.0.0.1:255.255.255.0:guest:eth0:off", false),
-            ("ip=off", false),
-            ("skip=dhcp", false),
-        ] {
-            assert_eq!(asks_by_kernel(append), asks, "{append}");
+        Ok(Some((config, place))) => {
+            let place = if place == image { "it".into() } else { place.to_string_lossy() };
+            let found = IMAGE.ok(format!("the configuration of {name} is in {}", text::one_line(&place)));
+            std::iter::once(found).chain(check::kernel::checks(&config, line, models)).collect()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a user who is not root needs: a helper with the right to attach TAPs, and a rule that lets them on the bridge.
 
-use crate::doctor::{Check, Context};
+use crate::doctor::Context;
 use crate::install;
 use crate::install::{Finding, sudo};
 use crate::launch;
@@ -11,17 +11,17 @@ use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
 use kvm_bridge_helper::acl::{Acl, Verdict};
 use kvm_bridge_helper::files::rules;
+use model::check::{Check, Topic};
 use model::text::shell::quote;
 
-const HELPER: &str = "Users who are not root get on a bridge by this program alone.";
-const ACL: &str = "A bridge that no rule allows is refused to users who are not root.";
-const ROOT: &str = "Root makes bridges and TAPs by itself.";
+const HELPER: Topic = Topic("helper", "Users who are not root get on a bridge by this program alone.");
+const ACL: Topic = Topic("acl", "A bridge that no rule allows is refused to users who are not root.");
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {
     let name = context.query.user.as_deref();
     let Some(person) = name.map_or_else(|| Some(Person::caller()), Person::named) else {
         let observed = format!("there is no user {}", context.query.user.as_deref().unwrap_or_default());
-        return vec![Check::failure("helper", observed, HELPER, "getent passwd")];
+        return vec![HELPER.failure(observed, "getent passwd")];
     };
     if person.caller.uid == 0 {
         let users = match helper::working() {
@@ -29,7 +29,8 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
             Err(problem) => format!("none: {}", problem.what),
         };
         let observed = format!("root needs no helper; users have {users}");
-        let mut checks = vec![Check::ok("helper", observed, ROOT), Check::ok("acl", "root needs no rule", ROOT)];
+        let of_root = |name| Topic(name, "Root makes bridges and TAPs by itself.");
+        let mut checks = vec![of_root("helper").ok(observed), of_root("acl").ok("root needs no rule")];
         checks.extend(slips());
         return checks;
     }
@@ -43,21 +44,22 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
 
 /// Whether the caller relies on a variable that sudo takes away.
 fn kept_by_sudo() -> Option<Check> {
-    const WHY: &str = "sudo gives a program a fresh environment: without the variable, qemu-kvm is QEMU alone.";
+    const SUDO: Topic =
+        Topic("sudo", "sudo gives a program a fresh environment: without the variable, qemu-kvm is QEMU alone.");
     std::env::var_os(launch::NICS).filter(|value| !value.is_empty())?;
     let observed = format!("{} is set, and 'sudo qemu-kvm' loses it, unless sudo is told to keep it", launch::NICS);
-    program::is_installed("sudo").then(|| Check::warning("sudo", observed, WHY, sudo::KEEP))
+    program::is_installed("sudo").then(|| SUDO.warning(observed, sudo::KEEP))
 }
 
 /// The rules that allow nothing by mistake, and those that refuse everybody; who is no root is told with the refusal.
 fn slips() -> Vec<Check> {
     let acl = match Acl::read(rules) {
         Ok(acl) => acl,
-        Err(fault) => return vec![Check::failure("acl", fault.0, ACL, "sudo kvm-bridge install --check")],
+        Err(fault) => return vec![ACL.failure(fault.0, "sudo kvm-bridge install --check")],
     };
     let check = |fault: &Finding| {
         let file = fault.place.as_ref().map(|(file, _)| format!("sudoedit {}", file.display()));
-        Check::warning("acl", fault.to_string(), ACL, file.unwrap_or_default())
+        ACL.warning(fault.to_string(), file.unwrap_or_default())
     };
     install::faults(&acl).iter().map(check).collect()
 }
@@ -66,21 +68,16 @@ fn look_as(person: &Person, look: impl FnOnce() -> Check + Send) -> Check {
     person.look(look).unwrap_or_else(|error| {
         let name = &person.name;
         let observed = format!("cannot look as {name}: {}", reason(&error));
-        Check::warning(
-            "acl",
-            observed,
-            ACL,
-            format!("Run it as that user: runuser -u {} -- kvm-bridge doctor", quote(name)),
-        )
+        ACL.warning(observed, format!("Run it as that user: runuser -u {} -- kvm-bridge doctor", quote(name)))
     })
 }
 
 fn has_helper() -> Check {
     match helper::working() {
-        Ok((path, right)) => Check::ok("helper", format!("{} {right}", path.display()), HELPER),
+        Ok((path, right)) => HELPER.ok(format!("{} {right}", path.display())),
         Err(problem) => {
             let fix = problem.fix.map_or_else(|| "sudo kvm-bridge install".to_owned(), |(_, command)| command);
-            Check::failure("helper", problem.what, HELPER, fix)
+            HELPER.failure(problem.what, fix)
         }
     }
 }
@@ -88,26 +85,21 @@ fn has_helper() -> Check {
 fn is_allowed(bridge: &str, person: &Person) -> Check {
     let name = &person.name;
     match judge(bridge.as_bytes(), &person.caller) {
-        Ok((Verdict::Allowed(None), _)) => Check::ok("acl", format!("{bridge} is allowed to {name}"), ACL),
+        Ok((Verdict::Allowed(None), _)) => ACL.ok(format!("{bridge} is allowed to {name}")),
         Ok((Verdict::Allowed(Some((max, place))), _)) => {
-            Check::ok("acl", format!("{place} allows {name} {max} TAPs on {bridge}"), ACL)
+            ACL.ok(format!("{place} allows {name} {max} TAPs on {bridge}"))
         }
         Ok((Verdict::Denied(place), _)) => {
             let fix = format!("sudoedit {}", place.file.display());
-            Check::failure("acl", format!("{place} denies {bridge} to {name}"), ACL, fix)
+            ACL.failure(format!("{place} denies {bridge} to {name}"), fix)
         }
         Ok((Verdict::NoRule, acl)) => {
             let observed = format!("no rule allows {bridge} to {name}: {}", looked_at(&acl));
-            Check::failure(
-                "acl",
-                observed,
-                ACL,
-                format!("sudo kvm-bridge install --allow {}", quote(format!("{bridge}:{name}"))),
-            )
+            ACL.failure(observed, format!("sudo kvm-bridge install --allow {}", quote(format!("{bridge}:{name}"))))
         }
         Err(fault) => {
             let observed = format!("the rules cannot be gone by as {name}: {}", fault.0);
-            Check::failure("acl", observed, ACL, "sudo kvm-bridge install --check")
+            ACL.failure(observed, "sudo kvm-bridge install --check")
         }
     }
 }

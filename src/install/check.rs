@@ -218,31 +218,24 @@ pub(super) fn closed(allows: &[Allow]) -> Result<Vec<Finding>> {
     if people.is_empty() {
         people.push(if nix::unistd::geteuid().is_root() { Person::anybody() } else { Person::caller() });
     }
-    let files = helper::ours().map(|path| (path, Need::Execute));
-    let files = files.into_iter().chain([acl::QEMU, acl::OURS].map(|path| (path.into(), Need::Read)));
-    let files: Vec<(PathBuf, Need)> = files.collect();
-    let mut closed = Vec::new();
-    for person in people {
-        closed.extend(files.iter().filter_map(|(path, need)| need.is_missing(path, &person)));
-    }
+    let files = helper::ours().map(|path| (path, EXECUTE)).into_iter();
+    let files: Vec<(PathBuf, Need)> = files.chain([acl::QEMU, acl::OURS].map(|path| (path.into(), READ))).collect();
+    let of = |person: Person| files.iter().filter_map(move |(path, need)| need.is_missing(path, &person));
+    let mut closed: Vec<Finding> = people.into_iter().flat_map(of).collect();
     closed.dedup();
     Ok(closed)
 }
 
-/// What a user has to be able to do with a file.
-#[derive(Debug, Clone, Copy)]
-enum Need {
-    Execute,
-    Read,
-}
+/// What a user has to be able to do with a file: its name, access(2)'s flag and the mode's bit for it, and what gives it.
+struct Need(&'static str, AccessFlags, u32, &'static str);
+
+const EXECUTE: Need = Need("execute", AccessFlags::X_OK, 1, "a+rx");
+const READ: Need = Need("read", AccessFlags::R_OK, 4, "a+r");
 
 impl Need {
     /// That the person cannot, and the command that lets them.
-    fn is_missing(self, path: &Path, person: &Person) -> Option<Finding> {
-        let (verb, flag, bit, mode) = match self {
-            Self::Execute => ("execute", AccessFlags::X_OK, 1, "a+rx"),
-            Self::Read => ("read", AccessFlags::R_OK, 4, "a+r"),
-        };
+    fn is_missing(&self, path: &Path, person: &Person) -> Option<Finding> {
+        let Self(verb, flag, bit, mode) = *self;
         let is_anybody = *person == Person::anybody();
         // A list of access rights can give more than the mode does.
         let can = || matches!(files::check_access(path, flag), Ok(()) | Err(nix::Error::ENOENT));
@@ -250,9 +243,8 @@ impl Need {
             return None;
         }
         let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let mut parts: Vec<&Path> = whole.ancestors().collect();
-        parts.reverse();
-        parts.into_iter().find_map(|part| {
+        let parts: Vec<&Path> = whole.ancestors().collect();
+        parts.into_iter().rev().find_map(|part| {
             let file = part.metadata().ok()?;
             let (bit, mode) = if file.is_dir() { (1, "a+rx") } else { (bit, mode) };
             let may = if person.caller.uid == file.uid() {

@@ -2,12 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::install::cannot;
-use crate::sys::files;
+use crate::sys::files::{self, if_there};
 use model::error::{Error, Result, json_reason};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -26,11 +25,8 @@ pub(super) struct Identity {
 impl Identity {
     /// `None` where there is no file; one that can't be looked at may be any.
     pub(super) fn of(path: &Path) -> Result<Option<Self>> {
-        match path.symlink_metadata() {
-            Ok(file) => Ok(Some(Self { inode: file.ino(), written: (file.mtime(), file.mtime_nsec()) })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(cannot("look at", path, &error)),
-        }
+        let file = if_there(path.symlink_metadata()).map_err(|error| cannot("look at", path, &error))?;
+        Ok(file.map(|file| Self { inode: file.ino(), written: (file.mtime(), file.mtime_nsec()) }))
     }
 }
 
@@ -62,17 +58,14 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn read() -> Result<Self> {
-        let text = match fs::read(RECORD) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { version: 1, made: Vec::new() }),
-            read => read.map_err(|error| cannot("read", Path::new(RECORD), &error))?,
-        };
-        let record: Self = serde_json::from_slice(&text).map_err(|error| {
+        let text = if_there(fs::read(RECORD)).map_err(|error| cannot("read", Path::new(RECORD), &error))?;
+        let Some(text) = text else { return Ok(Self { version: 1, made: Vec::new() }) };
+        serde_json::from_slice(&text).map_err(|error| {
             Error::new(
                 format!("{RECORD} is damaged: {}", json_reason(&error)),
                 format!("Move it away: sudo mv {RECORD} {RECORD}.old"),
             )
-        })?;
-        Ok(record)
+        })
     }
 
     pub(super) fn write(&self) -> Result<()> {

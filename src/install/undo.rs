@@ -3,7 +3,7 @@
 use crate::install::record::{Identity, Made, RECORD, Record, draft_of};
 use crate::install::{HEADER, cannot, lock_record};
 use crate::network::helper;
-use crate::sys::files;
+use crate::sys::files::{self, if_there};
 use model::error::{Error, Result};
 use std::fs;
 use std::io;
@@ -31,14 +31,10 @@ pub fn uninstall() -> Result<String> {
     let record = Path::new(RECORD);
     for path in [record.with_extension("new"), record.to_owned(), record.with_extension("lock")] {
         let path = &path;
-        fs::remove_file(path).or_else(gone).map_err(|error| cannot("remove", path, &error))?;
+        if_there(fs::remove_file(path)).map_err(|error| cannot("remove", path, &error))?;
     }
     drop(lock);
     Ok(if told.is_empty() { "There is nothing to take back.\n".to_owned() } else { told })
-}
-
-fn gone(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 fn take_back(made: &Made) -> Result<Option<String>> {
@@ -63,16 +59,16 @@ fn take_back(made: &Made) -> Result<Option<String>> {
             Some(_) => take_right(path),
             None => Ok(None),
         },
-        Made::Link { path, target } => match fs::read_link(path) {
-            Ok(found) if found == *target => remove(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Made::Link { path, target } => match if_there(fs::read_link(path)) {
+            Ok(Some(found)) if found == *target => remove(path),
+            Ok(None) => Ok(None),
             _ => Ok(Some(left(path, &format!("it is no link to {} any more", target.display())))),
         },
         Made::Rules(path) => {
             remove(&draft_of(path))?;
-            match fs::read(path) {
-                Ok(text) if text == HEADER.as_bytes() => remove(path),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            match if_there(fs::read(path)) {
+                Ok(Some(text)) if text == HEADER.as_bytes() => remove(path),
+                Ok(None) => Ok(None),
                 _ => Ok(Some(left(path, "it says more than was written into it"))),
             }
         }
@@ -85,11 +81,8 @@ fn left(path: &Path, why: &str) -> String {
 }
 
 fn remove(path: &Path) -> Result<Option<String>> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(Some(format!("removed {}", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(cannot("remove", path, &error)),
-    }
+    let removed = if_there(fs::remove_file(path)).map_err(|error| cannot("remove", path, &error))?;
+    Ok(removed.map(|()| format!("removed {}", path.display())))
 }
 
 /// Takes the right that was given: a capability, or setuid where the file system has none. One that has been given since
@@ -124,7 +117,7 @@ fn take_rule(file: &Path, line: &str) -> Result<Option<String>> {
     let new = draft_of(&path);
     let taken = (|| {
         // What a kill left there.
-        fs::remove_file(&new).or_else(gone)?;
+        if_there(fs::remove_file(&new))?;
         let text = fs::read(&path)?;
         let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
         let Some(at) = lines.iter().rposition(|other| other.trim_ascii() == line.as_bytes()) else { return Ok(false) };

@@ -3,6 +3,7 @@
 
 use crate::netlink::read::{attribute, ip_of, parse_link, text, whole, whole_or_some};
 use crate::netlink::{HEADER, Netlink, u16_at, u32_at};
+use model::host::BridgeDetail;
 use model::host::Link;
 use model::mac::Mac;
 use rtnetlink::packet_core::NLM_F_DUMP;
@@ -43,19 +44,6 @@ pub struct Stats {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     pub tx_dropped: u64,
-}
-
-/// The settings of a bridge that keep guests off the network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BridgeDetail {
-    /// Whether it takes part in the spanning tree.
-    pub stp: bool,
-    /// How long a new port listens, and as long again learns, before it forwards: in hundredths of a second.
-    pub forward_delay: u32,
-    /// Whether ports are members of VLANs.
-    pub vlan_filtering: bool,
-    /// The VLAN of what a new port sends without a tag; with none, that is dropped.
-    pub default_vlan: Option<u16>,
 }
 
 /// Who is behind which port.

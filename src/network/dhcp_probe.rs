@@ -13,30 +13,14 @@ use crate::sys::{files, random, tap};
 use model::error::{Error, Result};
 use model::host::Link;
 use model::mac::Mac;
-use model::packet::dhcp::{Kind, discover};
+use model::packet::dhcp::{Kind, Offer, discover};
 use model::packet::frame;
 use model::packet::frame::Told;
 use model::step::Tap;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
-
-/// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Who offers.
-    pub server: Option<Ipv4Addr>,
-    /// Its Ethernet address, or that of a relay.
-    pub mac: Mac,
-    /// What is offered.
-    pub address: Ipv4Addr,
-    /// The length of the network's prefix.
-    pub prefix: Option<u32>,
-    /// The way out that it names.
-    pub router: Option<Ipv4Addr>,
-}
 
 /// The alias of the TAP that is plugged in to ask: it is nobody's guest, and keeps no bridge.
 const PROBE: &str = "kvm-bridge-doctor";

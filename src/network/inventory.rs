@@ -16,7 +16,6 @@ use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::state::dhcp_leases;
-use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
 use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
 use crate::vm::{Record, Store};
@@ -26,7 +25,8 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
-use model::packet::arp_probe;
+use model::packet::lease::DhcpLease;
+use model::packet::{arp_probe, is_link_local};
 use model::share::{Filter, Share};
 use model::text;
 use model::text::shell::quote;
@@ -238,9 +238,7 @@ pub fn look_with_users(netlink: &mut Netlink) -> Result<(Vec<Bridge>, TapUsers)>
         true => TapUsers::look(),
         false => TapUsers { is_whole: true, ..TapUsers::default() },
     };
-    let records =
-        Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
-    let records: Vec<Record> = records.collect();
+    let records = Store::everybodys();
     output::step(|| format!("looked at processes for the TAPs that they have open: {}", tap_users.processes.len()));
     let mut bridges = Vec::new();
     for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
@@ -415,12 +413,4 @@ fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
             (Some(confirmed), Some(age)) => confirmed + BLUR < age,
             _ => known.is_fresh,
         }
-}
-
-/// Whether an address is good on its own link only.
-pub fn is_link_local(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }

@@ -17,22 +17,15 @@ pub const SYSTEM: &str = "/etc/kvm-bridge/config.toml";
 /// Reads what there is.
 pub fn load() -> Result<Config> {
     let system = read(Path::new(SYSTEM))?;
-    let own = match own_file() {
-        Some(path) => read(&path)?,
-        None => Config::default(),
-    };
-    let mut bridges = system.bridges;
-    bridges.extend(own.bridges);
-    // What root makes is root's to decide.
-    let falls_back = system.falls_back;
-    Ok(Config { qemu: own.qemu.or(system.qemu), model: own.model.or(system.model), falls_back, bridges })
+    let own = own_file().map_or(Ok(Config::default()), |path| read(&path))?;
+    Ok(system.overlaid(own))
 }
 
 /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one
 /// that can't be read is no reason not to start: `tell` hears of it.
 pub fn qemu_alone(mut tell: impl FnMut(&Error)) -> Option<PathBuf> {
     let qemu = |path: PathBuf| match text(&path)? {
-        Some(text) if may_name_qemu(&text) => Ok(parse_file(&path, &text)?.qemu),
+        Some(text) if Config::may_name_qemu(&text) => Ok(parse_file(&path, &text)?.qemu),
         _ => Ok(None),
     };
     let files = own_file().into_iter().chain([SYSTEM.into()]);
@@ -63,28 +56,10 @@ fn parse_file(path: &Path, text: &[u8]) -> Result<Config> {
     Config::parse_bytes(text).map_err(|(line, error)| error.of(format_args!("{}:{line}", path.display())))
 }
 
-/// Whether a file can have the key `qemu`, which a quoted key may spell with escapes.
-fn may_name_qemu(text: &[u8]) -> bool {
-    text.windows(4).any(|word| word == b"qemu") || text.contains(&b'\\')
-}
-
 fn own_file() -> Option<PathBuf> {
     if nix::unistd::geteuid().is_root() && place::user_network().is_none() {
         return None;
     }
     let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
     Some(folders.config_dir().join("config.toml"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_names_a_qemu_is_seen_without_parsing() {
-        for (text, named) in [("qemu = \"/x\"", true), (r#""q\u0065mu" = "/x""#, true), ("model = \"e1000\"", false)] {
-            assert_eq!(may_name_qemu(text.as_bytes()), named, "{text}");
-            assert_eq!(Config::parse_bytes(text.as_bytes()).unwrap().qemu.is_some(), named, "{text}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Where journals are: the files of each bridge of ours, in a folder of its network namespace, and their locks.
 
 use crate::output::errno::{reason, to_write};
-use crate::sys::files;
+use crate::sys::files::{self, if_there};
 use crate::sys::journald;
 use crate::sys::lock;
 use crate::sys::lock::{Hold, Passing};
@@ -167,10 +167,8 @@ impl Files {
     /// The journal, if there is one. One that can't be read is an error, and stays.
     pub fn read(&self) -> Result<Option<Journal>> {
         let path = self.path("json");
-        let text = match fs::read(&path) {
-            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.failed("json", &error)),
+        let Some(text) = if_there(fs::read(&path)).map_err(|error| self.failed("json", &error))? else {
+            return Ok(None);
         };
         let broken = |why: String| {
             let what = format!("cannot read the journal {}: {why}", path.display());
@@ -183,7 +181,7 @@ impl Files {
             );
             Error::new(what, remedy)
         };
-        parse(&text).map(Some).map_err(broken)
+        parse(&String::from_utf8_lossy(&text)).map(Some).map_err(broken)
     }
 
     /// Writes the journal whole; for who holds the lock alone. Nothing is synced: /run does not outlive the machine.

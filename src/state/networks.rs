@@ -9,7 +9,7 @@
 
 use crate::output::errno::reason;
 use crate::state::journal::Files;
-use crate::sys::files;
+use crate::sys::files::{self, if_there};
 use crate::sys::lock;
 use crate::sys::lock::Hold;
 use crate::sys::place;
@@ -90,14 +90,12 @@ pub fn guests(files: &Files) -> Result<Guests> {
 
 /// Reads a file of ours; `None` where there is none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(path, &error)),
-        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
-            let what = format!("cannot read {}: {}", path.display(), json_reason(&error));
-            Error::new(what, format!("It is made anew without it: rm {}", path.display()))
-        }),
-    }
+    let text = if_there(fs::read(path)).map_err(|error| failed(path, &error))?;
+    let read = text.map(|text| serde_json::from_slice(&text)).transpose();
+    read.map_err(|error| {
+        let what = format!("cannot read {}: {}", path.display(), json_reason(&error));
+        Error::new(what, format!("It is made anew without it: rm {}", path.display()))
+    })
 }
 
 /// Writes a file whole.

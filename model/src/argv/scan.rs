@@ -142,6 +142,16 @@ impl<F: Fn() -> Result<Vec<String>>> Environment for F {
     }
 }
 
+/// QEMU's own words of these.
+pub fn without_ours(words: &[OsString]) -> Vec<OsString> {
+    let Ok(line) = scan(words, || Ok(Vec::new())) else { return words.to_vec() };
+    let words = line.parts.into_iter().filter_map(|part| match part {
+        Part::Word(word) => Some(word),
+        Part::Nic(_) => None,
+    });
+    words.collect()
+}
+
 /// Whether a word can be one of our options; where none is, nothing else of this module is needed.
 pub fn may_be_ours(word: &OsStr) -> bool {
     own_option(word.as_bytes()).is_some()

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::mac::Mac;
+use std::fmt;
 use std::net::Ipv4Addr;
 
 /// What a message is (option 53).
@@ -41,6 +42,30 @@ pub struct Message {
     pub renew: Option<u32>,
     /// And after how many of any server.
     pub rebind: Option<u32>,
+}
+
+/// A server's answer to `discover`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Who offers.
+    pub server: Option<Ipv4Addr>,
+    /// Its Ethernet address, or that of a relay.
+    pub mac: Mac,
+    /// What is offered.
+    pub address: Ipv4Addr,
+    /// The length of the network's prefix.
+    pub prefix: Option<u32>,
+    /// The way out that it names.
+    pub router: Option<Ipv4Addr>,
+}
+
+impl fmt::Display for Offer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = self.server.map_or("a server without a name".to_owned(), |server| server.to_string());
+        let prefix = self.prefix.map(|prefix| format!("/{prefix}")).unwrap_or_default();
+        let router = self.router.map_or(", and no router".to_owned(), |router| format!(" with the router {router}"));
+        write!(out, "{server} ({}) offers {}{prefix}{router}", self.mac, self.address)
+    }
 }
 
 /// The magic cookie, behind BOOTP's fixed fields.
