@@ -3,10 +3,9 @@
 #![forbid(unsafe_code)]
 
 use crate::doctor::ikconfig;
-use crate::netlink;
 use crate::vm;
 use model::options::help;
-pub use model::properties::{argv, frames, journal, json, option_strings, readconfig};
+pub use model::properties::{argv, frames, journal, json, netlink, option_strings, readconfig};
 
 /// What has to hold of any data.
 pub type Property = fn(&[u8]);
@@ -31,11 +30,6 @@ pub fn lease(data: &[u8]) {
         let text = serde_json::to_vec(&read).unwrap_or_default();
         assert_eq!(vm::parse_record(&text).as_ref(), Ok(&read));
     }
-}
-
-/// What the kernel says.
-pub fn netlink(data: &[u8]) {
-    netlink::read_as_anything(data);
 }
 
 /// A kernel's image, which may be anybody's file.

@@ -21,6 +21,7 @@ pub mod packet;
 pub mod plan;
 pub mod properties;
 pub mod request;
+pub mod rtnl;
 pub mod share;
 pub mod slips;
 pub mod step;

@@ -7,7 +7,7 @@ use crate::argv::{Backend, Part, json, readconfig, rewrite, scan};
 use crate::mac::Mac;
 use crate::optstr;
 use crate::packet::{dhcp, frame};
-use crate::{config, journal};
+use crate::{config, journal, rtnl};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -99,4 +99,9 @@ pub fn journal(data: &[u8]) {
 pub fn frames(data: &[u8]) {
     let _ = frame::read(data);
     let _ = dhcp::Message::parse(data);
+}
+
+/// What the kernel says.
+pub fn netlink(data: &[u8]) {
+    rtnl::read_as_anything(data);
 }

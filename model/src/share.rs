@@ -17,6 +17,9 @@
 //! Pure: what the filters are, and the `tc` commands that make them. `network::uplink::share` carries them out.
 #![forbid(unsafe_code)]
 
+pub mod entries;
+pub mod found;
+
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::text::shell::quote;
@@ -244,8 +247,16 @@ impl Share {
             filter(Uplink, Egress, pref + 1, ToTable(host, table), &[send(HostEnd, Egress)]),
             // From the network.
             mark(Uplink, Ingress, pref + 1, false),
-            filter(Uplink, Ingress, pref, Bpf(program::not_for_host_alone(host, learnt)), &[copy(HostEnd, Egress)]),
+            self.listening(learnt),
         ]
+    }
+
+    /// The one of these that lets frames in, and whose program knows addresses.
+    pub fn listening(&self, learnt: &BTreeSet<Mac>) -> Filter {
+        let to_bridge = Action::Mirred { to: On::HostEnd, hook: Hook::Egress, is_copy: true };
+        let classifier = Classifier::Bpf(program::not_for_host_alone(self.mac, learnt));
+        let pref = self.changes.place.pref;
+        Filter { on: On::Uplink, hook: Hook::Ingress, pref, classifier, actions: vec![to_bridge] }
     }
 
     /// The filter by which the host reaches an address behind the bridge.

@@ -1,8 +1,9 @@
 //! The networks that the host has routes to, and addresses that it is given.
 
-use crate::netlink::read::{attribute, ip_of, parse_address, whole};
-use crate::netlink::{Netlink, Request, u32_at};
+use crate::netlink::read::whole;
+use crate::netlink::{Netlink, Request};
 use model::nat::subnet::Ipv4Net;
+use model::rtnl::{network, u32_at};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -12,23 +13,18 @@ use std::net::IpAddr;
 impl Netlink {
     /// All IPv4 networks that the host has a route to or an address in, of all tables of routes, but for those on one link.
     pub fn networks(&mut self, but: Option<u32>) -> io::Result<Vec<Ipv4Net>> {
-        const RTA_DST: u16 = 1;
-        const RTA_OIF: u16 = 4;
         whole(|| {
             let mut found = Vec::new();
-            self.dump_routes(AddressFamily::Inet, |body| {
-                let attributes = body.get(12..).unwrap_or_default();
-                let link = attribute(attributes, RTA_OIF).and_then(|value| u32_at(value, 0));
-                if let (Some(IpAddr::V4(address)), Some(prefix)) =
-                    (attribute(attributes, RTA_DST).and_then(ip_of), body.get(1))
-                    && (but.is_none() || link != but)
+            self.dump_routes(AddressFamily::Inet, |route| {
+                if let Some(IpAddr::V4(address)) = route.to
+                    && (but.is_none() || route.link != but)
                 {
-                    found.push(Ipv4Net::of(address, *prefix));
+                    found.push(Ipv4Net::of(address, route.prefix));
                 }
             })?;
             // One on a link that is down has no route.
             self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
-                let address = parse_address(answer.body).filter(|_| u32_at(answer.body, 4) != but);
+                let address = network::address(answer.body).filter(|_| u32_at(answer.body, 4) != but);
                 if let Some(IpAddr::V4(ip)) = address.map(|address| address.ip) {
                     found.push(Ipv4Net::of(ip, address.map_or(32, |address| address.prefix)));
                 }

@@ -11,7 +11,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
         "model/src",
         &[
             "error", "text", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat", "slips", "manager",
-            "share", "host", "step", "uplink", "request", "config", "journal", "plan", "argv",
+            "share", "host", "rtnl", "step", "uplink", "request", "config", "journal", "plan", "argv",
         ],
     ),
     (
