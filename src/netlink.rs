@@ -13,10 +13,12 @@ mod networks;
 mod read;
 pub mod tc;
 
-pub use model::rtnl::detail::{BridgeDetail, Detail, Stats};
+pub use model::host::BridgeDetail;
+pub use model::rtnl::detail::{Detail, Stats};
 pub use model::rtnl::network::{FdbEntry, Neighbour};
 
 use crate::sys::filter;
+use model::bpf::OF_SHARING;
 use model::rtnl::{Answer, answers};
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -52,7 +54,7 @@ impl Netlink {
     /// Also hears what changes in the forwarding databases of bridges, and of qdiscs and filters that are deleted. The kernel
     /// keeps back the rest, which on a busy host is much.
     pub fn subscribe_to_sharing(&mut self) -> io::Result<()> {
-        filter::sharing_alone(self.as_fd())?;
+        filter::attach(self.as_fd(), &OF_SHARING)?;
         // RTNLGRP_NEIGH, RTNLGRP_TC.
         [3, 4].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }

@@ -3,9 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::doctor::ikconfig;
-use crate::vm;
 use model::options::help;
-pub use model::properties::{argv, frames, journal, json, netlink, option_strings, readconfig};
+pub use model::properties::{argv, frames, journal, json, lease, netlink, option_strings, readconfig};
 
 /// What has to hold of any data.
 pub type Property = fn(&[u8]);
@@ -23,14 +22,6 @@ pub const ALL: [(&str, Property); 10] = [
     ("ikconfig", kernel_configuration),
     ("help", help_texts),
 ];
-
-/// A VM's file.
-pub fn lease(data: &[u8]) {
-    if let Ok(read) = vm::parse_record(data) {
-        let text = serde_json::to_vec(&read).unwrap_or_default();
-        assert_eq!(vm::parse_record(&text).as_ref(), Ok(&read));
-    }
-}
 
 /// A kernel's image, which may be anybody's file.
 pub fn kernel_configuration(data: &[u8]) {

@@ -153,6 +153,19 @@ impl fmt::Display for Address {
     }
 }
 
+/// The settings of a bridge that keep guests off the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BridgeDetail {
+    /// Whether it takes part in the spanning tree.
+    pub stp: bool,
+    /// How long a new port listens, and as long again learns, before it forwards: in hundredths of a second.
+    pub forward_delay: u32,
+    /// Whether ports are members of VLANs.
+    pub vlan_filtering: bool,
+    /// The VLAN of what a new port sends without a tag; with none, that is dropped.
+    pub default_vlan: Option<u16>,
+}
+
 impl Link {
     /// Whether the host has an address on it that it was given.
     pub fn has_addresses(&self) -> bool {

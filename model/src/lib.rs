@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod argv;
+pub mod bpf;
 pub mod config;
 pub mod error;
 pub mod firewall;
@@ -26,4 +27,6 @@ pub mod share;
 pub mod slips;
 pub mod step;
 pub mod text;
+pub mod unprivileged;
 pub mod uplink;
+pub mod vm;

@@ -7,6 +7,7 @@ use crate::argv::{Backend, Part, json, readconfig, rewrite, scan};
 use crate::mac::Mac;
 use crate::optstr;
 use crate::packet::{dhcp, frame};
+use crate::vm::Record;
 use crate::{config, journal, rtnl};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -104,4 +105,12 @@ pub fn frames(data: &[u8]) {
 /// What the kernel says.
 pub fn netlink(data: &[u8]) {
     rtnl::read_as_anything(data);
+}
+
+/// A VM's file.
+pub fn lease(data: &[u8]) {
+    if let Ok(read) = Record::parse(data) {
+        let text = serde_json::to_vec(&read).unwrap_or_default();
+        assert_eq!(Record::parse(&text).as_ref(), Ok(&read));
+    }
 }

@@ -20,6 +20,7 @@
 pub mod entries;
 pub mod found;
 
+use crate::bpf::Instruction;
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::text::shell::quote;
@@ -153,10 +154,6 @@ pub enum Hook {
     Ingress,
     Egress,
 }
-
-/// An instruction of classic BPF (linux/filter.h): code, how many to skip if true and if false, operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction(pub u16, pub u8, pub u8, pub u32);
 
 /// Which frames a filter is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,21 +293,14 @@ pub fn marking(set: bool) -> [u64; 5] {
 /// The programs. A frame begins with the address that it is for (bytes 0 to 5), then its sender's (6 to 11).
 mod program {
     use super::{Instruction, LINK_LOCAL, MARK};
+    use crate::bpf::{
+        IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, NOTHING as NO, RETURN, SKIP, WHOLE as YES,
+    };
     use crate::mac::Mac;
     use std::collections::BTreeSet;
 
-    const LOAD_WORD: u16 = 0x20;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_ANY_BIT: u16 = 0x45;
-    const IF_AT_LEAST: u16 = 0x35;
-    const SKIP: u16 = 0x05;
-    const RETURN: u16 = 0x06;
     /// SKF_AD_OFF + SKF_AD_MARK: the frame's mark.
     const ITS_MARK: u32 = (-0x1000_i32 + 20) as u32;
-    const YES: Instruction = Instruction(RETURN, 0, 0, u32::MAX);
-    const NO: Instruction = Instruction(RETURN, 0, 0, 0);
     /// TC_ACT_SHOT.
     const DROP: Instruction = Instruction(RETURN, 0, 0, 2);
 

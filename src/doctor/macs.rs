@@ -128,7 +128,7 @@ fn given(context: &Context) -> Vec<Check> {
     let own = context.query.words.as_ref().map(|words| QemuLine::read(&crate::doctor::without_ours(words)));
     let own = own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = context.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
-    let vm = context.line.as_ref().map(|line| crate::vm::VmId::of(&line.vm).as_str().to_owned());
+    let vm = context.line.as_ref().map(|line| crate::vm::id_of(&line.vm).as_str().to_owned());
     let records =
         Store::everybodys().into_iter().filter_map(|store| store.list().ok()).flat_map(|(records, _)| records);
     let records: Vec<Record> = records.collect();

@@ -61,6 +61,14 @@ fn is_root(user: u32) -> bool {
     user == 0 || user == NOBODYS && !has_all()
 }
 
+/// What was done with a file; `None` if there is none.
+pub fn if_there<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
+    }
+}
+
 /// Makes the folder that a file is in, and those above it, where they are missing.
 pub fn create_folder_of(file: &Path) -> io::Result<()> {
     let Some(folder) = file.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
@@ -92,10 +100,7 @@ pub fn rename_to_last(new: &Path, path: &Path) -> io::Result<()> {
 /// Writes what is going to take another file's place.
 pub fn prepare(new: &Path, text: &[u8], is_to_last: bool) -> io::Result<()> {
     // What a kill left there.
-    match fs::remove_file(new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    if_there(fs::remove_file(new))?;
     let mut file = create(new)?;
     file.write_all(text)?;
     if is_to_last {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use crate::output;
-use crate::sys::files::create_folder_of;
+use crate::sys::files::{create_folder_of, if_there};
 use crate::sys::patience::within;
 use libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use model::error::{Error, Result};
@@ -46,10 +46,7 @@ pub fn wait(path: &Path, hold: Hold, cannot: impl Fn(&io::Error) -> Error) -> Re
 
 /// Waits for the lock alone if there is such a file; makes none.
 pub fn wait_if_there(path: &Path, cannot: impl Fn(&io::Error) -> Error) -> Result<Option<File>> {
-    wait_for(path, Hold::Alone, LIMIT, &cannot, || match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some),
-    })
+    wait_for(path, Hold::Alone, LIMIT, &cannot, || if_there(File::open(path)))
 }
 
 /// Waits for the lock alone, however long that takes: for a process that nobody waits for.
@@ -67,10 +64,7 @@ pub fn wait_for_ever(path: &Path) -> io::Result<File> {
 /// file goes by the kernel's list; what that does not tell in time counts as held.
 pub fn is_held(path: &Path) -> bool {
     match File::open(path) {
-        Ok(file) => {
-            let mut lock = whole_file();
-            fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != F_UNLCK
-        }
+        Ok(file) => is_in_the_way(&file, whole_file()).unwrap_or(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(_) => path
             .metadata()
@@ -89,7 +83,18 @@ pub fn try_for_life(path: &Path) -> io::Result<Option<File>> {
 }
 
 fn whole_file() -> flock {
-    flock { l_type: F_WRLCK as _, l_whence: SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+    to_write(0, 0)
+}
+
+/// A lock alone of so many bytes; 0: all that there will ever be.
+fn to_write(start: libc::off_t, length: libc::off_t) -> flock {
+    flock { l_type: F_WRLCK as _, l_whence: SEEK_SET as _, l_start: start, l_len: length, l_pid: 0 }
+}
+
+/// Whether another open file has a lock that is in the way of this one; it is not taken.
+fn is_in_the_way(file: &File, mut lock: flock) -> nix::Result<bool> {
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(i32::from(lock.l_type) != F_UNLCK)
 }
 
 /// Takes the lock alone if nobody has it.
@@ -212,17 +217,7 @@ fn wait_for(
 
 /// Whether another process has locked a byte of a file (F_OFD_SETLK, as QEMU does); the lock is not taken.
 pub fn is_byte_locked(file: &File, byte: u64) -> bool {
-    let start = libc::off_t::try_from(byte).unwrap_or_default();
-    #[allow(clippy::unnecessary_cast, reason = "these constants have other types elsewhere")]
-    let mut wanted = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start,
-        l_len: 1,
-        l_pid: 0,
-    };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut wanted));
-    asked.is_ok() && wanted.l_type != libc::F_UNLCK as libc::c_short
+    is_in_the_way(file, to_write(libc::off_t::try_from(byte).unwrap_or_default(), 1)).unwrap_or_default()
 }
 
 /// Who holds the lock on a file, for people, as far as the kernel tells in time.

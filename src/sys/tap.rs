@@ -78,30 +78,36 @@ fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io:
     if is_multi_queue {
         flags |= libc::IFF_MULTI_QUEUE;
     }
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let wanted = name.map_or("kvb%d", IfName::as_str);
-    // An IfName is shorter than ifr_name, so that its final NUL stays.
-    for (to, from) in request.ifr_name.iter_mut().zip(wanted.bytes()) {
-        *to = from as libc::c_char;
-    }
+    let mut request = ifreq(name.map_or("kvb%d", IfName::as_str));
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the kernel reads the ifreq and writes the name that it chose into it.
     unsafe { ioctl::tun_set_iff(device.as_raw_fd(), &raw mut request) }?;
-    let chosen: Vec<u8> = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
-    IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData.into())
+    IfName::new(&String::from_utf8_lossy(&name_in(&request))).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// A request about a link of this name, with nothing else in it.
+pub(super) fn ifreq(name: &str) -> libc::ifreq {
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // Its final NUL stays.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn name_in(request: &libc::ifreq) -> Vec<u8> {
+    request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect()
 }
 
 /// The index of the TAP behind a descriptor, which was called so a moment ago: what is done to it is done by its index, whoever
 /// has its name by then.
 pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
     let index = nix::net::if_::if_nametoindex(name.as_str())?;
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request = ifreq("");
     // SAFETY: the kernel writes one ifreq; the request's type says unsigned int and means that.
     unsafe { ioctl::tun_get_iff(tap.as_raw_fd(), (&raw mut request).cast()) }?;
-    let now = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8);
-    match now.eq(name.as_str().bytes()) {
+    match name_in(&request) == name.as_str().as_bytes() {
         true => Ok(index),
         false => Err(io::ErrorKind::NotFound.into()),
     }

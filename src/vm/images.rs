@@ -4,8 +4,7 @@
 //! which stay when it is renamed, and which no copy of it has. A start from a path that has no addresses looks the mark
 //! up, and where the image that had them is no longer at its place, they follow it.
 
-use crate::sys::files;
-use crate::vm::{Record, Store, VERSION, VmId, unusable};
+use crate::vm::{Record, Store, VmId, unusable};
 use model::error::Result;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -63,9 +62,7 @@ impl Store {
         if fs::read_to_string(&mark).is_ok_and(|known| known == vm.text) {
             return Ok(());
         }
-        let written = files::create_folder_of(&mark)
-            .and_then(|()| files::replace(&mark, &mark.with_extension("new"), vm.text.as_bytes(), false));
-        written.map_err(|error| unusable(&mark, &error))
+        self.write_key(&mark, vm)
     }
 
     /// Forgets which image it is.
@@ -99,14 +96,9 @@ impl Store {
     }
 
     /// Puts a new key into a record and the claims of its addresses.
-    fn rename(&self, mut record: Record, vm: &VmId) -> Result<Record> {
-        record.version = VERSION;
-        record.vm.clone_from(&vm.text);
-        for mac in record.slots.iter().flatten().flatten() {
-            let claim = self.claim(*mac);
-            files::replace(&claim, &claim.with_extension("new"), vm.text.as_bytes(), false)
-                .map_err(|error| unusable(&claim, &error))?;
-        }
+    fn rename(&self, record: Record, vm: &VmId) -> Result<Record> {
+        let record = Record::new(vm, record.slots);
+        record.macs().try_for_each(|mac| self.write_key(&self.claim(mac), vm))?;
         self.write(vm, &record, true)?;
         Ok(record)
     }
@@ -119,27 +111,19 @@ pub(super) fn mark_of(image: &Path) -> Option<String> {
     Some(format!("{:x}-{:x}", metadata.ino(), birth.as_nanos()))
 }
 
-/// Whether a record found under one key can be that of another, whose image has moved.
-pub(super) fn can_have_moved(from: &str, to: &str) -> bool {
-    ["disk:", "kernel:"].iter().any(|kind| from.starts_with(kind) && to.starts_with(kind))
-}
-
 fn read(mark: &Path) -> Option<VmId> {
     fs::read_to_string(mark).ok().map(|text| with_image(VmId::from(text)))
 }
 
 /// A key that was read, with the path in it.
 pub(super) fn with_image(key: VmId) -> VmId {
-    let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(crate::vm::key::path_of);
-    // Any other is the name of something elsewhere.
-    let image = image.filter(|image| image.is_absolute());
-    let mark = image.as_deref().and_then(mark_of);
-    VmId { image, mark, ..key }
+    VmId { mark: key.image().as_deref().and_then(mark_of), ..key }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::id_of;
     use crate::vm::tests::store;
     use model::argv::scan::Identity;
     use model::argv::scan::Run;
@@ -147,7 +131,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     fn key(image: &Path) -> VmId {
-        VmId::of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
+        id_of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
     }
 
     fn mac(store: &Store, image: &Path) -> Mac {

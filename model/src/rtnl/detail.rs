@@ -1,6 +1,6 @@
 //! What only people ask of a link: its counters, and a bridge's settings.
 
-use crate::host::Link;
+use crate::host::{BridgeDetail, Link};
 use crate::rtnl::link::{self, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINKINFO};
 use crate::rtnl::{HEADER, attribute, number, text, u16_at, u32_at, u64_at};
 
@@ -34,19 +34,6 @@ pub struct Stats {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     pub tx_dropped: u64,
-}
-
-/// The settings of a bridge that keep guests off the network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BridgeDetail {
-    /// Whether it takes part in the spanning tree.
-    pub stp: bool,
-    /// How long a new port listens, and as long again learns, before it forwards: in hundredths of a second.
-    pub forward_delay: u32,
-    /// Whether ports are members of VLANs.
-    pub vlan_filtering: bool,
-    /// The VLAN of what a new port sends without a tag; with none, that is dropped.
-    pub default_vlan: Option<u16>,
 }
 
 /// A struct ifinfomsg and its attributes (linux/if_link.h).

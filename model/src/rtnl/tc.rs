@@ -1,9 +1,10 @@
 //! The options of filters, and what the kernel says of them (linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/*.h).
 
+use crate::bpf::Instruction;
 use crate::mac::Mac;
 use crate::rtnl::{NESTED, attribute, number, push, text, u16_at, u32_at, u64_at};
 use crate::share::found::{Cookie, Found, Links};
-use crate::share::{Action, Classifier, Filter, Hook, Instruction, MARK};
+use crate::share::{Action, Classifier, Filter, Hook, MARK};
 
 /// The qdisc that a link has for what comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,7 +1,8 @@
 //! The filters that are there, and which of them are ours.
 
+use crate::bpf::Instruction;
 use crate::mac::Mac;
-use crate::share::{Action, Classifier, Filter, Hook, Instruction, On, Place};
+use crate::share::{Action, Classifier, Filter, Hook, On, Place};
 
 /// The indices of the links that a filter is about.
 #[derive(Debug, Clone, Copy)]

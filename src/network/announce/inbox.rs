@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::network::announce::Announcer;
+use crate::sys::files::if_there;
 use crate::sys::packet::Packets;
 use nix::sys::stat::{Mode, umask};
 use rustix::net::{
@@ -30,10 +31,7 @@ pub struct Inbox(UnixDatagram);
 impl Inbox {
     /// Opens it; a reaper that was killed may have left one.
     pub fn open(path: &Path) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        if_there(fs::remove_file(path))?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let socket = UnixDatagram::bind(path);
         umask(before);
