@@ -12,6 +12,7 @@ pub mod error;
 pub mod firewall;
 pub mod host;
 pub mod ifname;
+pub mod inventory;
 pub mod journal;
 pub mod mac;
 pub mod manager;

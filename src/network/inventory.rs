@@ -9,9 +9,8 @@ mod tests;
 
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
-use crate::network::helper;
 use crate::network::links::unreadable;
-use crate::network::up::{is_persistent_tap, user_name};
+use crate::network::up::user_name;
 use crate::network::uplink::share;
 use crate::network::uplink::share::Counts;
 use crate::output;
@@ -24,6 +23,7 @@ use model::argv::inspect::QemuLine;
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
+use model::inventory::{guest_mac, in_order, is_of_this_run, owner};
 use model::journal::Journal;
 use model::mac::Mac;
 use model::packet::arp_probe;
@@ -32,8 +32,9 @@ use model::text;
 use model::text::shell::quote;
 use std::net::IpAddr;
 use std::sync::Once;
-use std::time::Duration;
 
+pub use model::inventory::Role;
+pub use model::packet::is_link_local;
 pub use own_network::OwnNetwork;
 
 /// A bridge and what is on it.
@@ -150,31 +151,6 @@ fn addresses(netlink: &mut Netlink, index: u32) -> std::io::Result<Vec<String>> 
     Ok(netlink.addresses(index)?.iter().map(ToString::to_string).collect())
 }
 
-/// What a port is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// The way to the network: what we took, or a card of a bridge that was there.
-    Uplink,
-    /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
-    Guest,
-    /// A TAP of `kvm-bridge up`.
-    Persistent,
-    /// Somebody else's.
-    Foreign,
-}
-
-impl Role {
-    /// Its name, for people and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uplink => "uplink",
-            Self::Guest => "guest",
-            Self::Persistent => "persistent",
-            Self::Foreign => "foreign",
-        }
-    }
-}
-
 /// One port.
 #[derive(Debug, Clone)]
 pub struct Port {
@@ -213,14 +189,6 @@ impl Port {
         let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
         in_order(self.addresses.iter().copied().chain(leases))
     }
-}
-
-/// Each once, those that are good beyond their own link first.
-fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let mut ips: Vec<IpAddr> = ips.into_iter().collect();
-    ips.sort_by_key(|ip| (is_link_local(ip), *ip));
-    ips.dedup();
-    ips
 }
 
 /// All bridges with what is on them, by name; not to be called under a lock, as looking at processes can take long. What is not
@@ -325,17 +293,18 @@ impl Seen<'_> {
     fn port(&self, detail: &Detail) -> Port {
         let link = &detail.link;
         let holder = self.tap_users.of(&link.name);
-        let role = self.role(detail, holder);
+        let role = Role::of(link, detail.has_carrier, self.bridge, self.journal, holder.map(Process::is_qemu));
         let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
         let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
         let is_tap = matches!(link.kind, Kind::Tap { .. });
-        let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
-        let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
-        let kept_for = || {
-            let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
-            Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
-        };
-        let uid = owner(detail, holder);
+        let fds = holder.and_then(|process| process.taps.get(&link.name)).map_or(&[][..], Vec::as_slice);
+        let told = line.as_ref().and_then(|line| line.mac_on(link.name.as_str(), fds));
+        let mac = is_tap.then(|| guest_mac(link, told, self.fdb, self.records)).flatten();
+        let mut kept = self.records.iter().filter_map(|record| Some((record, record.slot_of(mac?)?)));
+        let (kept, slot) = kept.next().unzip();
+        let kept_for =
+            |record: &Record| record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned();
+        let uid = owner(link, detail.owner, holder.map(|process| process.uid));
         let age = holder.and_then(Process::age);
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
         let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
@@ -344,83 +313,15 @@ impl Seen<'_> {
         Port {
             detail: detail.clone(),
             role,
-            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
+            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(|| kept.map(kept_for)),
             process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
             is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.tap_users.is_whole,
             user: uid.map(user_name),
-            slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
+            slot,
             mac,
             addresses: ips(now),
             leases: self.leases.iter().filter(is_its).copied().collect(),
             last_known: ips(before),
         }
-    }
-
-    fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
-        let link = &detail.link;
-        let is_ours = |journal: &Journal| journal.attached(link.index);
-        let is_tap = matches!(link.kind, Kind::Tap { .. });
-        let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
-        match self.journal {
-            Some(journal) if is_ours(journal) => Role::Uplink,
-            _ if is_persistent_tap(link, self.bridge) => Role::Persistent,
-            _ if is_tap && link.vm().is_some() => Role::Guest,
-            // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
-            _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
-            // What made the bridge gave it its card, too.
-            None if link.kind.is_card() => Role::Uplink,
-            _ => Role::Foreign,
-        }
-    }
-
-    /// What QEMU was told; else who spoke behind the port. The TAP has the guest's own address but for its first byte.
-    fn mac(&self, detail: &Detail, holder: Option<&Process>, line: Option<&QemuLine>) -> Option<Mac> {
-        let name = &detail.link.name;
-        let fds = holder.and_then(|process| process.taps.get(name)).map_or(&[][..], Vec::as_slice);
-        let told = line.and_then(|line| line.mac_on(name.as_str(), fds));
-        let tail = detail.link.mac.map(|mac| mac.0[1..].to_vec());
-        let is_its = |mac: &Mac| Some(&mac.0[1..]) == tail.as_deref() && Some(*mac) != detail.link.mac;
-        let heard: Vec<Mac> = self
-            .fdb
-            .iter()
-            .filter(|entry| entry.port == detail.link.index && !entry.is_own)
-            .map(|entry| entry.mac)
-            .collect();
-        let kept =
-            || self.records.iter().flat_map(|record| record.slots.iter().flatten().flatten()).copied().find(is_its);
-        let only = match heard.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        };
-        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
-    }
-}
-
-/// Whose a guest is. The helper's mark outweighs its process, which can be a setuid program; and what has a TAP of another user
-/// open is not taken for root's.
-fn owner(detail: &Detail, holder: Option<&Process>) -> Option<u32> {
-    let mark = detail.link.alias.as_deref().and_then(|alias| alias.strip_prefix(helper::NAME)?.strip_prefix(" uid "));
-    let marked = mark.and_then(|mark| mark.split(' ').next()?.parse().ok());
-    let process = holder.map(|process| process.uid).filter(|uid| *uid != 0 || detail.owner.is_none());
-    marked.or(process).or(detail.owner)
-}
-
-/// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
-/// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
-fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
-    // The start of a process is known to the second, and the clock may have been set.
-    const BLUR: Duration = Duration::from_secs(2);
-    known.is_given
-        || match (known.confirmed, age) {
-            (Some(confirmed), Some(age)) => confirmed + BLUR < age,
-            _ => known.is_fresh,
-        }
-}
-
-/// Whether an address is good on its own link only.
-pub fn is_link_local(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }

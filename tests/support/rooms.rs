@@ -34,6 +34,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "argv",
             "unprivileged",
             "vm",
+            "inventory",
         ],
     ),
     (
