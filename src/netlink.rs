@@ -6,10 +6,8 @@
 //! crate's `execute()` says Ok even if the send failed. Several requests go in one send, through which the kernel works
 //! before a signal can end the process (netlink_rcv_skb in net/netlink/af_netlink.c).
 //!
-//! `read` has the questions, and `detail` those that only people ask.
+//! `read` has the questions.
 
-mod detail;
-mod networks;
 mod read;
 pub mod tc;
 
@@ -20,10 +18,12 @@ pub use model::rtnl::network::{FdbEntry, Neighbour};
 use crate::sys::filter;
 use model::bpf::OF_SHARING;
 use model::rtnl::{Answer, answers};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
+use std::net::IpAddr;
 
 /// Larger than any datagram that the kernel sends (NLMSG_GOODSIZE, 32 KiB at the most for dumps).
 const BUFFER: usize = 64 * 1024;
@@ -138,6 +138,27 @@ impl Netlink {
             results[refused] = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         Ok(results)
+    }
+
+    /// Gives a link an address of the host's, with the route that goes with it. One that it has stays.
+    pub fn add_address(&mut self, index: u32, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        self.change(vec![Self::to_add_address(index, ip, prefix)])?.into_iter().collect()
+    }
+
+    /// The request for that.
+    pub(crate) fn to_add_address(index: u32, ip: IpAddr, prefix: u8) -> Request {
+        let mut message = AddressMessage::default();
+        message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(ip));
+        message.attributes.push(AddressAttribute::Address(ip));
+        if ip.is_ipv6() {
+            // Nobody else is on a link that we have made: guests need not wait until the kernel has asked.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE, &[libc::EEXIST][..])
     }
 
     /// Lets a send of many requests, and their failures, fit the socket. If it can't be, the send fails, and nothing is

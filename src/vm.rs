@@ -26,7 +26,6 @@
 mod admin;
 mod claims;
 mod images;
-mod key;
 mod slots;
 
 use crate::output::errno::reason;
@@ -44,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use images::Owner;
-pub use key::id_of;
+pub use images::id_of;
 pub use model::vm::{Listed, Record, VmId};
 
 /// Root's state.

@@ -2,17 +2,210 @@
 //! It may not know how that was seen.
 #![forbid(unsafe_code)]
 
+pub mod leases;
+
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
+use crate::inventory::leases::DhcpLease;
 use crate::journal::Journal;
 use crate::mac::Mac;
-use crate::packet::is_link_local;
+use crate::nat::Nat;
+use crate::nat::guest::Guest;
+use crate::packet::{arp_probe, is_link_local};
+use crate::rtnl::detail::Detail;
 use crate::rtnl::network::{FdbEntry, Neighbour};
+use crate::share::found::Counts;
+use crate::share::{Filter, Share};
+use crate::text;
+use crate::text::shell::quote;
 use crate::unprivileged::helper::NAME;
 use crate::vm::Record;
 // Without a clock.
 use core::time::Duration;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::net::IpAddr;
+
+/// A bridge and what is on it.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    /// The bridge itself.
+    pub detail: Detail,
+    /// Its journal, if it is ours.
+    pub journal: Option<Journal>,
+    /// Why it could not be taken back, if its reaper tried in vain.
+    pub last_failure: Option<String>,
+    /// Whether it needs a reaper, and none runs.
+    pub lacks_reaper: bool,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// The uplink that it shares, if it does.
+    pub shared: Option<SharedUplink>,
+    /// Its network of the host's own, if it has one.
+    pub nat: Option<OwnNetwork>,
+    /// Its forwarding database.
+    pub fdb: Vec<FdbEntry>,
+    /// Its ports: the uplink first, then by their VMs.
+    pub ports: Vec<Port>,
+}
+
+impl Bridge {
+    /// What keeps a bridge of ours from being what it should be, each with what to do about it.
+    pub fn faults(&self) -> Vec<String> {
+        let Some(journal) = &self.journal else { return Vec::new() };
+        let mut faults = Vec::new();
+        if !self.detail.link.is_up {
+            faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
+        }
+        faults.extend(journal.awaits().map(|awaited| format!("it waits for {}", awaited.in_words())));
+        let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
+        match (&self.shared, journal.port()) {
+            (Some(shared), _) if shared.detail.is_none() => {
+                faults.push(format!("its uplink {} is not there; it joins again when it appears", shared.name()));
+            }
+            (Some(shared), _) if !shared.missing.is_empty() => {
+                faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
+            }
+            (None, Some(port)) if !self.ports.iter().any(is_attached) => {
+                faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
+            }
+            _ => {}
+        }
+        if let Some(nat) = &self.nat {
+            // Where there is no reaper, that is to be said.
+            if nat.has_server == Some(false) && !self.lacks_reaper {
+                faults.push("dnsmasq does not run for it".to_owned());
+            }
+            if nat.masqueraded == Some(None) {
+                faults.push("its firewall rules are missing: kvm-bridge recover".to_owned());
+            }
+        }
+        if self.lacks_reaper {
+            faults.push("its reaper does not run: kvm-bridge recover".to_owned());
+        }
+        faults
+    }
+
+    /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
+    pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
+        let (mac, addresses) = match &self.shared {
+            Some(shared) => (Some(shared.share.mac), &shared.addresses),
+            None => (self.detail.link.mac, &self.addresses),
+        };
+        let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
+        let leases = port.leases.iter().map(|lease| lease.address.into());
+        let known: Vec<IpAddr> = leases.chain(port.last_known.iter().copied()).collect();
+        arp_probe::questions(host, addresses, guest, &known)
+    }
+}
+
+/// An uplink that a bridge of ours shares.
+#[derive(Debug, Clone)]
+pub struct SharedUplink {
+    /// How.
+    pub share: Share,
+    /// The interface; `None` while it is not there.
+    pub detail: Option<Detail>,
+    /// The host's addresses on it.
+    pub addresses: Vec<String>,
+    /// What our filters have carried.
+    pub counts: Counts,
+    /// Our filters that are not there.
+    pub missing: Vec<Filter>,
+    /// Whether others have filters that see what comes in before ours do.
+    pub is_behind_others: bool,
+}
+
+impl SharedUplink {
+    /// Its name now, or the last that it had.
+    pub fn name(&self) -> &IfName {
+        self.detail.as_ref().map_or(&self.share.uplink, |detail| &detail.link.name)
+    }
+}
+
+/// A network of the host's own behind a bridge.
+#[derive(Debug, Clone)]
+pub struct OwnNetwork {
+    /// It.
+    pub network: Nat,
+    /// The guests that root has started on it and that run.
+    pub guests: Vec<Guest>,
+    /// How many connections of guests were masqueraded, where the rules are there; `None` for who may not ask.
+    pub masqueraded: Option<Option<u64>>,
+    /// Whether its dnsmasq runs; `None` before it was started first.
+    pub has_server: Option<bool>,
+}
+
+/// One port.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The port itself.
+    pub detail: Detail,
+    /// What it is for.
+    pub role: Role,
+    /// The guest's VM, as people call it.
+    pub vm: Option<String>,
+    /// The process behind a TAP, as one of whose the guest is.
+    pub process: Option<Process>,
+    /// Whether there is one that was not found out in time.
+    pub is_process_unknown: bool,
+    /// Whose the guest is, as people call them.
+    pub user: Option<String>,
+    /// The guest's address.
+    pub mac: Option<Mac>,
+    /// The run of the VM that it is, if it has an address of ours.
+    pub slot: Option<usize>,
+    /// The guest's addresses that the host knows.
+    pub addresses: Vec<IpAddr>,
+    /// The DHCP leases that it was seen to get.
+    pub leases: Vec<DhcpLease>,
+    /// Those that a guest of this address once had: whether this one has them nobody has seen.
+    pub last_known: Vec<IpAddr>,
+}
+
+impl Port {
+    /// Whether it is a TAP.
+    pub fn is_tap(&self) -> bool {
+        matches!(self.detail.link.kind, Kind::Tap { .. })
+    }
+
+    /// All of the guest's addresses that are known, those that are good beyond their own link first.
+    pub fn known_addresses(&self) -> Vec<IpAddr> {
+        let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
+        in_order(self.addresses.iter().copied().chain(leases))
+    }
+}
+
+/// A process that has TAPs open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its program's name (/proc/PID/comm).
+    pub program: String,
+    /// Whose it is: its real user's, and root's only if all of its user IDs are.
+    pub uid: u32,
+    /// When it was started, in seconds since 1970.
+    pub since: Option<u64>,
+    /// Its command line, with argv\[0\].
+    pub words: Vec<OsString>,
+    /// Its descriptors, by the TAP that they are of.
+    pub taps: BTreeMap<IfName, Vec<i32>>,
+}
+
+impl Process {
+    /// Whether it is a QEMU, by the name of its program.
+    pub fn is_qemu(&self) -> bool {
+        self.program.contains("qemu") || self.program == "kvm"
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", text::name(&self.program), self.pid)
+    }
+}
 
 /// The alias of TAPs that `kvm-bridge up` makes for a bridge. That of a guest's own has a blank there.
 pub fn persistent_alias(bridge: &IfName) -> String {
@@ -121,8 +314,10 @@ pub fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
 mod tests {
     use super::*;
     use crate::journal::Life;
+    use crate::rtnl::detail::Stats;
     use crate::step::{Create, Ipv6};
     use crate::uplink::{Attachment, Port};
+    use crate::uplink::{Awaited, Uplink};
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const TAP: Kind = Kind::Tap { is_persistent: false, is_multi_queue: false };
@@ -203,6 +398,49 @@ mod tests {
             let ip = IpAddr::from([10, 0, 0, 1]);
             let known = Neighbour { ip, mac: MAC, is_fresh, is_given, confirmed: seconds(confirmed) };
             assert_eq!(is_of_this_run(&known, seconds(age)), expected, "{known:?} {age:?}");
+        }
+    }
+
+    fn detail(link: Link, has_carrier: bool) -> Detail {
+        let (stats, bridge, is_forwarding) = (Stats::default(), None, None);
+        Detail { link, has_carrier, stats, owner: None, group: None, bridge, is_forwarding, kind: None }
+    }
+
+    #[test]
+    fn the_faults_of_a_bridge_of_ours_are_named_with_what_to_do() {
+        let br0 = name("br0");
+        let link = |is_up| Link { kind: Kind::Bridge, is_up, ..Link::bare(9, br0.clone()) };
+        let bridge = |is_up, journal, lacks_reaper| Bridge {
+            detail: detail(link(is_up), true),
+            journal,
+            last_failure: None,
+            lacks_reaper,
+            addresses: Vec::new(),
+            shared: None,
+            nat: None,
+            fdb: Vec::new(),
+            ports: Vec::new(),
+        };
+        assert!(bridge(false, None, true).faults().is_empty(), "kvm-bridge did not create it");
+        assert_eq!(
+            bridge(false, Some(journal()), true).faults(),
+            [
+                "it is down: ip link set dev br0 up",
+                "its uplink eth0 is no port of it: kvm-bridge recover",
+                "its reaper does not run: kvm-bridge recover"
+            ]
+        );
+        let awaits = |uplink| {
+            let awaited = Awaited { uplink, attach: None, was_port: false, follow: false };
+            let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: true };
+            let life = Life { boot: String::new(), namespace: None };
+            Journal::new(br0.clone(), true, create, Some(Attachment::Awaited(awaited)), life, [1; 8])
+        };
+        for (uplink, fault) in [
+            (Uplink::Auto, "it waits for a default route, whose interface is to be its uplink"),
+            (Uplink::Link(name("usb0")), "it waits for usb0, which is not there"),
+        ] {
+            assert_eq!(bridge(true, Some(awaits(uplink)), false).faults(), [fault]);
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod options;
 pub mod optstr;
 pub mod packet;
 pub mod plan;
+pub mod proc;
 pub mod properties;
 pub mod request;
 pub mod rtnl;

@@ -73,7 +73,7 @@ impl Guest {
     fn keep(&self, progress: &Progress) {
         // Who answers without having been asked is no server.
         let ack = progress.ack.filter(|_| progress.request);
-        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message));
+        let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message, dhcp_leases::now()));
         let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
         if let (Some(lease), Ok(files)) = (lease, files) {
             dhcp_leases::keep(&files, &[lease], |_| true);

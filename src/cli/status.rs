@@ -8,13 +8,12 @@ use crate::network::inventory;
 use crate::network::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
 use crate::network::links::unreadable;
 use crate::network::managed;
-use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::output::style;
 use crate::output::style::{Style, Tone};
 use crate::output::table;
 use crate::output::table::Cell;
-use crate::state::dhcp_leases::DhcpLease;
+use crate::state::dhcp_leases::{self, DhcpLease};
 use clap::Args;
 use model::error::{Error, Result};
 use model::host::Kind;
@@ -22,6 +21,7 @@ use model::ifname::IfName;
 use model::manager::Manager;
 use model::nat::forward::Forward;
 use model::nat::guest::Guest;
+use model::share::found::Counts;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -385,5 +385,5 @@ fn port_to_json(port: &Port) -> serde_json::Value {
 }
 
 fn lease_to_json(lease: &DhcpLease) -> serde_json::Value {
-    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left() })
+    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left(dhcp_leases::now()) })
 }

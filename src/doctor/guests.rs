@@ -5,7 +5,7 @@ use crate::doctor::{Check, Context};
 use crate::network::inventory::{Port, is_link_local};
 use crate::output::ProgressLine;
 use crate::sys::process;
-use crate::sys::tap_users::Process;
+use crate::sys::tap_users::{Process, age};
 use model::argv::inspect::QemuLine;
 use model::error::Result;
 use model::text;
@@ -150,7 +150,7 @@ impl Waiting {
 
     /// Whether it has had all the time of the world and has not said a word.
     fn has_sent_nothing(&self) -> bool {
-        let age = self.port.process.as_ref().and_then(Process::age);
+        let age = self.port.process.as_ref().and_then(age);
         age.is_some_and(|age| age > LONG)
             && self.port.detail.stats.rx_packets == 0
             && self.progress == Progress::default()

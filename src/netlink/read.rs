@@ -4,7 +4,9 @@ use crate::netlink::Netlink;
 use model::host::{Address, Link};
 use model::ifname::IfName;
 use model::mac::Mac;
-use model::rtnl::network::{self, Route};
+use model::nat::subnet::Ipv4Net;
+use model::rtnl::detail::{self, Detail};
+use model::rtnl::network::{self, FdbEntry, Neighbour, Route};
 use model::rtnl::{link, u32_at};
 use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -88,7 +90,7 @@ impl Netlink {
         })
     }
 
-    pub(super) fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(Route)) -> io::Result<()> {
+    fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(Route)) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         self.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP, |answer| {
@@ -164,6 +166,71 @@ impl Netlink {
             done => done.map(|()| found),
         }
     }
+
+    /// All IPv4 networks that the host has a route to or an address in, of all tables of routes, but for those on one link.
+    pub fn networks(&mut self, but: Option<u32>) -> io::Result<Vec<Ipv4Net>> {
+        whole(|| {
+            let mut found = Vec::new();
+            self.dump_routes(AddressFamily::Inet, |route| {
+                if let Some(IpAddr::V4(address)) = route.to
+                    && (but.is_none() || route.link != but)
+                {
+                    found.push(Ipv4Net::of(address, route.prefix));
+                }
+            })?;
+            // One on a link that is down has no route.
+            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+                let address = network::address(answer.body).filter(|_| u32_at(answer.body, 4) != but);
+                if let Some(IpAddr::V4(ip)) = address.map(|address| address.ip) {
+                    found.push(Ipv4Net::of(ip, address.map_or(32, |address| address.prefix)));
+                }
+            })?;
+            found.sort_unstable();
+            found.dedup();
+            Ok(found)
+        })
+    }
+}
+
+/// What only people ask about: a port's counters, a bridge's settings, its forwarding database, the host's neighbours. All of
+/// them are dumps, and none is ever on the launch path.
+impl Netlink {
+    /// All links, in detail.
+    pub fn details(&mut self) -> io::Result<Vec<Detail>> {
+        whole_or_some(|found| {
+            self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |answer| {
+                found.extend(detail::parse(answer.body));
+            })
+        })
+    }
+
+    /// The forwarding database of a bridge.
+    pub fn fdb(&mut self, bridge: u32) -> io::Result<Vec<FdbEntry>> {
+        self.dump_neighbours(&[AddressFamily::Bridge], |body| network::fdb_entry(body, bridge))
+    }
+
+    /// The neighbours that the host knows on a link, by their Ethernet addresses.
+    pub fn neighbours(&mut self, index: u32) -> io::Result<Vec<Neighbour>> {
+        self.dump_neighbours(&[AddressFamily::Inet, AddressFamily::Inet6], |body| network::neighbour(body, index))
+    }
+
+    fn dump_neighbours<T>(
+        &mut self,
+        families: &[AddressFamily],
+        wanted: impl Fn(&[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        whole(|| {
+            let mut found = Vec::new();
+            for family in families {
+                let mut message = NeighbourMessage::default();
+                message.header.family = *family;
+                self.ask(RouteNetlinkMessage::GetNeighbour(message), NLM_F_DUMP, |answer| {
+                    found.extend(wanted(answer.body));
+                })?;
+            }
+            Ok(found)
+        })
+    }
 }
 
 /// Asks again while others make changes in the midst of an answer (`ResourceBusy`).
@@ -179,7 +246,7 @@ pub(super) fn whole<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> 
 
 /// The same of a list. Where somebody makes and deletes links without end, what was there of it in the last answer has to do: it
 /// lacks what comes and goes. An empty list is told of only if it is whole: none is what a bridge is deleted for.
-pub(super) fn whole_or_some<T>(mut ask: impl FnMut(&mut Vec<T>) -> io::Result<()>) -> io::Result<Vec<T>> {
+fn whole_or_some<T>(mut ask: impl FnMut(&mut Vec<T>) -> io::Result<()>) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
     let mut answer = Ok(());
     for _ in 0..50 {

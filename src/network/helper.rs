@@ -5,15 +5,16 @@
 
 pub use model::unprivileged::helper::{HelperProblem, NAME, Right, capability};
 
-use crate::sys::{files, program};
+use crate::output::errno::reason;
+use crate::sys::files::{self, received};
+use crate::sys::program;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::unprivileged::helper::{permits_net_admin, refusal};
-use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::AccessFlags;
 use std::fmt;
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -124,30 +125,9 @@ pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     // Its socket is its standard input, so that no descriptor has to be kept open across exec by hand.
     let mut command = Command::new(helper);
     command.args(["--use-vnet", "--fd=0", &format!("--br={bridge}")]).stdin(theirs);
-    let answer =
-        program::answer(&mut command, PATIENCE).map_err(|error| cannot(&crate::output::errno::reason(&error)))?;
+    let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&reason(&error)))?;
     let said = answer.map_or(format!("no word within {} seconds", PATIENCE.as_secs()), |answer| answer.err);
-    receive(&ours).ok_or_else(|| refusal(helper, &said))
-}
-
-/// The descriptor that has come with a byte, if one has.
-fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = loop {
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags);
-        match received {
-            Err(nix::Error::EINTR) => {}
-            received => break received.ok()?,
-        }
-    };
-    let mut descriptors = message.cmsgs().ok()?.filter_map(|part| match part {
-        ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
-        _ => None,
-    });
-    descriptors.next().map(crate::sys::files::own)
+    received(&ours, &mut [0]).and_then(|(_, files)| files.into_iter().next()).ok_or_else(|| refusal(helper, &said))
 }
 
 #[cfg(test)]

@@ -4,20 +4,17 @@
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
 mod own_network;
-#[cfg(test)]
-mod tests;
 
 use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::links::unreadable;
 use crate::network::up::user_name;
 use crate::network::uplink::share;
-use crate::network::uplink::share::Counts;
 use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
-use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
+use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers, age};
 use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
 use model::error::Result;
@@ -25,170 +22,31 @@ use model::host::Kind;
 use model::ifname::IfName;
 use model::inventory::{guest_mac, in_order, is_of_this_run, owner};
 use model::journal::Journal;
-use model::mac::Mac;
-use model::packet::arp_probe;
-use model::share::{Filter, Share};
 use model::text;
-use model::text::shell::quote;
-use std::net::IpAddr;
 use std::sync::Once;
 
-pub use model::inventory::Role;
+pub use model::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
 pub use model::packet::is_link_local;
-pub use own_network::OwnNetwork;
 
-/// A bridge and what is on it.
-#[derive(Debug, Clone)]
-pub struct Bridge {
-    /// The bridge itself.
-    pub detail: Detail,
-    /// Its journal, if it is ours.
-    pub journal: Option<Journal>,
-    /// Why it could not be taken back, if its reaper tried in vain.
-    pub last_failure: Option<String>,
-    /// Whether it needs a reaper, and none runs.
-    pub lacks_reaper: bool,
-    /// The host's addresses on it.
-    pub addresses: Vec<String>,
-    /// The uplink that it shares, if it does.
-    pub shared: Option<SharedUplink>,
-    /// Its network of the host's own, if it has one.
-    pub nat: Option<OwnNetwork>,
-    /// Its forwarding database.
-    pub fdb: Vec<FdbEntry>,
-    /// Its ports: the uplink first, then by their VMs.
-    pub ports: Vec<Port>,
-}
-
-impl Bridge {
-    /// What keeps a bridge of ours from being what it should be, each with what to do about it.
-    pub fn faults(&self) -> Vec<String> {
-        let Some(journal) = &self.journal else { return Vec::new() };
-        let mut faults = Vec::new();
-        if !self.detail.link.is_up {
-            faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
-        }
-        faults.extend(journal.awaits().map(|awaited| format!("it waits for {}", awaited.in_words())));
-        let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
-        match (&self.shared, journal.port()) {
-            (Some(shared), _) if shared.detail.is_none() => {
-                faults.push(format!("its uplink {} is not there; it joins again when it appears", shared.name()));
-            }
-            (Some(shared), _) if !shared.missing.is_empty() => {
-                faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
-            }
-            (None, Some(port)) if !self.ports.iter().any(is_attached) => {
-                faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
-            }
-            _ => {}
-        }
-        if let Some(nat) = &self.nat {
-            // Where there is no reaper, that is to be said.
-            if nat.has_server == Some(false) && !self.lacks_reaper {
-                faults.push("dnsmasq does not run for it".to_owned());
-            }
-            if nat.masqueraded == Some(None) {
-                faults.push("its firewall rules are missing: kvm-bridge recover".to_owned());
-            }
-        }
-        if self.lacks_reaper {
-            faults.push("its reaper does not run: kvm-bridge recover".to_owned());
-        }
-        faults
-    }
-
-    /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
-    pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
-        let (mac, addresses) = match &self.shared {
-            Some(shared) => (Some(shared.share.mac), &shared.addresses),
-            None => (self.detail.link.mac, &self.addresses),
-        };
-        let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
-        let leases = port.leases.iter().map(|lease| lease.address.into());
-        let known: Vec<IpAddr> = leases.chain(port.last_known.iter().copied()).collect();
-        arp_probe::questions(host, addresses, guest, &known)
-    }
-}
-
-/// An uplink that a bridge of ours shares.
-#[derive(Debug, Clone)]
-pub struct SharedUplink {
-    /// How.
-    pub share: Share,
-    /// The interface; `None` while it is not there.
-    pub detail: Option<Detail>,
-    /// The host's addresses on it.
-    pub addresses: Vec<String>,
-    /// What our filters have carried.
-    pub counts: Counts,
-    /// Our filters that are not there.
-    pub missing: Vec<Filter>,
-    /// Whether others have filters that see what comes in before ours do.
-    pub is_behind_others: bool,
-}
-
-impl SharedUplink {
-    /// Its name now, or the last that it had.
-    pub fn name(&self) -> &IfName {
-        self.detail.as_ref().map_or(&self.share.uplink, |detail| &detail.link.name)
-    }
-
-    fn look(netlink: &mut Netlink, journal: &Journal, details: &[Detail]) -> std::io::Result<Option<Self>> {
-        let Some(share) = journal.share() else { return Ok(None) };
-        let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
-        Ok(Some(Self {
-            addresses: addresses(netlink, share.index)?,
-            counts: share::counts(netlink, journal, share)?,
-            missing: share::missing(netlink, journal, share)?,
-            is_behind_others: share::is_behind_others(netlink, journal, share)?,
-            share: share.clone(),
-            detail,
-        }))
-    }
+fn shared_uplink(
+    netlink: &mut Netlink,
+    journal: &Journal,
+    details: &[Detail],
+) -> std::io::Result<Option<SharedUplink>> {
+    let Some(share) = journal.share() else { return Ok(None) };
+    let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
+    Ok(Some(SharedUplink {
+        addresses: addresses(netlink, share.index)?,
+        counts: share::counts(netlink, journal, share)?,
+        missing: share::missing(netlink, journal, share)?,
+        is_behind_others: share::is_behind_others(netlink, journal, share)?,
+        share: share.clone(),
+        detail,
+    }))
 }
 
 fn addresses(netlink: &mut Netlink, index: u32) -> std::io::Result<Vec<String>> {
     Ok(netlink.addresses(index)?.iter().map(ToString::to_string).collect())
-}
-
-/// One port.
-#[derive(Debug, Clone)]
-pub struct Port {
-    /// The port itself.
-    pub detail: Detail,
-    /// What it is for.
-    pub role: Role,
-    /// The guest's VM, as people call it.
-    pub vm: Option<String>,
-    /// The process behind a TAP, as one of whose the guest is.
-    pub process: Option<Process>,
-    /// Whether there is one that was not found out in time.
-    pub is_process_unknown: bool,
-    /// Whose the guest is, as people call them.
-    pub user: Option<String>,
-    /// The guest's address.
-    pub mac: Option<Mac>,
-    /// The run of the VM that it is, if it has an address of ours.
-    pub slot: Option<usize>,
-    /// The guest's addresses that the host knows.
-    pub addresses: Vec<IpAddr>,
-    /// The DHCP leases that it was seen to get.
-    pub leases: Vec<DhcpLease>,
-    /// Those that a guest of this address once had: whether this one has them nobody has seen.
-    pub last_known: Vec<IpAddr>,
-}
-
-impl Port {
-    /// Whether it is a TAP.
-    pub fn is_tap(&self) -> bool {
-        matches!(self.detail.link.kind, Kind::Tap { .. })
-    }
-
-    /// All of the guest's addresses that are known, those that are good beyond their own link first.
-    pub fn known_addresses(&self) -> Vec<IpAddr> {
-        let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
-        in_order(self.addresses.iter().copied().chain(leases))
-    }
 }
 
 /// All bridges with what is on them, by name; not to be called under a lock, as looking at processes can take long. What is not
@@ -238,10 +96,10 @@ fn look_at(
         None => (None, None),
     };
     let fdb = netlink.fdb(index).map_err(unreadable)?;
-    let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
+    let shared = journal.as_ref().map(|journal| shared_uplink(netlink, journal, details));
     let shared = shared.transpose().map_err(unreadable)?.flatten();
     let nat = match (&files, &journal) {
-        (Some(files), Some(journal)) => OwnNetwork::look(files, journal, details)?,
+        (Some(files), Some(journal)) => own_network::look(files, journal, details)?,
         _ => None,
     };
     let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
@@ -305,7 +163,7 @@ impl Seen<'_> {
         let kept_for =
             |record: &Record| record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned();
         let uid = owner(link, detail.owner, holder.map(|process| process.uid));
-        let age = holder.and_then(Process::age);
+        let age = holder.and_then(age);
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
         let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
         let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));

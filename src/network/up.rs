@@ -14,7 +14,7 @@ use crate::network::reaper;
 use crate::output::errno::as_root;
 use crate::state::journal::Files;
 use crate::sys::random;
-use crate::sys::{process, tap, tap_owner};
+use crate::sys::{process, tap};
 use model::config::Config;
 use model::error::{Error, Result};
 use model::host::{Kind, Link};
@@ -247,13 +247,13 @@ fn add(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName, i
     }
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
-    let opened = tap_owner::make(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
+    let opened = tap::make_for(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
     let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
     apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &persistent_alias(bridge), index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
-    tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
+    tap::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)
 }
 

@@ -9,10 +9,10 @@ use crate::sys::files::{create_folder_of, if_there};
 use crate::sys::patience::within;
 use libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use model::error::{Error, Result};
-use model::text;
+use model::{proc, text};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -66,9 +66,7 @@ pub fn is_held(path: &Path) -> bool {
     match File::open(path) {
         Ok(file) => is_in_the_way(&file, whole_file()).unwrap_or(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(_) => path
-            .metadata()
-            .map_or(true, |file| locks().is_none_or(|locks| holder_in(&locks, file.dev(), file.ino()).is_some())),
+        Err(_) => path.metadata().map_or(true, |file| locks().is_none_or(|locks| holder_in(&locks, &file).is_some())),
     }
 }
 
@@ -222,7 +220,7 @@ pub fn is_byte_locked(file: &File, byte: u64) -> bool {
 
 /// Who holds the lock on a file, for people, as far as the kernel tells in time.
 fn holder(file: &File) -> String {
-    let pid = || holder_in(&locks()?, file.metadata().ok()?.dev(), file.metadata().ok()?.ino())?.parse::<u32>().ok();
+    let pid = || holder_in(&locks()?, &file.metadata().ok()?)?.parse::<u32>().ok();
     let Some(pid) = pid() else { return "another process".to_owned() };
     let name = fs::read_to_string(format!("/proc/{pid}/comm"));
     name.map_or(format!("process {pid}"), |name| format!("{} (PID {pid})", text::name(name.trim_end())))
@@ -233,15 +231,10 @@ fn locks() -> Option<String> {
     within(Duration::from_secs(1), || fs::read_to_string("/proc/locks").ok()).flatten()
 }
 
-/// The process that holds a lock, -1 for one of an open file.
-/// `1: FLOCK  ADVISORY  WRITE 3562 00:16:1043 0 EOF`; one that waits has an arrow behind the number.
-fn holder_in(locks: &str, device: u64, inode: u64) -> Option<&str> {
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [_, "FLOCK" | "OFDLCK", _, _, pid, file, ..] if *file == wanted => Some(*pid),
-        _ => None,
-    })
+/// The process that holds a lock on a file.
+fn holder_in<'a>(locks: &'a str, file: &Metadata) -> Option<&'a str> {
+    let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
+    proc::holder(locks, (major, minor), file.ino())
 }
 
 /// Whoever deletes a lock file holds it; who waited for it then holds a file that nobody else will find.
@@ -269,14 +262,6 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_does_not_hold() {
-        let locks = "1: -> FLOCK  ADVISORY  WRITE 3 00:16:1043 0 EOF\n2: POSIX  ADVISORY  WRITE 4 00:16:1043 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 5 00:16:1044 0 EOF\n4: FLOCK  ADVISORY  READ 6 00:16:1043 0 EOF\n";
-        assert_eq!(holder_in(locks, 0x16, 1043), Some("6"));
-        assert_eq!(holder_in(locks, 0x16, 1045), None);
-    }
-
-    #[test]
     fn whether_a_process_has_it_for_life_is_asked_without_taking_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
@@ -284,7 +269,7 @@ mod tests {
         let held = try_for_life(&path).unwrap().unwrap();
         assert!(is_held(&path) && try_for_life(&path).unwrap().is_none());
         let file = held.metadata().unwrap();
-        assert_eq!(holder_in(&locks().unwrap(), file.dev(), file.ino()), Some("-1"));
+        assert_eq!(holder_in(&locks().unwrap(), &file), Some("-1"));
         let copy = held.try_clone().unwrap();
         drop(held);
         assert!(is_held(&path));

@@ -2,6 +2,7 @@
 
 use crate::sys::filter::attach;
 use model::bpf::{Instruction, OF_ADDRESSES, OF_DHCP, OF_DHCP_SERVERS};
+use model::proc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -95,13 +96,7 @@ impl Packets {
 /// Whether any program has a packet socket bound to this interface: /proc/net/packet, of the calling thread's network namespace.
 pub fn are_bound_to(index: u32) -> io::Result<bool> {
     let table = std::fs::read_to_string("/proc/thread-self/net/packet")?;
-    Ok(is_bound(&table, index))
-}
-
-/// The table's fifth column is the interface.
-fn is_bound(table: &str, index: u32) -> bool {
-    let interface = |line: &str| line.split_whitespace().nth(4)?.parse::<u32>().ok();
-    table.lines().skip(1).any(|line| interface(line) == Some(index))
+    Ok(proc::is_bound(&table, index))
 }
 
 impl AsFd for Packets {
@@ -119,17 +114,4 @@ impl From<OwnedFd> for Packets {
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_bound;
-
-    #[test]
-    fn a_dhcp_clients_socket_is_seen() {
-        let table = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n\
-                     ffff8bf1c1c3d800 3      3    0003   2     1 0      0      18204\n\
-                     ffff8bf1c1c3d801 3      10   888e   0     1 0      0      18205\n";
-        assert!(is_bound(table, 2) && !is_bound(table, 3));
-    }
 }

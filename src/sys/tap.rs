@@ -5,6 +5,7 @@ use crate::sys::process;
 use kvm_bridge_helper::container;
 use model::error::{Error, Phrase, Result};
 use model::ifname::IfName;
+use nix::unistd::Uid;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,12 +20,14 @@ pub const DEVICE: &str = "/dev/net/tun";
 /// What to do where no more files can be opened.
 pub const FILES: &str = "The limit on open files is reached: raise it with ulimit -n, or ask for fewer queues.";
 
-/// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
+/// TUNGETFEATURES, TUNSETIFF, TUNSETOWNER and the like of linux/if_tun.h. TUNSETIFF's type says int and means struct ifreq.
 mod ioctl {
     #![allow(missing_docs)]
     nix::ioctl_read!(tun_get_features, b'T', 207, libc::c_uint);
     nix::ioctl_none_bad!(tun_get_dev_netns, nix::request_code_none!(b'T', 227));
     nix::ioctl_read!(tun_get_iff, b'T', 210, libc::c_uint);
+    nix::ioctl_write_int_bad!(tun_set_owner, nix::request_code_write!(b'T', 204, size_of::<libc::c_int>()));
+    nix::ioctl_write_int_bad!(tun_set_persist, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
     nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 }
 
@@ -67,6 +70,24 @@ pub fn open(devices: Vec<File>, name: Option<&IfName>, is_multi_queue: bool) -> 
 pub fn open_one(device: File, name: Option<&IfName>) -> io::Result<(OwnedFd, IfName)> {
     let chosen = open_queue(&device, name, false)?;
     Ok((device.into(), chosen))
+}
+
+/// Makes a TAP that this user may attach to. It goes with the descriptor until `stay` is called: whoever is killed in
+/// between leaves nothing.
+pub fn make_for(name: &IfName, owner: Uid) -> Result<io::Result<OwnedFd>> {
+    let device = open_device()?;
+    Ok(open_one(device, Some(name)).and_then(|(tap, _)| {
+        // SAFETY: the argument is the user's number itself.
+        unsafe { ioctl::tun_set_owner(tap.as_raw_fd(), owner.as_raw() as libc::c_int) }?;
+        Ok(tap)
+    }))
+}
+
+/// From here on a TAP outlives its descriptor.
+pub fn stay(tap: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the argument is a truth value.
+    unsafe { ioctl::tun_set_persist(tap.as_raw_fd(), 1) }?;
+    Ok(())
 }
 
 /// Makes one queue of a device, and tells the TAP's name.

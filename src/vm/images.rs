@@ -5,8 +5,11 @@
 //! up, and where the image that had them is no longer at its place, they follow it.
 
 use crate::vm::{Record, Store, VmId, unusable};
+use model::argv::scan::Identity;
 use model::error::Result;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -104,8 +107,28 @@ impl Store {
     }
 }
 
+/// The key of an identity. A path is made absolute and its links are followed, so that one image has one key. The way to an
+/// image can be another user's, who can keep whoever goes it: it is gone here once, before any lock is held.
+pub fn id_of(identity: &Identity) -> VmId {
+    let (Identity::Disk(path) | Identity::Kernel(path)) = identity else { return VmId::as_written(identity) };
+    let Some(image) = resolve(path) else { return VmId::as_written(identity) };
+    let mark = mark_of(&image);
+    let full = image.into_os_string().into_vec();
+    let resolved = match identity {
+        Identity::Kernel(_) => Identity::Kernel(full),
+        _ => Identity::Disk(full),
+    };
+    VmId { mark, ..VmId::as_written(&resolved) }
+}
+
+/// An image's full path.
+fn resolve(path: &[u8]) -> Option<PathBuf> {
+    let path = Path::new(OsStr::from_bytes(path));
+    fs::canonicalize(path).ok().or_else(|| std::path::absolute(path).ok())
+}
+
 /// The mark of an image; `None` for what is no image, or on a file system that knows no births.
-pub(super) fn mark_of(image: &Path) -> Option<String> {
+fn mark_of(image: &Path) -> Option<String> {
     let metadata = image.metadata().ok().filter(fs::Metadata::is_file)?;
     let birth = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(format!("{:x}-{:x}", metadata.ino(), birth.as_nanos()))
@@ -123,12 +146,9 @@ pub(super) fn with_image(key: VmId) -> VmId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::id_of;
     use crate::vm::tests::store;
-    use model::argv::scan::Identity;
     use model::argv::scan::Run;
     use model::mac::Mac;
-    use std::os::unix::ffi::OsStrExt;
 
     fn key(image: &Path) -> VmId {
         id_of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))

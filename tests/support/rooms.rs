@@ -17,6 +17,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "optstr",
             "options",
             "bpf",
+            "proc",
             "packet",
             "firewall",
             "nat",

@@ -150,6 +150,17 @@ impl Found {
     }
 }
 
+/// How many frames and bytes each way has carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// From the network to the bridge: frames and bytes.
+    pub from_network: (u64, u64),
+    /// From the host to the bridge.
+    pub from_host: (u64, u64),
+    /// From the bridge, to the network, to the host or to both.
+    pub from_bridge: (u64, u64),
+}
+
 /// What is on an uplink's two hooks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct There {

@@ -14,7 +14,7 @@ use model::journal::Journal;
 use model::mac::Mac;
 use model::rtnl::tc::IngressQdisc;
 use model::share;
-use model::share::found::{Found, Links, There};
+use model::share::found::{Counts, Found, Links, There};
 use model::share::{Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -295,17 +295,6 @@ pub fn is_behind_others(netlink: &mut Netlink, journal: &Journal, share: &Share)
     let ingress = netlink.filters(share.index, Hook::Ingress)?;
     let is_before = |found: &Found| found.is_filter() && found.pref < share.changes.place.pref;
     Ok(ingress.iter().any(|found| is_before(found) && !found.is_of(journal.index)))
-}
-
-/// How many frames and bytes each way has carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// From the network to the bridge: frames and bytes.
-    pub from_network: (u64, u64),
-    /// From the host to the bridge.
-    pub from_host: (u64, u64),
-    /// From the bridge, to the network, to the host or to both.
-    pub from_bridge: (u64, u64),
 }
 
 /// Counts what the filters have passed.
