@@ -4,6 +4,7 @@
 
 pub mod leases;
 
+use crate::argv::inspect::QemuLine;
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::inventory::leases::DhcpLease;
@@ -268,7 +269,7 @@ impl Role {
 
 /// Whose a guest is: by its TAP, whom that belongs to, and whose the process is that has it open. The helper's mark outweighs its
 /// process, which can be a setuid program; and what has a TAP of another user open is not taken for root's.
-pub fn owner(link: &Link, tap_owner: Option<u32>, process: Option<u32>) -> Option<u32> {
+fn owner(link: &Link, tap_owner: Option<u32>, process: Option<u32>) -> Option<u32> {
     let mark = link.alias.as_deref().and_then(|alias| alias.strip_prefix(NAME)?.strip_prefix(" uid "));
     let marked = mark.and_then(|mark| mark.split(' ').next()?.parse().ok());
     let process = process.filter(|uid| *uid != 0 || tap_owner.is_none());
@@ -277,7 +278,7 @@ pub fn owner(link: &Link, tap_owner: Option<u32>, process: Option<u32>) -> Optio
 
 /// The address of the guest behind a TAP: what QEMU was told; else who spoke behind the port. The TAP has the guest's own address
 /// but for its first byte.
-pub fn guest_mac(tap: &Link, told: Option<Mac>, fdb: &[FdbEntry], records: &[Record]) -> Option<Mac> {
+fn guest_mac(tap: &Link, told: Option<Mac>, fdb: &[FdbEntry], records: &[Record]) -> Option<Mac> {
     let tail = tap.mac.map(|mac| mac.0[1..].to_vec());
     let is_its = |mac: &Mac| Some(&mac.0[1..]) == tail.as_deref() && Some(*mac) != tap.mac;
     let heard: Vec<Mac> =
@@ -292,7 +293,7 @@ pub fn guest_mac(tap: &Link, told: Option<Mac>, fdb: &[FdbEntry], records: &[Rec
 
 /// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
 /// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
-pub fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
+fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
     // The start of a process is known to the second, and the clock may have been set.
     const BLUR: Duration = Duration::from_secs(2);
     known.is_given
@@ -303,11 +304,72 @@ pub fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
 }
 
 /// Each once, those that are good beyond their own link first.
-pub fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = ips.into_iter().collect();
     ips.sort_by_key(|ip| (is_link_local(ip), *ip));
     ips.dedup();
     ips
+}
+
+/// What was seen of a bridge and of those on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Its name.
+    pub bridge: &'a IfName,
+    /// Its journal, if it is ours.
+    pub journal: Option<&'a Journal>,
+    /// Its forwarding database.
+    pub fdb: &'a [FdbEntry],
+    /// Whom the host knows on it.
+    pub neighbours: &'a [Neighbour],
+    /// The DHCP leases that were heard on it.
+    pub leases: &'a [DhcpLease],
+    /// The addresses of all VMs.
+    pub records: &'a [Record],
+    /// Whether all processes were looked at.
+    pub has_all_processes: bool,
+}
+
+impl Seen<'_> {
+    /// One of its ports; `holder` is who has it open, and for how long that has been running.
+    pub fn port(
+        &self,
+        detail: &Detail,
+        holder: Option<(&Process, Option<Duration>)>,
+        user_name: impl Fn(u32) -> String,
+    ) -> Port {
+        let link = &detail.link;
+        let (holder, age) = holder.map_or((None, None), |(process, age)| (Some(process), age));
+        let role = Role::of(link, detail.has_carrier, self.bridge, self.journal, holder.map(Process::is_qemu));
+        let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
+        let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
+        let is_tap = matches!(link.kind, Kind::Tap { .. });
+        let fds = holder.and_then(|process| process.taps.get(&link.name)).map_or(&[][..], Vec::as_slice);
+        let told = line.as_ref().and_then(|line| line.mac_on(link.name.as_str(), fds));
+        let mac = is_tap.then(|| guest_mac(link, told, self.fdb, self.records)).flatten();
+        let mut kept = self.records.iter().filter_map(|record| Some((record, record.slot_of(mac?)?)));
+        let (kept, slot) = kept.next().unzip();
+        let kept_for =
+            |record: &Record| record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned();
+        let uid = owner(link, detail.owner, holder.map(|process| process.uid));
+        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
+        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
+        let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));
+        let is_its = |lease: &&DhcpLease| lease.port == link.index && mac.is_none_or(|mac| mac == lease.mac);
+        Port {
+            detail: detail.clone(),
+            role,
+            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(|| kept.map(kept_for)),
+            process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
+            is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.has_all_processes,
+            user: uid.map(user_name),
+            slot,
+            mac,
+            addresses: ips(now),
+            leases: self.leases.iter().filter(is_its).copied().collect(),
+            last_known: ips(before),
+        }
+    }
 }
 
 #[cfg(test)]

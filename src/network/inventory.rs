@@ -3,24 +3,22 @@
 //! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
-mod own_network;
-
-use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
+use crate::netlink::{Detail, Netlink};
 use crate::network::dhcp_probe::is_probe;
 use crate::network::links::unreadable;
 use crate::network::up::user_name;
+use crate::network::uplink::nat::{rules, server};
 use crate::network::uplink::share;
 use crate::output;
-use crate::state::dhcp_leases;
-use crate::state::dhcp_leases::DhcpLease;
 use crate::state::journal::Files;
-use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers, age};
+use crate::state::{dhcp_leases, networks};
+use crate::sys::process;
+use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers, age};
 use crate::vm::{Record, Store};
-use model::argv::inspect::QemuLine;
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
-use model::inventory::{guest_mac, in_order, is_of_this_run, owner};
+use model::inventory::Seen;
 use model::journal::Journal;
 use model::text;
 use std::sync::Once;
@@ -42,6 +40,19 @@ fn shared_uplink(
         is_behind_others: share::is_behind_others(netlink, journal, share)?,
         share: share.clone(),
         detail,
+    }))
+}
+
+fn own_network(files: &Files, journal: &Journal, details: &[Detail]) -> Result<Option<OwnNetwork>> {
+    let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(None) };
+    let is_port =
+        |tap: u32| details.iter().any(|port| port.link.index == tap && port.link.controller == Some(journal.index));
+    let may_ask = process::can_change_network();
+    Ok(Some(OwnNetwork {
+        network,
+        guests: networks::guests(files)?.behind(is_port),
+        masqueraded: if may_ask { Some(rules::masqueraded(&journal.bridge)?) } else { None },
+        has_server: server::runs(&files.nat(), &journal.bridge),
     }))
 }
 
@@ -99,7 +110,7 @@ fn look_at(
     let shared = journal.as_ref().map(|journal| shared_uplink(netlink, journal, details));
     let shared = shared.transpose().map_err(unreadable)?.flatten();
     let nat = match (&files, &journal) {
-        (Some(files), Some(journal)) => own_network::look(files, journal, details)?,
+        (Some(files), Some(journal)) => own_network(files, journal, details)?,
         _ => None,
     };
     let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
@@ -107,18 +118,21 @@ fn look_at(
         neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
     }
     let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
-    let leases = &leases;
     let seen = Seen {
         bridge: name,
         journal: journal.as_ref(),
         fdb: &fdb,
         neighbours: &neighbours,
-        leases,
-        tap_users,
+        leases: &leases,
         records,
+        has_all_processes: tap_users.is_whole,
+    };
+    let of_seen = |port: &Detail| {
+        let holder = tap_users.of(&port.link.name).map(|process| (process, age(process)));
+        seen.port(port, holder, user_name)
     };
     let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
-    let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
+    let mut ports: Vec<Port> = ports.map(of_seen).collect();
     ports.sort_by(|a, b| {
         let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);
         key(a).cmp(&key(b))
@@ -135,51 +149,4 @@ fn look_at(
         fdb,
         ports,
     })
-}
-
-struct Seen<'a> {
-    bridge: &'a IfName,
-    journal: Option<&'a Journal>,
-    fdb: &'a [FdbEntry],
-    neighbours: &'a [Neighbour],
-    leases: &'a [DhcpLease],
-    tap_users: &'a TapUsers,
-    records: &'a [Record],
-}
-
-impl Seen<'_> {
-    fn port(&self, detail: &Detail) -> Port {
-        let link = &detail.link;
-        let holder = self.tap_users.of(&link.name);
-        let role = Role::of(link, detail.has_carrier, self.bridge, self.journal, holder.map(Process::is_qemu));
-        let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
-        let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
-        let is_tap = matches!(link.kind, Kind::Tap { .. });
-        let fds = holder.and_then(|process| process.taps.get(&link.name)).map_or(&[][..], Vec::as_slice);
-        let told = line.as_ref().and_then(|line| line.mac_on(link.name.as_str(), fds));
-        let mac = is_tap.then(|| guest_mac(link, told, self.fdb, self.records)).flatten();
-        let mut kept = self.records.iter().filter_map(|record| Some((record, record.slot_of(mac?)?)));
-        let (kept, slot) = kept.next().unzip();
-        let kept_for =
-            |record: &Record| record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned();
-        let uid = owner(link, detail.owner, holder.map(|process| process.uid));
-        let age = holder.and_then(age);
-        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
-        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
-        let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));
-        let is_its = |lease: &&DhcpLease| lease.port == link.index && mac.is_none_or(|mac| mac == lease.mac);
-        Port {
-            detail: detail.clone(),
-            role,
-            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(|| kept.map(kept_for)),
-            process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
-            is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.tap_users.is_whole,
-            user: uid.map(user_name),
-            slot,
-            mac,
-            addresses: ips(now),
-            leases: self.leases.iter().filter(is_its).copied().collect(),
-            last_known: ips(before),
-        }
-    }
 }
