@@ -10,7 +10,7 @@ pub mod sudo;
 mod undo;
 
 use crate::network::helper;
-use crate::network::helper::Right;
+use crate::network::helper::{Right, right_of};
 use crate::network::user::Person;
 use crate::output::errno::reason;
 use crate::sys::{files, lock};
@@ -212,7 +212,7 @@ impl Work {
                 return Err(Error::new(what, format!("Put it beside this program, or at {}", helper::OURS[1])));
             }
         };
-        match Right::of(&path) {
+        match right_of(&path) {
             Right::Capability | Right::Setuid => Ok(()),
             Right::Nosuid => {
                 let what = format!("{} is on a file system that is mounted nosuid", path.display());

@@ -6,40 +6,32 @@
 //! crate's `execute()` says Ok even if the send failed. Several requests go in one send, through which the kernel works
 //! before a signal can end the process (netlink_rcv_skb in net/netlink/af_netlink.c).
 //!
-//! `read` has the questions, and `detail` those that only people ask.
+//! `read` has the questions.
 
-mod detail;
-mod networks;
 mod read;
 pub mod tc;
 
-pub use detail::{Detail, FdbEntry, Neighbour, Stats};
+pub use model::host::BridgeDetail;
+pub use model::rtnl::detail::{Detail, Stats};
+pub use model::rtnl::network::{FdbEntry, Neighbour};
 
 use crate::sys::filter;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use model::bpf::OF_SHARING;
+use model::rtnl::{Answer, answers};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
+use std::net::IpAddr;
 
-/// The header of every netlink message (struct nlmsghdr) and of every link message behind it (struct ifinfomsg).
-const HEADER: usize = 16;
 /// Larger than any datagram that the kernel sends (NLMSG_GOODSIZE, 32 KiB at the most for dumps).
 const BUFFER: usize = 64 * 1024;
-/// Of linux/netlink.h: what a dump goes through has changed meanwhile.
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A socket to the kernel's routing and link layer, of the network namespace that it was opened in.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
-}
-
-/// One answer: its type, and what follows its header.
-struct Answer<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    body: &'a [u8],
 }
 
 /// A request, the flags beside NLM_F_REQUEST that it is sent with, and the errnos that mean that it is so already.
@@ -62,7 +54,7 @@ impl Netlink {
     /// Also hears what changes in the forwarding databases of bridges, and of qdiscs and filters that are deleted. The kernel
     /// keeps back the rest, which on a busy host is much.
     pub fn subscribe_to_sharing(&mut self) -> io::Result<()> {
-        filter::sharing_alone(self.as_fd())?;
+        filter::attach(self.as_fd(), &OF_SHARING)?;
         // RTNLGRP_NEIGH, RTNLGRP_TC.
         [3, 4].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }
@@ -131,7 +123,7 @@ impl Netlink {
         while !is_done {
             self.receive(|answer| {
                 let at = answer.sequence.wrapping_sub(first) as usize;
-                let (Some(result), Some(fine), Some(outcome)) = (results.get_mut(at), fine.get(at), outcome(&answer))
+                let (Some(result), Some(fine), Some(outcome)) = (results.get_mut(at), fine.get(at), answer.outcome())
                 else {
                     return;
                 };
@@ -146,6 +138,27 @@ impl Netlink {
             results[refused] = Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         Ok(results)
+    }
+
+    /// Gives a link an address of the host's, with the route that goes with it. One that it has stays.
+    pub fn add_address(&mut self, index: u32, ip: IpAddr, prefix: u8) -> io::Result<()> {
+        self.change(vec![Self::to_add_address(index, ip, prefix)])?.into_iter().collect()
+    }
+
+    /// The request for that.
+    pub(crate) fn to_add_address(index: u32, ip: IpAddr, prefix: u8) -> Request {
+        let mut message = AddressMessage::default();
+        message.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.header.prefix_len = prefix;
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(ip));
+        message.attributes.push(AddressAttribute::Address(ip));
+        if ip.is_ipv6() {
+            // Nobody else is on a link that we have made: guests need not wait until the kernel has asked.
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE, &[libc::EEXIST][..])
     }
 
     /// Lets a send of many requests, and their failures, fit the socket. If it can't be, the send fails, and nothing is
@@ -171,9 +184,9 @@ impl Netlink {
         let mut is_whole = true;
         while end.is_none() {
             self.receive(|answer| {
-                is_whole &= answer.sequence != sequence || answer.flags & NLM_F_DUMP_INTR == 0;
+                is_whole &= answer.sequence != sequence || !answer.is_interrupted();
                 if answer.sequence != sequence {
-                } else if let Some(outcome) = outcome(&answer) {
+                } else if let Some(outcome) = answer.outcome() {
                     end = Some(outcome);
                 } else {
                     each(answer);
@@ -220,57 +233,9 @@ impl Netlink {
                 received => break received?.1,
             }
         };
-        answers(if sender.port_number() == 0 { buffer.as_slice() } else { &[] }, &mut each);
+        answers(if sender.port_number() == 0 { buffer.as_slice() } else { &[] }).for_each(&mut each);
         Ok(())
     }
-}
-
-/// Splits a datagram.
-fn answers(datagram: &[u8], mut each: impl FnMut(Answer)) {
-    let mut rest = datagram;
-    while let (Some(length), Some(kind), Some(flags), Some(sequence)) =
-        (u32_at(rest, 0), u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8))
-    {
-        let length = length as usize;
-        let Some(body) = rest.get(HEADER..length) else { break };
-        each(Answer { kind, flags, sequence, body });
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-}
-
-/// Reads a datagram as each of the answers that it may be; for `properties`.
-pub(crate) fn read_as_anything(datagram: &[u8]) {
-    answers(datagram, |answer| {
-        let _ = outcome(&answer);
-        let _ = read::parse_link(answer.body);
-        let _ = read::parse_address(answer.body);
-        let _ = detail::parse(answer.body);
-        let _ = tc::parse(answer.body);
-    });
-}
-
-/// How a request ended: NLMSG_ERROR with an errno or with zero, or NLMSG_DONE. `None` for data.
-fn outcome(answer: &Answer) -> Option<io::Result<()>> {
-    const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
-    if !matches!(answer.kind, NLMSG_ERROR | NLMSG_DONE) {
-        return None;
-    }
-    Some(match u32_at(answer.body, 0).map(|code| code as i32) {
-        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(code.checked_neg().unwrap_or(libc::EINVAL))),
-        Some(_) => Ok(()),
-        // The end of a dump may come alone; of a request it would say nothing.
-        None if answer.kind == NLMSG_DONE => Ok(()),
-        None => Err(io::ErrorKind::InvalidData.into()),
-    })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// Lets the tests have the kernel refuse any one request. Not in a release.

@@ -2,10 +2,10 @@
 #![doc(hidden)]
 #![forbid(unsafe_code)]
 
-use crate::netlink;
-use crate::vm;
 use model::options::help;
-pub use model::properties::{argv, frames, journal, json, kernel_configuration, option_strings, readconfig};
+pub use model::properties::{
+    argv, frames, journal, json, kernel_configuration, lease, netlink, option_strings, readconfig,
+};
 
 /// What has to hold of any data.
 pub type Property = fn(&[u8]);
@@ -23,19 +23,6 @@ pub const ALL: [(&str, Property); 10] = [
     ("ikconfig", kernel_configuration),
     ("help", help_texts),
 ];
-
-/// A VM's file.
-pub fn lease(data: &[u8]) {
-    if let Ok(read) = vm::parse_record(data) {
-        let text = serde_json::to_vec(&read).unwrap_or_default();
-        assert_eq!(vm::parse_record(&text).as_ref(), Ok(&read));
-    }
-}
-
-/// What the kernel says.
-pub fn netlink(data: &[u8]) {
-    netlink::read_as_anything(data);
-}
 
 /// What a QEMU says of its options.
 pub fn help_texts(data: &[u8]) {

@@ -21,7 +21,6 @@ pub mod program;
 pub mod random;
 pub mod sysctl;
 pub mod tap;
-pub mod tap_owner;
 pub mod tap_users;
 pub mod userns;
 

@@ -26,62 +26,29 @@
 mod admin;
 mod claims;
 mod images;
-mod key;
 mod slots;
 
 use crate::output::errno::reason;
-use crate::sys::{files, lock};
-use crate::sys::{place, random};
+use crate::sys::files::{self, if_there};
+use crate::sys::{lock, place, random};
 use model::argv::scan::Run;
 use model::error::{Error, Result};
 use model::mac::Mac;
 use model::request::MAX_SLOTS;
-use serde::{Deserialize, Serialize};
+use model::vm::{check_different, known_macs};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use admin::Listed;
 use images::Owner;
-pub use key::VmId;
+pub use images::id_of;
+pub use model::vm::{Listed, Record, VmId};
 
 /// Root's state.
 pub const SYSTEM: &str = place::LASTING;
-/// The key of VMs that nothing tells apart.
-const UNNAMED: &str = "unnamed:";
 /// How long a run that was told to end may take to leave its slot to one that is started at once.
 const LEAVING: Duration = Duration::from_millis(300);
-const VERSION: u32 = 1;
-
-/// One VM's file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    version: u32,
-    /// The VM's key.
-    pub vm: String,
-    /// For each slot the addresses of its network cards; `None` for a card that was only ever run with `mac=`.
-    pub slots: Vec<Vec<Option<Mac>>>,
-}
-
-impl Record {
-    fn new(vm: &VmId) -> Self {
-        Self { version: VERSION, vm: vm.text.clone(), slots: Vec::new() }
-    }
-
-    /// The place of an address, made if it is not there.
-    fn place(&mut self, slot: usize, nic: usize) -> &mut Option<Mac> {
-        if self.slots.len() <= slot {
-            self.slots.resize(slot + 1, Vec::new());
-        }
-        let macs = &mut self.slots[slot];
-        if macs.len() <= nic {
-            macs.resize(nic + 1, None);
-        }
-        &mut macs[nic]
-    }
-}
 
 /// What one run of a VM has.
 #[derive(Debug)]
@@ -167,7 +134,7 @@ impl Store {
                 break (all, vm, known, (lock, slot));
             }
             // VMs that nothing tells apart are many at once.
-            if vm.text == UNNAMED || Instant::now() >= end {
+            if vm.is_unnamed() || Instant::now() >= end {
                 let other = match run.slot {
                     Some(slot) => {
                         let what = format!("{} is running, in slot {slot}", vm.display());
@@ -181,7 +148,7 @@ impl Store {
             std::thread::sleep(Duration::from_millis(10));
         };
         let vm = &vm;
-        let kept = complete(known.as_ref(), slot, given);
+        let kept: Option<Vec<Mac>> = known_macs(known.as_ref(), slot, given).into_iter().collect();
         let is_new = kept.is_none();
         let macs = match kept {
             Some(macs) => {
@@ -215,9 +182,7 @@ impl Store {
             Run { slot: Some(slot), .. } => slot,
             _ => (0..MAX_SLOTS).find(|slot| !self.is_held(vm, *slot)).unwrap_or_default(),
         };
-        let own = known.and_then(|known| known.slots.into_iter().nth(slot)).unwrap_or_default();
-        let macs = given.iter().enumerate();
-        Ok(macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect())
+        Ok(known_macs(known.as_ref(), slot, given))
     }
 
     fn lock(&self) -> Result<File> {
@@ -229,7 +194,7 @@ impl Store {
         let path = self.file(vm, "json");
         let record = read_record(&path)?;
         match &record {
-            Some(record) if record.vm != vm.text && !images::can_have_moved(&record.vm, &vm.text) => {
+            Some(record) if record.vm != vm.text && !vm.can_have_moved_from(&record.vm) => {
                 Err(broken(&path, &format!("it is that of {}", record.vm)))
             }
             _ => Ok(record),
@@ -246,6 +211,13 @@ impl Store {
         written.map_err(|error| self.without(&new, &error))
     }
 
+    /// Writes a VM's key whole into a file that tells whose something is. A power cut may take it.
+    fn write_key(&self, path: &Path, vm: &VmId) -> Result<()> {
+        let written = files::create_folder_of(path)
+            .and_then(|()| files::replace(path, &path.with_extension("new"), vm.text.as_bytes(), false));
+        written.map_err(|error| unusable(path, &error))
+    }
+
     /// The error of a file that could not be written, of which nothing stays.
     fn without(&self, new: &Path, error: &io::Error) -> Error {
         let _ = fs::remove_file(new);
@@ -253,43 +225,9 @@ impl Store {
     }
 }
 
-/// The slot's addresses, if it has one for each card that was given none.
-fn complete(known: Option<&Record>, slot: usize, given: &[Option<Mac>]) -> Option<Vec<Mac>> {
-    let own = known.and_then(|known| known.slots.get(slot)).map(Vec::as_slice).unwrap_or_default();
-    let macs = given.iter().enumerate();
-    macs.map(|(nic, given)| given.or_else(|| own.get(nic).copied().flatten())).collect()
-}
-
 fn read_record(path: &Path) -> Result<Option<Record>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unusable(path, &error)),
-    };
-    parse_record(&text).map(Some).map_err(|why| broken(path, &why))
-}
-
-/// Reads a VM's file; else says why it can't be read.
-pub(crate) fn parse_record(text: &[u8]) -> std::result::Result<Record, String> {
-    let record: Record = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if record.version != VERSION {
-        return Err(format!("its version is {}, and this program reads {VERSION}", record.version));
-    }
-    let macs: Vec<Mac> = record.slots.iter().flatten().flatten().copied().collect();
-    let checked = macs.iter().try_for_each(|mac| mac.check_unicast().map(|_| ()));
-    checked.and_then(|()| check_different(&macs)).map_err(|error| error.what().to_owned())?;
-    Ok(record)
-}
-
-/// An address that is given for one card may be the one that the VM keeps for another.
-fn check_different(macs: &[Mac]) -> Result<()> {
-    for (at, mac) in macs.iter().enumerate() {
-        if macs[..at].contains(mac) {
-            let what = format!("mac={mac} is the address of another network card of this VM");
-            return Err(Error::new(what, "Each network card has an address of its own."));
-        }
-    }
-    Ok(())
+    let text = if_there(fs::read(path)).map_err(|error| unusable(path, &error))?;
+    text.map(|text| Record::parse(&text)).transpose().map_err(|why| broken(path, &why))
 }
 
 fn broken(path: &Path, why: &str) -> Error {

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod argv;
+pub mod bpf;
 pub mod check;
 pub mod config;
 pub mod error;
 pub mod firewall;
 pub mod host;
 pub mod ifname;
+pub mod inventory;
 pub mod journal;
 pub mod kernel;
 pub mod mac;
@@ -21,10 +23,14 @@ pub mod options;
 pub mod optstr;
 pub mod packet;
 pub mod plan;
+pub mod proc;
 pub mod properties;
 pub mod request;
+pub mod rtnl;
 pub mod share;
 pub mod slips;
 pub mod step;
 pub mod text;
+pub mod unprivileged;
 pub mod uplink;
+pub mod vm;

@@ -7,7 +7,8 @@ use crate::argv::{Backend, Part, json, readconfig, rewrite, scan};
 use crate::mac::Mac;
 use crate::optstr;
 use crate::packet::{dhcp, frame};
-use crate::{config, journal, kernel};
+use crate::vm::Record;
+use crate::{config, journal, kernel, rtnl};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -104,4 +105,17 @@ pub fn frames(data: &[u8]) {
 /// A kernel's image, which may be anybody's file.
 pub fn kernel_configuration(data: &[u8]) {
     let _ = kernel::read(data);
+}
+
+/// What the kernel says.
+pub fn netlink(data: &[u8]) {
+    rtnl::read_as_anything(data);
+}
+
+/// A VM's file.
+pub fn lease(data: &[u8]) {
+    if let Ok(read) = Record::parse(data) {
+        let text = serde_json::to_vec(&read).unwrap_or_default();
+        assert_eq!(Record::parse(&text).as_ref(), Ok(&read));
+    }
 }

@@ -17,6 +17,10 @@
 //! Pure: what the filters are, and the `tc` commands that make them. `network::uplink::share` carries them out.
 #![forbid(unsafe_code)]
 
+pub mod entries;
+pub mod found;
+
+use crate::bpf::Instruction;
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::text::shell::quote;
@@ -151,10 +155,6 @@ pub enum Hook {
     Egress,
 }
 
-/// An instruction of classic BPF (linux/filter.h): code, how many to skip if true and if false, operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction(pub u16, pub u8, pub u8, pub u32);
-
 /// Which frames a filter is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Classifier {
@@ -244,8 +244,16 @@ impl Share {
             filter(Uplink, Egress, pref + 1, ToTable(host, table), &[send(HostEnd, Egress)]),
             // From the network.
             mark(Uplink, Ingress, pref + 1, false),
-            filter(Uplink, Ingress, pref, Bpf(program::not_for_host_alone(host, learnt)), &[copy(HostEnd, Egress)]),
+            self.listening(learnt),
         ]
+    }
+
+    /// The one of these that lets frames in, and whose program knows addresses.
+    pub fn listening(&self, learnt: &BTreeSet<Mac>) -> Filter {
+        let to_bridge = Action::Mirred { to: On::HostEnd, hook: Hook::Egress, is_copy: true };
+        let classifier = Classifier::Bpf(program::not_for_host_alone(self.mac, learnt));
+        let pref = self.changes.place.pref;
+        Filter { on: On::Uplink, hook: Hook::Ingress, pref, classifier, actions: vec![to_bridge] }
     }
 
     /// The filter by which the host reaches an address behind the bridge.
@@ -285,21 +293,14 @@ pub fn marking(set: bool) -> [u64; 5] {
 /// The programs. A frame begins with the address that it is for (bytes 0 to 5), then its sender's (6 to 11).
 mod program {
     use super::{Instruction, LINK_LOCAL, MARK};
+    use crate::bpf::{
+        IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, NOTHING as NO, RETURN, SKIP, WHOLE as YES,
+    };
     use crate::mac::Mac;
     use std::collections::BTreeSet;
 
-    const LOAD_WORD: u16 = 0x20;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const IF_EQUAL: u16 = 0x15;
-    const IF_ANY_BIT: u16 = 0x45;
-    const IF_AT_LEAST: u16 = 0x35;
-    const SKIP: u16 = 0x05;
-    const RETURN: u16 = 0x06;
     /// SKF_AD_OFF + SKF_AD_MARK: the frame's mark.
     const ITS_MARK: u32 = (-0x1000_i32 + 20) as u32;
-    const YES: Instruction = Instruction(RETURN, 0, 0, u32::MAX);
-    const NO: Instruction = Instruction(RETURN, 0, 0, 0);
     /// TC_ACT_SHOT.
     const DROP: Instruction = Instruction(RETURN, 0, 0, 2);
 

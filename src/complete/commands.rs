@@ -4,7 +4,7 @@ use crate::complete::{Answer, Candidate, host, qemu};
 use clap::{Arg, Command};
 
 /// Values that are only somebody's to know, or a number.
-const FREE: [&str; 9] = ["ARGS", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID"];
+const FREE: [&str; 10] = ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID"];
 
 /// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
 fn values_of(name: &str, typed: &str) -> Option<Answer> {

@@ -6,7 +6,7 @@ use crate::network::inventory::Port;
 use crate::network::links::unreadable;
 use crate::output::ProgressLine;
 use crate::sys::process;
-use crate::sys::tap_users::Process;
+use crate::sys::tap_users::{Process, age};
 use model::argv::inspect::QemuLine;
 use model::check::guest::{GUEST, Watched, judge};
 use model::check::{Check, Verdict, kernel};
@@ -139,7 +139,7 @@ impl Waiting {
 
     /// Whether it has had all the time of the world and has not said a word.
     fn has_sent_nothing(&self) -> bool {
-        let age = self.port.process.as_ref().and_then(Process::age);
+        let age = self.port.process.as_ref().and_then(age);
         age.is_some_and(|age| age > LONG)
             && self.port.detail.stats.rx_packets == 0
             && self.progress == Progress::default()

@@ -4,7 +4,7 @@ use crate::doctor::Context;
 use crate::network::inventory::Bridge;
 use crate::sys::random;
 use crate::sys::tap_users::NOT_FOUND_OUT;
-use crate::vm::{Record, Store, VmId};
+use crate::vm::{Record, Store};
 use model::argv::inspect::QemuLine;
 use model::check::Check;
 use model::check::mac::{self, DEFAULT, MAC};
@@ -72,7 +72,7 @@ fn defaults(context: &Context) -> Option<Check> {
 fn given(context: &Context) -> Vec<Check> {
     let own = context.own.iter().flat_map(|line| &line.devices).filter_map(|device| device.mac);
     let ours = context.line.iter().flat_map(|line| &line.nics).filter_map(|nic| nic.mac);
-    let vm = context.line.as_ref().map(|line| VmId::of(&line.vm).as_str().to_owned());
+    let vm = context.line.as_ref().map(|line| crate::vm::id_of(&line.vm).as_str().to_owned());
     let records = Store::everybodys();
     let check = |mac: Mac| {
         let has_it = |record: &&Record| record.slots.iter().flatten().any(|own| *own == Some(mac));

@@ -3,7 +3,7 @@
 
 use crate::install::{Allow, is_roots_own, open_part};
 use crate::network::helper;
-use crate::network::helper::Right;
+use crate::network::helper::right_of;
 use crate::network::user::Person;
 use crate::output;
 use crate::sys::{files, tap};
@@ -90,7 +90,7 @@ pub fn check(allows: &[Allow]) -> Result<Checked> {
     let mut commands = String::from("sudo kvm-bridge install");
     match helper::ours() {
         None => missing.push(Finding::new(format!("no {} is installed", helper::NAME), None)),
-        Some(path) => match Right::of(&path) {
+        Some(path) => match right_of(&path) {
             _ if !is_roots_own(&path) => {
                 let part = open_part(&path, None).unwrap_or_else(|| path.clone());
                 let (whole, part) = (path.display(), part.display());

@@ -106,7 +106,7 @@ fn take_right(path: &Path) -> Result<Option<String>> {
             Ok(Some(taken))
         }
         // Somebody has taken it.
-        Err(rustix::io::Errno::NODATA) if !helper::Right::of(path).is_there() => Ok(None),
+        Err(rustix::io::Errno::NODATA) if !helper::right_of(path).is_there() => Ok(None),
         _ => Ok(Some(left(path, "it has another right than was given to it"))),
     }
 }

@@ -17,7 +17,7 @@ use crate::network::up::add_configured;
 use crate::output;
 use crate::output::errno::as_root;
 use crate::sys::{process, tap};
-use crate::vm::VmId;
+use crate::vm::id_of;
 use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result};
@@ -41,7 +41,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     }
     process::hold_standard_places()?;
     // Before any lock is held: the way to a disk may be a user's, who can keep whoever goes it.
-    let vm = VmId::of(&line.vm);
+    let vm = id_of(&line.vm);
     let mut netlink = Netlink::open().map_err(unreadable)?;
     rootless::check_making(&mut netlink, &line.nics)?;
     reaper::ensure_all()?;

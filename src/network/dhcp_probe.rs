@@ -35,13 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// When the question is repeated.
 const AGAIN: Duration = Duration::from_millis(1500);
 
-/// Somebody who is going to ask on one network.
+/// Somebody who asks on one network.
 #[derive(Debug)]
 pub struct Asker {
     way: Way,
     client: Mac,
-    /// When the port forwards.
-    ready: Instant,
+    frame: Vec<u8>,
+    transaction: u32,
+    /// When the next question is due; at last, when answers are waited for no more.
+    moments: VecDeque<Instant>,
+    offers: Vec<Offer>,
 }
 
 impl Asker {
@@ -57,7 +60,7 @@ impl Asker {
         apply::plug(netlink, &wanted, (&name, index), highest, PROBE, bridge.index, None)?;
         let tap = File::from(tap);
         files::do_not_block(&tap).map_err(|error| cannot(&error))?;
-        Ok(Self { way: Way::Tap(tap), client, ready: Instant::now() + delay })
+        Ok(Self::new(Way::Tap(tap), client, delay))
     }
 
     /// One on an interface that is no port yet.
@@ -65,7 +68,47 @@ impl Asker {
         let packets = Packets::open(index).map_err(|error| cannot(&error))?;
         packets.hear_all(index).map_err(|error| cannot(&error))?;
         let client = client.map_or_else(random::mac, Ok)?;
-        Ok(Self { way: Way::Interface(packets), client, ready: Instant::now() })
+        Ok(Self::new(Way::Interface(packets), client, Duration::ZERO))
+    }
+
+    /// One whose port forwards after `delay`.
+    fn new(way: Way, client: Mac, delay: Duration) -> Self {
+        let transaction = u32::from_ne_bytes(random::bytes().unwrap_or_default());
+        let ready = Instant::now() + delay;
+        let moments = [Duration::ZERO, AGAIN, PATIENCE].map(|time| ready + time);
+        let frame = discover(client, transaction);
+        Self { way, client, frame, transaction, moments: moments.into(), offers: Vec::new() }
+    }
+
+    /// Hears what has come, and asks if it is time.
+    fn go_on(&mut self) -> std::io::Result<()> {
+        let mut buffer = [0; BUFFER];
+        for _ in 0..AT_ONCE {
+            let Some(bytes) = self.way.receive(&mut buffer)? else { break };
+            self.hear(&bytes);
+        }
+        while self.moments.front().is_some_and(|moment| *moment <= Instant::now()) {
+            self.moments.pop_front();
+            if !self.moments.is_empty() && self.offers.is_empty() {
+                self.way.send(&self.frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        if let Some(Told::Dhcp(message)) = frame::read(bytes)
+            && (message.kind, message.transaction, message.client) == (Kind::Offer, self.transaction, self.client)
+            && let (Some(address), Some(mac)) = (message.address, bytes.get(6..12))
+        {
+            let mac = Mac(mac.try_into().unwrap_or_default());
+            let (server, prefix, router) = (message.server, message.prefix, message.router);
+            if self.offers.len() < MOST_OFFERS
+                && self.offers.iter().all(|known| (known.server, known.mac) != (server, mac))
+            {
+                self.offers.push(Offer { server, mac, address, prefix, router });
+            }
+        }
     }
 }
 
@@ -120,70 +163,20 @@ impl AsFd for Way {
 /// Somebody may answer under as many names as they like.
 const MOST_OFFERS: usize = 16;
 
-/// One who asks, on the way.
-struct Asking {
-    asker: Asker,
-    frame: Vec<u8>,
-    transaction: u32,
-    /// When the next question is due; at last, when answers are waited for no more.
-    moments: VecDeque<Instant>,
-    offers: Vec<Offer>,
-}
-
 /// All ask at once, each twice; who answered each of them.
 pub fn ask(askers: Vec<Asker>) -> Vec<Result<Vec<Offer>>> {
-    let mut all: Vec<Result<Asking>> = askers.into_iter().map(|asker| Ok(Asking::new(asker))).collect();
+    let mut all: Vec<Result<Asker>> = askers.into_iter().map(Ok).collect();
     loop {
-        for asking in &mut all {
-            if let Ok(Err(error)) = asking.as_mut().map(Asking::go_on) {
-                *asking = Err(cannot(&error));
+        for asker in &mut all {
+            if let Ok(Err(error)) = asker.as_mut().map(Asker::go_on) {
+                *asker = Err(cannot(&error));
             }
         }
-        let running = || all.iter().flatten().filter(|asking| !asking.moments.is_empty());
-        let Some(next) = running().filter_map(|asking| asking.moments.front()).min() else { break };
-        if let Err(error) = wait(running().map(|asking| &asking.asker.way), *next) {
+        let running = || all.iter().flatten().filter(|asker| !asker.moments.is_empty());
+        let Some(next) = running().filter_map(|asker| asker.moments.front()).min() else { break };
+        if let Err(error) = wait(running().map(|asker| &asker.way), *next) {
             return vec![Err(error)];
         }
     }
-    all.into_iter().map(|asking| asking.map(|asking| asking.offers)).collect()
-}
-
-impl Asking {
-    fn new(asker: Asker) -> Self {
-        let transaction = u32::from_ne_bytes(random::bytes().unwrap_or_default());
-        let frame = discover(asker.client, transaction);
-        let moments = [Duration::ZERO, AGAIN, PATIENCE].map(|time| asker.ready + time);
-        Self { asker, frame, transaction, moments: moments.into(), offers: Vec::new() }
-    }
-
-    /// Hears what has come, and asks if it is time.
-    fn go_on(&mut self) -> std::io::Result<()> {
-        let mut buffer = [0; BUFFER];
-        for _ in 0..AT_ONCE {
-            let Some(bytes) = self.asker.way.receive(&mut buffer)? else { break };
-            self.hear(&bytes);
-        }
-        while self.moments.front().is_some_and(|moment| *moment <= Instant::now()) {
-            self.moments.pop_front();
-            if !self.moments.is_empty() && self.offers.is_empty() {
-                self.asker.way.send(&self.frame)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, bytes: &[u8]) {
-        if let Some(Told::Dhcp(message)) = frame::read(bytes)
-            && (message.kind, message.transaction, message.client) == (Kind::Offer, self.transaction, self.asker.client)
-            && let (Some(address), Some(mac)) = (message.address, bytes.get(6..12))
-        {
-            let mac = Mac(mac.try_into().unwrap_or_default());
-            let (server, prefix, router) = (message.server, message.prefix, message.router);
-            if self.offers.len() < MOST_OFFERS
-                && self.offers.iter().all(|known| (known.server, known.mac) != (server, mac))
-            {
-                self.offers.push(Offer { server, mac, address, prefix, router });
-            }
-        }
-    }
+    all.into_iter().map(|asker| asker.map(|asker| asker.offers)).collect()
 }

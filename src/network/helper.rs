@@ -3,21 +3,23 @@
 //!
 //! Ours is a package of its own, `kvm-bridge-helper`; what it does it tells there.
 
-use crate::sys::{files, program};
+pub use model::unprivileged::helper::{HelperProblem, NAME, Right, capability};
+
+use crate::output::errno::reason;
+use crate::sys::files::{self, received};
+use crate::sys::program;
 use model::error::{Error, Result};
 use model::ifname::IfName;
-use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
+use model::unprivileged::helper::{permits_net_admin, refusal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::AccessFlags;
 use std::fmt;
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Our helper's name.
-pub const NAME: &str = kvm_bridge_helper::NAME;
 /// Where it is put, and found when it is not beside us.
 pub const OURS: [&str; 3] =
     ["/usr/local/libexec/kvm-bridge-helper", "/usr/libexec/kvm-bridge-helper", "/usr/lib/kvm-bridge/kvm-bridge-helper"];
@@ -34,79 +36,32 @@ pub const SYSTEMS: [&str; 6] = [
 /// Longer than any helper takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether a program of root's gives its caller CAP_NET_ADMIN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Right {
-    /// By its file capability.
-    Capability,
-    /// It is setuid root.
-    Setuid,
-    /// It is neither.
-    Missing,
-    /// It would, but for its file system, which is mounted nosuid.
-    Nosuid,
-    /// It would, but this process may not execute it.
-    Closed,
-}
-
-impl Right {
-    /// Of the program at `path`.
-    pub fn of(path: &Path) -> Self {
-        let Ok(metadata) = path.metadata() else { return Self::Missing };
-        let right = if has_capability(path) {
-            Self::Capability
-        } else if metadata.uid() == 0 && metadata.mode() & 0o4000 != 0 {
-            Self::Setuid
-        } else {
-            return Self::Missing;
-        };
-        let flags = nix::sys::statvfs::statvfs(path).map(|file_system| file_system.flags());
-        match flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)) {
-            true => Self::Nosuid,
-            false if files::check_access(path, AccessFlags::X_OK).is_err() => Self::Closed,
-            false => right,
-        }
-    }
-
-    /// Whether it works.
-    pub fn is_there(self) -> bool {
-        matches!(self, Self::Capability | Self::Setuid)
-    }
-}
-
-/// The end of a sentence about the program.
-impl fmt::Display for Right {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Capability => "has the capability cap_net_admin",
-            Self::Setuid => "is setuid root",
-            Self::Missing => "has neither the capability cap_net_admin nor setuid root",
-            Self::Nosuid => "is on a file system that is mounted nosuid, where it has no rights",
-            Self::Closed => "is not for you to execute",
-        })
+/// The right of the program at `path`.
+pub fn right_of(path: &Path) -> Right {
+    let Ok(metadata) = path.metadata() else { return Right::Missing };
+    let right = if has_capability(path) {
+        Right::Capability
+    } else if metadata.uid() == 0 && metadata.mode() & 0o4000 != 0 {
+        Right::Setuid
+    } else {
+        return Right::Missing;
+    };
+    let flags = nix::sys::statvfs::statvfs(path).map(|file_system| file_system.flags());
+    match flags.is_ok_and(|flags| flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)) {
+        true => Right::Nosuid,
+        false if files::check_access(path, AccessFlags::X_OK).is_err() => Right::Closed,
+        false => right,
     }
 }
 
 /// The attribute with a file's capabilities: struct vfs_cap_data of linux/capability.h.
 pub const ATTRIBUTE: &str = "security.capability";
-/// CAP_NET_ADMIN in its first word of permitted capabilities.
-const NET_ADMIN: u32 = 1 << 12;
-
-/// The value that permits CAP_NET_ADMIN and puts it into effect nowhere but where the program does so itself.
-pub fn capability() -> [u8; 20] {
-    let mut value = [0; 20];
-    value[..4].copy_from_slice(&0x0200_0000_u32.to_le_bytes());
-    value[4..8].copy_from_slice(&NET_ADMIN.to_le_bytes());
-    value
-}
 
 fn has_capability(path: &Path) -> bool {
     let mut value = [0; 24];
     let Ok(size) = rustix::fs::getxattr(path, ATTRIBUTE, &mut value) else { return false };
-    let permitted = value.get(4..8).and_then(|word| Some(u32::from_le_bytes(word.try_into().ok()?)));
-    // VFS_CAP_FLAGS_EFFECTIVE: QEMU's takes nothing into effect by itself.
-    let is_in_effect = value[0] & 1 != 0;
-    size >= 8 && (is_in_effect || is_ours(path)) && permitted.is_some_and(|permitted| permitted & NET_ADMIN != 0)
+    // QEMU's takes nothing into effect by itself, ours does.
+    size >= 8 && permits_net_admin(&value, is_ours(path))
 }
 
 /// Ours, where it is: first as it was installed with this program, then elsewhere; one with its right before one without.
@@ -129,7 +84,7 @@ pub fn systems() -> Option<PathBuf> {
 
 fn best(paths: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     let all: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
-    all.iter().find(|path| Right::of(path).is_there()).or_else(|| all.first()).cloned()
+    all.iter().find(|path| right_of(path).is_there()).or_else(|| all.first()).cloned()
 }
 
 /// Whether a helper goes by all of our rules.
@@ -137,37 +92,19 @@ pub fn is_ours(helper: &Path) -> bool {
     helper.file_name().is_some_and(|name| name == NAME)
 }
 
-/// Why no helper works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HelperProblem {
-    /// What is wrong.
-    pub what: String,
-    /// What fixes it, and the command, where installing ours does not.
-    pub fix: Option<(&'static str, String)>,
-}
-
 /// The helper that is used, with its right: ours, else QEMU's.
 pub fn working() -> std::result::Result<(PathBuf, Right), HelperProblem> {
-    let found: Vec<(PathBuf, Right)> = [ours(), systems()]
-        .into_iter()
-        .flatten()
-        .map(|path| {
-            let right = Right::of(&path);
-            (path, right)
-        })
-        .collect();
-    if let Some(works) = found.iter().find(|(_, right)| right.is_there()) {
-        return Ok(works.clone());
+    let with_right = |path: PathBuf| (right_of(&path), path);
+    let mut found: Vec<(Right, PathBuf)> = [ours(), systems()].into_iter().flatten().map(with_right).collect();
+    // The first that works, else the first that is there.
+    found.sort_by_key(|(right, _)| !right.is_there());
+    match found.into_iter().next() {
+        Some((right, path)) if right.is_there() => Ok((path, right)),
+        first => {
+            let first = first.as_ref().map(|(right, path)| (path.as_path(), *right, mount_of(path)));
+            Err(HelperProblem::of(first))
+        }
     }
-    let Some((path, right)) = found.first() else {
-        return Err(HelperProblem { what: "no helper is installed".into(), fix: None });
-    };
-    let fix = match right {
-        Right::Nosuid => Some(("mounted with suid", format!("sudo mount -o remount,suid {}", mount_of(path)))),
-        Right::Closed => Some(("made executable for users", format!("sudo chmod a+rx {}", path.display()))),
-        _ => None,
-    };
-    Err(HelperProblem { what: format!("{} {right}", path.display()), fix })
 }
 
 /// The mount point that a file is under.
@@ -188,41 +125,9 @@ pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     // Its socket is its standard input, so that no descriptor has to be kept open across exec by hand.
     let mut command = Command::new(helper);
     command.args(["--use-vnet", "--fd=0", &format!("--br={bridge}")]).stdin(theirs);
-    let answer =
-        program::answer(&mut command, PATIENCE).map_err(|error| cannot(&crate::output::errno::reason(&error)))?;
+    let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&reason(&error)))?;
     let said = answer.map_or(format!("no word within {} seconds", PATIENCE.as_secs()), |answer| answer.err);
-    receive(&ours).ok_or_else(|| refusal(helper, &said))
-}
-
-/// The helper's own words, ours with a remedy in the second line.
-fn refusal(helper: &Path, said: &str) -> Error {
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("it ended without a word");
-    let rest: Vec<&str> = lines.collect();
-    let what = first.strip_prefix(NAME).and_then(|text| text.strip_prefix(": ")).unwrap_or(first);
-    let remedy =
-        if rest.is_empty() { "Ask your admin for: sudo kvm-bridge install".to_owned() } else { rest.join(" ") };
-    Error::new(format!("{} says: {what}", helper.display()), remedy)
-}
-
-/// The descriptor that has come with a byte, if one has.
-fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = loop {
-        let received = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags);
-        match received {
-            Err(nix::Error::EINTR) => {}
-            received => break received.ok()?,
-        }
-    };
-    let mut descriptors = message.cmsgs().ok()?.filter_map(|part| match part {
-        ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
-        _ => None,
-    });
-    descriptors.next().map(crate::sys::files::own)
+    received(&ours, &mut [0]).and_then(|(_, files)| files.into_iter().next()).ok_or_else(|| refusal(helper, &said))
 }
 
 #[cfg(test)]
@@ -230,16 +135,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_both_helpers_are_passed_on() {
-        let said = |text: &str| refusal(Path::new("/x"), text).to_string();
-        assert_eq!(said("kvm-bridge-helper: a\n  Do b.\n"), "/x says: a\n  Do b.");
-        assert!(said("access denied by acl file\n").starts_with("/x says: access denied by acl file\n  Ask"));
-        assert!(said("").contains("without a word"));
-    }
-
-    #[test]
     fn a_program_without_a_right_has_none() {
-        assert_eq!(Right::of(Path::new("/bin/true")), Right::Missing);
-        assert_eq!(Right::of(Path::new("/missing")), Right::Missing);
+        assert_eq!(NAME, kvm_bridge_helper::NAME);
+        assert_eq!(right_of(Path::new("/bin/true")), Right::Missing);
+        assert_eq!(right_of(Path::new("/missing")), Right::Missing);
     }
 }

@@ -3,224 +3,61 @@
 //! Nothing of it is remembered: the kernel has the links, the forwarding database and the host's neighbours, /proc the
 //! processes, and the leases say whose address it is. What the caller may not see is `None`.
 
-mod own_network;
-#[cfg(test)]
-mod tests;
-
-use crate::netlink::{Detail, FdbEntry, Neighbour, Netlink};
+use crate::netlink::{Detail, Netlink};
 use crate::network::dhcp_probe::is_probe;
-use crate::network::helper;
 use crate::network::links::unreadable;
-use crate::network::up::{is_persistent_tap, user_name};
+use crate::network::up::user_name;
+use crate::network::uplink::nat::{rules, server};
 use crate::network::uplink::share;
-use crate::network::uplink::share::Counts;
 use crate::output;
-use crate::state::dhcp_leases;
 use crate::state::journal::Files;
-use crate::sys::tap_users::{NOT_FOUND_OUT, Process, TapUsers};
+use crate::state::{dhcp_leases, networks};
+use crate::sys::process;
+use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers, age};
 use crate::vm::{Record, Store};
-use model::argv::inspect::QemuLine;
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
+use model::inventory::Seen;
 use model::journal::Journal;
-use model::mac::Mac;
-use model::packet::lease::DhcpLease;
-use model::packet::{arp_probe, is_link_local};
-use model::share::{Filter, Share};
 use model::text;
-use model::text::shell::quote;
-use std::net::IpAddr;
 use std::sync::Once;
-use std::time::Duration;
 
-pub use own_network::OwnNetwork;
+pub use model::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
+pub use model::packet::is_link_local;
 
-/// A bridge and what is on it.
-#[derive(Debug, Clone)]
-pub struct Bridge {
-    /// The bridge itself.
-    pub detail: Detail,
-    /// Its journal, if it is ours.
-    pub journal: Option<Journal>,
-    /// Why it could not be taken back, if its reaper tried in vain.
-    pub last_failure: Option<String>,
-    /// Whether it needs a reaper, and none runs.
-    pub lacks_reaper: bool,
-    /// The host's addresses on it.
-    pub addresses: Vec<String>,
-    /// The uplink that it shares, if it does.
-    pub shared: Option<SharedUplink>,
-    /// Its network of the host's own, if it has one.
-    pub nat: Option<OwnNetwork>,
-    /// Its forwarding database.
-    pub fdb: Vec<FdbEntry>,
-    /// Its ports: the uplink first, then by their VMs.
-    pub ports: Vec<Port>,
+fn shared_uplink(
+    netlink: &mut Netlink,
+    journal: &Journal,
+    details: &[Detail],
+) -> std::io::Result<Option<SharedUplink>> {
+    let Some(share) = journal.share() else { return Ok(None) };
+    let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
+    Ok(Some(SharedUplink {
+        addresses: addresses(netlink, share.index)?,
+        counts: share::counts(netlink, journal, share)?,
+        missing: share::missing(netlink, journal, share)?,
+        is_behind_others: share::is_behind_others(netlink, journal, share)?,
+        share: share.clone(),
+        detail,
+    }))
 }
 
-impl Bridge {
-    /// What keeps a bridge of ours from being what it should be, each with what to do about it.
-    pub fn faults(&self) -> Vec<String> {
-        let Some(journal) = &self.journal else { return Vec::new() };
-        let mut faults = Vec::new();
-        if !self.detail.link.is_up {
-            faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
-        }
-        faults.extend(journal.awaits().map(|awaited| format!("it waits for {}", awaited.in_words())));
-        let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
-        match (&self.shared, journal.port()) {
-            (Some(shared), _) if shared.detail.is_none() => {
-                faults.push(format!("its uplink {} is not there; it joins again when it appears", shared.name()));
-            }
-            (Some(shared), _) if !shared.missing.is_empty() => {
-                faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
-            }
-            (None, Some(port)) if !self.ports.iter().any(is_attached) => {
-                faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
-            }
-            _ => {}
-        }
-        if let Some(nat) = &self.nat {
-            // Where there is no reaper, that is to be said.
-            if nat.has_server == Some(false) && !self.lacks_reaper {
-                faults.push("dnsmasq does not run for it".to_owned());
-            }
-            if nat.masqueraded == Some(None) {
-                faults.push("its firewall rules are missing: kvm-bridge recover".to_owned());
-            }
-        }
-        if self.lacks_reaper {
-            faults.push("its reaper does not run: kvm-bridge recover".to_owned());
-        }
-        faults
-    }
-
-    /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.
-    pub fn questions(&self, port: &Port) -> Vec<Vec<u8>> {
-        let (mac, addresses) = match &self.shared {
-            Some(shared) => (Some(shared.share.mac), &shared.addresses),
-            None => (self.detail.link.mac, &self.addresses),
-        };
-        let (Some(host), Some(guest)) = (mac, port.mac) else { return Vec::new() };
-        let leases = port.leases.iter().map(|lease| lease.address.into());
-        let known: Vec<IpAddr> = leases.chain(port.last_known.iter().copied()).collect();
-        arp_probe::questions(host, addresses, guest, &known)
-    }
-}
-
-/// An uplink that a bridge of ours shares.
-#[derive(Debug, Clone)]
-pub struct SharedUplink {
-    /// How.
-    pub share: Share,
-    /// The interface; `None` while it is not there.
-    pub detail: Option<Detail>,
-    /// The host's addresses on it.
-    pub addresses: Vec<String>,
-    /// What our filters have carried.
-    pub counts: Counts,
-    /// Our filters that are not there.
-    pub missing: Vec<Filter>,
-    /// Whether others have filters that see what comes in before ours do.
-    pub is_behind_others: bool,
-}
-
-impl SharedUplink {
-    /// Its name now, or the last that it had.
-    pub fn name(&self) -> &IfName {
-        self.detail.as_ref().map_or(&self.share.uplink, |detail| &detail.link.name)
-    }
-
-    fn look(netlink: &mut Netlink, journal: &Journal, details: &[Detail]) -> std::io::Result<Option<Self>> {
-        let Some(share) = journal.share() else { return Ok(None) };
-        let detail = details.iter().find(|detail| detail.link.index == share.index).cloned();
-        Ok(Some(Self {
-            addresses: addresses(netlink, share.index)?,
-            counts: share::counts(netlink, journal, share)?,
-            missing: share::missing(netlink, journal, share)?,
-            is_behind_others: share::is_behind_others(netlink, journal, share)?,
-            share: share.clone(),
-            detail,
-        }))
-    }
+fn own_network(files: &Files, journal: &Journal, details: &[Detail]) -> Result<Option<OwnNetwork>> {
+    let Some(network) = journal.nat().map(|masquerade| masquerade.network.clone()) else { return Ok(None) };
+    let is_port =
+        |tap: u32| details.iter().any(|port| port.link.index == tap && port.link.controller == Some(journal.index));
+    let may_ask = process::can_change_network();
+    Ok(Some(OwnNetwork {
+        network,
+        guests: networks::guests(files)?.behind(is_port),
+        masqueraded: if may_ask { Some(rules::masqueraded(&journal.bridge)?) } else { None },
+        has_server: server::runs(&files.nat(), &journal.bridge),
+    }))
 }
 
 fn addresses(netlink: &mut Netlink, index: u32) -> std::io::Result<Vec<String>> {
     Ok(netlink.addresses(index)?.iter().map(ToString::to_string).collect())
-}
-
-/// What a port is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// The way to the network: what we took, or a card of a bridge that was there.
-    Uplink,
-    /// The TAP of a guest: the shim started it, or a helper made the TAP for it.
-    Guest,
-    /// A TAP of `kvm-bridge up`.
-    Persistent,
-    /// Somebody else's.
-    Foreign,
-}
-
-impl Role {
-    /// Its name, for people and in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uplink => "uplink",
-            Self::Guest => "guest",
-            Self::Persistent => "persistent",
-            Self::Foreign => "foreign",
-        }
-    }
-}
-
-/// One port.
-#[derive(Debug, Clone)]
-pub struct Port {
-    /// The port itself.
-    pub detail: Detail,
-    /// What it is for.
-    pub role: Role,
-    /// The guest's VM, as people call it.
-    pub vm: Option<String>,
-    /// The process behind a TAP, as one of whose the guest is.
-    pub process: Option<Process>,
-    /// Whether there is one that was not found out in time.
-    pub is_process_unknown: bool,
-    /// Whose the guest is, as people call them.
-    pub user: Option<String>,
-    /// The guest's address.
-    pub mac: Option<Mac>,
-    /// The run of the VM that it is, if it has an address of ours.
-    pub slot: Option<usize>,
-    /// The guest's addresses that the host knows.
-    pub addresses: Vec<IpAddr>,
-    /// The DHCP leases that it was seen to get.
-    pub leases: Vec<DhcpLease>,
-    /// Those that a guest of this address once had: whether this one has them nobody has seen.
-    pub last_known: Vec<IpAddr>,
-}
-
-impl Port {
-    /// Whether it is a TAP.
-    pub fn is_tap(&self) -> bool {
-        matches!(self.detail.link.kind, Kind::Tap { .. })
-    }
-
-    /// All of the guest's addresses that are known, those that are good beyond their own link first.
-    pub fn known_addresses(&self) -> Vec<IpAddr> {
-        let leases = self.leases.iter().map(|lease| IpAddr::from(lease.address));
-        in_order(self.addresses.iter().copied().chain(leases))
-    }
-}
-
-/// Each once, those that are good beyond their own link first.
-fn in_order(ips: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let mut ips: Vec<IpAddr> = ips.into_iter().collect();
-    ips.sort_by_key(|ip| (is_link_local(ip), *ip));
-    ips.dedup();
-    ips
 }
 
 /// All bridges with what is on them, by name; not to be called under a lock, as looking at processes can take long. What is not
@@ -268,10 +105,10 @@ fn look_at(
         None => (None, None),
     };
     let fdb = netlink.fdb(index).map_err(unreadable)?;
-    let shared = journal.as_ref().map(|journal| SharedUplink::look(netlink, journal, details));
+    let shared = journal.as_ref().map(|journal| shared_uplink(netlink, journal, details));
     let shared = shared.transpose().map_err(unreadable)?.flatten();
     let nat = match (&files, &journal) {
-        (Some(files), Some(journal)) => OwnNetwork::look(files, journal, details)?,
+        (Some(files), Some(journal)) => own_network(files, journal, details)?,
         _ => None,
     };
     let mut neighbours = netlink.neighbours(index).map_err(unreadable)?;
@@ -279,18 +116,21 @@ fn look_at(
         neighbours.extend(netlink.neighbours(shared.share.index).map_err(unreadable)?);
     }
     let leases = files.as_ref().map(dhcp_leases::of).unwrap_or_default();
-    let leases = &leases;
     let seen = Seen {
         bridge: name,
         journal: journal.as_ref(),
         fdb: &fdb,
         neighbours: &neighbours,
-        leases,
-        tap_users,
+        leases: &leases,
         records,
+        has_all_processes: tap_users.is_whole,
+    };
+    let of_seen = |port: &Detail| {
+        let holder = tap_users.of(&port.link.name).map(|process| (process, age(process)));
+        seen.port(port, holder, user_name)
     };
     let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
-    let mut ports: Vec<Port> = ports.map(|port| seen.port(port)).collect();
+    let mut ports: Vec<Port> = ports.map(of_seen).collect();
     ports.sort_by(|a, b| {
         let key = |port: &Port| (port.role != Role::Uplink, port.vm.is_none(), port.vm.clone(), port.detail.link.index);
         key(a).cmp(&key(b))
@@ -307,110 +147,4 @@ fn look_at(
         fdb,
         ports,
     })
-}
-
-struct Seen<'a> {
-    bridge: &'a IfName,
-    journal: Option<&'a Journal>,
-    fdb: &'a [FdbEntry],
-    neighbours: &'a [Neighbour],
-    leases: &'a [DhcpLease],
-    tap_users: &'a TapUsers,
-    records: &'a [Record],
-}
-
-impl Seen<'_> {
-    fn port(&self, detail: &Detail) -> Port {
-        let link = &detail.link;
-        let holder = self.tap_users.of(&link.name);
-        let role = self.role(detail, holder);
-        let line = holder.map(|process| QemuLine::read(process.words.get(1..).unwrap_or_default()));
-        let vm = link.vm().filter(|_| role == Role::Guest).map(str::to_owned);
-        let is_tap = matches!(link.kind, Kind::Tap { .. });
-        let mac = is_tap.then(|| self.mac(detail, holder, line.as_ref())).flatten();
-        let slot_of = |record: &Record| record.slots.iter().position(|macs| macs.contains(&mac));
-        let kept_for = || {
-            let record = self.records.iter().find(|record| mac.is_some() && slot_of(record).is_some())?;
-            Some(record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned())
-        };
-        let uid = owner(detail, holder);
-        let age = holder.and_then(Process::age);
-        let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
-        let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
-        let ips = |neighbours: Vec<&Neighbour>| in_order(neighbours.into_iter().map(|known| known.ip));
-        let is_its = |lease: &&DhcpLease| lease.port == link.index && mac.is_none_or(|mac| mac == lease.mac);
-        Port {
-            detail: detail.clone(),
-            role,
-            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(kept_for),
-            process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
-            is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.tap_users.is_whole,
-            user: uid.map(user_name),
-            slot: mac.and_then(|_| self.records.iter().find_map(slot_of)),
-            mac,
-            addresses: ips(now),
-            leases: self.leases.iter().filter(is_its).copied().collect(),
-            last_known: ips(before),
-        }
-    }
-
-    fn role(&self, detail: &Detail, holder: Option<&Process>) -> Role {
-        let link = &detail.link;
-        let is_ours = |journal: &Journal| journal.attached(link.index);
-        let is_tap = matches!(link.kind, Kind::Tap { .. });
-        let is_persistent = matches!(link.kind, Kind::Tap { is_persistent: true, .. });
-        match self.journal {
-            Some(journal) if is_ours(journal) => Role::Uplink,
-            _ if is_persistent_tap(link, self.bridge) => Role::Persistent,
-            _ if is_tap && link.vm().is_some() => Role::Guest,
-            // A helper's TAP has no alias. Where its process can't be seen, one that is in use and goes with it is a guest's.
-            _ if is_tap && holder.map_or(!is_persistent && detail.has_carrier, Process::is_qemu) => Role::Guest,
-            // What made the bridge gave it its card, too.
-            None if link.kind.is_card() => Role::Uplink,
-            _ => Role::Foreign,
-        }
-    }
-
-    /// What QEMU was told; else who spoke behind the port. The TAP has the guest's own address but for its first byte.
-    fn mac(&self, detail: &Detail, holder: Option<&Process>, line: Option<&QemuLine>) -> Option<Mac> {
-        let name = &detail.link.name;
-        let fds = holder.and_then(|process| process.taps.get(name)).map_or(&[][..], Vec::as_slice);
-        let told = line.and_then(|line| line.mac_on(name.as_str(), fds));
-        let tail = detail.link.mac.map(|mac| mac.0[1..].to_vec());
-        let is_its = |mac: &Mac| Some(&mac.0[1..]) == tail.as_deref() && Some(*mac) != detail.link.mac;
-        let heard: Vec<Mac> = self
-            .fdb
-            .iter()
-            .filter(|entry| entry.port == detail.link.index && !entry.is_own)
-            .map(|entry| entry.mac)
-            .collect();
-        let kept =
-            || self.records.iter().flat_map(|record| record.slots.iter().flatten().flatten()).copied().find(is_its);
-        let only = match heard.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        };
-        told.or_else(|| heard.iter().copied().find(is_its)).or_else(kept).or(only)
-    }
-}
-
-/// Whose a guest is. The helper's mark outweighs its process, which can be a setuid program; and what has a TAP of another user
-/// open is not taken for root's.
-fn owner(detail: &Detail, holder: Option<&Process>) -> Option<u32> {
-    let mark = detail.link.alias.as_deref().and_then(|alias| alias.strip_prefix(helper::NAME)?.strip_prefix(" uid "));
-    let marked = mark.and_then(|mark| mark.split(' ').next()?.parse().ok());
-    let process = holder.map(|process| process.uid).filter(|uid| *uid != 0 || detail.owner.is_none());
-    marked.or(process).or(detail.owner)
-}
-
-/// Whether a neighbour has answered since the guest's process was started: a VM keeps its address from run to run, and the
-/// host remembers for long what an earlier run had. Where the process can't be seen, one that answers now has to do.
-fn is_of_this_run(known: &Neighbour, age: Option<Duration>) -> bool {
-    // The start of a process is known to the second, and the clock may have been set.
-    const BLUR: Duration = Duration::from_secs(2);
-    known.is_given
-        || match (known.confirmed, age) {
-            (Some(confirmed), Some(age)) => confirmed + BLUR < age,
-            _ => known.is_fresh,
-        }
 }

@@ -5,21 +5,23 @@
 //! refuses, though it has its right, nobody else is asked for. If there is no way, the error names what is missing and the
 //! command that fixes it.
 
+pub use model::unprivileged::Way;
+
 use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts};
 use crate::netlink::Netlink;
 use crate::network::helper;
-use crate::network::helper::HelperProblem;
 use crate::network::links::unreadable;
 use crate::network::observe::{Planned, planned};
+use crate::network::up::user_name;
 use crate::network::user_network;
 use crate::network::user_network::Joined;
 use crate::output::errno::reason;
 use crate::sys::place;
 use crate::sys::{process, tap};
-use crate::vm::VmId;
+use crate::vm::{VmId, id_of};
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};
-use model::argv::{Backend, Line};
+use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result, Voice};
 use model::host::Host;
@@ -29,72 +31,20 @@ use model::plan::bridge_specs;
 use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
+use model::unprivileged::{self, User};
 use model::uplink::Uplink;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// How a user without rights comes to a TAP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Way {
-    /// A persistent one that they may open, and whose it is.
-    OwnTap(Tap, IfName, Owner),
-    /// By a helper, on this bridge.
-    Helper(PathBuf, IfName),
-    /// In a network of their own, where the first TAP has this name.
-    UserNetwork(IfName, IfName),
-}
-
-/// Whose a persistent TAP is that a user may open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// The user's.
-    User,
-    /// A group's that they are in.
-    Group,
-    /// Nobody's: the kernel lets everybody open it.
-    Nobody,
-}
-
-impl fmt::Display for Way {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OwnTap(tap, name, owner) => {
-                let whose = match owner {
-                    Owner::User => "your own TAP",
-                    Owner::Group => "your group's TAP",
-                    Owner::Nobody => "a TAP without an owner,",
-                };
-                write!(out, "{}: by {whose} {name}", tap.bridge)
-            }
-            Self::Helper(path, bridge) => write!(out, "{bridge}: by {}", path.display()),
-            Self::UserNetwork(bridge, _) => {
-                write!(out, "{bridge}: in a network of your own, behind this host's address, by pasta")
-            }
-        }
-    }
-}
-
-impl Way {
-    /// What QEMU would be given by a person who goes this way without us.
-    pub fn backend(&self, vhost: bool) -> Backend {
-        match self {
-            Self::OwnTap(tap, name, _) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
-            Self::Helper(path, bridge) => Backend::Helper(path.clone(), bridge.clone()),
-            Self::UserNetwork(_, first) => Backend::Named { name: first.clone(), queues: 1, vhost },
-        }
-    }
-
-    fn open(&self, nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
-        let queues = match self {
-            Self::UserNetwork(..) => return user_network::join(nic, mac, vm),
-            Self::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
-            Self::OwnTap(tap, name, _) => own_tap(tap, name),
-        };
-        queues.map(|queues| Joined { queues, ports: Vec::new(), notice: None })
-    }
+fn open(way: &Way, nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+    let queues = match way {
+        Way::UserNetwork(..) => return user_network::join(nic, mac, vm),
+        Way::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
+        Way::OwnTap(tap, name, _) => own_tap(tap, name),
+    };
+    queues.map(|queues| Joined { queues, ports: Vec::new(), notice: None })
 }
 
 fn of(bridge: &IfName, error: Error) -> Error {
@@ -111,13 +61,13 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
         let what = format!("--bridge {}: announce=on needs the right to watch interfaces, CAP_NET_RAW", nic.bridge);
         return Err(Error::new(what, "Run it as root, or leave announce= out."));
     }
-    let vm = VmId::of(&line.vm);
+    let vm = id_of(&line.vm);
     let (assigned, is_kept) = assign_macs(&mut netlink, &vm, line, &host)?;
     let vhosts = line.nics.iter().map(open_vhosts).collect::<Result<Vec<_>>>()?;
     let mut notices: Vec<String> = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
     let (mut taps, mut ports) = (Vec::new(), Vec::new());
     for ((way, nic), mac) in cards().zip(&assigned.macs) {
-        let joined = way.open(nic, *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
+        let joined = open(way, nic, *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
         taps.push(joined.queues);
         ports.extend(joined.ports);
         notices.extend(joined.notice);
@@ -137,19 +87,7 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
     let nics = nics.as_slice();
     check_bridges(netlink, nics)?;
     let Planned { host, plan } = planned(netlink, nics, config).map_err(|error| error.in_voice(Voice::Sudo))?;
-    if let Some(down) = plan.bridges.iter().find(|bridge| bridge.is_down) {
-        let what = format!("--bridge {0}: {0} is down, and only root can set it up", down.bridge);
-        let bridge = quote(down.bridge.as_str());
-        return Err(Error::new(what, format!("Have it set up: sudo ip link set dev {bridge} up")));
-    }
-    if let Some(nic) = nics.iter().find(|nic| nic.keep.is_some()) {
-        let what = format!("--bridge {}: only root decides whether a bridge stays", nic.bridge);
-        return Err(Error::new(what, "Leave keep= out."));
-    }
-    if let Some(nic) = nics.iter().find(|nic| !nic.forwards.is_empty()) {
-        let what = format!("--bridge {}: only root leads ports of the host to guests", nic.bridge);
-        return Err(Error::new(what, "Leave forward= out."));
-    }
+    unprivileged::check(&plan, nics)?;
     let mut taps = plan.taps.into_iter();
     let ways = all.iter().zip(is_own).filter_map(|(nic, is_own)| match is_own {
         true => Some(IfName::new(&format!("{PREFIX}0")).map(|first| Way::UserNetwork(nic.bridge.clone(), first))),
@@ -180,14 +118,9 @@ pub fn check_making(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
 }
 
 fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
-    for Nic { bridge, uplink, .. } in nics {
-        if netlink.link(bridge).map_err(unreadable)?.is_none() {
-            let what = format!("--bridge {bridge}: there is no such bridge, and only root can make one");
-            let uplink = uplink.as_ref().map(|uplink| format!(" --uplink {}", quote(uplink.to_string())));
-            let uplink = uplink.unwrap_or_default();
-            let bridge = quote(bridge.as_str());
-            let own = "Have a network of your own, with uplink=user";
-            return Err(Error::new(what, format!("{own}; or have it made: sudo kvm-bridge up {bridge}{uplink}")));
+    for nic in nics {
+        if netlink.link(&nic.bridge).map_err(unreadable)?.is_none() {
+            return Err(unprivileged::no_such_bridge(nic));
         }
     }
     Ok(())
@@ -198,11 +131,7 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
         return way_by(netlink, tap, name);
     }
     check_device()?;
-    if tap.queues > 1 {
-        let what = format!("a helper hands over one queue, not {}", tap.queues);
-        let remedy = "Leave queues= out, or have a persistent TAP with multi_queue made, and name it: ifname=";
-        return Err(Error::new(what, remedy));
-    }
+    unprivileged::check_queues(&tap)?;
     let (working, caller, bridge) = (helper::working(), caller(), tap.bridge.as_str());
     if process::has_no_new_privs() && working.is_ok() {
         let what = "no program can get more rights from here: no_new_privs is set";
@@ -219,9 +148,9 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
             check_qemus_rules(bridge, &caller, max).map(|()| Way::Helper(path, tap.bridge))
         }
         (Ok((path, _)), Ok(_)) => Ok(Way::Helper(path, tap.bridge)),
-        (Err(problem), Ok(_)) => Err(without_right(problem, "")),
+        (Err(problem), Ok(_)) => Err(problem.error("")),
         (Err(problem), Err(_)) if is_without_rule => {
-            Err(without_right(problem, &format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
+            Err(problem.error(&format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
         }
         // What denies, or is no rule, does so with every helper.
         (_, Err(failure)) => Err(Error::new(failure.what, failure.remedy)),
@@ -230,46 +159,14 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
 
 /// The way through a TAP that is there, which may be somebody else's.
 fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
-    let (bridge, user, shown) = (quote(tap.bridge.as_str()), quote(user()), quote(name.as_str()));
-    let Some(found) = tap.found else {
-        let remedy = format!(
-            "Leave ifname= out, or have it made: sudo ip tuntap add dev {shown} mode tap user {user} && sudo ip link set dev \
-             {shown} master {bridge} up"
-        );
-        return Err(Error::new(format!("only root can give a TAP the name {name}"), remedy));
-    };
+    let user = person();
+    let Some(found) = tap.found else { return Err(user.no_such_tap(&tap, &name)) };
     let details = netlink.details().map_err(unreadable)?;
     let detail = details.into_iter().find(|detail| detail.link.index == found.index);
     let (owner, group) = detail.map_or((None, None), |detail| (detail.owner, detail.group));
-    // As the kernel has it (tun_not_capable in drivers/net/tun.c).
-    let caller = caller();
-    let is_kept =
-        owner.is_some_and(|owner| owner != caller.uid) || group.is_some_and(|gid| !caller.gids.contains(&gid));
-    if is_kept {
-        return Err(somebody_elses(&tap, &name));
-    }
-    if !found.is_up {
-        let what = format!("the TAP {name} is down, and only root can set it up");
-        return Err(Error::new(what, format!("Have it set up: sudo ip link set dev {shown} up")));
-    }
+    let owner = user.owner(&tap, &name, owner, group)?;
     check_device()?;
-    let owner = match (owner, group) {
-        (Some(_), _) => Owner::User,
-        (None, Some(_)) => Owner::Group,
-        (None, None) => Owner::Nobody,
-    };
     Ok(Way::OwnTap(tap, name, owner))
-}
-
-fn somebody_elses(tap: &Tap, name: &IfName) -> Error {
-    let (bridge, user) = (quote(tap.bridge.as_str()), user());
-    let own: String = format!("{user}0").chars().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect();
-    let remedy = format!(
-        "Leave ifname= out, or have one made for you: sudo kvm-bridge up {bridge} --tap {} --user {}",
-        quote(own),
-        quote(user)
-    );
-    Error::new(format!("the TAP {name} is somebody else's"), remedy)
 }
 
 /// QEMU's helper reads its own file only, and counts nothing.
@@ -280,14 +177,6 @@ fn check_qemus_rules(bridge: &str, caller: &Caller, max: Option<(u32, Place)>) -
         (None, _) => format!("only {OURS} allows {bridge}, which the helper of QEMU does not read"),
     };
     Err(Error::new(what, "Have our own helper installed, once: sudo kvm-bridge install"))
-}
-
-fn without_right(problem: HelperProblem, allow: &str) -> Error {
-    let remedy = match problem.fix {
-        Some((how, command)) => format!("Have it {how}: {command}"),
-        None => format!("Have it installed, once: sudo kvm-bridge install{allow}"),
-    };
-    Error::new(format!("only root can make TAPs, and {}", problem.what), remedy)
 }
 
 /// Whether this user may open /dev/net/tun, which the helpers do as the user.
@@ -314,11 +203,16 @@ fn own_tap(tap: &Tap, name: &IfName) -> Result<Vec<OwnedFd>> {
     let opened = tap::open(devices, Some(name), is_multi_queue);
     opened.map(|(queues, _)| queues).map_err(|error| {
         if error.raw_os_error() == Some(libc::EPERM) {
-            return somebody_elses(tap, name);
+            return person().somebody_elses(tap, name);
         }
         let remedy = format!("See what it is: ip -d link show {}", quote(name.as_str()));
         Error::new(format!("cannot open the TAP {name}: {}", reason(&error)), remedy)
     })
+}
+
+fn person() -> User {
+    let Caller { uid, gids } = caller();
+    User { name: user(), uid, gids }
 }
 
 /// Whose rights this process has, as the rules name them.
@@ -329,6 +223,5 @@ pub fn caller() -> Caller {
 
 /// The user's name, or number.
 pub fn user() -> String {
-    let uid = geteuid();
-    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+    user_name(geteuid().as_raw())
 }

@@ -14,11 +14,12 @@ use crate::network::reaper;
 use crate::output::errno::as_root;
 use crate::state::journal::Files;
 use crate::sys::random;
-use crate::sys::{process, tap, tap_owner};
+use crate::sys::{process, tap};
 use model::config::Config;
 use model::error::{Error, Result};
 use model::host::{Kind, Link};
 use model::ifname::IfName;
+use model::inventory::persistent_alias;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::request::Nic;
@@ -68,16 +69,6 @@ pub struct Up {
     pub taps: Vec<(PersistentTap, bool)>,
     /// What people should know of.
     pub notices: Vec<String>,
-}
-
-/// The alias of a TAP that `up` made for a bridge. That of a guest's own has a blank there.
-pub fn alias(bridge: &IfName) -> String {
-    format!("kvm-bridge-tap {bridge}")
-}
-
-/// Whether this is a TAP that `up` made for a bridge.
-pub fn is_persistent_tap(link: &Link, bridge: &IfName) -> bool {
-    matches!(link.kind, Kind::Tap { is_persistent: true, .. }) && link.alias.as_deref() == Some(&alias(bridge))
 }
 
 /// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
@@ -256,13 +247,13 @@ fn add(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName, i
     }
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
-    let opened = tap_owner::make(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
+    let opened = tap::make_for(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
     let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
     let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
-    apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &alias(bridge), index, None)
+    apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &persistent_alias(bridge), index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
-    tap_owner::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
+    tap::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)
 }
 

@@ -8,7 +8,7 @@ use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
 use crate::sys::random;
 use crate::sys::{process, tap};
-use crate::vm::{Store, VmId};
+use crate::vm::{Store, id_of};
 use model::argv;
 use model::argv::{Backend, Line, rewrite};
 use model::config::Config;
@@ -94,7 +94,7 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> 
     for bridge in plan.bridges.iter().filter(|plan| host.links.get(&plan.bridge).is_some_and(Option::is_some)) {
         host.shared.extend(shared_by(&mut netlink, &bridge.bridge)?.map(|share| (bridge.bridge.clone(), share)));
     }
-    let vm = VmId::of(&line.vm);
+    let vm = id_of(&line.vm);
     let given: Vec<Option<Mac>> = line.nics.iter().map(|nic| nic.mac).collect();
     let known = Store::open()?.peek(&vm, line.run, &given)?;
     output::step(|| format!("looked up the MAC addresses of {}", text::one_line(vm.display())));

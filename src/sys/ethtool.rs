@@ -1,14 +1,21 @@
 //! Large receive offload of a network card (ethtool's old ioctl, linux/ethtool.h): the one setting that the kernel switches
 //! off on a port of a bridge, and that netlink of the routing family does not know.
 
+use crate::sys::tap::ifreq;
 use model::ifname::IfName;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETH_FLAG_LRO: u32 = 1 << 15;
-const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
+/// SIOCETHTOOL of linux/sockios.h.
+mod ioctl {
+    #![allow(missing_docs)]
+    nix::ioctl_readwrite_bad!(ethtool, 0x8946, libc::ifreq);
+}
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -34,22 +41,10 @@ pub fn set_lro(link: &IfName, on: bool) -> io::Result<()> {
 }
 
 fn ask(link: &IfName, mut value: Value) -> io::Result<u32> {
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(link.as_str().bytes().take(libc::IFNAMSIZ - 1)) {
-        *to = from as libc::c_char;
-    }
+    let mut request = ifreq(link.as_str());
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: a new descriptor of ours; the kernel reads the request and writes one ethtool_value.
-    unsafe {
-        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(socket);
-        if libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: the kernel reads the request and writes one ethtool_value.
+    unsafe { ioctl::ethtool(socket.as_raw_fd(), &raw mut request) }?;
     Ok(value.data)
 }

@@ -5,14 +5,14 @@
 #![forbid(unsafe_code)]
 
 use crate::output;
-use crate::sys::files::create_folder_of;
+use crate::sys::files::{create_folder_of, if_there};
 use crate::sys::patience::within;
 use libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 use model::error::{Error, Result};
-use model::text;
+use model::{proc, text};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -46,10 +46,7 @@ pub fn wait(path: &Path, hold: Hold, cannot: impl Fn(&io::Error) -> Error) -> Re
 
 /// Waits for the lock alone if there is such a file; makes none.
 pub fn wait_if_there(path: &Path, cannot: impl Fn(&io::Error) -> Error) -> Result<Option<File>> {
-    wait_for(path, Hold::Alone, LIMIT, &cannot, || match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some),
-    })
+    wait_for(path, Hold::Alone, LIMIT, &cannot, || if_there(File::open(path)))
 }
 
 /// Waits for the lock alone, however long that takes: for a process that nobody waits for.
@@ -67,14 +64,9 @@ pub fn wait_for_ever(path: &Path) -> io::Result<File> {
 /// file goes by the kernel's list; what that does not tell in time counts as held.
 pub fn is_held(path: &Path) -> bool {
     match File::open(path) {
-        Ok(file) => {
-            let mut lock = whole_file();
-            fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock)).is_err() || i32::from(lock.l_type) != F_UNLCK
-        }
+        Ok(file) => is_in_the_way(&file, whole_file()).unwrap_or(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(_) => path
-            .metadata()
-            .map_or(true, |file| locks().is_none_or(|locks| holder_in(&locks, file.dev(), file.ino()).is_some())),
+        Err(_) => path.metadata().map_or(true, |file| locks().is_none_or(|locks| holder_in(&locks, &file).is_some())),
     }
 }
 
@@ -89,7 +81,18 @@ pub fn try_for_life(path: &Path) -> io::Result<Option<File>> {
 }
 
 fn whole_file() -> flock {
-    flock { l_type: F_WRLCK as _, l_whence: SEEK_SET as _, l_start: 0, l_len: 0, l_pid: 0 }
+    to_write(0, 0)
+}
+
+/// A lock alone of so many bytes; 0: all that there will ever be.
+fn to_write(start: libc::off_t, length: libc::off_t) -> flock {
+    flock { l_type: F_WRLCK as _, l_whence: SEEK_SET as _, l_start: start, l_len: length, l_pid: 0 }
+}
+
+/// Whether another open file has a lock that is in the way of this one; it is not taken.
+fn is_in_the_way(file: &File, mut lock: flock) -> nix::Result<bool> {
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(i32::from(lock.l_type) != F_UNLCK)
 }
 
 /// Takes the lock alone if nobody has it.
@@ -212,22 +215,12 @@ fn wait_for(
 
 /// Whether another process has locked a byte of a file (F_OFD_SETLK, as QEMU does); the lock is not taken.
 pub fn is_byte_locked(file: &File, byte: u64) -> bool {
-    let start = libc::off_t::try_from(byte).unwrap_or_default();
-    #[allow(clippy::unnecessary_cast, reason = "these constants have other types elsewhere")]
-    let mut wanted = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: start,
-        l_len: 1,
-        l_pid: 0,
-    };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut wanted));
-    asked.is_ok() && wanted.l_type != libc::F_UNLCK as libc::c_short
+    is_in_the_way(file, to_write(libc::off_t::try_from(byte).unwrap_or_default(), 1)).unwrap_or_default()
 }
 
 /// Who holds the lock on a file, for people, as far as the kernel tells in time.
 fn holder(file: &File) -> String {
-    let pid = || holder_in(&locks()?, file.metadata().ok()?.dev(), file.metadata().ok()?.ino())?.parse::<u32>().ok();
+    let pid = || holder_in(&locks()?, &file.metadata().ok()?)?.parse::<u32>().ok();
     let Some(pid) = pid() else { return "another process".to_owned() };
     let name = fs::read_to_string(format!("/proc/{pid}/comm"));
     name.map_or(format!("process {pid}"), |name| format!("{} (PID {pid})", text::name(name.trim_end())))
@@ -238,15 +231,10 @@ fn locks() -> Option<String> {
     within(Duration::from_secs(1), || fs::read_to_string("/proc/locks").ok()).flatten()
 }
 
-/// The process that holds a lock, -1 for one of an open file.
-/// `1: FLOCK  ADVISORY  WRITE 3562 00:16:1043 0 EOF`; one that waits has an arrow behind the number.
-fn holder_in(locks: &str, device: u64, inode: u64) -> Option<&str> {
-    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
-    locks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [_, "FLOCK" | "OFDLCK", _, _, pid, file, ..] if *file == wanted => Some(*pid),
-        _ => None,
-    })
+/// The process that holds a lock on a file.
+fn holder_in<'a>(locks: &'a str, file: &Metadata) -> Option<&'a str> {
+    let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
+    proc::holder(locks, (major, minor), file.ino())
 }
 
 /// Whoever deletes a lock file holds it; who waited for it then holds a file that nobody else will find.
@@ -274,14 +262,6 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_does_not_hold() {
-        let locks = "1: -> FLOCK  ADVISORY  WRITE 3 00:16:1043 0 EOF\n2: POSIX  ADVISORY  WRITE 4 00:16:1043 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 5 00:16:1044 0 EOF\n4: FLOCK  ADVISORY  READ 6 00:16:1043 0 EOF\n";
-        assert_eq!(holder_in(locks, 0x16, 1043), Some("6"));
-        assert_eq!(holder_in(locks, 0x16, 1045), None);
-    }
-
-    #[test]
     fn whether_a_process_has_it_for_life_is_asked_without_taking_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
@@ -289,7 +269,7 @@ mod tests {
         let held = try_for_life(&path).unwrap().unwrap();
         assert!(is_held(&path) && try_for_life(&path).unwrap().is_none());
         let file = held.metadata().unwrap();
-        assert_eq!(holder_in(&locks().unwrap(), file.dev(), file.ino()), Some("-1"));
+        assert_eq!(holder_in(&locks().unwrap(), &file), Some("-1"));
         let copy = held.try_clone().unwrap();
         drop(held);
         assert!(is_held(&path));

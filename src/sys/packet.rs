@@ -1,7 +1,11 @@
 //! Packet sockets (packet(7)): every frame that passes an interface, in either direction.
 
+use crate::sys::filter::attach;
+use model::bpf::{Instruction, OF_ADDRESSES, OF_DHCP, OF_DHCP_SERVERS};
+use model::proc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// A socket that hears what of DHCP, ARP and neighbour discovery passes one interface. All other frames stay in the kernel:
 /// a guest may be busy.
@@ -15,74 +19,35 @@ pub const BUFFER: usize = 2048;
 /// else.
 pub const AT_ONCE: usize = 64;
 
-const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
-const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
-const LOAD_HALF_AT_X: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_IND) as u16;
-const LOAD_IP_HEADER_LENGTH: u16 = (libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
-/// The filter, in the kernel's classic machine: behind each test how many instructions to skip if it holds, and if not.
-#[rustfmt::skip]
-const FILTER: [(u16, u8, u8, u32); 16] = [
-    (LOAD_HALF, 0, 0, 12),                // 0   the frame's type
-    (IF_EQUAL, 12, 0, 0x0806),            // 1   ARP: to 14
-    (IF_EQUAL, 9, 0, 0x86dd),             // 2   IPv6: to 12
-    (IF_EQUAL, 0, 11, 0x0800),            // 3   not IPv4: to 15
-    (LOAD_BYTE, 0, 0, 23),                // 4
-    (IF_EQUAL, 0, 9, 17),                 // 5   not UDP: to 15
-    (LOAD_HALF, 0, 0, 20),                // 6
-    (IF_ANY_BIT, 7, 0, 0x1fff),           // 7   a later fragment: to 15
-    (LOAD_IP_HEADER_LENGTH, 0, 0, 14),    // 8
-    (LOAD_HALF_AT_X, 0, 0, 16),           // 9   the port that it goes to
-    (IF_EQUAL, 3, 0, 67),                 // 10  a DHCP server's: to 14
-    (IF_EQUAL, 2, 3, 68),                 // 11  a DHCP client's: to 14; else to 15
-    (LOAD_BYTE, 0, 0, 20),                // 12
-    (IF_EQUAL, 0, 1, 58),                 // 13  not ICMPv6: to 15
-    (RETURN, 0, 0, u32::MAX),             // 14
-    (RETURN, 0, 0, 0),                    // 15
-];
-
 impl Packets {
     /// Opens the socket on an interface. It hears nothing before it has its filter.
     pub fn open(index: u32) -> io::Result<Self> {
-        Self::open_with(index, FILTER)
+        Self::open_with(index, &OF_ADDRESSES)
     }
 
-    /// The same, of DHCP servers' answers alone: what a guest sends, and how much, wakes nobody up.
+    /// The same, of DHCP servers' answers alone.
     pub fn open_for_dhcp(index: u32) -> io::Result<Self> {
-        let mut filter = FILTER;
-        (filter[1].1, filter[2].1, filter[10].1) = (13, 12, 4);
-        Self::open_with(index, filter)
+        Self::open_with(index, &OF_DHCP_SERVERS)
     }
 
     /// The same, of DHCP alone, in both directions.
     pub fn open_for_all_of_dhcp(index: u32) -> io::Result<Self> {
-        let mut filter = FILTER;
-        (filter[1].1, filter[2].1) = (13, 12);
-        Self::open_with(index, filter)
+        Self::open_with(index, &OF_DHCP)
     }
 
-    fn open_with(index: u32, filter: [(u16, u8, u8, u32); FILTER.len()]) -> io::Result<Self> {
-        let mut filter = filter.map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
-        let program = libc::sock_fprog { len: FILTER.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
+    fn open_with(index: u32, filter: &[Instruction]) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+        attach(socket.as_fd(), filter)?;
         // SAFETY: all zeroes is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as libc::c_ushort;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
         address.sll_ifindex = index as libc::c_int;
-        // SAFETY: plain system calls; what they read lives until the end of this block.
-        unsafe {
-            let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
-            let socket = OwnedFd::from_raw_fd(checked(socket)?);
-            let (fd, size) = (socket.as_raw_fd(), size_of::<libc::sock_fprog>() as libc::socklen_t);
-            let option = (&raw const program).cast();
-            checked(libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, option, size))?;
-            let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-            checked(libc::bind(fd, (&raw const address).cast(), size))?;
-            Ok(Self(socket))
-        }
+        let size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        // SAFETY: the kernel reads the address.
+        checked(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) })?;
+        Ok(Self(socket))
     }
 
     /// Hears what is for others, too, for as long as the socket is open.
@@ -131,13 +96,7 @@ impl Packets {
 /// Whether any program has a packet socket bound to this interface: /proc/net/packet, of the calling thread's network namespace.
 pub fn are_bound_to(index: u32) -> io::Result<bool> {
     let table = std::fs::read_to_string("/proc/thread-self/net/packet")?;
-    Ok(is_bound(&table, index))
-}
-
-/// The table's fifth column is the interface.
-fn is_bound(table: &str, index: u32) -> bool {
-    let interface = |line: &str| line.split_whitespace().nth(4)?.parse::<u32>().ok();
-    table.lines().skip(1).any(|line| interface(line) == Some(index))
+    Ok(proc::is_bound(&table, index))
 }
 
 impl AsFd for Packets {
@@ -155,17 +114,4 @@ impl From<OwnedFd> for Packets {
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_bound;
-
-    #[test]
-    fn a_dhcp_clients_socket_is_seen() {
-        let table = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n\
-                     ffff8bf1c1c3d800 3      3    0003   2     1 0      0      18204\n\
-                     ffff8bf1c1c3d801 3      10   888e   0     1 0      0      18205\n";
-        assert!(is_bound(table, 2) && !is_bound(table, 3));
-    }
 }

@@ -5,6 +5,7 @@ use crate::sys::process;
 use kvm_bridge_helper::container;
 use model::error::{Error, Phrase, Result};
 use model::ifname::IfName;
+use nix::unistd::Uid;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,12 +20,14 @@ pub const DEVICE: &str = "/dev/net/tun";
 /// What to do where no more files can be opened.
 pub const FILES: &str = "The limit on open files is reached: raise it with ulimit -n, or ask for fewer queues.";
 
-/// TUNGETFEATURES and TUNSETIFF of linux/if_tun.h. The second one's type says int and means struct ifreq.
+/// TUNGETFEATURES, TUNSETIFF, TUNSETOWNER and the like of linux/if_tun.h. TUNSETIFF's type says int and means struct ifreq.
 mod ioctl {
     #![allow(missing_docs)]
     nix::ioctl_read!(tun_get_features, b'T', 207, libc::c_uint);
     nix::ioctl_none_bad!(tun_get_dev_netns, nix::request_code_none!(b'T', 227));
     nix::ioctl_read!(tun_get_iff, b'T', 210, libc::c_uint);
+    nix::ioctl_write_int_bad!(tun_set_owner, nix::request_code_write!(b'T', 204, size_of::<libc::c_int>()));
+    nix::ioctl_write_int_bad!(tun_set_persist, nix::request_code_write!(b'T', 203, size_of::<libc::c_int>()));
     nix::ioctl_write_ptr_bad!(tun_set_iff, nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()), libc::ifreq);
 }
 
@@ -69,6 +72,24 @@ pub fn open_one(device: File, name: Option<&IfName>) -> io::Result<(OwnedFd, IfN
     Ok((device.into(), chosen))
 }
 
+/// Makes a TAP that this user may attach to. It goes with the descriptor until `stay` is called: whoever is killed in
+/// between leaves nothing.
+pub fn make_for(name: &IfName, owner: Uid) -> Result<io::Result<OwnedFd>> {
+    let device = open_device()?;
+    Ok(open_one(device, Some(name)).and_then(|(tap, _)| {
+        // SAFETY: the argument is the user's number itself.
+        unsafe { ioctl::tun_set_owner(tap.as_raw_fd(), owner.as_raw() as libc::c_int) }?;
+        Ok(tap)
+    }))
+}
+
+/// From here on a TAP outlives its descriptor.
+pub fn stay(tap: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the argument is a truth value.
+    unsafe { ioctl::tun_set_persist(tap.as_raw_fd(), 1) }?;
+    Ok(())
+}
+
 /// Makes one queue of a device, and tells the TAP's name.
 fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<IfName> {
     let mut features = 0;
@@ -78,30 +99,36 @@ fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io:
     if is_multi_queue {
         flags |= libc::IFF_MULTI_QUEUE;
     }
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    let wanted = name.map_or("kvb%d", IfName::as_str);
-    // An IfName is shorter than ifr_name, so that its final NUL stays.
-    for (to, from) in request.ifr_name.iter_mut().zip(wanted.bytes()) {
-        *to = from as libc::c_char;
-    }
+    let mut request = ifreq(name.map_or("kvb%d", IfName::as_str));
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the kernel reads the ifreq and writes the name that it chose into it.
     unsafe { ioctl::tun_set_iff(device.as_raw_fd(), &raw mut request) }?;
-    let chosen: Vec<u8> = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect();
-    IfName::new(&String::from_utf8_lossy(&chosen)).map_err(|_| io::ErrorKind::InvalidData.into())
+    IfName::new(&String::from_utf8_lossy(&name_in(&request))).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// A request about a link of this name, with nothing else in it.
+pub(super) fn ifreq(name: &str) -> libc::ifreq {
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // Its final NUL stays.
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn name_in(request: &libc::ifreq) -> Vec<u8> {
+    request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8).collect()
 }
 
 /// The index of the TAP behind a descriptor, which was called so a moment ago: what is done to it is done by its index, whoever
 /// has its name by then.
 pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
     let index = nix::net::if_::if_nametoindex(name.as_str())?;
-    // SAFETY: all zeroes is a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request = ifreq("");
     // SAFETY: the kernel writes one ifreq; the request's type says unsigned int and means that.
     unsafe { ioctl::tun_get_iff(tap.as_raw_fd(), (&raw mut request).cast()) }?;
-    let now = request.ifr_name.iter().take_while(|byte| **byte != 0).map(|byte| *byte as u8);
-    match now.eq(name.as_str().bytes()) {
+    match name_in(&request) == name.as_str().as_bytes() {
         true => Ok(index),
         false => Err(io::ErrorKind::NotFound.into()),
     }

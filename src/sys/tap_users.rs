@@ -2,13 +2,14 @@
 //! users are seen by root only.
 #![forbid(unsafe_code)]
 
+pub use model::inventory::Process;
+
 use crate::sys::patience::within;
 use crate::sys::{process, tap};
 use model::ifname::IfName;
-use model::text;
+use model::proc;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -17,34 +18,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A process that has TAPs open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// Its number.
-    pub pid: i32,
-    /// Its program's name (/proc/PID/comm).
-    pub program: String,
-    /// Whose it is: its real user's, and root's only if all of its user IDs are.
-    pub uid: u32,
-    /// When it was started, in seconds since 1970.
-    pub since: Option<u64>,
-    /// Its command line, with argv\[0\].
-    pub words: Vec<OsString>,
-    /// Its descriptors, by the TAP that they are of.
-    pub taps: BTreeMap<IfName, Vec<i32>>,
-}
-
-impl Process {
-    /// Whether it is a QEMU, by the name of its program.
-    pub fn is_qemu(&self) -> bool {
-        self.program.contains("qemu") || self.program == "kvm"
-    }
-
-    /// For how long it has been running.
-    pub fn age(&self) -> Option<Duration> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        Some(now.saturating_sub(Duration::from_secs(self.since?)))
-    }
+/// For how long a process has been running.
+pub fn age(process: &Process) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(now.saturating_sub(Duration::from_secs(process.since?)))
 }
 
 /// How long looking at all processes may take: users decide how many there are, and how many descriptors each has.
@@ -78,12 +55,6 @@ impl TapUsers {
     }
 }
 
-impl fmt::Display for Process {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({})", text::name(&self.program), self.pid)
-    }
-}
-
 /// Whether it came to its end before the time was over. The processes with the fewest descriptors come first (the size of the
 /// folder, since Linux 6.2), so that one with very many hides no other.
 fn walk(end: Instant, found: &Mutex<Vec<Process>>) -> bool {
@@ -99,7 +70,7 @@ fn walk(end: Instant, found: &Mutex<Vec<Process>>) -> bool {
 }
 
 fn describe(path: &Path, pid: i32, taps: BTreeMap<IfName, Vec<i32>>) -> Option<Process> {
-    let uid = owner(&fs::read_to_string(path.join("status")).ok()?)?;
+    let uid = proc::owner(&fs::read_to_string(path.join("status")).ok()?)?;
     let line = command_line(path, uid)?;
     let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
     Some(Process {
@@ -110,13 +81,6 @@ fn describe(path: &Path, pid: i32, taps: BTreeMap<IfName, Vec<i32>>) -> Option<P
         words: words.map(|word| OsString::from_vec(word[..word.len().min(LONGEST_WORD)].to_vec())).collect(),
         taps,
     })
-}
-
-/// Whose a process is, by the real, effective, saved and file-system ID in its `status`: a setuid program is its caller's.
-fn owner(status: &str) -> Option<u32> {
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    let ids = ids.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok()?;
-    ids.iter().find(|id| **id != 0).or(ids.first()).copied()
 }
 
 /// The longest command line that is read: a few thousand words of QEMU's.
@@ -147,27 +111,10 @@ fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
     line.unwrap_or_else(|| Some(Vec::new()))
 }
 
-/// The 22nd field of /proc/PID/stat counts clock ticks since the machine was booted (proc(5)).
+/// When a process was started, in seconds since 1970.
 fn since(path: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(path.join("stat")).ok()?;
-    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let ticks = proc::started(&fs::read_to_string(path.join("stat")).ok()?)?;
     let a_second: u64 = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??.try_into().ok()?;
-    let booted = fs::read_to_string("/proc/stat").ok()?;
-    let booted: u64 = booted.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let booted = proc::booted(&fs::read_to_string("/proc/stat").ok()?)?;
     Some(booted + ticks / a_second.max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_roots_only_with_all_of_its_ids() {
-        let of = |ids: &str| owner(&format!("Name:\tsu\nUid:\t{ids}\nGid:\t0\t0\t0\t0\n"));
-        assert_eq!(of("0\t0\t0\t0"), Some(0));
-        assert_eq!(of("1000\t0\t0\t0"), Some(1000));
-        assert_eq!(of("0\t0\t1000\t0"), Some(1000));
-        assert_eq!(of("1000\t1001\t0\t1001"), Some(1000));
-        assert_eq!(owner("Name:\tsu\n"), None);
-    }
 }

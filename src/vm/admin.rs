@@ -1,15 +1,15 @@
 //! What people do with addresses: list them, give them, forget them, take them along.
 
 use crate::output;
-use crate::sys::{files, lock};
+use crate::sys::files::{self, if_there};
+use crate::sys::lock;
 use crate::vm::images::with_image;
-use crate::vm::key::path_of;
-use crate::vm::{MAX_SLOTS, Record, Store, VERSION, VmId, check_different, read_record, unusable};
+use crate::vm::{Listed, MAX_SLOTS, Record, Store, VmId, check_different, id_of, read_record, unusable};
 use model::argv::image;
 use model::argv::scan::Identity;
 use model::error::{Error, Result};
 use model::mac::Mac;
-use serde::{Deserialize, Serialize};
+use model::vm::path_of;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,11 +34,8 @@ impl Store {
     /// The same, with the files.
     fn list_files(&self) -> Result<(Vec<Kept>, Vec<Error>)> {
         let folder = self.folder.join("vms");
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
-            Err(error) => return Err(unusable(&folder, &error)),
-        };
+        let entries = if_there(fs::read_dir(&folder)).map_err(|error| unusable(&folder, &error))?;
+        let Some(entries) = entries else { return Ok((Vec::new(), Vec::new())) };
         let files = entries.flatten().map(|entry| entry.path());
         let files = files.filter(|path| path.extension().is_some_and(|end| end == "json"));
         let (mut records, mut faults) = (Vec::new(), Vec::new());
@@ -135,13 +132,13 @@ impl Store {
             return Err(Error::new(what, "The first of each is 0; kvm-bridge mac list shows those that there are."));
         }
         let _held = self.hold(&vm, slot)?;
-        let mut record = self.read(&vm)?.unwrap_or(Record::new(&vm));
+        let mut record = self.read(&vm)?.unwrap_or_else(|| Record::new(&vm, Vec::new()));
         let place = record.place(slot, nic);
         if *place == Some(mac) {
             return Ok(vm.text);
         }
         let before = place.replace(mac);
-        check_different(&record.slots.iter().flatten().flatten().copied().collect::<Vec<Mac>>())?;
+        check_different(&record.macs().collect::<Vec<Mac>>())?;
         self.claim_for(&vm, mac)?;
         let written = self.write(&vm, &record, true);
         let free = if written.is_ok() { before } else { Some(mac) };
@@ -164,7 +161,7 @@ impl Store {
             let path = |kind| said.text.strip_prefix(kind).map(|path| path_of(path).into_os_string().into_vec());
             let disk = path("disk:").and_then(|name| image::of_name(&name)).map(Identity::from);
             let disk = disk.or_else(|| path("kernel:").map(Identity::Kernel));
-            return Ok(disk.map_or_else(|| said.clone(), |image| VmId::of(&image)));
+            return Ok(disk.map_or_else(|| said.clone(), |image| id_of(&image)));
         }
         let (records, _) = self.list()?;
         let mut others = records.into_iter().map(|record| VmId::from(record.vm)).filter(|vm| vm.display() == name);
@@ -183,9 +180,7 @@ impl Store {
                 Some(owner) if owner == vm.text => Ok(false),
                 Some(owner) => Err(taken(mac, &owner)),
                 // A kill has left it.
-                None => files::replace(&path, &path.with_extension("new"), vm.text.as_bytes(), false)
-                    .map(|()| true)
-                    .map_err(|error| unusable(&path, &error)),
+                None => self.write_key(&path, vm).map(|()| true),
             },
             Err(error) => Err(unusable(&path, &error)),
         }
@@ -195,15 +190,12 @@ impl Store {
     /// and nobody's if none has.
     fn owner_of(&self, mac: Mac) -> Result<Option<String>> {
         let path = self.claim(mac);
-        let owner = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|error| unusable(&path, &error))?,
-        };
-        if !owner.is_empty() {
-            return Ok(Some(owner));
+        let owner = if_there(fs::read_to_string(&path)).map_err(|error| unusable(&path, &error))?;
+        if owner.as_ref().is_none_or(|owner| !owner.is_empty()) {
+            return Ok(owner);
         }
         let (records, faults) = self.list()?;
-        let mut owners = records.into_iter().filter(|record| record.slots.iter().any(|macs| macs.contains(&Some(mac))));
+        let mut owners = records.into_iter().filter(|record| record.slot_of(mac).is_some());
         match (owners.next(), faults.into_iter().next()) {
             (None, Some(fault)) => Err(fault),
             (owner, _) => Ok(owner.map(|owner| owner.vm)),
@@ -224,20 +216,20 @@ impl Store {
             if !named.insert(vm.clone()) {
                 faults.push(format!("{vm} is there twice"));
             }
-            let macs: Vec<Mac> = slots.iter().flatten().flatten().copied().collect();
-            for mac in &macs {
-                let known = self.owner_of(*mac)?.filter(|owner| *owner != vm);
-                let owner = seen.insert(*mac, vm.clone()).or(known);
+            let record = Record::new(&key, slots);
+            for mac in record.macs() {
+                let known = self.owner_of(mac)?.filter(|owner| *owner != vm);
+                let owner = seen.insert(mac, vm.clone()).or(known);
                 faults.extend(owner.map(|owner| format!("{mac} of {vm} is that of {owner}")));
                 faults.extend(mac.check_unicast().err().map(|_| format!("{mac} of {vm} is no address of a card")));
             }
-            if slots.len() > MAX_SLOTS || slots.iter().any(|macs| macs.len() > MAX_NICS) {
+            if record.slots.len() > MAX_SLOTS || record.slots.iter().any(|macs| macs.len() > MAX_NICS) {
                 faults.push(format!("{vm} has more slots or network cards than a VM can have"));
             }
             match self.read(&key)? {
-                Some(known) if known.slots == slots => {}
+                Some(known) if known.slots == record.slots => {}
                 Some(_) => faults.push(format!("{vm} has other addresses here")),
-                None => new.push((key, Record { version: VERSION, vm, slots }, macs)),
+                None => new.push((key, record)),
             }
         }
         if !faults.is_empty() {
@@ -246,10 +238,10 @@ impl Store {
         }
         // Written and not synced one by one: what a power cut takes, the file has still.
         let (mut made, count) = (Vec::new(), new.len());
-        let written = new.iter().try_for_each(|(key, record, macs)| {
-            for mac in macs {
-                if self.claim_for(key, *mac)? {
-                    made.push(self.claim(*mac));
+        let written = new.iter().try_for_each(|(key, record)| {
+            for mac in record.macs() {
+                if self.claim_for(key, mac)? {
+                    made.push(self.claim(mac));
                 }
             }
             made.push(self.file(key, "json"));
@@ -261,35 +253,16 @@ impl Store {
             }
             return Err(error.of("nothing was imported"));
         }
-        new.into_iter().try_for_each(|(key, ..)| self.note_image(&with_image(key)))?;
+        new.into_iter().try_for_each(|(key, _)| self.note_image(&with_image(key)))?;
         let synced = File::open(&self.folder).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
         synced.map_err(|error| unusable(&self.folder, &error))?;
         Ok(count)
     }
 }
 
-/// A VM and its addresses, as they are listed, exported and imported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listed {
-    /// The VM's key.
-    pub vm: String,
-    /// For each slot the addresses of its network cards.
-    pub slots: Vec<Vec<Option<Mac>>>,
-}
-
-impl From<Record> for Listed {
-    fn from(Record { vm, slots, .. }: Record) -> Self {
-        Self { vm, slots }
-    }
-}
-
 /// Removes a file, if it is there.
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path, &error)),
-        _ => Ok(()),
-    }
+    if_there(fs::remove_file(path)).map(|_| ()).map_err(|error| unusable(path, &error))
 }
 
 fn taken(mac: Mac, owner: &str) -> Error {

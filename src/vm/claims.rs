@@ -1,6 +1,7 @@
 //! New addresses, each claimed by a file of its name that only one VM can make.
 
-use crate::sys::{files, random};
+use crate::sys::files::{self, if_there};
+use crate::sys::random;
 use crate::vm::{Record, Store, VmId, read_record, unusable};
 use model::error::{Error, Result};
 use model::mac::Mac;
@@ -25,7 +26,7 @@ impl Store {
         mut is_in_use: impl FnMut(Mac) -> bool,
     ) -> Result<Vec<Mac>> {
         self.forget_unfinished(vm, known.as_ref());
-        let mut record = known.unwrap_or(Record::new(vm));
+        let mut record = known.unwrap_or_else(|| Record::new(vm, Vec::new()));
         if let Some(last) = given.len().checked_sub(1) {
             record.place(slot, last);
         }
@@ -69,23 +70,18 @@ impl Store {
     /// copied. For who holds the lock.
     pub(super) fn claim_again(&self, vm: &VmId, mac: Mac) -> Result<()> {
         let path = self.claim(mac);
-        let owner = match fs::read_to_string(&path) {
-            Ok(owner) if owner == vm.text => return Ok(()),
-            Ok(owner) => Some(VmId::from(owner)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(unusable(&path, &error)),
-        };
-        let has_it = |record: Record| record.slots.iter().any(|macs| macs.contains(&Some(mac)));
-        if let Some(owner) = owner
-            && self.read(&owner)?.is_some_and(has_it)
+        let owner = if_there(fs::read_to_string(&path)).map_err(|error| unusable(&path, &error))?;
+        if owner.as_ref() == Some(&vm.text) {
+            return Ok(());
+        }
+        if let Some(owner) = owner.map(VmId::from)
+            && self.read(&owner)?.is_some_and(|record| record.slot_of(mac).is_some())
         {
             let (vm, owner) = (vm.display(), owner.display());
             let what = format!("{mac} is the address of {owner} and of {vm}");
             return Err(Error::new(what, format!("Have {vm} get another: kvm-bridge mac forget {}", quote(vm))));
         }
-        let written = files::create_folder_of(&path)
-            .and_then(|()| files::replace(&path, &path.with_extension("new"), vm.text.as_bytes(), false));
-        written.map_err(|error| unusable(&path, &error))
+        self.write_key(&path, vm)
     }
 
     /// An address that nobody has.
@@ -101,9 +97,9 @@ impl Store {
     /// Forgets the claims that a kill has left between their record's writing and its taking effect.
     pub(super) fn forget_unfinished(&self, vm: &VmId, known: Option<&Record>) {
         let Ok(Some(unfinished)) = read_record(&self.file(vm, "new")) else { return };
-        let is_kept = |mac: &Mac| known.is_some_and(|known| known.slots.iter().any(|macs| macs.contains(&Some(*mac))));
-        for mac in unfinished.slots.iter().flatten().flatten().filter(|mac| !is_kept(mac)) {
-            let claim = self.claim(*mac);
+        let is_kept = |mac: &Mac| known.is_some_and(|known| known.slot_of(*mac).is_some());
+        for mac in unfinished.macs().filter(|mac| !is_kept(mac)) {
+            let claim = self.claim(mac);
             // Whoever was killed may not have written its name yet.
             if fs::read_to_string(&claim).is_ok_and(|owner| owner.is_empty() || owner == vm.text) {
                 let _ = fs::remove_file(claim);

@@ -4,10 +4,12 @@
 //! which stay when it is renamed, and which no copy of it has. A start from a path that has no addresses looks the mark
 //! up, and where the image that had them is no longer at its place, they follow it.
 
-use crate::sys::files;
-use crate::vm::{Record, Store, VERSION, VmId, unusable};
+use crate::vm::{Record, Store, VmId, unusable};
+use model::argv::scan::Identity;
 use model::error::Result;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -63,9 +65,7 @@ impl Store {
         if fs::read_to_string(&mark).is_ok_and(|known| known == vm.text) {
             return Ok(());
         }
-        let written = files::create_folder_of(&mark)
-            .and_then(|()| files::replace(&mark, &mark.with_extension("new"), vm.text.as_bytes(), false));
-        written.map_err(|error| unusable(&mark, &error))
+        self.write_key(&mark, vm)
     }
 
     /// Forgets which image it is.
@@ -99,29 +99,39 @@ impl Store {
     }
 
     /// Puts a new key into a record and the claims of its addresses.
-    fn rename(&self, mut record: Record, vm: &VmId) -> Result<Record> {
-        record.version = VERSION;
-        record.vm.clone_from(&vm.text);
-        for mac in record.slots.iter().flatten().flatten() {
-            let claim = self.claim(*mac);
-            files::replace(&claim, &claim.with_extension("new"), vm.text.as_bytes(), false)
-                .map_err(|error| unusable(&claim, &error))?;
-        }
+    fn rename(&self, record: Record, vm: &VmId) -> Result<Record> {
+        let record = Record::new(vm, record.slots);
+        record.macs().try_for_each(|mac| self.write_key(&self.claim(mac), vm))?;
         self.write(vm, &record, true)?;
         Ok(record)
     }
 }
 
+/// The key of an identity. A path is made absolute and its links are followed, so that one image has one key. The way to an
+/// image can be another user's, who can keep whoever goes it: it is gone here once, before any lock is held.
+pub fn id_of(identity: &Identity) -> VmId {
+    let (Identity::Disk(path) | Identity::Kernel(path)) = identity else { return VmId::as_written(identity) };
+    let Some(image) = resolve(path) else { return VmId::as_written(identity) };
+    let mark = mark_of(&image);
+    let full = image.into_os_string().into_vec();
+    let resolved = match identity {
+        Identity::Kernel(_) => Identity::Kernel(full),
+        _ => Identity::Disk(full),
+    };
+    VmId { mark, ..VmId::as_written(&resolved) }
+}
+
+/// An image's full path.
+fn resolve(path: &[u8]) -> Option<PathBuf> {
+    let path = Path::new(OsStr::from_bytes(path));
+    fs::canonicalize(path).ok().or_else(|| std::path::absolute(path).ok())
+}
+
 /// The mark of an image; `None` for what is no image, or on a file system that knows no births.
-pub(super) fn mark_of(image: &Path) -> Option<String> {
+fn mark_of(image: &Path) -> Option<String> {
     let metadata = image.metadata().ok().filter(fs::Metadata::is_file)?;
     let birth = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(format!("{:x}-{:x}", metadata.ino(), birth.as_nanos()))
-}
-
-/// Whether a record found under one key can be that of another, whose image has moved.
-pub(super) fn can_have_moved(from: &str, to: &str) -> bool {
-    ["disk:", "kernel:"].iter().any(|kind| from.starts_with(kind) && to.starts_with(kind))
 }
 
 fn read(mark: &Path) -> Option<VmId> {
@@ -130,24 +140,18 @@ fn read(mark: &Path) -> Option<VmId> {
 
 /// A key that was read, with the path in it.
 pub(super) fn with_image(key: VmId) -> VmId {
-    let image = ["disk:", "kernel:"].iter().find_map(|kind| key.text.strip_prefix(kind)).map(crate::vm::key::path_of);
-    // Any other is the name of something elsewhere.
-    let image = image.filter(|image| image.is_absolute());
-    let mark = image.as_deref().and_then(mark_of);
-    VmId { image, mark, ..key }
+    VmId { mark: key.image().as_deref().and_then(mark_of), ..key }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::vm::tests::store;
-    use model::argv::scan::Identity;
     use model::argv::scan::Run;
     use model::mac::Mac;
-    use std::os::unix::ffi::OsStrExt;
 
     fn key(image: &Path) -> VmId {
-        VmId::of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
+        id_of(&Identity::Disk(image.as_os_str().as_bytes().to_vec()))
     }
 
     fn mac(store: &Store, image: &Path) -> Mac {

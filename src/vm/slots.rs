@@ -69,8 +69,8 @@ impl Store {
     pub(super) fn check_not_running(&self, vm: &VmId, own_slot: usize, mac: Mac) -> Result<()> {
         let Ok(owner) = fs::read_to_string(self.claim(mac)).map(VmId::from) else { return Ok(()) };
         // What can't be read says nothing of who runs.
-        let slots = self.read(&owner).ok().flatten().map(|record| record.slots).unwrap_or_default();
-        let Some(slot) = slots.iter().position(|macs| macs.contains(&Some(mac))) else { return Ok(()) };
+        let slot = self.read(&owner).ok().flatten().and_then(|record| record.slot_of(mac));
+        let Some(slot) = slot else { return Ok(()) };
         if !self.is_held(&owner, slot) || (owner.text == vm.text && slot == own_slot) {
             return Ok(());
         }

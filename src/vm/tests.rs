@@ -12,7 +12,7 @@ pub(super) fn store() -> (tempfile::TempDir, Store) {
 const ONE: Run = Run { is_incoming: false, slot: None };
 
 fn key(name: &str) -> VmId {
-    VmId::of(&Identity::Name(name.into()))
+    id_of(&Identity::Name(name.into()))
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn the_next_start_forgets_what_a_kill_left_unfinished() {
     fs::write(store.claim(left[0]), &a.text).unwrap();
     fs::write(store.claim(left[1]), "").unwrap();
     let slots = vec![vec![Some(kept), Some(left[0]), Some(left[1]), Some(other)]];
-    let unfinished = Record { version: VERSION, vm: a.text.clone(), slots };
+    let unfinished = Record::new(&a, slots);
     fs::write(store.file(&a, "new"), serde_json::to_vec(&unfinished).unwrap()).unwrap();
     assert_eq!(store.take(&a, ONE, &[None, None], |_| false).unwrap().macs[0], kept);
     assert_eq!(fs::read_dir(store.folder.join("macs")).unwrap().count(), 3);
@@ -228,7 +228,7 @@ fn files_of_version_1_are_read_for_ever() {
 
 #[test]
 fn keys_are_told_apart() {
-    let text = |name: &[u8]| VmId::of(&Identity::Name(name.to_vec())).text;
+    let text = |name: &[u8]| id_of(&Identity::Name(name.to_vec())).text;
     assert_ne!(text(b"a\\x"), text(b"a\\\\x"));
     assert_ne!(text(b"a\xff"), text(b"a\\xff"));
     assert_eq!(key("../../etc/passwd").file_name().matches('/').count(), 0);

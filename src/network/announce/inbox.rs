@@ -6,14 +6,12 @@
 #![forbid(unsafe_code)]
 
 use crate::network::announce::Announcer;
+use crate::sys::files::{if_there, received};
 use crate::sys::packet::Packets;
 use nix::sys::stat::{Mode, umask};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::fs;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -30,10 +28,7 @@ pub struct Inbox(UnixDatagram);
 impl Inbox {
     /// Opens it; a reaper that was killed may have left one.
     pub fn open(path: &Path) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        if_there(fs::remove_file(path))?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let socket = UnixDatagram::bind(path);
         umask(before);
@@ -45,17 +40,9 @@ impl Inbox {
     /// The next one that was handed over.
     pub fn take(&self) -> Option<Announcer> {
         let mut text = [0; LONGEST];
-        let mut space = [MaybeUninit::uninit(); SPACE];
-        let mut files = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut files, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
-        let files = files.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(files) => Some(files),
-            _ => None,
-        });
-        let files: Vec<OwnedFd> = files.flatten().collect();
+        let (length, files) = received(&self.0, &mut text)?;
         let [packets, stderr] = <[OwnedFd; 2]>::try_from(files).ok()?;
-        let text = String::from_utf8_lossy(text.get(..received)?).into_owned();
+        let text = String::from_utf8_lossy(text.get(..length)?).into_owned();
         let [mac, bridge, vm] = <[&str; 3]>::try_from(text.splitn(3, '\0').collect::<Vec<_>>()).ok()?;
         let (mac, bridge, vm) = (mac.parse().ok()?, bridge.to_owned(), vm.to_owned());
         Some(Announcer { packets: Packets::from(packets), mac, vm, bridge, stderr: Some(stderr) })

@@ -3,9 +3,7 @@
 mod entries;
 mod keep;
 
-use crate::netlink::tc;
-use crate::netlink::tc::{Cookie, Found, IngressQdisc, Links};
-use crate::netlink::{Netlink, Request};
+use crate::netlink::{Netlink, Request, tc};
 use crate::network::apply::{Change, NO_IPV6, delete_owned, failed, set, set_ipv6};
 use crate::output::errno::reason;
 use crate::sys::{bpf, ethtool};
@@ -14,7 +12,9 @@ use model::host::{Link, NotShareable};
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::rtnl::tc::IngressQdisc;
 use model::share;
+use model::share::found::{Counts, Found, Links, There};
 use model::share::{Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -29,28 +29,8 @@ use std::time::{Duration, Instant};
 pub use entries::{entry, keep_entries};
 pub use keep::{is_whole, keep};
 
-/// What is on an uplink's two hooks.
-struct There {
-    ingress: Vec<Found>,
-    egress: Vec<Found>,
-}
-
-impl There {
-    fn of(netlink: &mut Netlink, uplink: u32) -> io::Result<Self> {
-        Ok(Self { ingress: netlink.filters(uplink, Hook::Ingress)?, egress: netlink.filters(uplink, Hook::Egress)? })
-    }
-
-    fn all(&self) -> impl Iterator<Item = (Hook, &Found)> {
-        let of = |hook: Hook, all| std::iter::repeat(hook).zip::<&Vec<Found>>(all);
-        of(Hook::Ingress, &self.ingress).chain(of(Hook::Egress, &self.egress))
-    }
-
-    /// A place for the filters of a journal, which its own are not in the way of.
-    fn place(&self, journal: Option<&Journal>) -> Option<Place> {
-        let is_ours = |found: &Found| journal.is_some_and(|journal| made(journal, found));
-        let prefs = self.all().filter(|(_, found)| !is_ours(found)).map(|(_, found)| found.pref).collect();
-        Place::beside(&prefs, &self.egress.iter().filter_map(|found| found.table).collect())
-    }
+fn hooks_of(netlink: &mut Netlink, uplink: u32) -> io::Result<There> {
+    Ok(There { ingress: netlink.filters(uplink, Hook::Ingress)?, egress: netlink.filters(uplink, Hook::Egress)? })
 }
 
 /// Whether a link can be shared, and what that changes on it.
@@ -61,7 +41,7 @@ pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Re
     }
     let mut place = Some(Place::default());
     if qdisc == IngressQdisc::Clsact {
-        let there = There::of(netlink, link.index)?;
+        let there = hooks_of(netlink, link.index)?;
         // Filters that somebody made by hand, as the dry run says, are known by where they lead.
         for target in there.ingress.iter().filter_map(|found| found.target) {
             // Where the other end has gone, they are left over.
@@ -69,7 +49,7 @@ pub fn sharing(netlink: &mut Netlink, link: &Link) -> io::Result<std::result::Re
                 return Ok(Err(NotShareable::IsShared(through.name)));
             }
         }
-        place = there.place(None);
+        place = there.place();
     }
     let Some(place) = place else { return Ok(Err(NotShareable::NoPlace)) };
     Ok(Ok(Changes {
@@ -106,16 +86,6 @@ pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
 /// The links between which filters copy the frames of a shared uplink.
 fn links_of(journal: &Journal, share: &Share) -> Links {
     Links { bridge: journal.index, uplink: share.index, host_end: journal.host_end() }
-}
-
-/// What marks the filters that are there for a TAP.
-fn cookie_of(journal: &Journal, tap: u32) -> Cookie {
-    Cookie { bridge: journal.index, tap }
-}
-
-/// Whether a filter is of this bridge's.
-fn made(journal: &Journal, found: &Found) -> bool {
-    found.cookie.is_some_and(|cookie| cookie.bridge == journal.index)
 }
 
 /// The change that makes the veth pair, both ends down.
@@ -179,7 +149,7 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_
             _ => None,
         };
         let file = program.as_ref().map(std::os::fd::AsFd::as_fd);
-        let request = tc::add_filter(&filter, links_of(journal, share), cookie_of(journal, 0), file);
+        let request = tc::add_filter(&filter, links_of(journal, share), 0, file);
         let on = match filter.on {
             On::Bridge => &journal.bridge,
             On::Uplink => uplink,
@@ -241,27 +211,23 @@ pub(super) fn take_back(netlink: &mut Netlink, journal: &Journal, share: &Share)
 /// Takes ours off the uplink, whatever of it is there; what others put there stays. The bridge and the veth pair go later.
 fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<()> {
     let Some(link) = netlink.link_at(share.index)? else { return Ok(()) };
-    let there = There::of(netlink, share.index)?;
+    let there = hooks_of(netlink, share.index)?;
     let place = share.changes.place;
-    let is_in_place = |found: &&Found| found.kind == "u32" && found.pref == place.of_table();
-    let is_foreign = |found: &Found| found.is_filter() && !made(journal, found);
-    // Of hash tables the kernel tells only those whose own pref is there, and deletes none with it while `u32` is used at
-    // another: then each thing goes by itself.
-    let is_alone = !there.egress.iter().any(|found| found.kind == "u32" && (!is_in_place(&found) || is_foreign(found)));
+    let is_alone = there.is_table_alone(journal.index, place);
     let mut requests = Vec::new();
-    // What lets frames in goes first.
-    for (hook, found) in there.all().filter(|(_, found)| made(journal, found)) {
-        if !(is_alone && is_in_place(&found)) {
+    for (hook, found) in there.of(journal.index) {
+        // Where it can't go with its pref, each thing goes by itself.
+        if !(is_alone && found.is_in_table_of(place)) {
             requests.push(tc::delete_filter(share.index, hook, found));
         }
     }
-    if is_alone && there.egress.iter().any(|found| is_in_place(&found)) {
+    if is_alone && there.egress.iter().any(|found| found.is_in_table_of(place)) {
         requests.push(tc::delete_place(share.index, Hook::Egress, place.of_table()));
     }
     if share.changes.sets_promiscuous && link.is_promiscuous {
         requests.push(set(LinkUnspec::new_with_index(share.index).promiscuous(false).build()));
     }
-    let is_free = !there.all().any(|(_, found)| is_foreign(found));
+    let is_free = !there.has_others(journal.index);
     if share.changes.adds_clsact && is_free && netlink.ingress_qdisc(share.index)? == IngressQdisc::Clsact {
         requests.push(tc::delete_clsact(share.index));
     }
@@ -269,7 +235,7 @@ fn detach(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result
     if !is_alone {
         delete_table(netlink, share.index, place)?;
     }
-    if There::of(netlink, share.index)?.all().any(|(_, found)| made(journal, found)) {
+    if hooks_of(netlink, share.index)?.of(journal.index).next().is_some() {
         return Err(io::Error::other("filters of ours stayed on the uplink"));
     }
     if share.changes.clears_lro {
@@ -285,7 +251,7 @@ fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<
     let end = Instant::now() + LONGEST;
     loop {
         let mut egress = netlink.filters(uplink, Hook::Egress)?;
-        egress.retain(|found| found.pref == place.of_table() && found.kind == "u32");
+        egress.retain(|found| found.is_in_table_of(place));
         // Somebody else's are in the table, or beside it.
         let is_used = egress.iter().any(Found::is_filter);
         let Some(table) = egress.iter().find(|found| found.is_table() && found.table == Some(place.table)) else {
@@ -311,7 +277,6 @@ fn delete_table(netlink: &mut Netlink, uplink: u32, place: Place) -> io::Result<
 /// Those of the filters that are not there as they should be.
 pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<Vec<Filter>> {
     let links = links_of(journal, share);
-    let cookie = cookie_of(journal, 0);
     let mut missing = Vec::new();
     let mut learnt = BTreeSet::new();
     // The last of these goes by the entries of the one before.
@@ -319,8 +284,8 @@ pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::R
     for (on, hook) in places.into_iter().chain([(On::Uplink, Hook::Egress), (On::Uplink, Hook::Ingress)]) {
         let found = netlink.filters(links.index(on), hook)?;
         let its = share.filters(&learnt).into_iter().filter(|filter| (filter.on, filter.hook) == (on, hook));
-        missing.extend(its.filter(|filter| !found.iter().any(|found| tc::is_as(found, filter, links, cookie))));
-        learnt.extend(found.iter().filter(|found| made(journal, found)).filter_map(entries::learnt));
+        missing.extend(its.filter(|filter| !found.iter().any(|found| found.is_as(filter, links))));
+        learnt.extend(found.iter().filter(|found| found.is_of(journal.index)).filter_map(Found::learnt));
     }
     Ok(missing)
 }
@@ -329,18 +294,7 @@ pub fn missing(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::R
 pub fn is_behind_others(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Result<bool> {
     let ingress = netlink.filters(share.index, Hook::Ingress)?;
     let is_before = |found: &Found| found.is_filter() && found.pref < share.changes.place.pref;
-    Ok(ingress.iter().any(|found| is_before(found) && !made(journal, found)))
-}
-
-/// How many frames and bytes each way has carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// From the network to the bridge: frames and bytes.
-    pub from_network: (u64, u64),
-    /// From the host to the bridge.
-    pub from_host: (u64, u64),
-    /// From the bridge, to the network, to the host or to both.
-    pub from_bridge: (u64, u64),
+    Ok(ingress.iter().any(|found| is_before(found) && !found.is_of(journal.index)))
 }
 
 /// Counts what the filters have passed.
@@ -349,7 +303,7 @@ pub fn counts(netlink: &mut Netlink, journal: &Journal, share: &Share) -> io::Re
     let mut sum = |index: u32, hook: Hook| -> io::Result<(u64, u64)> {
         let found = netlink.filters(index, hook)?;
         // What only marks sends nothing; what is for many goes both to the network and to the host, and is counted once.
-        let ours = found.iter().filter(|found| made(journal, found) && found.target.is_some());
+        let ours = found.iter().filter(|found| found.is_of(journal.index) && found.target.is_some());
         let ours = ours.filter(|found| index != links.host_end || found.pref != share::COPIES);
         Ok(ours.fold((0, 0), |(packets, bytes), found| (packets + found.packets, bytes + found.bytes)))
     };

@@ -1,8 +1,6 @@
 //! Keeps an uplink shared while the host's network changes under it.
 
-use crate::netlink::Netlink;
-use crate::netlink::tc;
-use crate::netlink::tc::IngressQdisc;
+use crate::netlink::{Netlink, tc};
 use crate::network::apply::{Change, failed, set};
 use crate::network::links::unreadable;
 use crate::network::uplink::look::is_wifi;
@@ -11,6 +9,7 @@ use crate::state::journal::Files;
 use model::error::Result;
 use model::host::Link;
 use model::journal::Journal;
+use model::rtnl::tc::IngressQdisc;
 use model::share::{On, Share};
 use model::uplink::Attachment;
 use model::uplink::{not_shareable, why_no_uplink};

@@ -1,56 +1,61 @@
 //! What a VM is known by.
 
-use model::argv::image;
-use model::argv::scan::Identity;
+use crate::argv::image;
+use crate::argv::scan::Identity;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// The key of VMs that nothing tells apart.
+const UNNAMED: &str = "unnamed:";
+/// The kinds of keys that are the path of an image.
+const IMAGES: [&str; 2] = ["disk:", "kernel:"];
 
 /// A VM, as its leases are kept under: a kind and a text, `name:alice`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmId {
-    pub(super) text: String,
-    /// The image that it is the key of.
-    pub(super) image: Option<PathBuf>,
-    /// What marks that image, wherever it is.
-    pub(super) mark: Option<String>,
+    /// The key itself, as records have it.
+    pub text: String,
+    /// What marks the image that it is the key of, wherever that is.
+    pub mark: Option<String>,
 }
 
 impl VmId {
-    /// The key of an identity. A path is made absolute and its links are followed, so that one image has one key. The way to an
-    /// image can be another user's, who can keep whoever goes it: it is gone here once, before any lock is held.
-    pub fn of(identity: &Identity) -> Self {
-        let of_path = |kind: &str, path: &[u8]| {
-            let image = resolve(path);
-            let full = image.as_deref().map_or(path, |image| image.as_os_str().as_bytes());
-            let mark = image.as_deref().and_then(crate::vm::images::mark_of);
-            Self { text: format!("{kind}:{}", readable(full)), image, mark }
-        };
-        match identity {
-            Identity::Name(name) => Self::from(format!("name:{}", readable(name))),
-            Identity::Uuid(uuid) => Self::from(format!("uuid:{}", readable(uuid).to_lowercase())),
-            Identity::Disk(path) => of_path("disk", path),
-            Identity::DiskElsewhere(text) => {
-                Self::from(format!("disk:{}", image::elsewhere::canonical(&readable(text))))
-            }
-            Identity::Kernel(path) => of_path("kernel", path),
-            Identity::Unnamed => Self::from(crate::vm::UNNAMED.to_owned()),
-        }
+    /// The key of an identity; that of a path is the path as it is written.
+    pub fn as_written(identity: &Identity) -> Self {
+        Self::from(match identity {
+            Identity::Name(name) => format!("name:{}", readable(name)),
+            Identity::Uuid(uuid) => format!("uuid:{}", readable(uuid).to_lowercase()),
+            Identity::Disk(path) => format!("disk:{}", readable(path)),
+            Identity::DiskElsewhere(text) => format!("disk:{}", image::elsewhere::canonical(&readable(text))),
+            Identity::Kernel(path) => format!("kernel:{}", readable(path)),
+            Identity::Unnamed => UNNAMED.to_owned(),
+        })
     }
 
     /// The key that a person means: one as it is listed, or a VM's name.
-    pub(super) fn said(text: &str) -> Self {
+    pub fn said(text: &str) -> Self {
         let kinds = ["name:", "uuid:", "disk:", "kernel:", "unnamed:"];
         match kinds.iter().any(|kind| text.starts_with(kind)) {
             true => Self::from(text.to_owned()),
-            false => Self::of(&Identity::Name(text.as_bytes().to_vec())),
+            false => Self::as_written(&Identity::Name(text.as_bytes().to_vec())),
         }
+    }
+
+    /// The path of the image that it is the key of; that of anything elsewhere is none.
+    pub fn image(&self) -> Option<PathBuf> {
+        let path = IMAGES.iter().find_map(|kind| self.text.strip_prefix(kind)).map(path_of);
+        path.filter(|path| path.is_absolute())
+    }
+
+    /// Whether a record found under this key can be that of another, whose image has moved.
+    pub fn can_have_moved_from(&self, other: &str) -> bool {
+        IMAGES.iter().any(|kind| other.starts_with(kind) && self.text.starts_with(kind))
     }
 
     /// Whether nothing tells it from others.
     pub fn is_unnamed(&self) -> bool {
-        self.text == crate::vm::UNNAMED
+        self.text == UNNAMED
     }
 
     /// The key itself, as records have it.
@@ -75,7 +80,7 @@ impl VmId {
     }
 
     /// A file name for it: what a person recognises of it, and a hash of all (FNV-1a, 64 bits).
-    pub(super) fn file_name(&self) -> String {
+    pub fn file_name(&self) -> String {
         let last = self.display().rsplit('/').next().unwrap_or_default();
         let plain = last.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c));
         let plain: String = plain.take(40).collect();
@@ -89,14 +94,8 @@ impl VmId {
 
 impl From<String> for VmId {
     fn from(text: String) -> Self {
-        Self { text, image: None, mark: None }
+        Self { text, mark: None }
     }
-}
-
-/// An image's full path.
-fn resolve(path: &[u8]) -> Option<PathBuf> {
-    let path = Path::new(OsStr::from_bytes(path));
-    fs::canonicalize(path).ok().or_else(|| std::path::absolute(path).ok())
 }
 
 /// Text that no two byte strings share: a backslash is doubled, a byte that is no UTF-8 is written in hexadecimal.
@@ -109,7 +108,7 @@ fn readable(bytes: &[u8]) -> String {
 }
 
 /// The path whose text `readable` wrote.
-pub(super) fn path_of(text: &str) -> PathBuf {
+pub fn path_of(text: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
