@@ -189,7 +189,12 @@ impl Journal {
 
     /// Whether the port of this index leads to the uplink.
     pub fn attached(&self, index: u32) -> bool {
-        self.port().is_some_and(|port| port.index == index) || self.share().is_some() && index == self.port_end()
+        self.attachments().any(|its| match its {
+            Attachment::Port(port) => port.index == index,
+            Attachment::Shared(_) => index == self.port_end(),
+            // There is none.
+            Attachment::Awaited(_) | Attachment::Nat(_) => false,
+        })
     }
 }
 
