@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod argv;
+pub mod complete;
 pub mod config;
 pub mod error;
 pub mod firewall;
 pub mod host;
 pub mod ifname;
 pub mod journal;
+pub mod layout;
 pub mod mac;
 pub mod manager;
 pub mod nat;

@@ -4,6 +4,7 @@
 //! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
 #![forbid(unsafe_code)]
 
+pub mod help;
 mod qemus;
 
 use crate::error::{Error, Phrase, Result};

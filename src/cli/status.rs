@@ -10,15 +10,13 @@ use crate::network::links::unreadable;
 use crate::network::managed;
 use crate::network::uplink::share::Counts;
 use crate::output;
-use crate::output::style;
-use crate::output::style::{Style, Tone};
-use crate::output::table;
-use crate::output::table::Cell;
 use crate::state::dhcp_leases::DhcpLease;
 use clap::Args;
 use model::error::{Error, Result};
 use model::host::Kind;
 use model::ifname::IfName;
+use model::layout::table::Cell;
+use model::layout::{Style, Tone, bytes, duration, table};
 use model::manager::Manager;
 use model::nat::forward::Forward;
 use model::nat::guest::Guest;
@@ -98,7 +96,7 @@ impl Status {
         if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|(bridge, _)| &bridge.ports).any(is_hidden) {
             output::say("kvm-bridge", "the processes of other users' guests are seen by root only");
         }
-        let style = Style::of_stdout();
+        let style = output::style();
         let mut texts: Vec<String> = bridges.iter().map(|(bridge, manager)| tree(bridge, *manager, style)).collect();
         if texts.is_empty() {
             texts.push("There is no bridge.\n".to_owned());
@@ -113,14 +111,13 @@ impl Status {
 }
 
 fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
-    let width = style.width();
-    let title = table::wrapped(&title(bridge, manager), width, "  ", style);
+    let title = table::wrapped(&title(bridge, manager), "  ", style);
     let mut text = title.join("\n") + "\n";
     let mut branches: Vec<Vec<String>> = Vec::new();
-    let width = width.map(|width| width.saturating_sub(style.trunk(true).chars().count()));
+    let narrower = style.narrower(style.trunk(true).chars().count());
     if !bridge.ports.is_empty() {
         let rows: Vec<Vec<Cell>> = bridge.ports.iter().map(|port| row(port, bridge.shared.as_ref())).collect();
-        branches.extend(table::lines(&COLUMNS, &rows, width, style));
+        branches.extend(table::lines(&COLUMNS, &rows, narrower));
         let header = branches.remove(0);
         header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
     }
@@ -130,7 +127,7 @@ fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
     let sentences = bridge.shared.iter().map(frames_of).chain(bridge.nat.iter().flat_map(told_of_network));
     let sentences = sentences.map(|text| (Tone::Quiet, text));
     let sentences = sentences.chain(bad.map(|text| (Tone::Bad, text)));
-    branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], width, "  ", style)));
+    branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], "  ", narrower)));
     for (at, lines) in branches.iter().enumerate() {
         let is_last = at + 1 == branches.len();
         for (at, line) in lines.iter().enumerate() {
@@ -186,7 +183,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
     let process = port.process.as_ref();
     let since = process.and_then(|process| process.since).map(|since| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        style::duration(now.saturating_sub(since))
+        duration(now.saturating_sub(since))
     });
     let known = port.known_addresses();
     let far: Vec<String> = known.iter().filter(|ip| !inventory::is_link_local(ip)).map(ToString::to_string).collect();
@@ -211,8 +208,8 @@ fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
         }),
         plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         plain(since.unwrap_or_default()),
-        plain(style::bytes(rx_bytes)),
-        plain(style::bytes(tx_bytes)),
+        plain(bytes(rx_bytes)),
+        plain(bytes(tx_bytes)),
     ]
 }
 
@@ -253,7 +250,7 @@ fn state_of_shared(shared: &SharedUplink) -> Cell {
 
 /// What a shared uplink has carried, each way.
 fn frames_of(shared: &SharedUplink) -> String {
-    let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
+    let frames = |(packets, size): (u64, u64)| format!("{packets} packets {}", bytes(size));
     let Counts { from_network, from_host, from_bridge } = shared.counts;
     format!(
         "{}: from the network {}, from the host {}, from guests {}",

@@ -1,10 +1,10 @@
 //! What this host has: bridges, interfaces, VMs, users, files. Read without any privilege.
 
-use crate::complete::Candidate;
 use crate::netlink::Netlink;
 use crate::state::config;
 use crate::state::journal::Files;
 use crate::vm::Store;
+use model::complete::{Candidate, Thing};
 use model::ifname;
 use model::ifname::IfName;
 use model::journal::Journal;
@@ -45,6 +45,20 @@ impl Link {
     }
 }
 
+/// All that the host has of these things.
+pub(super) fn all(things: Thing) -> Vec<Candidate> {
+    match things {
+        Thing::Bridges => bridges(),
+        Thing::Uplinks(bridge) => uplinks(bridge),
+        Thing::Taps => taps(),
+        Thing::Vms => vms(),
+        Thing::Names => names(),
+        Thing::Users => users(),
+        Thing::Files(typed) => files(typed),
+        Thing::Keymaps(folders) => keymaps(folders),
+    }
+}
+
 fn links() -> Vec<Link> {
     let mut links: Vec<Link> =
         fs::read_dir(LINKS).into_iter().flatten().flatten().map(|entry| Link(entry.path())).collect();
@@ -57,7 +71,7 @@ fn ports(bridge: &str) -> Vec<Link> {
 }
 
 /// The bridges that are there, with what is on them, and those that the configuration knows how to make.
-pub(super) fn bridges() -> Vec<Candidate> {
+fn bridges() -> Vec<Candidate> {
     let there: Vec<Link> = links().into_iter().filter(|link| link.has("bridge")).collect();
     let names: Vec<String> = there.iter().map(Link::name).collect();
     let configured = config::load().map(|config| config.bridges).unwrap_or_default();
@@ -65,9 +79,9 @@ pub(super) fn bridges() -> Vec<Candidate> {
     let missing = missing.map(|(name, bridge)| {
         let uplink = bridge.uplink.map(|uplink| format!(", {}", uplink.in_words())).unwrap_or_default();
         let about = format!("to be made{uplink}");
-        Candidate::bare(name.to_string()).with(about)
+        Candidate::new(name.to_string(), about)
     });
-    there.iter().map(|bridge| Candidate::bare(bridge.name()).with(describe(bridge))).chain(missing).collect()
+    there.iter().map(|bridge| Candidate::new(bridge.name(), describe(bridge))).chain(missing).collect()
 }
 
 fn describe(bridge: &Link) -> String {
@@ -86,7 +100,7 @@ fn describe(bridge: &Link) -> String {
 }
 
 /// What `uplink=` can be for this bridge: one of its ports if it is there, else an interface that the planner would take.
-pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
+fn uplinks(bridge: &str) -> Vec<Candidate> {
     let is_there = Link(Path::new(LINKS).join(bridge)).has("bridge");
     let names: Vec<String> = match is_there {
         true => {
@@ -102,53 +116,47 @@ pub(super) fn uplinks(bridge: &str) -> Vec<Candidate> {
         }
     };
     let links = links().into_iter().filter(|link| names.contains(&link.name()) && !link.is_wifi());
-    links.map(|link| Candidate::bare(link.name()).with(if link.is_up() { "connected" } else { "no carrier" })).collect()
-}
-
-/// The interfaces that nobody has yet.
-pub(super) fn free_cards() -> Vec<Candidate> {
-    uplinks("")
+    links.map(|link| Candidate::new(link.name(), if link.is_up() { "connected" } else { "no carrier" })).collect()
 }
 
 /// The TAPs that are there; those that are persistent can be asked for by name.
-pub(super) fn taps() -> Vec<Candidate> {
+fn taps() -> Vec<Candidate> {
     let taps = links().into_iter().filter(|link| link.has("tun_flags"));
     taps.map(|tap| {
         let on = tap.controller().map_or_else(String::new, |bridge| format!(" on {bridge}"));
-        Candidate::bare(tap.name()).with(format!("TAP{on}"))
+        Candidate::new(tap.name(), format!("TAP{on}"))
     })
     .collect()
 }
 
 /// The VMs that have addresses, as `kvm-bridge mac list` calls them: `name:alice`.
-pub(super) fn vms() -> Vec<Candidate> {
+fn vms() -> Vec<Candidate> {
     let records = Store::open().and_then(|store| store.list()).map(|(records, _)| records).unwrap_or_default();
-    let about = |macs: Vec<String>| macs.join(" ");
     let vms = records.into_iter().map(|record| {
-        let macs = record.slots.iter().flatten().flatten().map(ToString::to_string).collect();
-        Candidate::bare(record.vm).with(about(macs))
+        let macs: Vec<String> = record.slots.iter().flatten().flatten().map(ToString::to_string).collect();
+        Candidate::new(record.vm, macs.join(" "))
     });
     vms.collect()
 }
 
 /// The names of VMs that have addresses, as an option string holds them.
-pub(super) fn names() -> Vec<Candidate> {
+fn names() -> Vec<Candidate> {
     let names = vms().into_iter().filter_map(|vm| {
         let name = vm.text.strip_prefix("name:").filter(|name| !name.contains('\\'))?;
-        Some(Candidate::bare(model::optstr::escape(name)).with(vm.about.clone()))
+        Some(Candidate::new(model::optstr::escape(name), vm.about.clone()))
     });
     names.collect()
 }
 
 /// The users of this host.
-pub(super) fn users() -> Vec<Candidate> {
+fn users() -> Vec<Candidate> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let users = passwd.lines().filter_map(|line| line.split(':').next()).filter(|name| !name.is_empty());
     users.map(Candidate::bare).collect()
 }
 
 /// The files that a half-typed path may become, as an option string holds them; folders end in a slash.
-pub(super) fn files(typed: &str) -> Vec<Candidate> {
+fn files(typed: &str) -> Vec<Candidate> {
     let typed = typed.replace(",,", ",");
     let (folder, start) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
     let entries = fs::read_dir(if folder.is_empty() { "." } else { folder }).into_iter().flatten().flatten();
@@ -165,4 +173,16 @@ pub(super) fn files(typed: &str) -> Vec<Candidate> {
         .collect();
     files.sort_by(|one, other| one.text.cmp(&other.text));
     files
+}
+
+/// The keyboard layouts in folders beside QEMU's firmware.
+fn keymaps(folders: &str) -> Vec<Candidate> {
+    let mut names: Vec<String> = folders
+        .lines()
+        .flat_map(|folder| fs::read_dir(format!("{folder}/keymaps")).into_iter().flatten().flatten())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().map(Candidate::bare).collect()
 }

@@ -10,8 +10,8 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
     (
         "model/src",
         &[
-            "error", "text", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat", "slips", "manager",
-            "share", "host", "step", "uplink", "request", "config", "journal", "plan", "argv",
+            "error", "text", "layout", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat", "slips",
+            "manager", "share", "host", "step", "uplink", "request", "config", "complete", "journal", "plan", "argv",
         ],
     ),
     (
