@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod argv;
+pub mod chain;
 pub mod complete;
 pub mod config;
 pub mod error;

@@ -10,8 +10,9 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
     (
         "model/src",
         &[
-            "error", "text", "layout", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat", "slips",
-            "manager", "share", "host", "step", "uplink", "request", "config", "complete", "journal", "plan", "argv",
+            "error", "text", "layout", "chain", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat",
+            "slips", "manager", "share", "host", "step", "uplink", "request", "config", "complete", "journal", "plan",
+            "argv",
         ],
     ),
     (
