@@ -23,6 +23,7 @@ pub mod optstr;
 pub mod packet;
 pub mod plan;
 pub mod properties;
+pub mod report;
 pub mod request;
 pub mod share;
 pub mod slips;

@@ -1,12 +1,12 @@
 //! `kvm-bridge doctor`.
 
-use crate::cli::json;
 use crate::doctor::{Check, Query, Verdict, examine};
 use crate::output;
 use clap::Args;
 use model::error::Result;
 use model::ifname::IfName;
 use model::layout::{Style, Tone};
+use model::report::json;
 use model::text;
 use serde_json::json;
 use std::ffi::OsString;

@@ -11,8 +11,8 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
         "model/src",
         &[
             "error", "text", "layout", "chain", "mac", "ifname", "optstr", "options", "packet", "firewall", "nat",
-            "slips", "manager", "share", "host", "step", "uplink", "request", "config", "complete", "journal", "plan",
-            "argv",
+            "slips", "manager", "share", "host", "step", "uplink", "request", "config", "complete", "report",
+            "journal", "plan", "argv",
         ],
     ),
     (
