@@ -2,7 +2,6 @@
 //! It may not change the network.
 
 pub mod board;
-mod chain;
 pub mod environment;
 pub mod inherited;
 pub mod kept;
@@ -16,6 +15,7 @@ use crate::state::config;
 use crate::sys::program;
 use crate::sys::program::Answer;
 use crate::sys::{entry, files, process};
+use model::chain::{Chain, FileId};
 use model::config::Config;
 use model::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
 use model::options::Arity;
@@ -32,8 +32,6 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-use chain::Chain;
 
 /// The environment variable that says which QEMU to run: a path, or a name on PATH.
 pub const QEMU: &str = "KVM_BRIDGE_QEMU";
@@ -133,9 +131,19 @@ impl Qemu {
     /// be a script.
     pub fn question(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.process_group(0).env_remove(NICS).env(DEPTH, self.chain.next(&self.path).to_string());
+        command.process_group(0).env_remove(NICS).env(DEPTH, self.next_chain());
         command
     }
+
+    /// What it finds in the environment of who has run before it.
+    fn next_chain(&self) -> String {
+        let file = |path: &Path| path.metadata().ok().map(|metadata| id_of(&metadata));
+        self.chain.next(file("/proc/self/exe".as_ref()), file(&self.path)).to_string()
+    }
+}
+
+fn id_of(metadata: &Metadata) -> FileId {
+    FileId(metadata.dev(), metadata.ino())
 }
 
 /// Finds QEMU for a program that was called `name` (argv\[0\]): what the environment or the configuration says, else for
@@ -151,7 +159,7 @@ pub fn find_alone(name: &OsStr, tell: impl FnMut(&Error)) -> Result<Qemu> {
 }
 
 fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>) -> Result<Qemu> {
-    let chain = Chain::of_environment();
+    let chain = Chain::read(&env::var(DEPTH).unwrap_or_default(), std::process::id());
     let ((path, back), why) = match env::var_os(QEMU).filter(|value| !value.is_empty()) {
         Some(value) => ((named(Path::new(&value), QEMU)?, None), NAMED),
         None => match configured()? {
@@ -159,7 +167,7 @@ fn find_with(name: &OsStr, configured: impl FnOnce() -> Result<Option<PathBuf>>)
             None => (search(name, &chain)?, "it is the first on PATH"),
         },
     };
-    let has_led_back = path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata));
+    let has_led_back = path.metadata().is_ok_and(|metadata| chain.has_executed(id_of(&metadata)));
     match chain.depth >= MAX_DEPTH || has_led_back {
         true => Err(leads_back(&path)),
         false => Ok(Qemu { path, chain, back, why }),
@@ -217,8 +225,9 @@ fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
     let found = on_path(called[0]).chain(elsewhere(called)).chain(rest).chain(elsewhere(others));
     let (mut back, mut strange) = (None, None);
     let usable = found.filter(|path| {
-        let is_usable =
-            |metadata: &Metadata| is_program(path, metadata) && !is_ourselves(metadata) && !chain.has_copy(metadata);
+        let is_usable = |metadata: &Metadata| {
+            is_program(path, metadata) && !is_ourselves(metadata) && !chain.has_copy(id_of(metadata))
+        };
         path.metadata().is_ok_and(|metadata| is_usable(&metadata))
     });
     for path in usable {
@@ -227,7 +236,7 @@ fn search(name: &OsStr, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>)> {
             strange = strange.or(Some(path));
             continue;
         }
-        match path.metadata().is_ok_and(|metadata| chain.has_executed(&metadata)) {
+        match path.metadata().is_ok_and(|metadata| chain.has_executed(id_of(&metadata))) {
             true => back = back.or(Some(path)),
             false => return Ok((path, back)),
         }
@@ -269,7 +278,7 @@ const SHIMS: [&str; 2] = ["qemu-kvm", "../lib/kvm-bridge/qemu-kvm"];
 /// Whether a file is the program that runs, or the shim beside `kvm-bridge`: links, symbolic or hard, do not hide it.
 fn is_ourselves(metadata: &Metadata) -> bool {
     let own = Path::new("/proc/self/exe");
-    let is = |path: &Path| path.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    let is = |path: &Path| path.metadata().is_ok_and(|own| id_of(&own) == id_of(metadata));
     let is_beside = || {
         let folder = own.canonicalize().map(|own| own.with_file_name("")).unwrap_or_default();
         SHIMS.iter().any(|shim| is(&folder.join(shim)))
@@ -313,7 +322,7 @@ pub fn exec(qemu: &Qemu, words: &[OsString]) -> Error {
     };
     // All these came from C strings, so none has a NUL in it.
     let c_string = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-    let depth = c_string(format!("{DEPTH}={}", qemu.chain.next(&qemu.path)).as_ref());
+    let depth = c_string(format!("{DEPTH}={}", qemu.next_chain()).as_ref());
     let mut environment = entry::environment();
     environment.retain(|entry| !is_ours(entry));
     environment.push(&depth);

@@ -1,13 +1,12 @@
-//! What people see: text on stdout and stderr, colours, tables, the kernel's errors in words.
+//! What people see: text on stdout and stderr, the kernel's errors in words.
 //! It may not know what it prints.
 #![forbid(unsafe_code)]
 
 pub mod errno;
-pub mod style;
-pub mod table;
 
 use crate::output::errno::reason;
 use model::error::{Error, Result};
+use model::layout::Style;
 use model::text;
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -50,6 +49,19 @@ pub fn print(text: &str) -> Result<()> {
             Err(Error::new(format!("cannot write: {}", reason(&error)), "See where stdout goes."))
         }
         _ => Ok(()),
+    }
+}
+
+/// How text looks on stdout.
+pub fn style() -> Style {
+    let is_terminal = io::stdout().is_terminal();
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| is_terminal);
+    Style {
+        has_trees: is_terminal,
+        has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb,
+        width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0),
     }
 }
 

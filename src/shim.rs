@@ -6,7 +6,6 @@
 //! ```
 
 pub mod dry_run;
-pub mod help;
 
 use crate::launch;
 use crate::launch::environment::Caller;
@@ -21,6 +20,7 @@ use model::argv;
 use model::argv::{Line, Mode, models, rewrite, scan};
 use model::config::Config;
 use model::error::{Error, Result};
+use model::request::help;
 use model::slips;
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -63,8 +63,8 @@ fn run(words: Vec<OsString>) -> Result<String> {
         output::tell_steps("qemu-kvm");
     }
     match line.mode {
-        Mode::Help => return Ok(crate::shim::help::shim()),
-        Mode::Version => return Ok(crate::shim::help::version()),
+        Mode::Help => return Ok(help::text(env!("CARGO_PKG_VERSION"))),
+        Mode::Version => return Ok(concat!("kvm-bridge ", env!("CARGO_PKG_VERSION"), "\n").to_owned()),
         _ => {}
     }
     // Programs ask QEMU about itself with all that they have; a person has meant a guest.

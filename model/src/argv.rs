@@ -10,6 +10,7 @@ pub mod devices;
 pub mod image;
 pub mod inspect;
 pub mod json;
+pub mod lacks;
 pub mod models;
 pub mod needs;
 pub mod qcow2;

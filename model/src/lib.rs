@@ -7,7 +7,9 @@
 
 pub mod argv;
 pub mod bpf;
+pub mod chain;
 pub mod check;
+pub mod complete;
 pub mod config;
 pub mod error;
 pub mod firewall;
@@ -16,6 +18,7 @@ pub mod ifname;
 pub mod inventory;
 pub mod journal;
 pub mod kernel;
+pub mod layout;
 pub mod mac;
 pub mod manager;
 pub mod nat;
@@ -25,6 +28,7 @@ pub mod packet;
 pub mod plan;
 pub mod proc;
 pub mod properties;
+pub mod report;
 pub mod request;
 pub mod rtnl;
 pub mod share;

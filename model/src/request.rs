@@ -4,7 +4,9 @@
 //! Nothing here knows the host: whether the bridge exists and the uplink can be taken is the planner's question.
 #![forbid(unsafe_code)]
 
+pub mod help;
 mod qemus;
+pub mod taps;
 
 use crate::error::{Error, Phrase, Result};
 use crate::ifname::IfName;
@@ -15,6 +17,7 @@ use crate::optstr;
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -129,7 +132,29 @@ pub const KEYS: [(&str, &str, &str); 17] = [
     ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
 ];
 
+/// The values of `--bridge` in an environment variable, which a shell's quotes may hold together.
+pub fn of_variable(variable: &str, value: &OsStr) -> Result<Vec<String>> {
+    let fault = |why: &str| {
+        let what = format!("the environment variable {variable} {why}");
+        Error::new(what, format!("Write it as the value of --bridge: {variable}=br0,model=virtio-net-pci"))
+    };
+    let text = value.to_str().ok_or_else(|| fault("is not UTF-8"))?;
+    let values = shell_words::split(text).map_err(|_| fault("has a quote that is not closed"))?;
+    match values.iter().any(|value| value.starts_with("--bridge") || value.starts_with("-bridge")) {
+        true => Err(fault("has the option itself in it")),
+        false => Ok(values),
+    }
+}
+
 impl Nic {
+    /// How many queues it has, once it is settled.
+    pub fn number_of_queues(&self) -> u16 {
+        match self.queues {
+            Some(Queues::Number(number)) => number,
+            _ => 1,
+        }
+    }
+
     /// Whether it says anything of the bridge's uplink.
     pub fn is_about_uplink(&self) -> bool {
         let is_about_nat = self.net.is_some() || !self.forwards.is_empty();

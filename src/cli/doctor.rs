@@ -1,13 +1,13 @@
 //! `kvm-bridge doctor`.
 
-use crate::cli::json;
 use crate::doctor::{Query, examine};
 use crate::output;
-use crate::output::style::{Style, Tone};
 use clap::Args;
 use model::check::{Check, Verdict};
 use model::error::Result;
 use model::ifname::IfName;
+use model::layout::{Style, Tone};
+use model::report::json;
 use model::text;
 use serde_json::json;
 use std::ffi::OsString;
@@ -75,7 +75,7 @@ impl Doctor {
             let checks: Vec<_> = checks.iter().map(to_json).collect();
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
-        let style = Style::of_stdout();
+        let style = output::style();
         let is_shown = |check: &&Check| output::tells_steps() || check.verdict != Verdict::Ok;
         let mut text: String = checks.iter().filter(is_shown).map(|check| tell(check, style)).collect();
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });

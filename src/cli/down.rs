@@ -1,14 +1,13 @@
 //! `kvm-bridge down`.
 
-use crate::cli::json;
-use crate::network::down::{Down, down};
+use crate::network::down::down;
 use crate::output;
 use crate::state::journal::Files;
 use clap::Args;
 use model::error::Result;
 use model::ifname::IfName;
+use model::report::json;
 use serde_json::json;
-use std::fmt::Write;
 
 /// The arguments of `kvm-bridge down`.
 #[derive(Debug, Args)]
@@ -48,8 +47,8 @@ impl Take {
         let bridge = IfName::new(bridge)?;
         let done = down(&bridge, self.force)?;
         Ok(match self.json {
-            true => json(&to_json(&bridge, &done)),
-            false => tell(&bridge, &done),
+            true => json(&done.to_json(&bridge)),
+            false => done.tell(&bridge),
         })
     }
 
@@ -60,8 +59,8 @@ impl Take {
             let bridge = files.bridge();
             match down(bridge, self.force) {
                 Ok(done) => {
-                    text += &tell(bridge, &done);
-                    values.push(to_json(bridge, &done));
+                    text += &done.tell(bridge);
+                    values.push(done.to_json(bridge));
                 }
                 Err(error) => {
                     values.push(json!({ "bridge": bridge.as_str(), "error": error.to_json() }));
@@ -80,43 +79,4 @@ impl Take {
         output::print(&text)?;
         Err(error)
     }
-}
-
-fn tell(bridge: &IfName, done: &Down) -> String {
-    let mut text = String::new();
-    for name in &done.cut_off {
-        let _ = writeln!(text, "{name} is off {bridge}: its guest has no network any more");
-    }
-    for name in &done.taps {
-        let _ = writeln!(text, "{name} is deleted");
-    }
-    let _ = match (done.is_taken_back, &done.uplink) {
-        (true, Some(uplink)) if done.has_uplink => {
-            writeln!(text, "{bridge} is removed, and {uplink} is as it was before")
-        }
-        (true, Some(uplink)) => writeln!(text, "{bridge} is removed; its uplink {uplink} is not there"),
-        (true, None) => writeln!(text, "{bridge} is removed"),
-        (false, _) if done.is_there => {
-            let guests = done.guests.iter().filter(|guest| !done.taps.contains(guest));
-            let guests: Vec<&str> = guests.map(IfName::as_str).collect();
-            let with =
-                if guests.is_empty() { String::new() } else { format!(", with the guests on {}", guests.join(", ")) };
-            writeln!(text, "{bridge} was not created by kvm-bridge, and stays{with}")
-        }
-        (false, _) => writeln!(text, "There is no {bridge}."),
-    };
-    text
-}
-
-fn to_json(bridge: &IfName, done: &Down) -> serde_json::Value {
-    let names = |names: &[IfName]| names.iter().map(IfName::to_string).collect::<Vec<_>>();
-    json!({
-        "bridge": bridge.as_str(),
-        "removed": done.is_taken_back,
-        "exists": done.is_there,
-        "uplink": done.uplink.as_ref().map(IfName::as_str),
-        "taps": names(&done.taps),
-        "disconnected": names(&done.cut_off),
-        "guests": names(&done.guests),
-    })
 }

@@ -1,11 +1,11 @@
 //! `kvm-bridge install`.
 
-use crate::cli::json;
 use crate::install;
 use crate::install::{Allow, Finding};
 use crate::output;
 use clap::Args;
 use model::error::Result;
+use model::report::json;
 use serde_json::json;
 
 /// The arguments of `kvm-bridge install`.

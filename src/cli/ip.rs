@@ -1,7 +1,6 @@
 //! `kvm-bridge ip`.
 
 use crate::capture::Watch;
-use crate::cli::json;
 use crate::netlink::Netlink;
 use crate::network::inventory;
 use crate::network::inventory::{Bridge, Port};
@@ -19,7 +18,8 @@ use model::ifname::IfName;
 use model::packet::frame::Told;
 use model::packet::is_link_local;
 use model::packet::lease::DhcpLease;
-use model::packet::progress::Progress;
+use model::packet::progress::{Heard, Progress};
+use model::report::json;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -67,6 +67,10 @@ struct Guest {
     port: Port,
     /// What it is asked.
     questions: Vec<Vec<u8>>,
+    /// Its addresses, each with how it is known.
+    known: BTreeMap<IpAddr, &'static str>,
+    /// How far it has got while its port was watched.
+    progress: Progress,
 }
 
 impl Guest {
@@ -74,60 +78,89 @@ impl Guest {
         self.port.detail.link.index
     }
 
+    /// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.
+    fn has_enough(&self) -> bool {
+        self.known.keys().any(|ip| ip.is_ipv4() && !is_link_local(ip))
+    }
+
+    /// Takes in what was heard, if it is of this guest.
+    fn hear(&mut self, heard: &Heard) {
+        // Of itself a guest speaks on its own port; what comes to it anybody can have sent.
+        let is_its = heard.is_sent || matches!(heard.told, Told::Dhcp(_));
+        let Some(mac) = self.port.mac.or_else(|| heard.client()) else { return };
+        if self.index() != heard.index || !is_its {
+            return;
+        }
+        self.progress.hear(heard.told, mac);
+        self.keep();
+        let how = match heard.told {
+            Told::Dhcp(_) => "dhcp",
+            Told::Address { ip: IpAddr::V4(_), .. } => "arp",
+            Told::Address { ip: IpAddr::V6(_), .. } => "nd",
+        };
+        for ip in &self.progress.addresses {
+            self.known.entry(*ip).or_insert(how);
+        }
+    }
+
     /// Writes down which lease it was seen to get: the bridge may have nobody else who listens.
-    fn keep(&self, progress: &Progress) {
+    fn keep(&self) {
         // Who answers without having been asked is no server.
-        let ack = progress.ack.filter(|_| progress.request);
+        let ack = self.progress.ack.filter(|_| self.progress.request);
         let lease = ack.and_then(|message| DhcpLease::of(self.index(), &message, dhcp_leases::now()));
         let files = IfName::new(&self.bridge).and_then(|bridge| Files::of(&bridge));
         if let (Some(lease), Ok(files)) = (lease, files) {
             dhcp_leases::keep(&files, &[lease], |_| true);
         }
     }
-}
 
-/// How an address is known.
-type Known = BTreeMap<IpAddr, &'static str>;
+    fn to_json(&self) -> serde_json::Value {
+        let addresses: Vec<_> = self.known.iter().map(|(ip, how)| json!({ "address": ip, "source": how })).collect();
+        json!({
+            "bridge": self.bridge,
+            "port": self.port.detail.link.name.as_str(),
+            "vm": self.port.vm,
+            "mac": self.port.mac,
+            "addresses": addresses,
+        })
+    }
+}
 
 impl Ip {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         self.go_there(end)?;
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let guests = self.find_in_time(&mut netlink, end)?;
-        let mut known: Vec<Known> = guests.iter().map(|guest| self.known_of(&guest.port)).collect();
+        let mut guests = self.find_in_time(&mut netlink, end)?;
         if let Some(end) = end.or_else(|| self.is_strict().then(|| Instant::now() + A_MOMENT))
-            && !known.iter().all(is_enough)
+            && !guests.iter().all(Guest::has_enough)
         {
-            self.watch(&mut netlink, &guests, &mut known, end)?;
+            self.watch(&mut netlink, &mut guests, end)?;
         }
-        let status = if known.iter().all(Known::is_empty) { ExitCode::from(UNKNOWN) } else { ExitCode::SUCCESS };
+        let is_unknown = guests.iter().all(|guest| guest.known.is_empty());
+        let status = if is_unknown { ExitCode::from(UNKNOWN) } else { ExitCode::SUCCESS };
         if self.json {
-            let guests: Vec<_> = guests.iter().zip(&known).map(|(guest, known)| to_json(guest, known)).collect();
+            let guests: Vec<_> = guests.iter().map(Guest::to_json).collect();
             return Ok((json(&json!({ "guests": guests })), status));
         }
         // What has answered the host comes before what was only heard: anybody on the bridge can say it.
-        let mut found: Vec<(IpAddr, &str)> = known.iter().flatten().map(|(ip, how)| (*ip, *how)).collect();
-        found.sort_by_key(|(ip, how)| (is_link_local(ip), *how != "neighbour", *ip));
-        let mut addresses: Vec<IpAddr> = found.into_iter().map(|(ip, _)| ip).collect();
+        let mut found: Vec<(&IpAddr, &&str)> = guests.iter().flat_map(|guest| &guest.known).collect();
+        found.sort_by_key(|(ip, how)| (is_link_local(ip), **how != "neighbour", *ip));
         if self.first {
-            addresses.truncate(1);
+            found.truncate(1);
         }
-        if addresses.is_empty() {
+        if is_unknown {
             let more = match self.wait {
                 None => {
                     format!("it may be learnt while its port is watched: kvm-bridge ip {} --wait 60", quote(&self.vm))
                 }
                 Some(_) => format!("to see why: kvm-bridge doctor {}", quote(&guests[0].bridge)),
             };
-            let last: Vec<&IpAddr> = guests.iter().flat_map(|guest| &guest.port.last_known).collect();
-            let last = match last.first() {
-                Some(ip) => format!("; before it was started now it had {ip}"),
-                None => String::new(),
-            };
+            let last = guests.iter().flat_map(|guest| &guest.port.last_known).next();
+            let last = last.map(|ip| format!("; before it was started now it had {ip}")).unwrap_or_default();
             output::say("kvm-bridge", format_args!("no address of {} is known{last}\n  {more}", self.name()));
         }
-        Ok((addresses.iter().map(|ip| format!("{ip}\n")).collect(), status))
+        Ok((found.iter().map(|(ip, _)| format!("{ip}\n")).collect(), status))
     }
 
     /// Goes into the one of the user's own networks that has the guest, unless the host has it.
@@ -153,7 +186,7 @@ impl Ip {
     }
 
     /// What is known of it without watching.
-    fn known_of(&self, port: &Port) -> Known {
+    fn known_of(&self, port: &Port) -> BTreeMap<IpAddr, &'static str> {
         let leases = port.leases.iter().map(|lease| (lease.address.into(), "dhcp"));
         let neighbours = port.addresses.iter().filter(|_| !self.is_strict()).map(|ip| (*ip, "neighbour"));
         leases.chain(neighbours).collect()
@@ -180,23 +213,21 @@ impl Ip {
 
     /// The guest's ports, each with its bridge: one that runs several times has several.
     fn find(&self, netlink: &mut Netlink) -> Result<Vec<Guest>> {
-        let called = self.vm.split_once(':').map_or(self.vm.as_str(), |(kind, name)| match kind {
-            "name" | "uuid" | "disk" | "kernel" => name,
-            _ => self.vm.as_str(),
-        });
+        let called = match self.vm.split_once(':') {
+            Some(("name" | "uuid" | "disk" | "kernel", name)) => name,
+            _ => &self.vm,
+        };
         let is_called = |port: &Port| {
-            let is_vm = port
-                .vm
-                .as_ref()
-                .is_some_and(|vm| vm == called || vm == &self.vm || vm.ends_with(&format!("/{called}")));
+            let is_its = |vm: &String| vm == called || *vm == self.vm || vm.ends_with(&format!("/{called}"));
             let is_mac = port.mac.is_some_and(|mac| self.vm.parse() == Ok(mac));
-            let is_process = port.process.as_ref().is_some_and(|process| process.pid.to_string() == self.vm);
-            port.is_tap() && (is_vm || is_mac || is_process || port.detail.link.name.as_str() == self.vm)
+            port.is_tap() && (port.vm.as_ref().is_some_and(is_its) || is_mac || self.is_tap_or_process(port))
         };
         let bridges = inventory::look(netlink)?;
         let guest = |bridge: &Bridge, port: &Port| Guest {
             bridge: bridge.detail.link.name.to_string(),
             questions: bridge.questions(port),
+            known: self.known_of(port),
+            progress: Progress::default(),
             port: port.clone(),
         };
         let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
@@ -204,11 +235,9 @@ impl Ip {
             ports.filter(|(_, port)| is_called(port)).map(|(bridge, port)| guest(bridge, port)).collect();
         let guests = if nix::unistd::geteuid().is_root() { self.those_of_root(guests)? } else { guests };
         // Anybody may call a program of theirs a VM of somebody else's.
-        let mut owners: Vec<u32> =
-            guests.iter().filter_map(|guest| guest.port.process.as_ref()).map(|process| process.uid).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        if owners.len() > 1 {
+        let mut owners = guests.iter().filter_map(|guest| Some(guest.port.process.as_ref()?.uid));
+        let first = owners.next();
+        if owners.any(|owner| Some(owner) != first) {
             let taps: Vec<String> = guests.iter().map(|guest| guest.port.detail.link.name.to_string()).collect();
             let what = format!("{} can be guests of several users, on {}", self.name(), taps.join(", "));
             return Err(Error::new(
@@ -216,23 +245,25 @@ impl Ip {
                 format!("Say which: kvm-bridge ip {}. 'kvm-bridge status' tells whose they are.", taps[0]),
             ));
         }
-        match guests.is_empty() {
-            false => Ok(guests),
-            true => {
-                let what = format!("there is no guest {} on a bridge", self.name());
-                Err(Error::new(what, "'kvm-bridge status' lists those that run."))
-            }
+        if guests.is_empty() {
+            let what = format!("there is no guest {} on a bridge", self.name());
+            return Err(Error::new(what, "'kvm-bridge status' lists those that run."));
         }
+        Ok(guests)
+    }
+
+    /// Whether a port is called by its own name or by its process.
+    fn is_tap_or_process(&self, port: &Port) -> bool {
+        let is_process = port.process.as_ref().is_some_and(|process| process.pid.to_string() == self.vm);
+        is_process || port.detail.link.name.as_str() == self.vm
     }
 
     /// Of guests that are found by a name or an address, those that root's own commands or processes call so: anybody may call a
     /// program of theirs a VM of root's, which may not even run.
     fn those_of_root(&self, guests: Vec<Guest>) -> Result<Vec<Guest>> {
         let is_meant = |guest: &Guest| {
-            let (link, process) = (&guest.port.detail.link, guest.port.process.as_ref());
-            link.name.as_str() == self.vm
-                || process.is_some_and(|process| process.pid.to_string() == self.vm || process.uid == 0)
-                || link.vm().is_some()
+            let is_roots = guest.port.process.as_ref().is_some_and(|process| process.uid == 0);
+            is_roots || self.is_tap_or_process(&guest.port) || guest.port.detail.link.vm().is_some()
         };
         let (ours, others): (Vec<Guest>, Vec<Guest>) = guests.into_iter().partition(is_meant);
         let Some(other) = others.first().filter(|_| ours.is_empty()) else { return Ok(ours) };
@@ -241,55 +272,37 @@ impl Ip {
         Err(Error::new(what, format!("If that is meant: kvm-bridge ip {}", quote(tap.as_str()))))
     }
 
-    fn watch(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known], end: Instant) -> Result<()> {
+    fn watch(&self, netlink: &mut Netlink, guests: &mut [Guest], end: Instant) -> Result<()> {
         let start = Instant::now();
         let mut watch = match Watch::open(guests.iter().map(Guest::index)) {
-            Ok(watch) => Some(watch),
-            Err(error) if nix::unistd::geteuid().is_root() => return Err(error),
-            Err(_) => {
-                output::say(
-                    "kvm-bridge",
-                    "a port can be watched by root only: what the host itself learns is waited for",
-                );
+            Err(_) if !nix::unistd::geteuid().is_root() => {
+                let what = "a port can be watched by root only: what the host itself learns is waited for";
+                output::say("kvm-bridge", what);
                 None
             }
+            watch => Some(watch?),
         };
         let mut line = ProgressLine::default();
-        let mut progress = vec![Progress::default(); guests.len()];
-        let mut asked = None;
-        while !known.iter().all(is_enough) && Instant::now() < end {
+        let mut asked: Option<Instant> = None;
+        while !guests.iter().all(Guest::has_enough) && Instant::now() < end {
             line.show(format_args!(
                 "waiting for {}: {} s, {}",
                 self.name(),
                 start.elapsed().as_secs(),
-                progress.iter().map(Progress::describe).next().unwrap_or_default()
+                guests.first().map(|guest| guest.progress.describe()).unwrap_or_default()
             ));
             // One that has its address for long may say nothing of itself.
-            if asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_AGAIN) {
+            if let Some(watch) = watch.as_ref().filter(|_| asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN)) {
                 asked = Some(Instant::now());
-                let silent = guests.iter().zip(&*known).filter(|(_, known)| !is_enough(known));
-                silent
-                    .for_each(|(guest, _)| watch.iter().for_each(|watch| watch.send(guest.index(), &guest.questions)));
+                let silent = guests.iter().filter(|guest| !guest.has_enough());
+                silent.for_each(|guest| watch.send(guest.index(), &guest.questions));
             }
             let tick = end.min(Instant::now() + Duration::from_millis(500));
             match watch.as_mut().map(|watch| watch.next(tick)).transpose()?.flatten() {
-                Some(heard) => {
-                    for ((guest, progress), known) in guests.iter().zip(&mut progress).zip(known.iter_mut()) {
-                        // Of itself a guest speaks on its own port; what comes to it anybody can have sent.
-                        let is_its = heard.is_sent || matches!(heard.told, Told::Dhcp(_));
-                        if guest.index() == heard.index
-                            && is_its
-                            && let Some(mac) = guest.port.mac.or_else(|| heard.client())
-                        {
-                            progress.hear(heard.told, mac);
-                            guest.keep(progress);
-                            note(known, heard.told, &progress.addresses);
-                        }
-                    }
-                }
+                Some(heard) => guests.iter_mut().for_each(|guest| guest.hear(&heard)),
                 None => {
                     std::thread::sleep(tick.saturating_duration_since(Instant::now()));
-                    self.look_again(netlink, guests, known)?;
+                    self.look_again(netlink, guests)?;
                 }
             }
         }
@@ -297,43 +310,15 @@ impl Ip {
     }
 
     /// What the host has learnt meanwhile. A guest that has ended will have no address any more.
-    fn look_again(&self, netlink: &mut Netlink, guests: &[Guest], known: &mut [Known]) -> Result<()> {
+    fn look_again(&self, netlink: &mut Netlink, guests: &mut [Guest]) -> Result<()> {
         let now = self.find(netlink).map_err(|_| {
             let what = format!("{} ended while it was waited for", self.name());
             Error::new(what, "Look at what its QEMU said.")
         })?;
-        for (guest, known) in guests.iter().zip(known) {
-            if let Some(now) = now.iter().find(|now| now.index() == guest.index()) {
-                known.extend(self.known_of(&now.port));
-            }
+        for now in now {
+            let of_it = guests.iter_mut().filter(|guest| guest.index() == now.index());
+            of_it.for_each(|guest| guest.known.extend(&now.known));
         }
         Ok(())
     }
-}
-
-fn note(known: &mut Known, told: Told, addresses: &std::collections::BTreeSet<IpAddr>) {
-    let how = match told {
-        Told::Dhcp(_) => "dhcp",
-        Told::Address { ip: IpAddr::V4(_), .. } => "arp",
-        Told::Address { ip: IpAddr::V6(_), .. } => "nd",
-    };
-    for ip in addresses {
-        known.entry(*ip).or_insert(how);
-    }
-}
-
-/// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.
-fn is_enough(known: &Known) -> bool {
-    known.keys().any(|ip| ip.is_ipv4() && !is_link_local(ip))
-}
-
-fn to_json(Guest { bridge, port, .. }: &Guest, known: &Known) -> serde_json::Value {
-    let addresses: Vec<_> = known.iter().map(|(ip, how)| json!({ "address": ip, "source": how })).collect();
-    json!({
-        "bridge": bridge,
-        "port": port.detail.link.name.as_str(),
-        "vm": port.vm,
-        "mac": port.mac,
-        "addresses": addresses,
-    })
 }

@@ -1,6 +1,5 @@
 //! `kvm-bridge plan`.
 
-use crate::cli::json;
 use crate::launch::environment::Caller;
 use crate::shim::dry_run;
 use crate::state::config;
@@ -8,7 +7,7 @@ use crate::{launch, output, shim};
 use clap::Args;
 use model::argv::{Mode, scan};
 use model::error::{Error, Result};
-use serde_json::json;
+use model::report::json;
 use std::ffi::{OsStr, OsString};
 
 /// The arguments of `kvm-bridge plan`.
@@ -42,12 +41,6 @@ impl Plan {
         output::step(|| format!("QEMU is {}: {}", qemu.path().display(), qemu.why()));
         let notices = shim::settle(&mut line, &config, &qemu)?;
         let launch = dry_run::launch(&line, &qemu, &config, &notices)?;
-        if !self.json {
-            return Ok(launch.text());
-        }
-        let words: Vec<_> = launch.qemu.iter().map(|word| word.to_string_lossy()).collect();
-        Ok(json(
-            &json!({ "notes": launch.notes, "commands": launch.commands, "qemu": words, "example_mac": launch.has_example }),
-        ))
+        Ok(if self.json { json(&launch.to_json()) } else { launch.text() })
     }
 }

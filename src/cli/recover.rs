@@ -1,6 +1,5 @@
 //! `kvm-bridge recover`.
 
-use crate::cli::json;
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::reaper;
@@ -16,6 +15,7 @@ use model::error::{Error, Result};
 use model::host::Link;
 use model::ifname::IfName;
 use model::journal;
+use model::report::json;
 use model::share::ends;
 use model::text;
 use model::text::shell::quote;

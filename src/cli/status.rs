@@ -2,18 +2,13 @@
 
 mod uplinks;
 
-use crate::cli::json;
-use crate::netlink::{Netlink, Stats};
+use crate::netlink::Netlink;
 use crate::network::inventory;
-use crate::network::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
+use crate::network::inventory::{Bridge, Port};
 use crate::network::links::unreadable;
 use crate::network::managed;
 use crate::network::user_network;
 use crate::output;
-use crate::output::style;
-use crate::output::style::{Style, Tone};
-use crate::output::table;
-use crate::output::table::Cell;
 use crate::state::dhcp_leases;
 use crate::sys::place;
 use clap::Args;
@@ -21,16 +16,11 @@ use model::error::{Error, Result};
 use model::host::Kind;
 use model::ifname::IfName;
 use model::manager::Manager;
-use model::nat::forward::Forward;
-use model::nat::guest::Guest;
-use model::packet::is_link_local;
-use model::packet::lease::DhcpLease;
-use model::share::found::Counts;
+use model::report::bridge::{to_json, tree};
+use model::report::json;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
-use std::fmt::Write;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use uplinks::Uplink;
@@ -60,10 +50,10 @@ const FAULTY: u8 = 1;
 impl Status {
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let mut bridges = inventory::look(&mut netlink)?;
+        let mut found = inventory::look(&mut netlink)?;
         if let Some(name) = &self.bridge {
-            bridges.retain(|bridge| bridge.detail.link.name.as_str() == name);
-            let other = if bridges.is_empty() { IfName::new(name).ok() } else { None };
+            found.retain(|bridge| bridge.detail.link.name.as_str() == name);
+            let other = if found.is_empty() { IfName::new(name).ok() } else { None };
             if let Some(other) = other.map(|name| netlink.link(&name)).transpose().map_err(unreadable)?.flatten() {
                 let own = text::one_line(other.name.as_str());
                 let what = match other.kind {
@@ -72,7 +62,7 @@ impl Status {
                 };
                 return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
             }
-            if bridges.is_empty() {
+            if found.is_empty() {
                 let what = format!("there is no bridge {}", text::one_line(name));
                 return Err(Error::new(
                     what,
@@ -81,14 +71,14 @@ impl Status {
             }
         }
         output::step(|| "looks at network managers and default routes".to_owned());
-        let managers = (bridges.iter())
-            .map(|bridge| match &bridge.journal {
-                Some(_) => None,
-                None => managed::of(&bridge.detail.link).unwrap_or_default(),
+        let bridges: Vec<(Bridge, Option<Manager>)> = found
+            .into_iter()
+            .map(|bridge| {
+                let is_ours = bridge.journal.is_some();
+                let manager = if is_ours { None } else { managed::of(&bridge.detail.link).unwrap_or_default() };
+                (bridge, manager)
             })
-            .collect::<Vec<Option<Manager>>>();
-        let bridges: Vec<(&Bridge, Option<&Manager>)> =
-            bridges.iter().zip(managers.iter().map(Option::as_ref)).collect();
+            .collect();
         let is_well = bridges.iter().all(|(bridge, _)| bridge.faults().is_empty() && bridge.last_failure.is_none());
         let status = if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) };
         // What leads to the network is none of one bridge's business.
@@ -97,7 +87,7 @@ impl Status {
         let status =
             elsewhere.iter().map(|there| there.status).find(|status| *status != 0).map_or(status, ExitCode::from);
         if self.json {
-            let bridges = bridges.iter().map(|(bridge, manager)| to_json(bridge, *manager));
+            let bridges = bridges.iter().map(|(bridge, manager)| to_json(bridge, manager.as_ref(), dhcp_leases::now()));
             let bridges: Vec<_> = bridges.chain(elsewhere.iter().flat_map(|there| there.json("bridges"))).collect();
             let uplinks: Vec<_> = uplinks.iter().map(Uplink::to_json).collect();
             return Ok((json(&json!({ "bridges": bridges, "uplinks": uplinks })), status));
@@ -106,8 +96,11 @@ impl Status {
         if !nix::unistd::geteuid().is_root() && bridges.iter().flat_map(|(bridge, _)| &bridge.ports).any(is_hidden) {
             output::say("kvm-bridge", "the processes of other users' guests are seen by root only");
         }
-        let style = Style::of_stdout();
-        let mut texts: Vec<String> = bridges.iter().map(|(bridge, manager)| tree(bridge, *manager, style)).collect();
+        let style = output::style();
+        let whose = if place::user_network().is_some() { "your own" } else { "the host's own" };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let tree = |(bridge, manager): &(Bridge, Option<Manager>)| tree(bridge, manager.as_ref(), whose, now, style);
+        let mut texts: Vec<String> = bridges.iter().map(tree).collect();
         texts.extend(elsewhere.into_iter().map(|there| there.out));
         if texts.is_empty() {
             texts.push("There is no bridge.\n".to_owned());
@@ -126,281 +119,4 @@ impl Status {
     fn words(&self) -> Vec<&str> {
         if self.json { vec!["status", "--json"] } else { vec!["status"] }
     }
-}
-
-fn tree(bridge: &Bridge, manager: Option<&Manager>, style: Style) -> String {
-    let width = style.width();
-    let title = table::wrapped(&title(bridge, manager), width, "  ", style);
-    let mut text = title.join("\n") + "\n";
-    let mut branches: Vec<Vec<String>> = Vec::new();
-    let width = width.map(|width| width.saturating_sub(style.trunk(true).chars().count()));
-    if !bridge.ports.is_empty() {
-        let rows: Vec<Vec<Cell>> = bridge.ports.iter().map(|port| row(port, bridge.shared.as_ref())).collect();
-        branches.extend(table::lines(&COLUMNS, &rows, width, style));
-        let header = branches.remove(0);
-        header.iter().for_each(|line| text += &format!("{}{line}\n", style.trunk(true)));
-    }
-    let faults = bridge.faults();
-    let failures = bridge.last_failure.iter().flat_map(|text| text.lines());
-    let bad = faults.iter().map(|fault| text::one_line(fault)).chain(failures.map(|line| text::one_line(line.trim())));
-    let sentences = bridge.shared.iter().map(frames_of).chain(bridge.nat.iter().flat_map(told_of_network));
-    let sentences = sentences.map(|text| (Tone::Quiet, text));
-    let sentences = sentences.chain(bad.map(|text| (Tone::Bad, text)));
-    branches.extend(sentences.map(|(tone, text)| table::wrapped(&[(Some(tone), text)], width, "  ", style)));
-    for (at, lines) in branches.iter().enumerate() {
-        let is_last = at + 1 == branches.len();
-        for (at, line) in lines.iter().enumerate() {
-            let before = if at == 0 { style.branch(is_last) } else { style.trunk(!is_last) };
-            let _ = writeln!(text, "{before}{line}");
-        }
-    }
-    text
-}
-
-/// A bridge's name, and what it is like.
-fn title(bridge: &Bridge, manager: Option<&Manager>) -> Vec<Cell> {
-    let link = &bridge.detail.link;
-    let plain = |text: String| (None, text);
-    let mut facts: Vec<Cell> = vec![plain(match &bridge.journal {
-        Some(journal) if journal.keep => "made by kvm-bridge, stays".to_owned(),
-        Some(_) => "created by kvm-bridge, removed after its last guest".to_owned(),
-        None => "found".to_owned(),
-    })];
-    facts.extend(manager.map(|manager| plain(format!("managed by {manager}"))));
-    if !link.is_up {
-        facts.push((Some(Tone::Bad), "down".to_owned()));
-    }
-    facts.extend(bridge.addresses.iter().filter(|address| !address.starts_with("fe80:")).cloned().map(plain));
-    let settings = bridge.detail.bridge.unwrap_or_default();
-    facts.push(match settings.stp {
-        true => (Some(Tone::Warning), format!("STP on, delay {} s", settings.forward_delay / 100)),
-        false => plain("STP off".to_owned()),
-    });
-    if settings.vlan_filtering {
-        facts.push(plain("filters VLANs".to_owned()));
-    }
-    facts.push(plain(format!("MTU {}", link.mtu)));
-    if let Some(nat) = &bridge.nat {
-        let whose = if place::user_network().is_some() { "your own" } else { "the host's own" };
-        facts.push(plain(format!("a network of {whose}, {}", nat.network.domain)));
-    } else if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
-        facts.push(plain("no uplink".to_owned()));
-    }
-    let mut title = vec![(Some(Tone::Title), text::one_line(link.name.as_str()))];
-    for (at, fact) in facts.into_iter().enumerate() {
-        title.extend([plain(if at == 0 { "  " } else { ", " }.to_owned()), fact]);
-    }
-    title
-}
-
-/// What is told of each port; what no port has is left out.
-const COLUMNS: [&str; 11] =
-    ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"];
-
-fn row(port: &Port, shared: Option<&SharedUplink>) -> Vec<Cell> {
-    let detail = &port.detail;
-    let plain = |text: String| (None, text);
-    let process = port.process.as_ref();
-    let since = process.and_then(|process| process.since).map(|since| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        style::duration(now.saturating_sub(since))
-    });
-    let known = port.known_addresses();
-    let far: Vec<String> = known.iter().filter(|ip| !is_link_local(ip)).map(ToString::to_string).collect();
-    // Those of its own link alone are of use where it has no other.
-    let near = || known.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let addresses = if far.is_empty() { near() } else { far };
-    let Stats { rx_bytes, tx_bytes, .. } = detail.stats;
-    vec![
-        (Some(Tone::Title), text::one_line(detail.link.name.as_str())),
-        (Some(Tone::Good), port.vm.as_deref().map(text::name).unwrap_or_default()),
-        match (shared, port.role) {
-            (Some(shared), Role::Uplink) => state_of_shared(shared),
-            _ => state(port),
-        },
-        plain(addresses.join(" ")),
-        plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
-        plain(port.user.clone().unwrap_or_default()),
-        plain(match process {
-            Some(process) => format!("{} {}", text::name(&process.program), process.pid),
-            None if port.is_process_unknown => "not found out".to_owned(),
-            None => String::new(),
-        }),
-        plain(port.slot.map(|slot| slot.to_string()).unwrap_or_default()),
-        plain(since.unwrap_or_default()),
-        plain(style::bytes(rx_bytes)),
-        plain(style::bytes(tx_bytes)),
-    ]
-}
-
-fn state(port: &Port) -> Cell {
-    let detail = &port.detail;
-    let kind = || detail.kind.as_deref().map(|kind| format!(" {kind}")).unwrap_or_default();
-    let role = match port.role {
-        Role::Uplink => "uplink, ".to_owned(),
-        Role::Foreign => format!("foreign{}, ", kind()),
-        Role::Guest | Role::Persistent => String::new(),
-    };
-    let is_in_use = detail.has_carrier && detail.link.is_up;
-    let (tone, state) = match (port.is_tap(), detail.has_carrier, detail.link.is_up) {
-        (_, _, false) => (Some(Tone::Bad), "down"),
-        _ if detail.is_forwarding == Some(false) && is_in_use => (Some(Tone::Warning), "does not forward yet"),
-        (true, true, _) => (None, "in use"),
-        (true, false, _) => (Some(Tone::Quiet), "not in use"),
-        (false, true, _) => (None, "carrier"),
-        (false, false, _) => (Some(Tone::Bad), "no carrier"),
-    };
-    let is_foreign = port.role == Role::Foreign;
-    (tone.or(is_foreign.then_some(Tone::Warning)), format!("{role}{state}"))
-}
-
-fn state_of_shared(shared: &SharedUplink) -> Cell {
-    let name = text::one_line(shared.name().as_str());
-    let (tone, state) = match &shared.detail {
-        None => (Some(Tone::Bad), "is not there".to_owned()),
-        Some(detail) if !detail.link.is_up => (Some(Tone::Bad), "down".to_owned()),
-        Some(detail) if !detail.has_carrier => (Some(Tone::Bad), "no carrier".to_owned()),
-        Some(_) if !shared.missing.is_empty() => {
-            (Some(Tone::Bad), format!("{} filters are missing: kvm-bridge recover", shared.missing.len()))
-        }
-        Some(_) => (None, "carrier".to_owned()),
-    };
-    (tone, format!("shared uplink {name}, {state}"))
-}
-
-/// What a shared uplink has carried, each way.
-fn frames_of(shared: &SharedUplink) -> String {
-    let frames = |(packets, bytes): (u64, u64)| format!("{packets} packets {}", style::bytes(bytes));
-    let Counts { from_network, from_host, from_bridge } = shared.counts;
-    format!(
-        "{}: from the network {}, from the host {}, from guests {}",
-        text::one_line(shared.name().as_str()),
-        frames(from_network),
-        frames(from_host),
-        frames(from_bridge)
-    )
-}
-
-/// What is behind the host's address, and how to get to it.
-fn told_of_network(nat: &OwnNetwork) -> Vec<String> {
-    let count = match nat.masqueraded.flatten() {
-        Some(1) => ": 1 connection so far".to_owned(),
-        Some(count) => format!(": {count} connections so far"),
-        None => String::new(),
-    };
-    let lead = |guest: &Guest| {
-        let whom = guest.name.clone().unwrap_or_else(|| guest.address.to_string());
-        let lines = guest.forwards.iter().map(move |Forward { protocol, on, port, to }| {
-            format!("{} {} leads to {whom}, port {to}", protocol.as_str(), SocketAddr::new(*on, *port))
-        });
-        lines.collect::<Vec<String>>()
-    };
-    let out = format!("{} goes out with the host's address{count}", nat.network.subnet);
-    std::iter::once(out).chain(nat.guests.iter().flat_map(lead)).collect()
-}
-
-fn nat_to_json(nat: &OwnNetwork) -> serde_json::Value {
-    let guest = |guest: &Guest| {
-        json!({
-            "name": guest.name,
-            "mac": guest.mac,
-            "address": guest.address,
-            "address6": nat.network.ula.map(|ula| guest.address6(ula)),
-            "forwards": guest.forwards,
-        })
-    };
-    json!({
-        "subnet": nat.network.subnet,
-        "prefix6": nat.network.ula,
-        "domain": nat.network.domain,
-        "masqueraded": nat.masqueraded.flatten(),
-        "dnsmasq": nat.has_server,
-        "guests": nat.guests.iter().map(guest).collect::<Vec<_>>(),
-    })
-}
-
-fn to_json(bridge: &Bridge, manager: Option<&Manager>) -> serde_json::Value {
-    let detail = &bridge.detail;
-    let settings = detail.bridge.unwrap_or_default();
-    let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
-    let ports: Vec<_> = bridge.ports.iter().map(port_to_json).collect();
-    let shared = bridge.shared.as_ref();
-    json!({
-        "name": detail.link.name.as_str(),
-        "index": detail.link.index,
-        "managed": bridge.journal.is_some(),
-        "persistent": bridge.journal.as_ref().map(|journal| journal.keep),
-        "manager": manager.map(ToString::to_string),
-        "error": bridge.last_failure,
-        "faults": bridge.faults(),
-        "up": detail.link.is_up,
-        "mac": detail.link.mac,
-        "mtu": detail.link.mtu,
-        "addresses": bridge.addresses,
-        "stp": settings.stp,
-        "forward_delay": f64::from(settings.forward_delay) / 100.0,
-        "vlan_filtering": settings.vlan_filtering,
-        "uplink": match shared {
-            Some(shared) => Some(shared.name().as_str()),
-            None => uplink.map(|port| port.detail.link.name.as_str()),
-        },
-        "uplink_carrier": match shared {
-            Some(shared) => Some(shared.detail.as_ref().is_some_and(|detail| detail.has_carrier)),
-            None => uplink.map(|port| port.detail.has_carrier),
-        },
-        "uplink_attached": match (shared, uplink) {
-            (Some(_), _) => Some("shared"),
-            (None, Some(_)) => Some("port"),
-            (None, None) => None,
-        },
-        "shared": shared.map(shared_to_json),
-        "nat": bridge.nat.as_ref().map(nat_to_json),
-        "ports": ports,
-    })
-}
-
-fn shared_to_json(shared: &SharedUplink) -> serde_json::Value {
-    let Counts { from_network, from_host, from_bridge } = shared.counts;
-    json!({
-        "present": shared.detail.is_some(),
-        "missing_filters": shared.missing.len(),
-        "from_network_packets": from_network.0,
-        "from_network_bytes": from_network.1,
-        "from_host_packets": from_host.0,
-        "from_host_bytes": from_host.1,
-        "from_guests_packets": from_bridge.0,
-        "from_guests_bytes": from_bridge.1,
-    })
-}
-
-fn port_to_json(port: &Port) -> serde_json::Value {
-    let (detail, process) = (&port.detail, port.process.as_ref());
-    json!({
-        "name": detail.link.name.as_str(),
-        "index": detail.link.index,
-        "role": port.role.name(),
-        "kind": detail.kind,
-        "up": detail.link.is_up,
-        "carrier": detail.has_carrier,
-        "forwarding": detail.is_forwarding,
-        "mtu": detail.link.mtu,
-        "vm": port.vm,
-        "pid": process.map(|process| process.pid),
-        "program": process.map(|process| process.program.as_str()),
-        "process_unknown": port.is_process_unknown,
-        "since": process.and_then(|process| process.since),
-        "user": port.user,
-        "mac": port.mac,
-        "slot": port.slot,
-        "addresses": port.known_addresses(),
-        "dhcp_leases": port.leases.iter().map(lease_to_json).collect::<Vec<_>>(),
-        "rx_packets": detail.stats.rx_packets,
-        "rx_bytes": detail.stats.rx_bytes,
-        "tx_packets": detail.stats.tx_packets,
-        "tx_bytes": detail.stats.tx_bytes,
-    })
-}
-
-fn lease_to_json(lease: &DhcpLease) -> serde_json::Value {
-    json!({ "mac": lease.mac, "address": lease.address, "seconds_left": lease.left(dhcp_leases::now()) })
 }

@@ -1,8 +1,6 @@
 //! `kvm-bridge up`.
 
-use crate::cli::json;
 use crate::network::up;
-use crate::network::up::{Became, PersistentTap, Up};
 use crate::output;
 use crate::state::config;
 use crate::state::config::save::File;
@@ -10,11 +8,12 @@ use clap::Args;
 use model::config::save::Saved;
 use model::error::{Error, Result, Voice};
 use model::ifname::IfName;
+use model::optstr::escape;
+use model::report::json;
+use model::report::up::{Became, Up, named};
+use model::request::taps::taps;
 use model::request::{MTU, Nic};
-use model::slips;
-use model::uplink::{Attach, Masquerade};
-use serde_json::json;
-use std::fmt::Write;
+use model::uplink::Attach;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,7 +83,7 @@ impl Bring {
         for fault in faults {
             output::say("kvm-bridge", fault);
         }
-        let taps = self.taps(configured)?;
+        let taps = taps(&bridge, &self.taps, &self.users, configured)?;
         let file = if self.save { Some(File::open()?) } else { None };
         let mut nic = self.nic().map_err(|error| error.of_request(&bridge).in_voice(Voice::Up))?;
         nic.is_late = self.late || self.wait.is_some();
@@ -107,29 +106,23 @@ impl Bring {
             None => None,
         };
         Ok(match self.json {
-            true => json(&to_json(&bridge, &done, saved.as_ref())),
-            false => tell(&bridge, &done, saved.as_ref(), self.save),
+            true => json(&done.to_json(&bridge, saved.as_deref())),
+            false => done.tell(&bridge, saved.as_deref(), self.save),
         })
     }
 
     /// The same as what a guest would ask for.
     fn nic(&self) -> Result<Nic> {
-        let mut value = format!("{},keep=on", self.bridge);
-        if let Some(uplink) = &self.uplink {
-            let _ = write!(value, ",uplink={}", uplink.replace(',', ",,"));
-        }
-        if let Some(net) = &self.net {
-            let _ = write!(value, ",net={}", net.replace(',', ",,"));
-        }
-        if let Some(mtu) = self.mtu {
-            let _ = write!(value, ",mtu={mtu}");
-        }
-        if let Some(attach) = &self.attach {
-            let _ = write!(value, ",attach={}", attach.replace(',', ",,"));
-        }
-        if self.follow {
-            value += ",follow=on";
-        }
+        let (mtu, follow) = (self.mtu.map(|mtu| mtu.to_string()), self.follow.then(|| "on".to_owned()));
+        let keys = [
+            ("uplink", &self.uplink),
+            ("net", &self.net),
+            ("mtu", &mtu),
+            ("attach", &self.attach),
+            ("follow", &follow),
+        ];
+        let given = keys.iter().filter_map(|(key, value)| Some(format!(",{key}={}", escape(value.as_ref()?))));
+        let value = format!("{},keep=on{}", self.bridge, given.collect::<String>());
         Nic::read(value.as_bytes())
     }
 
@@ -158,84 +151,4 @@ impl Bring {
         }
         file.save(bridge, &saved).map(Some)
     }
-
-    fn taps(&self, configured: Vec<PersistentTap>) -> Result<Vec<PersistentTap>> {
-        if self.users.len() > 1 && self.users.len() != self.taps.len() {
-            let what = format!("{} TAPs have {} users", self.taps.len(), self.users.len());
-            return Err(Error::new(what, "Give --user once for all, or once for each --tap, in order."));
-        }
-        let users = self.users.iter().chain(self.users.last().into_iter().cycle());
-        let mut taps: Vec<PersistentTap> = Vec::new();
-        for (name, user) in self.taps.iter().zip(users) {
-            slips::check_value("--tap", name)?;
-            let name = IfName::new(name)?;
-            if name.as_str() == self.bridge || taps.iter().any(|tap| tap.name == name) {
-                return Err(Error::new(format!("{name} is asked for twice"), "Give each TAP a name of its own."));
-            }
-            taps.push(PersistentTap { name, user: user.clone() });
-        }
-        let more: Vec<PersistentTap> =
-            configured.into_iter().filter(|tap| taps.iter().all(|known| known.name != tap.name)).collect();
-        taps.extend(more);
-        Ok(taps)
-    }
-}
-
-/// What people call an uplink that is waited for.
-fn named(awaited: &str) -> &str {
-    if awaited == "auto" { "the default route's interface" } else { awaited }
-}
-
-fn tell(bridge: &IfName, done: &Up, saved: Option<&PathBuf>, is_to_be_saved: bool) -> String {
-    let uplink = match (&done.uplink, &done.awaits) {
-        _ if done.network.is_some() => {
-            format!("with {}", done.network.as_ref().map(Masquerade::in_words).unwrap_or_default())
-        }
-        (Some(uplink), _) => format!("with the uplink {uplink}"),
-        (None, Some(awaited)) => format!("and waits for {}, which is not there yet", named(awaited)),
-        (None, None) => "without an uplink".to_owned(),
-    };
-    let mut text = match done.bridge {
-        Became::Created => format!("{bridge} is created, {uplink}\n"),
-        Became::MadePersistent => {
-            format!("{bridge} was created for a guest, {uplink}, and is persistent from now on\n")
-        }
-        Became::Unchanged => format!("{bridge} exists already, {uplink}\n"),
-        Became::Foreign => format!("{bridge} exists already; it was not created by kvm-bridge, and is not changed\n"),
-    };
-    for (PersistentTap { name, user }, is_new) in &done.taps {
-        let _ = writeln!(text, "{name} is {} on {bridge}, for {user}", if *is_new { "made" } else { "there already" });
-    }
-    if let (Became::Foreign, None, true) = (done.bridge, saved, is_to_be_saved) {
-        let _ = writeln!(text, "Nothing is saved: who makes {bridge} has it in a configuration of their own");
-    }
-    if let Some(path) = saved {
-        let _ = writeln!(text, "saved to {}", path.display());
-    }
-    text
-}
-
-fn to_json(bridge: &IfName, done: &Up, saved: Option<&PathBuf>) -> serde_json::Value {
-    // The second is the value of the old key.
-    let (result, became) = match done.bridge {
-        Became::Created => ("created", "made"),
-        Became::MadePersistent => ("made-persistent", "kept"),
-        Became::Unchanged => ("unchanged", "as-it-was"),
-        Became::Foreign => ("foreign", "found"),
-    };
-    let taps: Vec<_> = (done.taps.iter())
-        .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
-        .collect();
-    let uplink = done.uplink.as_ref().map(IfName::as_str);
-    let network = done.network.as_ref().map(|masquerade| masquerade.network.subnet);
-    json!({
-        "bridge": bridge.as_str(),
-        "result": result,
-        "became": became,
-        "uplink": uplink,
-        "network": network,
-        "waits_for": done.awaits,
-        "taps": taps,
-        "saved": saved,
-    })
 }

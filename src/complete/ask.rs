@@ -1,10 +1,12 @@
 //! Questions to the installed QEMU, each asked once: its answers are kept in the user's cache for as long as it is the
 //! same file.
 
+use crate::complete::host;
 use crate::launch;
 use crate::launch::{Qemu, kept};
 use crate::sys::program;
 use crate::sys::program::Answer;
+use model::complete::{Candidate, Source, Thing};
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
@@ -34,18 +36,6 @@ impl Asker {
         let qemu = launch::find_alone(OsStr::new(name), |_| {}).ok();
         let cache = qemu.as_ref().and_then(|qemu| kept::folder(&kept::cache()?, qemu.path()));
         Self { qemu, cache, is_silent: Cell::new(false) }
-    }
-
-    /// What it prints on stdout; empty if it can't be asked or has no answer.
-    pub(super) fn ask(&self, words: &[&str]) -> String {
-        self.answer(words).filter(|(good, _)| *good).map(|(_, said)| said).unwrap_or_default()
-    }
-
-    /// Whether it has an option of this name: it looks at all of the line before it obeys `-version`.
-    pub(super) fn has_option(&self, name: &str) -> bool {
-        let option = format!("-{name}");
-        let said = self.answer(&["-version", &option]);
-        said.is_some_and(|(good, said)| good || said.contains("requires an argument"))
     }
 
     /// Whether it went well, and what it printed: on stdout if it went well, else on stderr.
@@ -82,5 +72,21 @@ impl Asker {
             Ok(Some(Answer { status, out, .. })) if status.success() || !out.is_empty() => Some((true, out)),
             Ok(Some(Answer { err, .. })) => Some((false, err)),
         }
+    }
+}
+
+impl Source for Asker {
+    fn ask(&self, words: &[&str]) -> String {
+        self.answer(words).filter(|(good, _)| *good).map(|(_, said)| said).unwrap_or_default()
+    }
+
+    /// QEMU looks at all of the line before it obeys `-version`.
+    fn has_option(&self, name: &str) -> bool {
+        let said = self.answer(&["-version", &format!("-{name}")]);
+        said.is_some_and(|(good, said)| good || said.contains("requires an argument"))
+    }
+
+    fn all(&self, things: Thing) -> Vec<Candidate> {
+        host::all(things)
     }
 }

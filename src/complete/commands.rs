@@ -1,7 +1,9 @@
 //! The words of `kvm-bridge`, from its own definition, and those of the helper.
 
-use crate::complete::{Answer, Candidate, host, qemu};
+use crate::complete::host::all;
+use crate::complete::qemu;
 use clap::{Arg, Command};
+use model::complete::{Answer, Candidate, Thing};
 
 /// Values that are only somebody's to know, or a number.
 const FREE: [&str; 10] = ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID"];
@@ -9,15 +11,15 @@ const FREE: [&str; 10] = ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES",
 /// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
 fn values_of(name: &str, typed: &str) -> Option<Answer> {
     Some(match name {
-        "BR" | "BRIDGE" => Answer::of(host::bridges()),
+        "BR" | "BRIDGE" => Answer::of(all(Thing::Bridges)),
         "BRIDGE[:USER]" => match typed.split_once(':') {
-            Some((bridge, _)) => Answer::of(host::users()).behind(&format!("{bridge}:")),
-            None => Answer::of(host::bridges()),
+            Some((bridge, _)) => Answer::of(all(Thing::Users)).behind(&format!("{bridge}:")),
+            None => Answer::of(all(Thing::Bridges)),
         },
-        "IF" | "IFACE" | "UPLINK" => Answer::of(host::free_cards()),
-        "VM" => Answer::of(host::vms()),
-        "TAP" => Answer::of(host::taps()),
-        "USER" => Answer::of(host::users()),
+        "IF" | "IFACE" | "UPLINK" => Answer::of(all(Thing::Uplinks(""))),
+        "VM" => Answer::of(all(Thing::Vms)),
+        "TAP" => Answer::of(all(Thing::Taps)),
+        "USER" => Answer::of(all(Thing::Users)),
         "LINK" => Answer::of(["qemu-kvm", "kvm", "qemu-system-x86_64", "qemu-system-aarch64"].map(Candidate::bare)),
         "FILE" | "PATH" => Answer::files(),
         _ if FREE.contains(&name) => Answer::default(),
@@ -38,7 +40,7 @@ pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: 
             // What qemu-kvm would be given.
             return match command.get_positionals().any(Arg::is_last_set) {
                 true if command.get_name() == "enter" => Answer::files(),
-                true => qemu::complete("qemu-kvm", &before[at + 1..], typed),
+                true => qemu("qemu-kvm", &before[at + 1..], typed),
                 false => Answer::default(),
             };
         }
@@ -62,13 +64,12 @@ pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: 
         return option.map(|option| values(option, value)).unwrap_or_default().behind(&format!("--{name}="));
     }
     let last = command.get_positionals().find(|argument| argument.is_last_set());
-    let last = last.map(|argument| Candidate::bare("--").with(first_line(argument.get_help())));
+    let last = last.map(|argument| Candidate::new("--", first_line(argument.get_help())));
     if typed.starts_with('-') {
         return Answer::of(options(command, before).chain(last));
     }
     let subcommands = command.get_subcommands().filter(|command| !command.is_hide_set());
-    let subcommands =
-        subcommands.map(|command| Candidate::bare(command.get_name()).with(first_line(command.get_about())));
+    let subcommands = subcommands.map(|command| Candidate::new(command.get_name(), first_line(command.get_about())));
     let positionals: Vec<&Arg> = command.get_positionals().filter(|argument| !argument.is_last_set()).collect();
     let many = |argument: &&&Arg| argument.get_num_args().is_some_and(|number| number.max_values() > 1);
     let place = positionals.get(places).or_else(|| positionals.iter().find(many));
@@ -86,7 +87,7 @@ fn options<'a>(command: &'a Command, before: &'a [String]) -> impl Iterator<Item
         let long = format!("--{}", argument.get_long()?);
         let again = matches!(argument.get_action(), clap::ArgAction::Append | clap::ArgAction::Count);
         let is_given = before.contains(&long) && !again;
-        (!is_given).then(|| Candidate::bare(long).with(first_line(argument.get_help())))
+        (!is_given).then(|| Candidate::new(long, first_line(argument.get_help())))
     })
 }
 
@@ -98,7 +99,7 @@ fn values(argument: &Arg, typed: &str) -> Answer {
     let words = argument.get_possible_values();
     if !words.is_empty() {
         let words = words.iter().filter(|word| !word.is_hide_set());
-        return Answer::of(words.map(|word| Candidate::bare(word.get_name()).with(first_line(word.get_help()))));
+        return Answer::of(words.map(|word| Candidate::new(word.get_name(), first_line(word.get_help()))));
     }
     values_of(&name_of(argument), typed).unwrap_or_default()
 }
@@ -128,7 +129,7 @@ pub(super) const OF_HELPER: [(&str, &str); 3] = [
 
 pub(super) fn of_helper(before: &[String], typed: &str) -> Answer {
     if typed.starts_with("--br=") {
-        return Answer::of(host::bridges()).behind("--br=");
+        return Answer::of(all(Thing::Bridges)).behind("--br=");
     }
     let is_given = |option: &str| before.iter().any(|word| word.starts_with(option));
     let left = OF_HELPER.iter().filter(|(option, _)| !is_given(option));

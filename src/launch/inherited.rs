@@ -9,7 +9,7 @@ use model::argv::scan::Line;
 use model::error::{Error, Result};
 use model::host::Host;
 use model::mac::Mac;
-use model::request::{Nic, Queues, Vhost};
+use model::request::{Nic, Vhost};
 use model::text::shell::quote;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -64,29 +64,20 @@ impl Inherited {
 
 /// Opens /dev/vhost-net for each queue of a settled network card, or for none.
 pub(crate) fn open_vhosts(nic: &Nic) -> Result<Vec<File>> {
-    let opened: std::io::Result<Vec<File>> = match nic.vhost {
-        Some(Vhost::On | Vhost::Auto) => (0..queues_of(nic)).map(|_| tap::open_vhost()).collect(),
-        _ => return Ok(Vec::new()),
-    };
-    match opened {
+    if !matches!(nic.vhost, Some(Vhost::On | Vhost::Auto)) {
+        return Ok(Vec::new());
+    }
+    let opened: std::io::Result<Vec<File>> = (0..nic.number_of_queues()).map(|_| tap::open_vhost()).collect();
+    opened.or_else(|error| {
+        let is_full = error.raw_os_error() == Some(libc::EMFILE);
         // The kernel has no vhost, or does not let us in: QEMU moves the frames.
-        Err(error) if nic.vhost == Some(Vhost::Auto) && error.raw_os_error() != Some(libc::EMFILE) => Ok(Vec::new()),
-        Err(error) => {
-            let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
-            let is_full = error.raw_os_error() == Some(libc::EMFILE);
-            let load = "Load the kernel's module, modprobe vhost_net, or give vhost=off.";
-            Err(Error::new(what, if is_full { tap::FILES } else { load }))
+        if nic.vhost == Some(Vhost::Auto) && !is_full {
+            return Ok(Vec::new());
         }
-        opened => Ok(opened.unwrap_or_default()),
-    }
-}
-
-/// How many queues a settled network card has.
-pub(crate) fn queues_of(nic: &Nic) -> u16 {
-    match nic.queues {
-        Some(Queues::Number(number)) => number,
-        _ => 1,
-    }
+        let what = format!("cannot open {}: {}", tap::VHOST, reason(&error));
+        let load = "Load the kernel's module, modprobe vhost_net, or give vhost=off.";
+        Err(Error::new(what, if is_full { tap::FILES } else { load }))
+    })
 }
 
 /// What is to be said of the addresses of a run: that guests which nothing tells apart share their addresses, once, to the second one; and

@@ -4,51 +4,19 @@
 
 use crate::launch::{Qemu, kept};
 use crate::sys::process;
-use model::argv::board::COMMANDS;
+use model::argv::lacks::Answers;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Larger than a wrapper, smaller than any QEMU.
 const LARGEST_WRAPPER: u64 = 4 << 20;
 
 impl Qemu {
-    /// Whether its answer has something, as far as it was kept or else as it is now; `None` if it does not answer.
-    pub(super) fn answers(&self, words: &[&str], has: impl Fn(&str) -> bool) -> Option<bool> {
-        self.text_of(words, &has).map(|text| has(&text))
-    }
-
-    /// The answer to a question: the one that was kept, if it will do.
-    pub(super) fn text_of(&self, words: &[&str], will_do: impl Fn(&str) -> bool) -> Option<String> {
-        let place = self.place(words);
-        let kept = place.as_ref().and_then(|path| fs::read_to_string(path).ok());
-        if let Some(text) = kept.filter(|text| will_do(text)) {
-            return Some(text);
-        }
-        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
-        let (_, text) = self.ask(&words)?;
-        if let Some(path) = place.filter(|_| will_do(&text)) {
-            kept::keep(&path, &text);
-        }
-        Some(text)
-    }
-
     fn place(&self, words: &[&str]) -> Option<PathBuf> {
         let words: Vec<&str> = std::iter::once("launch").chain(words.iter().copied()).collect();
         Some(kept::folder(&kept::cache()?, self.path())?.join(kept::file_name(&words)))
-    }
-
-    /// Whether it says that it has no such option: it looks at all of them before it obeys `-version`.
-    pub(super) fn refuses(&self, option: &str) -> bool {
-        self.answers(&["-version", &format!("-{option}")], |said| !said.contains("invalid option")) == Some(false)
-    }
-
-    /// Whether it says, as it makes a CPU of this model, that there is none; nothing is run.
-    pub(super) fn refuses_cpu(&self, model: &str) -> bool {
-        let words =
-            ["-M", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio", "-cpu", model];
-        self.tell(&words, COMMANDS).is_some_and(|answer| answer.err.contains("unable to find CPU model"))
     }
 
     /// Whether this may be a program that runs QEMU, and not QEMU itself.
@@ -77,5 +45,29 @@ impl Qemu {
             kept::keep(&path, "");
         }
         Some(true)
+    }
+}
+
+impl Answers for Qemu {
+    fn path(&self) -> &Path {
+        self.path()
+    }
+
+    fn text_of(&self, words: &[&str], will_do: &dyn Fn(&str) -> bool) -> Option<String> {
+        let place = self.place(words);
+        let kept = place.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        if let Some(text) = kept.filter(|text| will_do(text)) {
+            return Some(text);
+        }
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        let (_, text) = self.ask(&words)?;
+        if let Some(path) = place.filter(|_| will_do(&text)) {
+            kept::keep(&path, &text);
+        }
+        Some(text)
+    }
+
+    fn error_of(&self, words: &[&str], text: &str) -> Option<String> {
+        Some(self.tell(words, text)?.err)
     }
 }

@@ -2,17 +2,15 @@
 //! is left to QEMU.
 
 mod images;
-mod models;
 
-use crate::launch::{QEMU, Qemu};
+use crate::launch::{QEMU, Qemu, architecture};
 use crate::output::errno::reason;
 use crate::sys::files;
-use model::argv::Line;
+use model::argv::lacks::Answers;
 use model::argv::needs::{File, Kind};
-use model::argv::scan::OURS;
+use model::argv::{Line, lacks};
 use model::error::{Error, Result};
 use model::ifname::IfName;
-use model::options;
 use model::slips;
 use nix::errno::Errno;
 use nix::unistd::AccessFlags;
@@ -30,8 +28,7 @@ pub fn check(line: &Line, qemu: &Qemu, missing: &[&IfName]) -> Result<()> {
     }
     check_files(line, qemu)?;
     line.needs.files.iter().try_for_each(|file| images::check(line, file))?;
-    check_options(line, qemu)?;
-    models::check(line, qemu)
+    lacks::check(line, qemu, architecture())
 }
 
 /// Checks the name of a bridge that is missing: it may be a file's, whose option or bridge was forgotten.
@@ -49,25 +46,11 @@ fn check_files(line: &Line, qemu: &Qemu) -> Result<()> {
     for file in &line.needs.files {
         let path = Path::new(OsStr::from_bytes(&file.path));
         let Some(why) = why_not(file.kind, path) else { continue };
-        if file.behind.is_some() || !is_needed(line, file) || is_in_folders(line, qemu, file) {
+        if file.behind.is_some() || !file.is_needed(line, images::is_bz_image) || is_in_folders(line, qemu, file) {
             continue;
         }
         let what = format!("{}: QEMU cannot open {}: {why}", file.shown, path.display());
         return Err(Error::new(what, "Nothing was made. Name a file that is there."));
-    }
-    Ok(())
-}
-
-/// Checks that QEMU has the options of a line.
-fn check_options(line: &Line, qemu: &Qemu) -> Result<()> {
-    let rare = line.needs.options.iter().filter(|option| !options::is_in_every_qemu(option));
-    for option in rare.map(|option| String::from_utf8_lossy(option)) {
-        if qemu.refuses(&option) {
-            let known = options::names().chain(OURS).filter(|known| *known != option);
-            let near = slips::near(&option, known).map(|near| format!(" Is -{near} meant?")).unwrap_or_default();
-            let what = format!("{} has no option -{option}", qemu.path().display());
-            return Err(Error::new(what, format!("Nothing was made.{near}")));
-        }
     }
     Ok(())
 }
@@ -86,33 +69,6 @@ pub fn check_wrapper(qemu: &Qemu) -> Result<()> {
     ))
 }
 
-/// Whether the machine that is certain to open it is the line's.
-fn is_needed(line: &Line, file: &File) -> bool {
-    let system = line.system.as_deref().unwrap_or_default();
-    let machine = line.machine.as_deref().unwrap_or_default();
-    let begins = |names: &[&str]| names.iter().any(|name| machine.starts_with(name.as_bytes()));
-    match file.kind {
-        // Several, or one with arguments.
-        Kind::Initrd => !file.path.iter().any(|byte| b", ".contains(byte)),
-        // Other machines may have no use for it.
-        Kind::Firmware if line.needs.has_flash => false,
-        Kind::Firmware => match system {
-            "x86_64" | "i386" => machine.is_empty() || begins(&["pc", "q35", "microvm", "isapc"]),
-            "aarch64" | "arm" | "riscv64" | "riscv32" => begins(&["virt"]),
-            _ => false,
-        },
-        Kind::DeviceTree => {
-            let mut kernels = line.needs.files.iter().filter(|file| file.kind == Kind::Kernel);
-            kernels.next().is_some_and(|kernel| match system {
-                "x86_64" | "i386" => images::is_bz_image(Path::new(OsStr::from_bytes(&kernel.path))),
-                "aarch64" | "arm" => begins(&["virt"]),
-                _ => false,
-            })
-        }
-        _ => true,
-    }
-}
-
 /// Whether QEMU may find a file in one of its folders, as qemu_find_file() looks for it.
 fn is_in_folders(line: &Line, qemu: &Qemu, file: &File) -> bool {
     if !matches!(file.kind, Kind::Firmware | Kind::Rom | Kind::DeviceTree) {
@@ -126,7 +82,7 @@ fn is_in_folders(line: &Line, qemu: &Qemu, file: &File) -> bool {
     let is_list = |said: &str| !said.is_empty() && said.lines().all(|line| line.contains('/'));
     let is_in_one = |said: &str| said.lines().any(|folder| is_in(Path::new(folder)));
     let own: Vec<PathBuf> = line.needs.folders.iter().map(|folder| OsStr::from_bytes(folder).into()).collect();
-    let said = || qemu.text_of(&["-L", "help"], |said| is_list(said) && is_in_one(said));
+    let said = || qemu.text_of(&["-L", "help"], &|said| is_list(said) && is_in_one(said));
     own.iter().any(|folder| is_in(folder)) || said().is_none_or(|said| !is_list(&said) || is_in_one(&said))
 }
 

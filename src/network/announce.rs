@@ -8,12 +8,12 @@
 pub mod inbox;
 
 use crate::netlink::Netlink;
-use crate::output::style;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::process;
 use crate::vm::VmId;
 use model::error::Result;
 use model::ifname::IfName;
+use model::layout::duration;
 use model::mac::Mac;
 use model::packet::dhcp::{Kind, Message};
 use model::packet::frame;
@@ -90,7 +90,7 @@ impl Announcer {
         let lease = match message.lease {
             None => String::new(),
             Some(u32::MAX) => " for ever".to_owned(),
-            Some(lease) => format!(" for {}", style::duration(lease.into())),
+            Some(lease) => format!(" for {}", duration(lease.into())),
         };
         let own = std::io::stderr();
         let stderr = self.stderr.as_ref().map_or(own.as_fd(), AsFd::as_fd);

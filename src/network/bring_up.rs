@@ -4,7 +4,7 @@
 //! held from looking at it to having joined it: a maker holds it alone, those who join share it, and the reaper takes it
 //! alone before it takes the bridge away.
 
-use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts, queues_of};
+use crate::launch::inherited::{Inherited, assign_macs, mac_notices, open_vhosts};
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
@@ -49,7 +49,7 @@ pub fn bring_up(line: &Line, config: &Config, check: impl FnOnce(&[&IfName]) -> 
     for nic in &line.nics {
         let of = |error: Error| error.of_request(&nic.bridge);
         let device = |_| tap::open_device().map_err(of);
-        devices.push((0..queues_of(nic)).map(device).collect::<Result<Vec<File>>>()?);
+        devices.push((0..nic.number_of_queues()).map(device).collect::<Result<Vec<File>>>()?);
         vhosts.push(open_vhosts(nic).map_err(of)?);
     }
     let (planned, locks) = planned_locked(&mut netlink, &line.nics, config, check)?;

@@ -16,27 +16,9 @@ use model::host::{Kind, Link};
 use model::ifname::IfName;
 use model::inventory::is_persistent_tap;
 use model::journal::Journal;
+use model::report::down::Down;
 use model::text;
 use serde_json::{Value, json};
-
-/// What `down` did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Down {
-    /// Whether the bridge was ours, and is gone; or its journal was left over, and was undone.
-    pub is_taken_back: bool,
-    /// Whether the bridge is there still: it is somebody else's.
-    pub is_there: bool,
-    /// Its uplink, which is free again.
-    pub uplink: Option<IfName>,
-    /// Whether that is there.
-    pub has_uplink: bool,
-    /// The TAPs of users that were deleted.
-    pub taps: Vec<IfName>,
-    /// The TAPs of guests that lost their bridge.
-    pub cut_off: Vec<IfName>,
-    /// The TAPs of the guests that it had.
-    pub guests: Vec<IfName>,
-}
 
 /// The exit status of a bridge that stays because guests are on it.
 pub const IN_USE: u8 = 1;
@@ -64,15 +46,7 @@ fn take_down(bridge: &IfName, is_forced: bool) -> Result<Down> {
         let what = format!("{} is no bridge", link.name);
         return Err(Error::new(what, "'kvm-bridge status' lists the bridges."));
     }
-    let mut done = Down {
-        is_taken_back: false,
-        is_there: false,
-        uplink: None,
-        has_uplink: false,
-        taps: Vec::new(),
-        cut_off: Vec::new(),
-        guests: Vec::new(),
-    };
+    let mut done = Down::default();
     let ours = journal.as_ref().filter(|journal| link.as_ref().is_none_or(|link| journal.owns(link)));
     if let Some(link) = &link {
         let ports = netlink.ports(link.index).map_err(unreadable)?;

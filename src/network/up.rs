@@ -22,54 +22,13 @@ use model::ifname::IfName;
 use model::inventory::persistent_alias;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::report::up::{Became, Up};
 use model::request::Nic;
+use model::request::taps::PersistentTap;
 use model::step::Tap;
-use model::uplink::{Attach, Masquerade};
+use model::uplink::Attach;
 use nix::unistd::{Uid, User};
 use std::time::{Duration, Instant};
-
-/// A TAP that stays, for a user to attach to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PersistentTap {
-    /// Its name.
-    pub name: IfName,
-    /// The user that may attach to it, as it was said.
-    pub user: String,
-}
-
-/// What became of a bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Became {
-    /// It was made.
-    Created,
-    /// It was made for a guest, and stays from now on.
-    MadePersistent,
-    /// It was made to stay before.
-    Unchanged,
-    /// kvm-bridge did not make it: it was not changed.
-    Foreign,
-}
-
-/// What `up` did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Up {
-    /// What became of the bridge.
-    pub bridge: Became,
-    /// Its uplink, if it is ours and has one.
-    pub uplink: Option<IfName>,
-    /// How that is attached.
-    pub attach: Option<Attach>,
-    /// Its network of the host's own, if it has one.
-    pub network: Option<Masquerade>,
-    /// The uplink that it waits for, if it does.
-    pub awaits: Option<String>,
-    /// Its MTU, if it was asked for.
-    pub mtu: Option<u32>,
-    /// The TAPs that were asked for, and whether each was made now.
-    pub taps: Vec<(PersistentTap, bool)>,
-    /// What people should know of.
-    pub notices: Vec<String>,
-}
 
 /// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
 pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {

@@ -21,7 +21,6 @@ pub mod holder;
 pub mod names;
 pub mod relay;
 
-use crate::launch::inherited::queues_of;
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
@@ -294,7 +293,7 @@ fn plug_inside(
     entrance.enter(place)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = [inside(nic)];
-    let devices = (0..queues_of(nic)).map(|_| tap::open_device()).collect::<Result<Vec<File>>>()?;
+    let devices = (0..nic.number_of_queues()).map(|_| tap::open_device()).collect::<Result<Vec<File>>>()?;
     let gone = |_: &[&IfName]| Err(Error::new("it went away in this moment", "Try again."));
     let (planned, locks) = planned_locked(&mut netlink, &nics, &Config::default(), gone)?;
     let card = Card { vm, mac, forwards: &nic.forwards };

@@ -18,47 +18,12 @@ use model::ifname::IfName;
 use model::ifname::PREFIX;
 use model::mac::Mac;
 use model::plan::{BridgePlan, Plan};
+use model::report::dry_run::Launch;
 use model::request::{Nic, Vhost};
 use model::share::Share;
 use model::text;
-use model::text::shell::quote;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fmt::Write;
-
-/// What a launch would do.
-#[derive(Debug)]
-pub struct Launch {
-    /// By which way, where there is something to be said of it: lines.
-    pub notes: Vec<String>,
-    /// The commands that set the network up, each a line for a shell.
-    pub commands: Vec<String>,
-    /// QEMU's own.
-    pub qemu: Vec<OsString>,
-    /// Why it is this QEMU, if it was not named for this start.
-    pub why: Option<&'static str>,
-    /// Whether a MAC in it is only an example: the first start makes another.
-    pub has_example: bool,
-}
-
-impl Launch {
-    /// The commands, one a line, for a shell; QEMU's is the last.
-    pub fn text(&self) -> String {
-        let mut text: String = self.notes.iter().map(|note| format!("# {note}\n")).collect();
-        for command in &self.commands {
-            let _ = writeln!(text, "{command}");
-        }
-        if self.has_example {
-            text += "# The MAC below is an example: the first start makes one and keeps it.\n";
-        }
-        let words: Vec<String> = self.qemu.iter().map(quote).collect();
-        if let Some(why) = self.why {
-            let _ = writeln!(text, "# QEMU is {}: {why}.", words.first().map_or("", String::as_str));
-        }
-        let _ = writeln!(text, "{}", words.join(" "));
-        text
-    }
-}
 
 /// The commands for a settled line, one a line, for a shell; QEMU's is the last. News are comments.
 pub fn tell(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> Result<String> {
@@ -102,39 +67,36 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> 
     let bridges = plan.bridges.iter().map(|bridge| bridge.bridge.clone()).collect();
     let names = tap_names(&mut netlink, bridges, plan.taps.iter().map(|tap| tap.name.clone()).collect())?;
 
-    let qemus = |backends| {
-        let netdevs = argv::netdevs(line, ids, backends, &macs);
-        std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect()
-    };
     let notices = notices.iter().map(|notice| format!("{notice}."));
-    let has_example = known.contains(&None);
-    if let Some(Ok((_, ways))) = &without_root {
-        let notes = notices.chain(ways.iter().map(Way::to_string)).collect();
-        let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
-        return Ok(Launch {
-            notes,
-            commands: Vec::new(),
-            qemu: qemus(backends),
-            why: qemu.is_chosen().then(|| qemu.why()),
-            has_example,
-        });
-    }
-    let by: Vec<String> = match without_root {
-        Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
-        _ if process::is_root() => Vec::new(),
-        _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
+    let (notes, commands, backends) = match without_root {
+        Some(Ok((_, ways))) => {
+            let notes = notices.chain(ways.iter().map(Way::to_string)).collect();
+            let backends = ways.iter().zip(&line.nics).map(|(way, nic)| way.backend(has_vhost(nic))).collect();
+            (notes, Vec::new(), backends)
+        }
+        without_root => {
+            let by: Vec<String> = match without_root {
+                Some(Err(why)) => format!("Not as this user: {why}\nAs root:").lines().map(str::to_owned).collect(),
+                _ if process::is_root() => Vec::new(),
+                _ => vec!["By your own right to change the network, CAP_NET_ADMIN:".to_owned()],
+            };
+            let notes = notices.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host)));
+            let steps = plan.bridges.iter().flat_map(BridgePlan::commands);
+            let taps = plan.taps.iter().zip(&names).zip(&macs).flat_map(|((tap, name), mac)| {
+                tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge))
+            });
+            let backends = plan.taps.iter().zip(&names).zip(&line.nics).map(|((tap, name), nic)| Backend::Named {
+                name: name.clone(),
+                queues: tap.queues,
+                vhost: has_vhost(nic),
+            });
+            (notes.collect(), steps.chain(taps).collect(), backends.collect())
+        }
     };
-    let notes = notices.chain(by).chain(plan.bridges.iter().filter_map(|plan| note_of(plan, &host))).collect();
-    let steps = plan.bridges.iter().flat_map(BridgePlan::commands);
-    let taps = plan.taps.iter().zip(&names).zip(&macs);
-    let taps =
-        taps.flat_map(|((tap, name), mac)| tap.commands(name, *mac, &vm.alias(), share_of(&plan, &host, &tap.bridge)));
-    let commands = steps.chain(taps).collect();
-    let backends = plan.taps.iter().zip(names).zip(&line.nics);
-    let backends =
-        backends.map(|((tap, name), nic)| Backend::Named { name, queues: tap.queues, vhost: has_vhost(nic) });
-    let backends = backends.collect();
-    Ok(Launch { notes, commands, qemu: qemus(backends), why: qemu.is_chosen().then(|| qemu.why()), has_example })
+    let netdevs = argv::netdevs(line, ids, backends, &macs);
+    let qemus = std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect();
+    let why = qemu.is_chosen().then(|| qemu.why());
+    Ok(Launch { notes, commands, qemu: qemus, why, has_example: known.contains(&None) })
 }
 
 /// How the bridge of a plan gets its uplink, or the one that it joins has it.
@@ -164,22 +126,13 @@ fn has_vhost(nic: &Nic) -> bool {
 /// The names that the TAPs would have: the kernel takes the lowest `kvbN` that is free, of those not `used` by then.
 fn tap_names(netlink: &mut Netlink, mut used: BTreeSet<IfName>, wanted: Vec<Option<IfName>>) -> Result<Vec<IfName>> {
     used.extend(wanted.iter().flatten().cloned());
-    let mut names = Vec::new();
-    for name in wanted {
-        names.push(match name {
-            Some(name) => name,
-            None => {
-                let mut number = 0;
-                loop {
-                    let name = IfName::new(&format!("{PREFIX}{number}"))?;
-                    if !used.contains(&name) && netlink.link(&name).map_err(unreadable)?.is_none() {
-                        used.insert(name.clone());
-                        break name;
-                    }
-                    number += 1;
-                }
-            }
-        });
-    }
-    Ok(names)
+    let mut number = 0;
+    let mut free = || loop {
+        let name = IfName::new(&format!("{PREFIX}{number}"))?;
+        number += 1;
+        if !used.contains(&name) && netlink.link(&name).map_err(unreadable)?.is_none() {
+            return Ok(name);
+        }
+    };
+    wanted.into_iter().map(|name| name.map_or_else(&mut free, Ok)).collect()
 }

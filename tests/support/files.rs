@@ -1,7 +1,7 @@
 //! The files that are shipped, as text, and what the programs say that has to be in them.
 
-use kvm_bridge::shim::help;
 use model::request::KEYS;
+use model::request::help;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub fn long_options(text: &str) -> Words {
 }
 
 pub fn options_of_the_shim() -> Words {
-    long_options(&help::shim())
+    long_options(&help::text(""))
 }
 
 /// One command of kvm-bridge, by the words that lead to it.

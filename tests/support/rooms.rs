@@ -12,6 +12,8 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
         &[
             "error",
             "text",
+            "layout",
+            "chain",
             "mac",
             "ifname",
             "optstr",
@@ -31,6 +33,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "uplink",
             "request",
             "config",
+            "complete",
             "journal",
             "plan",
             "argv",
@@ -38,6 +41,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "vm",
             "inventory",
             "check",
+            "report",
         ],
     ),
     (

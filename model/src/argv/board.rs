@@ -5,7 +5,11 @@
 //! `-net nic`s as are wanted, runs nothing, and tells by its monitor which buses there are and which cards were connected.
 #![forbid(unsafe_code)]
 
+use crate::argv::Line;
+use crate::argv::needs::Kind;
 use serde::{Deserialize, Serialize};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 /// What a machine has for network cards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +57,48 @@ pub fn is_to_be_asked_about(machine: Option<&[u8]>, system: &str) -> bool {
         }
 }
 
-/// The words of a question about a machine with so many `-net nic`s. With `tcg` it is made as for a guest; with `qtest` QEMU
-/// does not look for what it would boot: some machines are made with a firmware only.
-pub fn question(machine: Option<&str>, accel: &str, cards: usize) -> Vec<String> {
+/// The questions about the machine of a line with so many cards on board, of which the first with an answer counts: some machines
+/// are not made without what they boot, some not with more cards than they have. `zeroes` is a file that stands in for a firmware
+/// where QEMU has no qtest.
+pub fn questions(line: &Line, cards: usize, zeroes: Option<&str>) -> Vec<Vec<OsString>> {
+    let owned = |words: [&str; 2]| words.map(OsString::from).to_vec();
+    let own = Some(firmware(line)).filter(|words| !words.is_empty()).map(|words| ("tcg", words));
+    let bios = zeroes.map(|path| ("tcg", owned(["-bios", path])));
+    let flashes = ["16M", "32M"].map(|size| {
+        let flash = format!("if=pflash,format=raw,file.driver=null-co,file.size={size},file.read-zeroes=on");
+        ("tcg", owned(["-drive", &flash]))
+    });
+    let ways = [("tcg", Vec::new())].into_iter().chain(own).chain([("qtest", Vec::new())]).chain(bios).chain(flashes);
+    let ways: Vec<(&str, Vec<OsString>)> = ways.collect();
+    let counts = if cards > 1 { vec![cards, 1] } else { vec![cards] };
+    let tries = counts.into_iter().flat_map(|count| ways.iter().map(move |(accel, more)| (count, accel, more)));
+    tries
+        .map(|(count, accel, more)| {
+            question(line.machine.as_deref(), accel, count)
+                .into_iter()
+                .map(OsString::from)
+                .chain(more.iter().cloned())
+                .collect()
+        })
+        .collect()
+}
+
+/// The words of a line for its kernel and its firmware.
+fn firmware(line: &Line) -> Vec<OsString> {
+    let words = line.needs.files.iter().filter_map(|file| match file.kind {
+        Kind::Kernel => Some(["-kernel".into(), OsStr::from_bytes(&file.path).to_owned()]),
+        Kind::Firmware if file.shown.starts_with("-bios ") => {
+            Some(["-bios".into(), OsStr::from_bytes(&file.path).to_owned()])
+        }
+        _ => None,
+    });
+    words.flatten().collect()
+}
+
+/// The words of a question about a machine with so many `-net nic`s. With `tcg` it is made as for a guest; with `qtest`
+/// QEMU does not look for what it would boot: some machines are made with a firmware only.
+pub fn question(machine: Option<&[u8]>, accel: &str, cards: usize) -> Vec<String> {
+    let machine = machine.map(String::from_utf8_lossy);
     let mut words: Vec<String> = machine.iter().flat_map(|machine| ["-M", machine].map(str::to_owned)).collect();
     let rest = ["-accel", accel, "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"];
     words.extend(rest.map(str::to_owned));
@@ -168,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_question_names_the_machine_and_its_cards() {
-        let words = question(Some("sifive_u"), "tcg", 2).join(" ");
+        let words = question(Some(b"sifive_u"), "tcg", 2).join(" ");
         assert!(words.starts_with("-M sifive_u -accel tcg -nodefaults "), "{words}");
         assert!(words.ends_with("-netdev hubport,id=card1,hubid=1 -net nic,netdev=card1"), "{words}");
         assert!(question(None, "qtest", 1)[0] == "-accel");

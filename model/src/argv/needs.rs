@@ -4,9 +4,15 @@
 //! without, is none of these.
 #![forbid(unsafe_code)]
 
+use crate::argv::Line;
 use crate::argv::image;
 use crate::argv::image::Place;
 use crate::argv::values::Params;
+
+/// The first byte that QEMU locks of an image, for what it does with it, and for what it lets others do (RAW_LOCK_PERM_BASE and
+/// RAW_LOCK_SHARED_BASE of its block/file-posix.c); the second of each stands for writing (BLK_PERM_WRITE).
+const WRITES: u64 = 100 + 1;
+const LETS_NOBODY_WRITE: u64 = 200 + 1;
 
 /// What a file is for, which decides on QEMU's words for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,54 @@ pub struct File {
     pub opening: Opening,
     /// Of an image: the node of that name, and whether what is put on it locks it for writing, if that is certain.
     node: Option<(Vec<u8>, Option<bool>)>,
+}
+
+impl File {
+    /// Whether the machine of the line is certain to open it. Who is asked tells whether a kernel that is there begins as Linux's
+    /// for x86 does.
+    pub fn is_needed(&self, line: &Line, is_bz_image: impl Fn(&[u8]) -> bool) -> bool {
+        let system = line.system.as_deref().unwrap_or_default();
+        let machine = line.machine.as_deref().unwrap_or_default();
+        let begins = |names: &[&str]| names.iter().any(|name| machine.starts_with(name.as_bytes()));
+        match self.kind {
+            // Several, or one with arguments.
+            Kind::Initrd => !self.path.iter().any(|byte| b", ".contains(byte)),
+            // Other machines may have no use for it.
+            Kind::Firmware if line.needs.has_flash => false,
+            Kind::Firmware => match system {
+                "x86_64" | "i386" => machine.is_empty() || begins(&["pc", "q35", "microvm", "isapc"]),
+                "aarch64" | "arm" | "riscv64" | "riscv32" => begins(&["virt"]),
+                _ => false,
+            },
+            Kind::DeviceTree => {
+                let mut kernels = line.needs.files.iter().filter(|file| file.kind == Kind::Kernel);
+                kernels.next().is_some_and(|kernel| match system {
+                    "x86_64" | "i386" => is_bz_image(&kernel.path),
+                    "aarch64" | "arm" => begins(&["virt"]),
+                    _ => false,
+                })
+            }
+            _ => true,
+        }
+    }
+
+    /// The byte of the file that another process has locked if QEMU could not lock it; none if QEMU can share it, or if that is not
+    /// certain. `is_qcow2` says what it begins as.
+    pub fn byte_of_lock(&self, line: &Line, is_qcow2: bool) -> Option<u64> {
+        // A guest that moves in has its image from the one that leaves.
+        match self.opening.writes.filter(|_| !line.run.is_incoming)? {
+            true if !line.needs.is_snapshot => Some(LETS_NOBODY_WRITE),
+            // What lies in other formats can be shared.
+            _ => is_qcow2.then_some(WRITES),
+        }
+    }
+}
+
+/// Whether a kernel that begins like this has the header of Linux's boot protocol on x86, which has a place for a device tree since
+/// version 2.09.
+pub fn is_bz_image(start: &[u8]) -> bool {
+    let version = |header: &[u8]| u16::from_le_bytes([header[4], header[5]]);
+    start.get(0x202..0x208).is_some_and(|header| header.starts_with(b"HdrS") && version(header) >= 0x209)
 }
 
 /// What a line needs.

@@ -4,11 +4,10 @@
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::managed;
-use crate::output::style::{Style, Tone};
-use crate::output::table;
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
+use model::layout::{Style, Tone, table};
 use model::manager::Manager;
 use model::text;
 use serde_json::json;
@@ -43,7 +42,7 @@ impl Uplink {
         let by = self.manager.as_ref().map(|manager| format!(", is managed by {manager}")).unwrap_or_default();
         let name = (Some(Tone::Title), text::one_line(self.name.as_str()));
         let rest = (None, format!("  has the default route{by}: 'qemu-kvm --bridge br0' shares it"));
-        (!self.is_bridge).then(|| table::wrapped(&[name, rest], style.width(), "  ", style).join("\n"))
+        (!self.is_bridge).then(|| table::wrapped(&[name, rest], "  ", style).join("\n"))
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {

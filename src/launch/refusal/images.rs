@@ -6,7 +6,7 @@ use crate::sys::lock;
 use model::argv::image;
 use model::argv::image::Place;
 use model::argv::needs::{File, Kind};
-use model::argv::{Line, qcow2};
+use model::argv::{Line, needs, qcow2};
 use model::error::{Error, Result};
 use model::text::shell::quote;
 use std::ffi::OsStr;
@@ -21,11 +21,6 @@ use std::time::{Duration, Instant};
 const DEEPEST: usize = 64;
 /// How long a QEMU that was told to end may take to leave its image to one that is started at once.
 const LEAVING: Duration = Duration::from_millis(500);
-/// The first byte that QEMU locks of an image, for what it does with it, and for what it lets others do (RAW_LOCK_PERM_BASE and
-/// RAW_LOCK_SHARED_BASE of its block/file-posix.c); the second of each stands for writing (BLK_PERM_WRITE).
-const WRITES: u64 = 100 + 1;
-const LETS_NOBODY_WRITE: u64 = 200 + 1;
-
 /// Checks an image that can be opened.
 pub(super) fn check(line: &Line, file: &File) -> Result<()> {
     let path = Path::new(OsStr::from_bytes(&file.path));
@@ -37,13 +32,7 @@ pub(super) fn check(line: &Line, file: &File) -> Result<()> {
     if is_qcow2 && file.opening.opens_backing {
         check_backing(&file.shown, path, start)?;
     }
-    // A guest that moves in has its image from the one that leaves.
-    let byte = match file.opening.writes.filter(|_| !line.run.is_incoming) {
-        Some(true) if !line.needs.is_snapshot => LETS_NOBODY_WRITE,
-        // What lies in other formats can be shared.
-        Some(_) if is_qcow2 => WRITES,
-        _ => return Ok(()),
-    };
+    let Some(byte) = file.byte_of_lock(line, is_qcow2) else { return Ok(()) };
     let end = Instant::now() + LEAVING;
     while lock::is_byte_locked(&opened, byte) {
         if Instant::now() >= end {
@@ -78,12 +67,9 @@ fn check_backing(shown: &str, image: &Path, mut start: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a kernel has the header of Linux's boot protocol on x86, which has a place for a device tree since version 2.09.
-pub(super) fn is_bz_image(path: &Path) -> bool {
-    start_of(path).is_some_and(|(_, start)| {
-        let version = |start: &[u8]| u16::from_le_bytes([start[4], start[5]]);
-        start.get(0x202..0x208).is_some_and(|header| header.starts_with(b"HdrS") && version(header) >= 0x209)
-    })
+/// Whether a file that is there is a kernel of Linux for x86.
+pub(super) fn is_bz_image(path: &[u8]) -> bool {
+    start_of(Path::new(OsStr::from_bytes(path))).is_some_and(|(_, start)| needs::is_bz_image(&start))
 }
 
 /// The start of a file; of what is no file nothing is read.

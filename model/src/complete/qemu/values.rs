@@ -1,9 +1,9 @@
 //! What can stand in the value of one of QEMU's options: first a kind or a name, then keys with values.
 
-use crate::complete::qemu::{Line, host};
-use crate::complete::{Answer, Candidate, given, split_last};
-use model::options::help;
-use model::options::help::{Form, Key};
+use crate::complete::qemu::Line;
+use crate::complete::{Answer, Candidate, Thing, given, split_last};
+use crate::options::help;
+use crate::options::help::{Form, Key};
 
 /// Words that QEMU's help does not tell in a form that can be read.
 const WORDS: [(&str, &str); 8] = [
@@ -70,10 +70,10 @@ fn look_up<'a>(table: &[(&str, &'a str)], key: &str) -> Option<&'a str> {
 }
 
 fn named(list: Vec<(String, String)>) -> Vec<Candidate> {
-    list.into_iter().map(|(name, about)| Candidate::bare(name).with(about)).collect()
+    list.into_iter().map(|(name, about)| Candidate::new(name, about)).collect()
 }
 
-impl Line {
+impl Line<'_> {
     /// Completes the value of an option.
     pub(super) fn value(&self, option: &str, typed: &str) -> Answer {
         let option = look_up(&LIKE, option).unwrap_or(option);
@@ -119,11 +119,11 @@ impl Line {
             "machine" | "accel" | "vga" | "display" | "object" => named(self.list(option)),
             "netdev" | "chardev" | "audiodev" | "tpmdev" | "fsdev" | "virtfs" | "numa" => self.kinds(option),
             "audio" => named(self.list("audiodev")),
-            "cpu" => named(help::cpus(&self.asker.ask(&["-cpu", "help"])).0),
-            "device" => self.devices().into_iter().map(|(device, _)| device).collect(),
-            "k" => self.keymaps(),
-            "runas" => host::users(),
-            "name" => host::names(),
+            "cpu" => named(help::cpus(&self.source.ask(&["-cpu", "help"])).0),
+            "device" => self.devices(),
+            "k" => self.source.all(Thing::Keymaps(&self.source.ask(&["-L", "help"]))),
+            "runas" => self.source.all(Thing::Users),
+            "name" => self.source.all(Thing::Names),
             _ => {
                 let forms = self.option(option).map(|option| option.forms.as_slice()).unwrap_or_default();
                 forms.iter().flat_map(Form::alternatives).map(Candidate::bare).collect()
@@ -137,7 +137,7 @@ impl Line {
     }
 
     fn list(&self, option: &str) -> Vec<(String, String)> {
-        help::list(&self.asker.ask(&[&format!("-{option}"), "help"]))
+        help::list(&self.source.ask(&[&format!("-{option}"), "help"]))
     }
 
     /// What this QEMU has of an option's kinds, with what its help says of them.
@@ -152,7 +152,7 @@ impl Line {
             kinds = shown.iter().map(|form| form.first().to_owned()).filter(|kind| !kind.is_empty()).collect();
         }
         kinds.retain(|kind| kind != "help");
-        kinds.into_iter().map(|kind| Candidate::bare(&kind).with(about(&kind))).collect()
+        kinds.into_iter().map(|kind| Candidate::new(&kind, about(&kind))).collect()
     }
 
     /// The keys that fit behind what is given already.
@@ -162,7 +162,7 @@ impl Line {
         let first = first.map_or("", |(_, value)| value);
         let mut keys: Vec<Key> = Vec::new();
         if has(WITH_HELP, option) && !first.is_empty() {
-            keys = help::properties(&self.asker.ask(&[&format!("-{option}"), &format!("{first},help")]));
+            keys = help::properties(&self.source.ask(&[&format!("-{option}"), &format!("{first},help")]));
             if option != "machine" {
                 let id = Key { name: "id".to_owned(), values: Vec::new(), about: "its id".to_owned() };
                 keys.insert(0, id);
@@ -196,16 +196,14 @@ impl Line {
         let ids = ids.iter().flat_map(|option| ["id", "node-name"].iter().flat_map(|key| self.named_by(option, key)));
         let listed = match (option, key) {
             ("drive", "format") | ("blockdev", "driver") => self.formats(),
-            ("nic" | "net", "model") => {
-                self.devices().into_iter().filter(|(_, is_network)| *is_network).map(|(device, _)| device).collect()
-            }
+            ("nic" | "net", "model") => self.cards(),
             ("machine", "accel") => named(self.list("accel")),
-            ("netdev" | "nic" | "net", "br") => host::bridges(),
-            ("netdev" | "nic" | "net", "ifname") => host::taps(),
+            ("netdev" | "nic" | "net", "br") => self.source.all(Thing::Bridges),
+            ("netdev" | "nic" | "net", "ifname") => self.source.all(Thing::Taps),
             ("device" | "object" | "machine" | "cpu" | "audio" | "accel", "driver" | "type" | "accel") => {
                 self.first(option)
             }
-            (_, key) if has(FILE_KEYS, key) => host::files(typed),
+            (_, key) if has(FILE_KEYS, key) => self.source.all(Thing::Files(typed)),
             _ => Vec::new(),
         };
         fixed.chain(told).chain(ids.map(Candidate::bare)).chain(listed).collect()
@@ -213,14 +211,14 @@ impl Line {
 
     /// The formats of disk images.
     fn formats(&self) -> Vec<Candidate> {
-        let text = self.asker.ask(&["-drive", "format=help"]);
+        let text = self.source.ask(&["-drive", "format=help"]);
         let list = text.lines().find_map(|line| line.strip_prefix("Supported formats:")).unwrap_or_default();
         list.split_whitespace().map(Candidate::bare).collect()
     }
 
     /// CPU features: `+aes` as one writes them by hand, or `aes=on`.
     fn flags(&self, head: &str, last: &str) -> Answer {
-        let (_, mut flags) = help::cpus(&self.asker.ask(&["-cpu", "help"]));
+        let (_, mut flags) = help::cpus(&self.source.ask(&["-cpu", "help"]));
         let name = |part: &str| part.trim_start_matches(['+', '-']).split('=').next().unwrap_or_default().to_owned();
         let given: Vec<String> = head.split(',').skip(1).map(name).collect();
         flags.retain(|flag| !given.contains(flag));
@@ -237,9 +235,9 @@ impl Line {
     fn global(&self, typed: &str) -> Answer {
         let Some((driver, rest)) = typed.split_once('.') else {
             let drivers = self.devices().into_iter();
-            return Answer::of(drivers.map(|(device, _)| Candidate::new(format!("{}.", device.text), device.about)));
+            return Answer::of(drivers.map(|device| Candidate::new(format!("{}.", device.text), device.about)));
         };
-        let keys = help::properties(&self.asker.ask(&["-device", &format!("{driver},help")]));
+        let keys = help::properties(&self.source.ask(&["-device", &format!("{driver},help")]));
         match rest.split_once('=') {
             None => Answer::of(keys.iter().map(|key| Candidate::key(&key.name, key.about.as_str())))
                 .behind(&format!("{driver}.")),
@@ -248,18 +246,5 @@ impl Line {
                 Answer::of(values).behind(&format!("{driver}.{key}="))
             }
         }
-    }
-
-    /// The keyboard layouts, which are files beside QEMU's firmware.
-    fn keymaps(&self) -> Vec<Candidate> {
-        let folders = self.asker.ask(&["-L", "help"]);
-        let mut names: Vec<String> = folders
-            .lines()
-            .flat_map(|folder| std::fs::read_dir(format!("{folder}/keymaps")).into_iter().flatten().flatten())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        names.dedup();
-        names.into_iter().map(Candidate::bare).collect()
     }
 }

@@ -1,24 +1,17 @@
 //! The value of `--bridge`.
 
-use crate::complete::{Answer, Candidate, given, host, split_last};
-use model::request::KEYS;
-
-/// What the rest of the command line knows.
-pub(super) struct Context<'a> {
-    /// The network cards that QEMU has, asked for when they matter.
-    pub(super) models: &'a dyn Fn() -> Vec<Candidate>,
-    /// The netdevs that devices on the line name.
-    pub(super) netdevs: Vec<String>,
-}
+use crate::complete::qemu::Line;
+use crate::complete::{Answer, Candidate, Thing, given, split_last};
+use crate::request::KEYS;
 
 /// The cards that are there in any QEMU for a PC, where it can't be asked.
 const MODELS: [&str; 4] = ["e1000", "virtio-net-pci", "e1000e", "rtl8139"];
 
 /// Completes what is typed of a value: a bridge, a key that was not given yet, or the value of one.
-pub(super) fn complete(typed: &str, context: &Context) -> Answer {
+pub(super) fn complete(line: &Line, typed: &str) -> Answer {
     let (head, last) = split_last(typed);
     if head.is_empty() {
-        return Answer::of(host::bridges());
+        return Answer::of(line.source.all(Thing::Bridges));
     }
     let given = given(head);
     match last.split_once('=') {
@@ -30,24 +23,24 @@ pub(super) fn complete(typed: &str, context: &Context) -> Answer {
         }
         Some((key, _)) => {
             let bridge = given.first().map_or("", |(_, bridge)| bridge);
-            Answer::of(values(key, bridge, context)).behind(&format!("{head}{key}="))
+            Answer::of(values(line, key, bridge)).behind(&format!("{head}{key}="))
         }
     }
 }
 
 /// The values of a key: the words of its form, and what its names stand for.
-fn values(key: &str, bridge: &str, context: &Context) -> Vec<Candidate> {
+fn values(line: &Line, key: &str, bridge: &str) -> Vec<Candidate> {
     let Some((_, form, _)) = KEYS.iter().find(|(known, ..)| *known == key) else { return Vec::new() };
     let words = form.split('|').filter(|word| !word.contains(char::is_uppercase)).map(Candidate::bare);
     let names = match key {
-        "uplink" => host::uplinks(bridge),
-        "model" => match (context.models)() {
+        "uplink" => line.source.all(Thing::Uplinks(bridge)),
+        "model" => match line.cards() {
             models if models.is_empty() => MODELS.map(Candidate::bare).into(),
             models => models,
         },
-        "vm" => host::names(),
-        "ifname" => host::taps(),
-        "id" => context.netdevs.iter().map(Candidate::bare).collect(),
+        "vm" => line.source.all(Thing::Names),
+        "ifname" => line.source.all(Thing::Taps),
+        "id" => line.named_by("device", "netdev").into_iter().map(Candidate::bare).collect(),
         _ => Vec::new(),
     };
     words.chain(names).collect()
@@ -56,10 +49,29 @@ fn values(key: &str, bridge: &str, context: &Context) -> Vec<Candidate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::complete::{Source, qemu};
+
+    /// A QEMU with one network card, on a host that has nothing.
+    struct Bare;
+
+    impl Source for Bare {
+        fn ask(&self, words: &[&str]) -> String {
+            let is_of_devices = words == ["-device", "help"];
+            if is_of_devices { "Network devices:\nname \"igb\", bus PCI\n".to_owned() } else { String::new() }
+        }
+
+        fn has_option(&self, _: &str) -> bool {
+            false
+        }
+
+        fn all(&self, _: Thing) -> Vec<Candidate> {
+            Vec::new()
+        }
+    }
 
     fn texts(typed: &str) -> (String, Vec<String>) {
-        let models = || vec![Candidate::bare("igb")];
-        let answer = complete(typed, &Context { models: &models, netdevs: vec!["net0".to_owned()] });
+        let before = ["-device", "igb,netdev=net0", "--bridge"].map(str::to_owned);
+        let answer = qemu::complete(&Bare, false, &before, typed);
         (answer.head, answer.candidates.into_iter().map(|candidate| candidate.text).collect())
     }
 

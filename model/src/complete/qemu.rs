@@ -2,14 +2,12 @@
 
 mod values;
 
-use crate::complete::ask::Asker;
 use crate::complete::ours;
-use crate::complete::ours::Context;
-use crate::complete::{Answer, Candidate, given, host};
-use model::options;
-use model::options::Arity;
-use model::options::help;
-use model::options::help::Opt;
+use crate::complete::{Answer, Candidate, Source, given};
+use crate::options;
+use crate::options::Arity;
+use crate::options::help;
+use crate::options::help::{Device, Opt};
 use std::cell::OnceCell;
 
 /// Our options on QEMU's command line.
@@ -25,9 +23,9 @@ const OURS: [(&str, &str); 5] = [
 const FILES: &str = "kernel initrd bios dtb pflash hda hdb hdc hdd fda fdb cdrom sd mtdblock option-rom pidfile D readconfig \
     writeconfig mem-path dump-vmstate L chroot";
 
-/// A half-typed command line, and the QEMU that it is for.
-struct Line {
-    asker: Asker,
+/// A half-typed command line, and who knows the QEMU that it is for.
+pub(super) struct Line<'a> {
+    pub(super) source: &'a dyn Source,
     /// Whether it is not the shim that is called, which alone has our options.
     is_foreign: bool,
     options: OnceCell<Vec<Opt>>,
@@ -35,10 +33,9 @@ struct Line {
     values: Vec<(String, String)>,
 }
 
-/// Completes `name WORDS... typed`.
-pub(super) fn complete(name: &str, before: &[String], typed: &str) -> Answer {
-    let is_foreign = crate::launch::is_foreign(name.as_ref());
-    let mut line = Line { asker: Asker::of(name), is_foreign, options: OnceCell::new(), values: Vec::new() };
+/// Completes `qemu-kvm WORDS... typed`; a foreign one is not the shim.
+pub fn complete(source: &dyn Source, is_foreign: bool, before: &[String], typed: &str) -> Answer {
+    let mut line = Line { source, is_foreign, options: OnceCell::new(), values: Vec::new() };
     let mut pending: Option<&str> = None;
     for word in before {
         match (pending.take(), option_name(word)) {
@@ -48,11 +45,11 @@ pub(super) fn complete(name: &str, before: &[String], typed: &str) -> Answer {
         }
     }
     match (pending, option_name(typed)) {
-        (Some("bridge"), _) if !is_foreign => line.bridge(typed),
+        (Some("bridge"), _) if !is_foreign => ours::complete(&line, typed),
         (Some(option), _) if FILES.split_whitespace().any(|name| name == option) => Answer::files(),
         (Some(option), _) => line.value(option, typed),
         (None, Some(option)) => match option.strip_prefix("bridge=").filter(|_| !is_foreign) {
-            Some(value) => line.bridge(value).behind(&typed[..typed.len() - value.len()]),
+            Some(value) => ours::complete(&line, value).behind(&typed[..typed.len() - value.len()]),
             None => line.options(typed),
         },
         // A disk image.
@@ -66,7 +63,7 @@ fn option_name(word: &str) -> Option<&str> {
     Some(name.strip_prefix('-').unwrap_or(name))
 }
 
-impl Line {
+impl Line<'_> {
     fn takes_value(&self, option: &str) -> bool {
         match options::arity(option.as_bytes()) {
             Arity::Alone => false,
@@ -78,7 +75,7 @@ impl Line {
 
     /// What the installed QEMU says of its options.
     fn help(&self) -> &[Opt] {
-        self.options.get_or_init(|| help::options(&self.asker.ask(&["-help"])))
+        self.options.get_or_init(|| help::options(&self.source.ask(&["-help"])))
     }
 
     /// The options that it has and does not show. To ask for each costs a process: only where all options are wanted.
@@ -86,7 +83,7 @@ impl Line {
         let shown = self.help();
         let unknown =
             options::names().filter(|name| !shown.is_empty() && !shown.iter().any(|option| option.name == *name));
-        unknown.filter(|name| self.asker.has_option(name)).map(Candidate::bare).collect()
+        unknown.filter(|name| self.source.has_option(name)).map(Candidate::bare).collect()
     }
 
     fn option(&self, name: &str) -> Option<&Opt> {
@@ -100,28 +97,30 @@ impl Line {
         let theirs = if typed.starts_with("--") { "--" } else { "-" };
         let own = if typed == "-" { "--" } else { theirs };
         let ours = OURS.iter().filter(|_| !self.is_foreign);
-        let ours = ours.map(|(name, about)| Candidate::bare(format!("{own}{name}")).with(*about));
+        let ours = ours.map(|(name, about)| Candidate::new(format!("{own}{name}"), *about));
         let options = self.help().iter();
-        let options =
-            options.map(|option| Candidate::bare(format!("{theirs}{}", option.name)).with(option.about.as_str()));
+        let options = options.map(|option| Candidate::new(format!("{theirs}{}", option.name), option.about.as_str()));
         let hidden = self.hidden().into_iter().map(|option| Candidate::bare(format!("{theirs}{}", option.text)));
         Answer::of(ours.chain(options).chain(hidden))
     }
 
-    fn bridge(&self, typed: &str) -> Answer {
-        let models =
-            || self.devices().into_iter().filter(|(_, is_network)| *is_network).map(|(device, _)| device).collect();
-        ours::complete(typed, &Context { models: &models, netdevs: self.named_by("device", "netdev") })
+    /// The devices.
+    fn devices(&self) -> Vec<Candidate> {
+        self.devices_that(|_| true)
     }
 
-    /// The devices, and whether they are network cards.
-    fn devices(&self) -> Vec<(Candidate, bool)> {
-        let devices = help::devices(&self.asker.ask(&["-device", "help"]));
-        devices.into_iter().map(|device| (Candidate::bare(device.name).with(device.about), device.is_network)).collect()
+    /// The network cards.
+    pub(super) fn cards(&self) -> Vec<Candidate> {
+        self.devices_that(|device| device.is_network)
+    }
+
+    fn devices_that(&self, are_wanted: impl Fn(&Device) -> bool) -> Vec<Candidate> {
+        let devices = help::devices(&self.source.ask(&["-device", "help"])).into_iter().filter(are_wanted);
+        devices.map(|device| Candidate::new(device.name, device.about)).collect()
     }
 
     /// What the values of an option on the line have for a key: `-netdev user,id=net0` names net0.
-    fn named_by(&self, option: &str, key: &str) -> Vec<String> {
+    pub(super) fn named_by(&self, option: &str, key: &str) -> Vec<String> {
         let values = self.values.iter().filter(|(name, _)| name == option);
         values
             .filter_map(|(_, value)| given(value).into_iter().rev().find(|(known, _)| known == key))

@@ -1,16 +1,20 @@
 //! How text looks: with colours and drawn trees for a person at a terminal, plain for all else.
+//! It may not know where text goes.
 #![forbid(unsafe_code)]
 
-use std::fmt::Display;
-use std::io::IsTerminal;
+pub mod table;
 
-/// What the reader of stdout can take.
+use std::fmt::Display;
+
+/// What the reader can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Whether trees are drawn.
     pub has_trees: bool,
     /// Whether there are colours: not where NO_COLOR is set and not empty (no-color.org), nor on a dumb terminal.
     pub has_colours: bool,
+    /// How long a line may be: as wide as the terminal.
+    pub width: Option<usize>,
 }
 
 /// What a text is.
@@ -25,18 +29,9 @@ pub enum Tone {
 }
 
 impl Style {
-    /// That of stdout.
-    pub fn of_stdout() -> Self {
-        let is_terminal = std::io::stdout().is_terminal();
-        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { has_trees: is_terminal, has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb }
-    }
-
-    /// How wide a line may be: as wide as the terminal.
-    pub fn width(self) -> Option<usize> {
-        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| self.has_trees)?;
-        Some(usize::from(size.ws_col)).filter(|width| *width > 0)
+    /// The same where so much of each line is taken.
+    pub fn narrower(self, by: usize) -> Self {
+        Self { width: self.width.map(|width| width.saturating_sub(by)), ..self }
     }
 
     /// A text in its tone.

@@ -1,21 +1,16 @@
 //! The help text of the shim.
 #![forbid(unsafe_code)]
 
-use model::request::KEYS;
+use crate::request::KEYS;
 
-/// What `--bridge-version` prints.
-pub fn version() -> String {
-    concat!("kvm-bridge ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
-}
-
-/// What `--bridge-help` prints.
-pub fn shim() -> String {
+/// What `--bridge-help` prints, of this version.
+pub fn text(version: &str) -> String {
     let keys = KEYS.iter().map(|(key, form, meaning)| format!("  {:<22} {meaning}\n", format!("{key}={form}")));
     format!(
         "\
 Usage: qemu-kvm [--bridge BR[,key=value...]]... QEMU-ARGUMENTS
 
-kvm-bridge {} runs QEMU with its guest on the bridge BR. It joins the bridge or
+kvm-bridge {version} runs QEMU with its guest on the bridge BR. It joins the bridge or
 creates it, gives the guest a TAP device and a MAC address of its own, and
 executes QEMU. QEMU gets all other arguments unchanged. Without --bridge,
 qemu-kvm only executes QEMU.
@@ -44,7 +39,6 @@ Examples:
   qemu-kvm --bridge br0,uplink=eth1 disk.qcow2
   qemu-kvm --bridge lab,uplink=none,model=virtio-net-pci -name alice disk.qcow2
 ",
-        env!("CARGO_PKG_VERSION"),
         keys.collect::<String>()
     )
 }
