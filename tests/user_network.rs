@@ -185,6 +185,9 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     assert_eq!(checks["failures"], 0, "{doctor}");
     let entered = kvm_bridge(&lab, ALICE, "enter unreal -- getent hosts alice").run().succeeds().out;
     assert!(entered.contains(&address), "{entered}");
+    let who =
+        kvm_bridge(&lab, ALICE, "enter unreal --").arg("sh").arg("-c").arg("id -un; echo ~alice").run().succeeds().out;
+    assert_eq!(who, "alice\n/run/alice\n");
     // Another user has none of it.
     assert!(!kvm_bridge(&lab, BOB, "status").run().out.contains("unreal"));
     let refused = kvm_bridge(&lab, BOB, "enter unreal -- true").run().exits_with(125).err;
@@ -221,6 +224,86 @@ fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
     let out = shim(&lab, ALICE, "--bridge-dry-run --bridge ujoin,uplink=user").run().succeeds().out;
     assert!(out.contains("# ujoin: in a network of your own, behind this host's address, by pasta"), "{out}");
     assert!(processes_of("ujoin").is_empty());
+}
+
+#[test]
+fn the_configuration_has_a_network_and_a_daemon_keeps_its_ports() {
+    let Some(lab) = host() else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    fs::create_dir_all("/run/alice/.config/kvm-bridge").expect("a folder");
+    let text = "[bridge.uconf]\nuplink = \"user\"\nnet = \"10.99.1.0/24\"\nmtu = 1400\n";
+    fs::write("/run/alice/.config/kvm-bridge/config.toml", text).expect("a configuration");
+    let pid = Path::new("/run/alice/pid");
+    for _ in 0..2 {
+        let words = "--bridge uconf,forward=tcp:2222:22,forward=udp:2223:22 -name vm -S -m 64 -accel tcg -display none -daemonize -pidfile";
+        let started =
+            shim(&lab, ALICE, words).arg(pid).env("KVM_BRIDGE_QEMU", crate::support::real::QEMU).run().succeeds();
+        assert!(started.err.contains("made uconf, a network of your own (10.99.1.0/24)"), "{}", started.err);
+        let json: Value =
+            serde_json::from_str(&kvm_bridge(&lab, ALICE, "status uconf --json").run().succeeds().out).expect("JSON");
+        assert_eq!(json["bridges"][0]["mtu"], 1400, "{json}");
+        // Somebody is there, who leads it to a guest that does not answer; and goes with it.
+        let client = TcpStream::connect("127.0.0.1:2222").expect("the port is open");
+        let daemon = Process {
+            pid: fs::read_to_string(pid).expect("a PID").trim().parse().expect("a number"),
+            command: String::new(),
+        };
+        assert!(relays().len() == 1, "{:?}", relays());
+        daemon.kill();
+        wait_for("the relay to end", 10, || relays().is_empty().then_some(()));
+        drop(client);
+        fs::remove_file(pid).expect("QEMU was killed");
+        is_gone("uconf", "/run/alice");
+    }
+}
+
+/// The relays of this test's guest: nobody else forwards this port.
+fn relays() -> Vec<String> {
+    let all = fs::read_dir("/proc").expect("proc").flatten();
+    let commands = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let commands = commands.map(|words| String::from_utf8_lossy(&words).replace('\0', " "));
+    commands
+        .filter(|command| command.starts_with("kvm-bridge-relay ") && command.contains("udp:127.0.0.1:2223:22"))
+        .collect()
+}
+
+#[test]
+fn names_come_from_a_resolver_on_the_lan_too() {
+    let Some(lab) = host() else { return };
+    fs::write("/etc/resolv.conf", "nameserver 10.77.0.1\n").expect("a resolver");
+    let at = "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --pid-file= --keep-in-foreground --user=root --bind-interfaces";
+    let server =
+        lab.sh(&format!("exec ip netns exec lan {at} --listen-address=10.77.0.1 --address=/host.test/192.0.2.77"));
+    let _server = server.start();
+    let guest = shim(&lab, ALICE, "--bridge unames,uplink=user -name vm").boot();
+    let asked = || {
+        let ended = kvm_bridge(&lab, ALICE, "enter unames -- getent hosts host.test").run();
+        ended.out.contains("192.0.2.77").then_some(())
+    };
+    wait_for("an answer", 20, asked);
+    guest.kill();
+    is_gone("unames", "/run/alice");
+}
+
+#[test]
+fn a_network_whose_files_were_deleted_leaves_those_of_the_next_one_alone() {
+    let Some(lab) = host() else { return };
+    let first = shim(&lab, ALICE, "--bridge ulost,uplink=user -name first").boot();
+    let before = processes_of("ulost");
+    // As systemd does when a user logs out.
+    fs::remove_dir_all("/run/alice/kvm-bridge").expect("its files");
+    let second = shim(&lab, ALICE, "--bridge ulost,uplink=user -name second").boot();
+    assert!(second.err().contains("made ulost"), "{}", second.err());
+    first.kill();
+    wait_for("the end of the first", 30, || {
+        let now = processes_of("ulost");
+        before.iter().all(|old| now.iter().all(|one| one.pid != old.pid)).then_some(())
+    });
+    kvm_bridge(&lab, ALICE, "status ulost").run().succeeds();
+    second.kill();
+    is_gone("ulost", "/run/alice");
 }
 
 #[test]

@@ -123,7 +123,8 @@ fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
 pub struct BridgeSpec<'a> {
     /// Its uplink.
     pub uplink: uplink::BridgeSpec<'a>,
-    keep: Option<bool>,
+    /// Whether it stays without guests, where that is said.
+    pub keep: Option<bool>,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }

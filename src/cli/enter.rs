@@ -10,6 +10,7 @@ use model::error::{CANNOT_EXECUTE, Error, NOT_FOUND, Result};
 use model::ifname::IfName;
 use model::text;
 use model::text::shell::quote;
+use nix::unistd::{User, geteuid};
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -30,7 +31,7 @@ pub(super) struct Enter {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge enter lab -- ssh root@alice
-  kvm-bridge enter lab -- tcpdump -ni lab
+  kvm-bridge enter lab -- ip neigh
   kvm-bridge enter lab -- ping -c 1 alice
 The network is one of yours (--bridge lab,uplink=user) with a running guest. The command has root's
 rights over that network and over nothing else. Exit status: that of the command; 125 there is no such
@@ -39,10 +40,14 @@ network, 126 the command cannot be executed, 127 it is not found.";
 impl Enter {
     pub(super) fn run(self) -> Result<String> {
         let bridge = IfName::new(&self.bridge)?;
+        if place::user_network().is_some() {
+            return Err(Error::new("this is in a network of yours already", "Leave it first: exit."));
+        }
+        let user = User::from_uid(geteuid()).ok().flatten();
         if !user_network::enter(&bridge)? {
             return Err(missing(&self.bridge));
         }
-        names::ask_there(&bridge)?;
+        names::ask_there(&bridge, user.as_ref())?;
         let shell = || env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
         let mut words = self.command.into_iter();
         let program = words.next().unwrap_or_else(shell);

@@ -38,9 +38,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-fn open(way: &Way, nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+fn open(way: &Way, nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
     let queues = match way {
-        Way::UserNetwork(..) => return user_network::join(nic, mac, vm),
+        Way::UserNetwork(..) => return user_network::join(nic, new, mac, vm),
         Way::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
         Way::OwnTap(tap, name, _) => own_tap(tap, name),
     };
@@ -67,7 +67,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let mut notices: Vec<String> = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
     let (mut taps, mut ports) = (Vec::new(), Vec::new());
     for ((way, nic), mac) in cards().zip(&assigned.macs) {
-        let joined = open(way, nic, *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
+        let joined =
+            open(way, nic, &configured(nic, &line.nics, config), *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
         taps.push(joined.queues);
         ports.extend(joined.ports);
         notices.extend(joined.notice);
@@ -95,6 +96,15 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
     });
     let ways = ways.collect::<Result<_>>()?;
     Ok((host, ways))
+}
+
+/// A card with what the configuration says of a bridge that is to be made.
+fn configured(nic: &Nic, nics: &[Nic], config: &Config) -> Nic {
+    let spec = bridge_specs(nics, config).into_iter().find(|spec| *spec.uplink.bridge == nic.bridge);
+    spec.map_or_else(
+        || nic.clone(),
+        |spec| Nic { net: spec.uplink.net, mtu: spec.uplink.mtu, keep: spec.keep, ..nic.clone() },
+    )
 }
 
 /// Whether a card is to be in a network of the user's own: it says so, or the configuration, or there is such a network and no

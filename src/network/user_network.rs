@@ -129,11 +129,18 @@ impl Place {
     fn knock(&self) -> Result<Option<Entrance>> {
         let connection = descriptors::connect(&self.socket()).map_err(|error| unusable(&self.socket(), &error))?;
         let Some(connection) = connection else { return Ok(None) };
+        let answer = descriptors::receive(&connection, PATIENCE).map_err(|error| {
+            let what = format!("the holder of your network {} does not answer: {}", self.bridge, reason(&error));
+            Error::new(
+                what,
+                format!("See what it does: ps -C kvm-bridge-hold. To do without it: rm {}", self.socket().display()),
+            )
+        })?;
         // One that was killed, or is about to end.
-        let Ok(Some((text, files))) = descriptors::receive(&connection, PATIENCE) else { return Ok(None) };
+        let Some((text, files)) = answer else { return Ok(None) };
         match <[OwnedFd; 2]>::try_from(files) {
             Ok([user, network]) => Ok(Some(Entrance { user, network, _connection: connection })),
-            Err(_) => Err(told(&text)),
+            Err(_) => Err(told(&text, &self.bridge)),
         }
     }
 }
@@ -185,11 +192,12 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
     Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours with a short name.")
 }
 
-/// An error in a message from another process of ours.
-fn told(text: &[u8]) -> Error {
+/// An error in a message from another process of ours, which may have said already what it is about.
+fn told(text: &[u8], bridge: &IfName) -> Error {
     let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
     let part = |key: &str| value[key].as_str().unwrap_or("it ended without a word").to_owned();
-    Error::new(part("what"), part("remedy"))
+    let (what, about) = (part("what"), format!("--bridge {bridge}: "));
+    Error::new(what.strip_prefix(&about).unwrap_or(&what), part("remedy"))
 }
 
 /// The same, as the other process sends it.
@@ -219,19 +227,25 @@ pub fn check(bridge: &IfName) -> Result<()> {
     if place.socket().exists() { Ok(()) } else { programs::check_pasta().and_then(|()| programs::check()) }
 }
 
-/// Has a TAP made for a guest in a network of the calling user's, which is made where it is missing.
-pub fn join(nic: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+/// Has a TAP made for a guest in a network of the calling user's; where that is missing it is made as `new` has it.
+pub fn join(nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
     let place = Place::of(&nic.bridge)?;
-    let ports = nic.forwards.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
+    let mut ports = nic.forwards.iter().map(gateway::listen_on).collect::<Result<Vec<OwnedFd>>>()?;
+    let (lives, holds) = std::io::pipe().map_err(|error| unusable(&place.run(), &error))?;
+    let lives = OwnedFd::from(lives);
     let lock = place.lock()?;
     let mut notice = None;
     for _ in 0..ATTEMPTS {
         let Some(entrance) = place.knock()? else {
-            notice = Some(start(&place, nic)?);
+            notice = Some(start(&place, new)?);
             continue;
         };
-        let queues = plug(&place, &entrance, nic, mac, vm, &ports)?;
+        let queues = plug(&place, &entrance, nic, mac, vm, (&lives, &ports))?;
         drop(lock);
+        if !ports.is_empty() {
+            // As long as QEMU has it, the relay goes on.
+            ports.push(holds.into());
+        }
         return Ok(Joined { queues, ports, notice });
     }
     let what = format!("your network {} ends each time that it is asked for", place.bridge);
@@ -255,7 +269,14 @@ fn start(place: &Place, nic: &Nic) -> Result<String> {
 }
 
 /// Sends a child into the network, which opens the TAP there; only a process of its own can come back from a namespace.
-fn plug(place: &Place, entrance: &Entrance, nic: &Nic, mac: Mac, vm: &VmId, ports: &[OwnedFd]) -> Result<Vec<OwnedFd>> {
+fn plug(
+    place: &Place,
+    entrance: &Entrance,
+    nic: &Nic,
+    mac: Mac,
+    vm: &VmId,
+    ports: (&OwnedFd, &[OwnedFd]),
+) -> Result<Vec<OwnedFd>> {
     let cannot = |error: io::Error| {
         let what = format!("cannot start the process that joins {}: {}", place.bridge, reason(&error));
         Error::new(what, "See whether the limit on processes is reached: ulimit -u")
@@ -275,7 +296,7 @@ fn plug(place: &Place, entrance: &Entrance, nic: &Nic, mac: Mac, vm: &VmId, port
     let _ = waitpid(child, None);
     match answer.map_err(cannot)? {
         Some((_, queues)) if !queues.is_empty() => Ok(queues),
-        Some((text, _)) => Err(told(&text)),
+        Some((text, _)) => Err(told(&text, &place.bridge)),
         None => Err(cannot(io::ErrorKind::UnexpectedEof.into())),
     }
 }
@@ -287,9 +308,9 @@ fn plug_inside(
     nic: &Nic,
     mac: Mac,
     vm: &VmId,
-    ports: &[OwnedFd],
+    ports: (&OwnedFd, &[OwnedFd]),
 ) -> Result<Vec<OwnedFd>> {
-    let qemu = relay::caller()?;
+    let (lives, ports) = ports;
     entrance.enter(place)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = [inside(nic)];
@@ -305,7 +326,7 @@ fn plug_inside(
         let guest = guests.into_iter().find(|guest| guest.mac == mac);
         let address = guest.map(|guest| guest.address);
         let address = address.ok_or_else(|| Error::new("the guest was forgotten in this moment", "Try again."))?;
-        relay::leave_behind(address, &nic.forwards, qemu, ports)?;
+        relay::leave_behind(address, &nic.forwards, lives, ports)?;
     }
     output::step(|| format!("its TAP is in your network {}", nic.bridge));
     Ok(taps.into_iter().flatten().collect())

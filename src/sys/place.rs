@@ -18,7 +18,7 @@ static USER_NETWORK: OnceLock<PathBuf> = OnceLock::new();
 
 /// Finds out which network this process was started in.
 pub fn find_out() {
-    if let Some(run) = env::var_os(VARIABLE).filter(|_| userns::has_some_users_only()) {
+    if let Some(run) = env::var_os(VARIABLE).filter(|_| userns::has_one_user_only()) {
         enter(run.into());
     }
 }

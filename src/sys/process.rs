@@ -122,13 +122,13 @@ pub fn raise_limits() {
             let _ = setrlimit(resource, Rlimit { current: most, maximum: most });
         }
     }
-    const FILES: u64 = 1024;
+    const FILES: u64 = 4096;
     let files = getrlimit(Resource::Nofile);
     if files.current.is_some_and(|current| current < FILES) {
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit { current: Some(FILES), maximum: files.maximum.map(|most| most.max(FILES)) },
-        );
+        let enough = Rlimit { current: Some(FILES), maximum: files.maximum.map(|most| most.max(FILES)) };
+        if setrlimit(Resource::Nofile, enough).is_err() {
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum });
+        }
     }
 }
 

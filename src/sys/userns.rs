@@ -13,6 +13,14 @@ pub fn has_some_users_only() -> bool {
     map.is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
+/// Whether there is one user in this process's namespace, and that is its root: nobody else can have set anything up here. A
+/// container has more.
+pub fn has_one_user_only() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut words = map.split_whitespace();
+    (words.next(), words.nth(1), words.next()) == (Some("0"), Some("1"), None)
+}
+
 /// Takes this process into a user namespace of its user's and a network namespace of that, where it has all rights. It has to
 /// have one thread.
 pub fn enter(user: &impl AsFd, network: &impl AsFd) -> io::Result<()> {

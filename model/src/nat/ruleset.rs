@@ -144,7 +144,7 @@ fn net(address: impl ToString, prefix: u8) -> Value {
     json!({ "prefix": { "addr": address.to_string(), "len": prefix } })
 }
 
-pub(super) fn verdict(name: &str) -> Value {
+pub(crate) fn verdict(name: &str) -> Value {
     json!({ name: null })
 }
 

@@ -3,8 +3,9 @@
 
 use crate::error::Error;
 use crate::ifname::IfName;
-use crate::nat::ruleset::{Table, is, meta, of_packet};
+use crate::nat::ruleset::{Table, is, meta, of_packet, verdict};
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 
 /// The interface in the namespace that pasta makes.
 pub const UPLINK: &str = "up0";
@@ -22,12 +23,23 @@ pub(super) fn refused() -> Error {
 ///
 /// Nothing comes in by pasta (`-t none`, `-u none`), nothing there reaches the host's loopback (`-T none`, `-U none`,
 /// `--no-map-gw`), but for its resolver, which may be on it. Where the host has IPv6, the namespace has its addresses.
-pub fn pasta<'a>(command: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let addresses = ["-a", "169.254.2.1", "-n", "24", "-g", "169.254.2.2", "--dns-forward", RESOLVER, "-I", UPLINK];
+///
+/// Only for a resolver on the loopback has it an address of its own: pasta would answer for any other one from that.
+pub fn pasta<'a>(command: impl IntoIterator<Item = &'a str>, is_resolver_on_loopback: bool) -> Vec<String> {
+    let resolver = if is_resolver_on_loopback { ["--dns-forward", RESOLVER].as_slice() } else { &[] };
+    let addresses = ["-a", "169.254.2.1", "-n", "24", "-g", "169.254.2.2", "-I", UPLINK];
+    let addresses = addresses.into_iter().chain(resolver.iter().copied());
     let closed = ["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw"];
     let alone = ["--foreground", "--quiet", "--config-net", "--no-dhcp", "--no-dhcpv6", "--no-ra"];
     let words = alone.into_iter().chain(addresses).chain(closed).chain(["--"]).chain(command);
     words.map(str::to_owned).collect()
+}
+
+/// Whether the resolver that pasta takes is on the loopback: the first of IPv4 in /etc/resolv.conf (resolv.conf(5)).
+pub fn is_resolver_on_loopback(resolv_conf: &str) -> bool {
+    let servers = resolv_conf.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
+    let mut servers = servers.filter_map(|server| server.trim().parse::<Ipv4Addr>().ok());
+    servers.next().is_some_and(|server| server.is_loopback())
 }
 
 /// Rules that lead what dnsmasq asks a resolver on the host's loopback to that resolver: the loopback here is another one.
@@ -41,7 +53,17 @@ pub fn rules() -> Value {
         table.chain("output", "nat", "output", -100),
         table.chain("postrouting", "nat", "postrouting", 100),
         table.rule("postrouting", vec![is(meta("oifname"), json!(UPLINK)), json!({ "masquerade": null })]),
+        table.chain("loopback", "filter", "postrouting", 0),
     ];
+    // What is the loopback to pasta's sockets on the host: IPv4's in IPv6 (RFC 4291, 2.5.5), and `::1`.
+    commands.extend(
+        [("ip6", "::", 96), ("ip6", "::ffff:0.0.0.0", 96), ("ip", "127.0.0.0", 8), ("ip", "0.0.0.0", 8)].map(
+            |(family, address, length)| {
+                let to = is(of_packet(family, "daddr"), json!({ "prefix": { "addr": address, "len": length } }));
+                table.rule("loopback", vec![is(meta("oifname"), json!(UPLINK)), to, verdict("drop")])
+            },
+        ),
+    );
     commands.extend(["udp", "tcp"].map(|protocol| {
         let to = json!({ "dnat": { "family": "ip", "addr": RESOLVER, "port": 53 } });
         table.rule("output", vec![to_loopback(), is(of_packet(protocol, "dport"), json!(53)), to])
@@ -61,12 +83,21 @@ mod tests {
 
     #[test]
     fn nothing_comes_in_and_the_hosts_loopback_is_out_of_reach() {
-        let words = pasta(["sh", "-c", "true"]);
+        let words = pasta(["sh", "-c", "true"], true);
         for option in ["-t", "-u", "-T", "-U"] {
             assert!(words.windows(2).any(|pair| pair[0] == option && pair[1] == "none"), "{option}");
         }
         assert!(words.contains(&"--no-map-gw".to_owned()));
         assert_eq!(words[words.len() - 4..], ["--", "sh", "-c", "true"]);
+        assert!(words.contains(&RESOLVER.to_owned()) && !pasta(["sh"], false).contains(&RESOLVER.to_owned()));
+        for (text, wanted) in [
+            ("nameserver 127.0.0.53\nnameserver 10.0.0.1\n", true),
+            ("# x\nnameserver ::1\nnameserver\t10.0.0.1\nnameserver 127.0.0.1\n", false),
+            ("search lan\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_resolver_on_loopback(text), wanted, "{text}");
+        }
     }
 
     #[test]
@@ -74,5 +105,6 @@ mod tests {
         let text = rules().to_string();
         assert_eq!(text.matches(r#""dnat":{"addr":"169.254.2.3""#).count(), 2, "{text}");
         assert!(text.contains(r#""right":"up0""#));
+        assert_eq!(text.matches(r#"{"drop":null}"#).count(), 4);
     }
 }

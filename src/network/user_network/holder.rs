@@ -27,6 +27,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +48,7 @@ pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
     let net = nic.net.map(|net| format!(",net={net}")).unwrap_or_default();
     let mtu = nic.mtu.map(|mtu| format!(",mtu={mtu}")).unwrap_or_default();
     let keep = if nic.keep == Some(true) { ",keep=on" } else { "" };
-    let spec = format!("{},uplink=nat{net}{mtu}{keep}", nic.bridge);
+    let spec = format!("{},uplink=nat{net}{mtu}{keep}", nic.bridge.as_str().replace(',', ",,"));
     let home = |name: &str| env::var_os(name).unwrap_or_default();
     let words = [NAME.into(), spec.into(), run.as_os_str().to_owned(), home("HOME"), home("XDG_STATE_HOME")];
     let words: Vec<CString> =
@@ -58,7 +59,7 @@ pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
     match descriptors::receive(&ours, PATIENCE).map_err(cannot)? {
         Some((text, _)) => match text.strip_prefix(b"made ") {
             Some(subnet) => Ok(user::notice(&nic.bridge, &String::from_utf8_lossy(subnet), nic.keep == Some(true))),
-            None => Err(told(&text)),
+            None => Err(told(&text, &nic.bridge)),
         },
         None => Err(refusal(said)),
     }
@@ -97,7 +98,8 @@ pub fn become_pasta(words: &[OsString]) -> i32 {
     else {
         return 1;
     };
-    let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")]);
+    let is_on_loopback = user::is_resolver_on_loopback(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")], is_on_loopback);
     let mut command = Command::new(pasta);
     command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
     for (name, value) in [("HOME", home), ("XDG_STATE_HOME", state)] {
@@ -141,6 +143,8 @@ struct Network {
     place: Place,
     files: Files,
     listener: OwnedFd,
+    /// The inode of its socket: another network of this name may be in the place of one that somebody deleted.
+    socket: u64,
     ended: SignalFd,
 }
 
@@ -163,7 +167,8 @@ impl Network {
         carry_out(&user::rules())?;
         let files = Files::of(&nic.bridge)?;
         let listener = descriptors::listen(&place.socket()).map_err(cannot)?;
-        let network = Self { nic, place, files, listener, ended };
+        let socket = fs::metadata(place.socket()).map_err(cannot)?.ino();
+        let network = Self { nic, place, files, listener, socket, ended };
         network.make_bridge()?;
         let subnet = network.files.read()?.and_then(|journal| Some(journal.nat()?.network.subnet));
         Ok((network, subnet.map(|subnet| subnet.to_string()).unwrap_or_default()))
@@ -236,9 +241,16 @@ impl Network {
             }
             return Ok(false);
         }
+        // Somebody may have deleted the files under its feet.
+        let mut netlink = Netlink::open().map_err(unreadable)?;
+        if netlink.link(&self.nic.bridge).map_err(unreadable)?.is_some() {
+            return Ok(false);
+        }
         // Who holds it is about to ask: that is heard.
         let Ok(Some(_lock)) = Passing::try_alone(self.place.lock_file(), 1) else { return Ok(false) };
-        let _ = fs::remove_dir_all(self.place.run());
+        if fs::metadata(self.place.socket()).is_ok_and(|socket| socket.ino() == self.socket) {
+            let _ = fs::remove_dir_all(self.place.run());
+        }
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
 //! `forward=` in a network of a user's own: a process for each guest, which listens on the host and connects in the namespace.
 //!
-//! It ends with the guest's QEMU. Guests see the host's address in their network as the one who connects.
+//! It ends with the guest's QEMU, also with one that has become a daemon: that holds the other end of a pipe. Guests see the host's address in their network as the one who connects.
 
 use crate::output::errno::reason;
 use crate::sys::process::{Stderr, inherited};
@@ -8,8 +8,7 @@ use crate::sys::{descriptors, process};
 use model::error::{Error, Result};
 use model::nat::forward::{Forward, Protocol};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Backlog, listen};
-use rustix::process::{PidfdFlags, getppid, pidfd_open};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -26,6 +25,10 @@ pub const NAME: &str = "kvm-bridge-relay";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What has been silent for so long by UDP is over (as nf_conntrack_udp_timeout_stream of the kernel has it).
 const SILENCE: Duration = Duration::from_secs(120);
+/// Whoever is silent for so long is asked whether they are there.
+const IDLE: Duration = Duration::from_secs(60);
+/// One direction may be silent for so long after the other has ended.
+const HALF: Duration = Duration::from_secs(600);
 /// So many connections at once, of all clients.
 const MOST: usize = 512;
 /// What a thread needs.
@@ -33,21 +36,11 @@ const STACK: usize = 64 * 1024;
 /// The longest datagram.
 const LONGEST: usize = 65_535;
 
-/// The process that this one was forked by, which becomes QEMU.
-pub(super) fn caller() -> Result<OwnedFd> {
-    let parent = getppid().ok_or(rustix::io::Errno::SRCH);
-    let opened = parent.and_then(|parent| pidfd_open(parent, PidfdFlags::empty()));
-    opened.map_err(|error| {
-        let what = format!("cannot watch for the end of QEMU: {}", reason(&error.into()));
-        Error::new(what, "Linux 5.3 or a later one is needed.")
-    })
-}
-
-/// Leaves one behind that leads these ports of the host's to a guest.
-pub(super) fn leave_behind(address: Ipv4Addr, forwards: &[Forward], qemu: OwnedFd, ports: &[OwnedFd]) -> Result<()> {
+/// Leaves one behind that leads these ports of the host's to a guest, as long as the other end of `lives` is open.
+pub(super) fn leave_behind(address: Ipv4Addr, forwards: &[Forward], lives: &OwnedFd, ports: &[OwnedFd]) -> Result<()> {
     let cannot = |error: io::Error| Error::new(format!("cannot forward ports: {}", reason(&error)), "Try again.");
     let (ours, theirs) = descriptors::pair().map_err(cannot)?;
-    let files: Vec<_> = std::iter::once(&qemu).chain(ports).map(AsFd::as_fd).collect();
+    let files: Vec<_> = std::iter::once(lives).chain(ports).map(AsFd::as_fd).collect();
     descriptors::send(&ours, b"ports", &files).map_err(cannot)?;
     let words = [NAME.to_owned(), address.to_string()].into_iter().chain(forwards.iter().map(Forward::to_string));
     let words: Vec<CString> = words.map(|word| CString::new(word).unwrap_or_default()).collect();
@@ -64,8 +57,9 @@ pub fn main(words: &[OsString]) -> i32 {
     let Ok(Some((_, files))) = descriptors::receive(&inherited(), PATIENCE) else { return 1 };
     let _ = nix::sys::prctl::set_name(c"kvm-bridge-rel");
     process::ignore_requests_to_end();
+    process::raise_limits();
     let mut files = files.into_iter();
-    let Some(qemu) = files.next() else { return 1 };
+    let Some(lives) = files.next() else { return 1 };
     for (forward, port) in forwards.iter().zip(files) {
         let Ok(Forward { protocol, to, .. }) = forward.parse() else { return 1 };
         let to = SocketAddr::from((guest, to));
@@ -77,13 +71,12 @@ pub fn main(words: &[OsString]) -> i32 {
             return 1;
         }
     }
-    let mut end = [PollFd::new(qemu.as_fd(), PollFlags::POLLIN)];
+    let mut end = [PollFd::new(lives.as_fd(), PollFlags::POLLIN)];
     while poll(&mut end, PollTimeout::NONE) == Err(nix::Error::EINTR) {}
     0
 }
 
 fn serve_tcp(port: OwnedFd, to: SocketAddr) -> io::Result<()> {
-    listen(&port, Backlog::MAXCONN)?;
     let count = Arc::new(AtomicUsize::new(0));
     for client in TcpListener::from(port).incoming() {
         let Ok(client) = client else {
@@ -110,9 +103,17 @@ fn serve_tcp(port: OwnedFd, to: SocketAddr) -> io::Result<()> {
 /// Leads one connection, until both directions have ended.
 fn lead(client: &TcpStream, to: SocketAddr) -> io::Result<()> {
     let guest = TcpStream::connect_timeout(&to, PATIENCE)?;
+    for end in [client, &guest] {
+        set_socket_keepalive(end, true)?;
+        set_tcp_keepidle(end, IDLE)?;
+        set_tcp_keepintvl(end, IDLE / 4)?;
+        set_tcp_keepcnt(end, 4)?;
+    }
     let copy = |mut from: &TcpStream, mut into: &TcpStream| {
         let copied = io::copy(&mut from, &mut into);
         let _ = into.shutdown(Shutdown::Write);
+        // Who has been told that no more comes, and says nothing either, is done.
+        let _ = into.set_read_timeout(Some(HALF));
         if copied.is_err() {
             let _ = from.shutdown(Shutdown::Both);
         }
@@ -122,6 +123,14 @@ fn lead(client: &TcpStream, to: SocketAddr) -> io::Result<()> {
         copy(&guest, client);
         Ok(())
     })
+}
+
+/// A socket for one client's datagrams.
+fn socket_to(to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    Ok(socket)
 }
 
 /// Leads datagrams: each client has a socket of its own in the network, so that answers find back.
@@ -136,9 +145,9 @@ fn serve_udp(port: OwnedFd, to: SocketAddr) -> io::Result<()> {
             Some(own) => Arc::clone(own),
             None if known.len() >= MOST => continue,
             None => {
-                let own = Arc::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?);
-                own.connect(to)?;
-                own.set_read_timeout(Some(SILENCE))?;
+                // Too many files are open, for now.
+                let Ok(own) = socket_to(to) else { continue };
+                let own = Arc::new(own);
                 known.insert(from, Arc::clone(&own));
                 let (answers, host, clients) = (Arc::clone(&own), Arc::clone(&host), Arc::clone(&clients));
                 let answer = move || {

@@ -12,7 +12,8 @@ use model::nat::guest::Guest;
 use model::nat::subnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -59,22 +60,28 @@ fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
 /// Takes a port for as long as the descriptor is open: nobody else gets it, and one that somebody has is an error. Nobody listens
 /// on it: what comes for it is led to the guest before it gets here.
 pub fn reserve(forward: &Forward) -> Result<OwnedFd> {
-    let Forward { protocol, on, port, .. } = forward;
-    take(forward).map_err(|error| {
-        let name = protocol.as_str();
-        let what = format!("cannot forward {name} port {port} of {on}: {}", error.desc());
-        let listens = if *protocol == Protocol::Tcp { "ss -ltnp" } else { "ss -lunp" };
-        let remedy = match error {
-            Errno::EADDRINUSE => format!("See who has it: {listens} sport = {port}; or give another one."),
-            Errno::EACCES => "Ports below 1024 are root's: give another one.".to_owned(),
-            Errno::EADDRNOTAVAIL => "Give an address that the host has: ip address.".to_owned(),
-            _ => "Give another port.".to_owned(),
-        };
-        Error::new(what, remedy)
-    })
+    take(forward, false).map_err(|error| refused(forward, error))
 }
 
-fn take(forward: &Forward) -> nix::Result<OwnedFd> {
+/// The same for who is going to accept connections there: they may come at once, and from before nothing keeps the port.
+pub fn listen_on(forward: &Forward) -> Result<OwnedFd> {
+    take(forward, true).map_err(|error| refused(forward, error))
+}
+
+fn refused(Forward { protocol, on, port, .. }: &Forward, error: Errno) -> Error {
+    let name = protocol.as_str();
+    let what = format!("cannot forward {name} port {port} of {on}: {}", error.desc());
+    let listens = if *protocol == Protocol::Tcp { "ss -ltnp" } else { "ss -lunp" };
+    let remedy = match error {
+        Errno::EADDRINUSE => format!("See who has it: {listens} sport = {port}; or give another one."),
+        Errno::EACCES => "Ports below 1024 are root's: give another one.".to_owned(),
+        Errno::EADDRNOTAVAIL => "Give an address that the host has: ip address.".to_owned(),
+        _ => "Give another port.".to_owned(),
+    };
+    Error::new(what, remedy)
+}
+
+fn take(forward: &Forward, listens: bool) -> nix::Result<OwnedFd> {
     let family = if forward.on.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let (kind, protocol) = match forward.protocol {
         Protocol::Tcp => (SockType::Stream, SockProtocol::Tcp),
@@ -84,7 +91,15 @@ fn take(forward: &Forward) -> nix::Result<OwnedFd> {
     if forward.on.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
+    let listens = listens && forward.protocol == Protocol::Tcp;
+    if listens {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     let address = SockaddrStorage::from(SocketAddr::new(forward.on, forward.port));
     bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address)?;
+    if listens {
+        // At once: until then somebody else who reuses it could.
+        listen(&socket, Backlog::MAXCONN)?;
+    }
     Ok(socket)
 }
