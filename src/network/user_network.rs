@@ -53,6 +53,9 @@ use std::time::Duration;
 
 /// How long whoever is asked may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What is said of a bridge that its reaper takes back in the moment in which somebody joins it, and how long that takes.
+const GONE: &str = "it went away in this moment";
+const GONE_FOR: Duration = Duration::from_millis(50);
 /// So often a network that ends in this moment is asked for again.
 const ATTEMPTS: u32 = 10;
 
@@ -240,7 +243,14 @@ pub fn join(nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
             notice = Some(start(&place, new)?);
             continue;
         };
-        let queues = plug(&place, &entrance, nic, mac, vm, (&lives, &ports))?;
+        let queues = match plug(&place, &entrance, nic, mac, vm, (&lives, &ports)) {
+            Err(error) if error.what().ends_with(GONE) => {
+                drop(entrance);
+                std::thread::sleep(GONE_FOR);
+                continue;
+            }
+            plugged => plugged?,
+        };
         drop(lock);
         if !ports.is_empty() {
             // As long as QEMU has it, the relay goes on.
@@ -315,7 +325,7 @@ fn plug_inside(
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = [inside(nic)];
     let devices = (0..nic.number_of_queues()).map(|_| tap::open_device()).collect::<Result<Vec<File>>>()?;
-    let gone = |_: &[&IfName]| Err(Error::new("it went away in this moment", "Try again."));
+    let gone = |_: &[&IfName]| Err(Error::new(GONE, "Try again."));
     let (planned, locks) = planned_locked(&mut netlink, &nics, &Config::default(), gone)?;
     let card = Card { vm, mac, forwards: &nic.forwards };
     let announced = if nic.announce { vec![(nic.bridge.clone(), mac)] } else { Vec::new() };

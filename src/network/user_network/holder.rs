@@ -220,7 +220,10 @@ impl Network {
 
     /// Gives somebody who is about to join the namespace, with the bridge in it.
     fn let_in(&self, guest: &OwnedFd) -> Result<()> {
-        self.make_bridge()?;
+        // One that is about to be taken back in this moment is asked for again.
+        if !self.files.exist() {
+            self.make_bridge()?;
+        }
         let namespace = |name: &str| File::open(format!("/proc/thread-self/ns/{name}"));
         let sent = namespace("user").and_then(|user| {
             let network = namespace("net")?;
