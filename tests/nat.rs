@@ -5,15 +5,14 @@
 use crate::guests::real;
 use crate::support::command::Running;
 use crate::support::processes::{Process, is_alive};
-use crate::support::real::linux;
+use crate::support::real::{GuestShell, linux};
+use crate::support::served::{read_from, tells};
 use crate::support::{Lab, have, wait_for};
 use serde_json::Value;
 use std::fs;
-use std::io::{PipeWriter, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 /// A host with a way out, on which all that is needed is.
 fn host() -> Option<Lab> {
@@ -28,8 +27,7 @@ fn host() -> Option<Lab> {
 /// A real guest with a shell.
 struct Guest<'lab> {
     qemu: Running<'lab>,
-    shell: PipeWriter,
-    asked: u32,
+    shell: GuestShell,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
 }
@@ -45,7 +43,12 @@ impl<'lab> Guest<'lab> {
         let cmd = real(shim).words("-kernel").arg(kernel).words("-initrd").arg(initramfs).words("-append");
         let append = "ip=dhcp console=ttyS0 panic=-1 guest.then=shell quiet";
         let qemu = cmd.arg(append).stdin(keyboard).start();
-        let mut guest = Self { qemu, shell, asked: 0, address: Ipv4Addr::UNSPECIFIED, gateway: Ipv4Addr::UNSPECIFIED };
+        let mut guest = Self {
+            qemu,
+            shell: GuestShell::new(shell),
+            address: Ipv4Addr::UNSPECIFIED,
+            gateway: Ipv4Addr::UNSPECIFIED,
+        };
         wait_for("the guest's shell", 90, || {
             assert!(guest.qemu.is_running(), "{}{}", guest.qemu.out(), guest.qemu.err());
             guest.qemu.out().contains("guest: shell").then_some(())
@@ -61,18 +64,7 @@ impl<'lab> Guest<'lab> {
     /// Runs a command in the guest: its exit status, and what it said.
     #[track_caller]
     fn run(&mut self, command: &str) -> (i32, String) {
-        self.asked += 1;
-        let (begin, end) = (format!("begin-{}", self.asked), format!("end-{}", self.asked));
-        // The console shows the line itself too, in which neither mark is whole.
-        let line = format!("echo be''gin-{0}; {command}; echo en''d-{0} $?\n", self.asked);
-        self.shell.write_all(line.as_bytes()).expect("its keyboard");
-        wait_for(&format!("the end of '{command}'"), 60, || {
-            let out = self.qemu.out();
-            let said = out.split(&begin).nth(1)?;
-            let (said, rest) = said.split_once(&format!("{end} "))?;
-            let status = rest.lines().next()?.trim().parse().ok()?;
-            rest.contains('\n').then(|| (status, said.trim().to_owned()))
-        })
+        self.shell.run(&self.qemu, command)
     }
 
     #[track_caller]
@@ -87,24 +79,6 @@ impl<'lab> Guest<'lab> {
 fn dnsmasq_of(lab: &Lab, bridge: &str) -> Option<Process> {
     let word = format!("--interface={bridge} ");
     lab.processes().into_iter().find(|process| process.command.contains(&word))
-}
-
-/// A server that tells each client whose address it sees.
-fn tells(listener: TcpListener) {
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let from = stream.peer_addr().expect("an address").ip().to_string();
-            let _ = stream.write_all(format!("seen {from}\n").as_bytes());
-        }
-    });
-}
-
-fn read_from(to: SocketAddr) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text).filter(|text| !text.is_empty())
 }
 
 #[track_caller]

@@ -21,6 +21,7 @@ pub mod programs;
 pub mod real;
 pub mod record;
 pub mod rooms;
+pub mod served;
 pub mod shell;
 pub mod snapshot;
 pub mod state;

@@ -3,15 +3,14 @@
 use crate::guests::real;
 use crate::support::command::{Cmd, Running, fake_qemu};
 use crate::support::processes::Process;
-use crate::support::real::linux;
+use crate::support::real::{GuestShell, linux};
+use crate::support::served::{read_from, tells};
 use crate::support::user::{ALICE, BOB, Right};
 use crate::support::{Lab, have, wait_for};
 use serde_json::Value;
 use std::fs;
-use std::io::{PipeWriter, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
 
 /// A host with a way out and users, who have no helper and no bridge.
 fn host() -> Option<Lab> {
@@ -73,8 +72,7 @@ fn is_gone(bridge: &str, home: &str) {
 /// A real guest of alice's with a shell.
 struct Guest<'lab> {
     qemu: Running<'lab>,
-    shell: PipeWriter,
-    asked: u32,
+    shell: GuestShell,
 }
 
 impl<'lab> Guest<'lab> {
@@ -94,7 +92,7 @@ impl<'lab> Guest<'lab> {
             format!("--bridge {bridge} -name {name} -m 256 -kernel /run/bin/kernel -initrd /run/bin/initramfs -append");
         let append = "ip=dhcp console=ttyS0 panic=-1 guest.then=shell quiet";
         let qemu = real(shim(lab, ALICE, &words).arg(append)).stdin(keyboard).start();
-        Some(Self { qemu, shell, asked: 0 })
+        Some(Self { qemu, shell: GuestShell::new(shell) })
     }
 
     /// Waits for its shell, and tells its address.
@@ -112,38 +110,10 @@ impl<'lab> Guest<'lab> {
     /// Runs a command in the guest, which succeeds: what it said.
     #[track_caller]
     fn succeeds(&mut self, command: &str) -> String {
-        self.asked += 1;
-        let (begin, end) = (format!("begin-{}", self.asked), format!("end-{}", self.asked));
-        let line = format!("echo be''gin-{0}; {command}; echo en''d-{0} $?\n", self.asked);
-        self.shell.write_all(line.as_bytes()).expect("its keyboard");
-        let (status, said) = wait_for(&format!("the end of '{command}'"), 60, || {
-            let out = self.qemu.out();
-            let said = out.split(&begin).nth(1)?;
-            let (said, rest) = said.split_once(&format!("{end} "))?;
-            let status: i32 = rest.lines().next()?.trim().parse().ok()?;
-            rest.contains('\n').then(|| (status, said.trim().to_owned()))
-        });
+        let (status, said) = self.shell.run(&self.qemu, command);
         assert_eq!(status, 0, "{command}: {said}");
         said
     }
-}
-
-/// A server that tells each client whose address it sees.
-fn tells(listener: TcpListener) {
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let from = stream.peer_addr().expect("an address").ip().to_string();
-            let _ = stream.write_all(format!("seen {from}\n").as_bytes());
-        }
-    });
-}
-
-fn read_from(to: SocketAddr) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text).filter(|text| !text.is_empty())
 }
 
 #[test]

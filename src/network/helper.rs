@@ -6,7 +6,8 @@
 pub use model::unprivileged::helper::{HelperProblem, NAME, Right, capability};
 
 use crate::output::errno::reason;
-use crate::sys::files::{self, received};
+use crate::sys::descriptors::received;
+use crate::sys::files;
 use crate::sys::program;
 use model::error::{Error, Result};
 use model::ifname::IfName;

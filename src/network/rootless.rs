@@ -27,7 +27,7 @@ use model::error::{Error, Result, Voice};
 use model::host::Host;
 use model::ifname::{IfName, PREFIX};
 use model::mac::Mac;
-use model::plan::bridge_specs;
+use model::plan::{BridgeSpec, bridge_specs};
 use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
@@ -38,9 +38,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-fn open(way: &Way, nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
+fn open(way: &Way, nic: &Nic, new: impl FnOnce() -> Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
     let queues = match way {
-        Way::UserNetwork(..) => return user_network::join(nic, new, mac, vm),
+        Way::UserNetwork(..) => return user_network::join(nic, &new(), mac, vm),
         Way::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
         Way::OwnTap(tap, name, _) => own_tap(tap, name),
     };
@@ -67,8 +67,8 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
     let mut notices: Vec<String> = mac_notices(line, &vm, &assigned, is_kept).into_iter().collect();
     let (mut taps, mut ports) = (Vec::new(), Vec::new());
     for ((way, nic), mac) in cards().zip(&assigned.macs) {
-        let joined =
-            open(way, nic, &configured(nic, &line.nics, config), *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
+        let new = || configured(nic, &line.nics, config);
+        let joined = open(way, nic, new, *mac, &vm).map_err(|error| of(&nic.bridge, error))?;
         taps.push(joined.queues);
         ports.extend(joined.ports);
         notices.extend(joined.notice);
@@ -78,13 +78,17 @@ pub fn bring_up(line: &Line, config: &Config) -> Result<Inherited> {
 
 /// The way for each network card, or why there is none. Changes nothing.
 pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Host, Vec<Way>)> {
-    let is_own =
-        nics.iter().map(|nic| is_in_user_network(netlink, nic, nics, config)).collect::<Result<Vec<bool>>>()?;
-    for nic in nics.iter().zip(&is_own).filter(|(_, is_own)| **is_own).map(|(nic, _)| nic) {
-        user_network::check(&nic.bridge).and_then(|()| check_device()).map_err(|error| of(&nic.bridge, error))?;
+    let specs = bridge_specs(nics, config);
+    let is_own = nics.iter().map(|nic| is_in_user_network(netlink, nic, &specs)).collect::<Result<Vec<bool>>>()?;
+    let (all, mut nics) = (nics, Vec::new());
+    for (nic, is_own) in all.iter().zip(&is_own) {
+        match is_own {
+            true => user_network::check(&nic.bridge)
+                .and_then(|()| check_device())
+                .map_err(|error| of(&nic.bridge, error))?,
+            false => nics.push(nic.clone()),
+        }
     }
-    let (all, nics): (_, Vec<Nic>) =
-        (nics, nics.iter().zip(&is_own).filter(|(_, is_own)| !**is_own).map(|(nic, _)| nic.clone()).collect());
     let nics = nics.as_slice();
     check_bridges(netlink, nics)?;
     let Planned { host, plan } = planned(netlink, nics, config).map_err(|error| error.in_voice(Voice::Sudo))?;
@@ -109,10 +113,8 @@ fn configured(nic: &Nic, nics: &[Nic], config: &Config) -> Nic {
 
 /// Whether a card is to be in a network of the user's own: it says so, or the configuration, or there is such a network and no
 /// such bridge on the host.
-fn is_in_user_network(netlink: &mut Netlink, nic: &Nic, nics: &[Nic], config: &Config) -> Result<bool> {
-    let specs = bridge_specs(nics, config);
-    let uplink = specs.into_iter().map(|spec| spec.uplink).find(|spec| *spec.bridge == nic.bridge);
-    if uplink.is_some_and(|spec| spec.uplink == Uplink::User) {
+fn is_in_user_network(netlink: &mut Netlink, nic: &Nic, specs: &[BridgeSpec]) -> Result<bool> {
+    if specs.iter().any(|spec| *spec.uplink.bridge == nic.bridge && spec.uplink.uplink == Uplink::User) {
         return Ok(true);
     }
     Ok(nic.uplink.is_none()

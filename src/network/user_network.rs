@@ -243,7 +243,7 @@ pub fn join(nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
             notice = Some(start(&place, new)?);
             continue;
         };
-        let queues = match plug(&place, &entrance, nic, mac, vm, (&lives, &ports)) {
+        let queues = match plug(&NewCard { place: &place, nic, mac, vm, lives: &lives, ports: &ports }, &entrance) {
             Err(error) if error.what().ends_with(GONE) => {
                 drop(entrance);
                 std::thread::sleep(GONE_FOR);
@@ -278,22 +278,27 @@ fn start(place: &Place, nic: &Nic) -> Result<String> {
     started
 }
 
-/// Sends a child into the network, which opens the TAP there; only a process of its own can come back from a namespace.
-fn plug(
-    place: &Place,
-    entrance: &Entrance,
-    nic: &Nic,
+/// A network card that is about to join.
+struct NewCard<'a> {
+    place: &'a Place,
+    nic: &'a Nic,
     mac: Mac,
-    vm: &VmId,
-    ports: (&OwnedFd, &[OwnedFd]),
-) -> Result<Vec<OwnedFd>> {
+    vm: &'a VmId,
+    /// Open at its other end as long as its QEMU runs.
+    lives: &'a OwnedFd,
+    ports: &'a [OwnedFd],
+}
+
+/// Sends a child into the network, which opens the TAP there; only a process of its own can come back from a namespace.
+fn plug(card: &NewCard, entrance: &Entrance) -> Result<Vec<OwnedFd>> {
+    let place = card.place;
     let cannot = |error: io::Error| {
         let what = format!("cannot start the process that joins {}: {}", place.bridge, reason(&error));
         Error::new(what, "See whether the limit on processes is reached: ulimit -u")
     };
     let (ours, theirs) = descriptors::pair().map_err(cannot)?;
     let child = process::fork_for(|| {
-        let sent = match plug_inside(place, entrance, nic, mac, vm, ports) {
+        let sent = match plug_inside(card, entrance) {
             Ok(queues) => descriptors::send(&theirs, b"{}", &queues.iter().map(AsFd::as_fd).collect::<Vec<_>>()),
             Err(error) => descriptors::send(&theirs, &message(&error), &[]),
         };
@@ -312,15 +317,8 @@ fn plug(
 }
 
 /// The child's part: all is as root has it on the host.
-fn plug_inside(
-    place: &Place,
-    entrance: &Entrance,
-    nic: &Nic,
-    mac: Mac,
-    vm: &VmId,
-    ports: (&OwnedFd, &[OwnedFd]),
-) -> Result<Vec<OwnedFd>> {
-    let (lives, ports) = ports;
+fn plug_inside(card: &NewCard, entrance: &Entrance) -> Result<Vec<OwnedFd>> {
+    let NewCard { place, nic, mac, vm, lives, ports } = *card;
     entrance.enter(place)?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let nics = [inside(nic)];
@@ -365,9 +363,9 @@ impl Said {
 }
 
 /// Runs `kvm-bridge WORDS NAME` for each network of the calling user's, outside of which this process is.
-pub fn each(words: &[&str]) -> Result<Vec<Said>> {
+pub fn each(words: &[&str]) -> Vec<Said> {
     if place::user_network().is_some() || geteuid().is_root() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let mut said = Vec::new();
     for place in Place::all() {
@@ -380,7 +378,7 @@ pub fn each(words: &[&str]) -> Result<Vec<Said>> {
             Said { out: answer.out, status: status.unwrap_or(FAILED) }
         }));
     }
-    Ok(said)
+    said
 }
 
 /// Takes this process into a network of the calling user's, where it finds all as root does on the host. Whether there is one of

@@ -49,15 +49,24 @@ pub fn accept(listener: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?)
 }
 
-/// Sends a message.
+/// Sends a message, and waits for room where there is none.
 pub fn send(socket: &impl AsFd, text: &[u8], files: &[BorrowedFd]) -> io::Result<()> {
+    send_with(socket, text, files, SendFlags::empty())
+}
+
+/// The same without waiting.
+pub fn send_now(socket: &impl AsFd, text: &[u8], files: &[BorrowedFd]) -> io::Result<()> {
+    send_with(socket, text, files, SendFlags::DONTWAIT)
+}
+
+fn send_with(socket: &impl AsFd, text: &[u8], files: &[BorrowedFd], flags: SendFlags) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut with = SendAncillaryBuffer::new(&mut space);
     let is_too_much = text.len() > LONGEST || files.len() > MOST;
     if is_too_much || !files.is_empty() && !with.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sendmsg(socket, &[IoSlice::new(text)], &mut with, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(text)], &mut with, flags | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
@@ -66,21 +75,32 @@ pub fn receive(socket: &impl AsFd, time: Duration) -> io::Result<Option<(Vec<u8>
     rustix::net::sockopt::set_socket_timeout(socket, rustix::net::sockopt::Timeout::Recv, Some(time))?;
     let mut text = vec![0; LONGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
-    let mut with = RecvAncillaryBuffer::new(&mut space);
-    let parts = &mut [IoSliceMut::new(&mut text)];
-    let received = loop {
-        match recvmsg(socket, parts, &mut with, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            received => break received?.bytes,
-        }
-    };
-    let files = with.drain().filter_map(|message| match message {
+    let (length, files) = take(socket, &mut text, &mut space, RecvFlags::empty())?;
+    text.truncate(length);
+    Ok(if text.is_empty() { None } else { Some((text, files)) })
+}
+
+/// What has come through a socket by now: how long it is, and the descriptors that came with it, two at the most.
+pub fn received(socket: &impl AsFd, place: &mut [u8]) -> Option<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    take(socket, place, &mut space, RecvFlags::DONTWAIT).ok()
+}
+
+fn take(
+    socket: &impl AsFd,
+    place: &mut [u8],
+    space: &mut [MaybeUninit<u8>],
+    flags: RecvFlags,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut with = RecvAncillaryBuffer::new(space);
+    let mut parts = [IoSliceMut::new(place)];
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::io::retry_on_intr(|| recvmsg(socket, &mut parts, &mut with, flags))?;
+    let files = with.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,
     });
-    let files: Vec<OwnedFd> = files.flatten().collect();
-    text.truncate(received);
-    Ok(if text.is_empty() { None } else { Some((text, files)) })
+    Ok((message.bytes, files.flatten().collect()))
 }
 
 #[cfg(test)]

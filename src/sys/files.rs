@@ -5,10 +5,8 @@
 use crate::sys::userns;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -17,20 +15,6 @@ use std::path::Path;
 pub fn own(received: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made it for this process just now, and nobody else knows of it.
     unsafe { OwnedFd::from_raw_fd(received) }
-}
-
-/// What has come through a socket by now: how long it is, and the descriptors that came with it, two at the most.
-pub fn received(socket: &impl AsFd, place: &mut [u8]) -> Option<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut files = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let mut parts = [IoSliceMut::new(place)];
-    let message = rustix::io::retry_on_intr(|| recvmsg(socket, &mut parts, &mut files, flags)).ok()?;
-    let files = files.drain().filter_map(|part| match part {
-        RecvAncillaryMessage::ScmRights(files) => Some(files),
-        _ => None,
-    });
-    Some((message.bytes, files.flatten().collect()))
 }
 
 /// Whether the calling thread may do this with a file, with the IDs that it opens files with: access(2), and eaccess(3) in some C

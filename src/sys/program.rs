@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Where programs are looked for, whatever PATH says: the caller's is the caller's, and the reaper has none.
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What they get for PATH themselves.
-pub(super) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a command may take, unless it is said.
 const USUAL: Duration = Duration::from_secs(20);
 /// How long one that is killed may take to end.

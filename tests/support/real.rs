@@ -4,7 +4,7 @@ use super::command::{Cmd, Running};
 use super::processes::Process;
 use super::{Lab, wait_for};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, PipeWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +68,35 @@ pub fn linux() -> Option<(PathBuf, PathBuf)> {
         super::skip(&format!("there is no guest in {} (tests/guest/build makes one)", folder.display()));
     }
     found
+}
+
+/// The shell of a guest that was started with `guest.then=shell`, at its serial line.
+pub struct GuestShell {
+    keyboard: PipeWriter,
+    asked: u32,
+}
+
+impl GuestShell {
+    pub fn new(keyboard: PipeWriter) -> Self {
+        Self { keyboard, asked: 0 }
+    }
+
+    /// Runs a command in the guest: its exit status, and what it said.
+    #[track_caller]
+    pub fn run(&mut self, qemu: &Running, command: &str) -> (i32, String) {
+        self.asked += 1;
+        let (begin, end) = (format!("begin-{}", self.asked), format!("end-{}", self.asked));
+        // The console shows the line itself too, in which neither mark is whole.
+        let line = format!("echo be''gin-{0}; {command}; echo en''d-{0} $?\n", self.asked);
+        self.keyboard.write_all(line.as_bytes()).expect("its keyboard");
+        wait_for(&format!("the end of '{command}'"), 60, || {
+            let out = qemu.out();
+            let said = out.split(&begin).nth(1)?;
+            let (said, rest) = said.split_once(&format!("{end} "))?;
+            let status = rest.lines().next()?.trim().parse().ok()?;
+            rest.contains('\n').then(|| (status, said.trim().to_owned()))
+        })
+    }
 }
 
 /// QEMU's monitor for programs, on a socket.

@@ -6,20 +6,18 @@
 #![forbid(unsafe_code)]
 
 use crate::network::announce::Announcer;
-use crate::sys::files::{if_there, received};
+use crate::sys::descriptors::{self, received};
+use crate::sys::files::if_there;
 use crate::sys::packet::Packets;
 use nix::sys::stat::{Mode, umask};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::fs;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 /// Longer than a VM's name in an alias, with all that goes with it.
 const LONGEST: usize = 1024;
-const SPACE: usize = rustix::cmsg_space!(ScmRights(2));
 
 /// The reaper's end.
 #[derive(Debug)]
@@ -61,14 +59,11 @@ pub fn hand_over(path: &Path, announcer: &Announcer) -> io::Result<()> {
     socket.connect(path)?;
     let text = format!("{}\0{}\0{}", announcer.mac, announcer.bridge, announcer.vm);
     let stderr = io::stderr();
-    let descriptors = [announcer.packets.as_fd(), stderr.as_fd()];
-    let mut space = [MaybeUninit::uninit(); SPACE];
-    let mut files = SendAncillaryBuffer::new(&mut space);
-    if text.len() > LONGEST || !files.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+    let files = [announcer.packets.as_fd(), stderr.as_fd()];
+    if text.len() > LONGEST {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    sendmsg(&socket, &[IoSlice::new(text.as_bytes())], &mut files, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-    Ok(())
+    descriptors::send_now(&socket, text.as_bytes(), &files)
 }
 
 #[cfg(test)]

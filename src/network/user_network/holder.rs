@@ -4,19 +4,19 @@ use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
 use crate::network::uplink::nat::rules::carry_out;
-use crate::network::user_network::{PATIENCE, Place, inside, message, told};
+use crate::network::user_network::{PATIENCE, Place, message, told};
 use crate::network::{made, reaper};
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::lock::{Hold, Passing};
 use crate::sys::process::{Stderr, leave_behind};
-use crate::sys::program::find;
+use crate::sys::program::{PATH, find};
 use crate::sys::{descriptors, files, memory, place, process, sysctl, userns};
 use model::config::Config;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::request::Nic;
-use model::uplink::{Uplink, user};
+use model::uplink::user;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -101,7 +101,7 @@ pub fn become_pasta(words: &[OsString]) -> i32 {
     let is_on_loopback = user::is_resolver_on_loopback(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")], is_on_loopback);
     let mut command = Command::new(pasta);
-    command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+    command.args(words).env_clear().env("PATH", PATH).env("LC_ALL", "C");
     for (name, value) in [("HOME", home), ("XDG_STATE_HOME", state)] {
         if !value.is_empty() {
             command.env(name, value);
@@ -114,7 +114,6 @@ pub fn become_pasta(words: &[OsString]) -> i32 {
 
 /// Runs as the holder, in the namespace. Its stdout is the one who waits for it.
 pub fn main(spec: &str) -> i32 {
-    place::find_out();
     let _ = nix::sys::prctl::set_name(c"kvm-bridge-hold");
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     process::ignore_requests_to_end();
@@ -176,9 +175,9 @@ impl Network {
 
     fn make_bridge(&self) -> Result<()> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let nics = [Nic { uplink: Some(Uplink::Nat), ..inside(&self.nic) }];
+        let nics = std::slice::from_ref(&self.nic);
         let is_to_be_made = |_: &[&IfName]| Ok(());
-        let (planned, locks) = planned_locked(&mut netlink, &nics, &Config::default(), is_to_be_made)?;
+        let (planned, locks) = planned_locked(&mut netlink, nics, &Config::default(), is_to_be_made)?;
         made::carry_out(netlink, &planned, &locks, Vec::new(), |_, _| Ok(())).map(|_| ())
     }
 
@@ -186,21 +185,19 @@ impl Network {
     fn hold(&self) -> Result<()> {
         let mut guests_to_be: Vec<OwnedFd> = Vec::new();
         loop {
-            let asked = {
-                let own = [self.listener.as_fd(), self.ended.as_fd()].into_iter();
-                let all = own.chain(guests_to_be.iter().map(AsFd::as_fd));
-                let mut events: Vec<PollFd> = all.map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
-                match poll(&mut events, PollTimeout::NONE) {
-                    Err(nix::Error::EINTR) => continue,
-                    Err(error) => return Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
-                    Ok(_) => {}
-                }
-                let is_ready = |event: &PollFd| event.any().unwrap_or(true);
-                let mut still = events[2..].iter().map(|event| !is_ready(event)).collect::<Vec<bool>>().into_iter();
-                let asked = is_ready(&events[0]);
-                guests_to_be.retain(|_| still.next().unwrap_or(true));
-                asked
-            };
+            let own = [self.listener.as_fd(), self.ended.as_fd()].into_iter();
+            let all = own.chain(guests_to_be.iter().map(AsFd::as_fd));
+            let mut events: Vec<PollFd> = all.map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
+            match poll(&mut events, PollTimeout::NONE) {
+                Err(nix::Error::EINTR) => continue,
+                Err(error) => return Err(Error::new(format!("cannot wait: {}", error.desc()), "Try again.")),
+                Ok(_) => {}
+            }
+            let ready: Vec<bool> = events.iter().map(|event| event.any().unwrap_or(true)).collect();
+            let asked = ready[0];
+            // Those of whom something is heard have joined, or given up.
+            let mut has_gone = ready.into_iter().skip(2);
+            guests_to_be.retain(|_| has_gone.next() != Some(true));
             while matches!(self.ended.read_signal(), Ok(Some(_))) {}
             // It is the first process of its namespace, whose orphans are its children.
             while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
