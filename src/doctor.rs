@@ -80,7 +80,7 @@ struct Context<'a> {
     /// QEMU's own words of them.
     own: Option<QemuLine>,
     netlink: Netlink,
-    /// Whether the host's own firewall drops what is forwarded.
+    /// Whether the host's own firewall drops what is forwarded, or may.
     is_firewalled: bool,
 }
 
@@ -124,8 +124,8 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(macs::checks(&context));
     checks.extend(context.netlink.links().iter().flat_map(|links| unplugged(links)));
     let firewall = firewall::checks(&context);
-    // Who drops what servers answer is known then.
-    context.is_firewalled = firewall.iter().any(|check| check.verdict == Verdict::Failure);
+    // Who drops what servers answer is known then, or who may.
+    context.is_firewalled = firewall.iter().any(|check| check.verdict != Verdict::Ok);
     checks.extend(firewall);
     checks.extend(dhcp::checks(&mut context));
     checks.extend(guests::checks(&mut context)?);

@@ -5,6 +5,7 @@ use crate::sharing::{becomes, host};
 use crate::support::filters::{self, tc};
 use crate::support::guest::Guest;
 use crate::support::{Lab, have};
+use std::path::Path;
 
 #[test]
 fn a_shared_uplink_that_is_well_is_said_to_be() {
@@ -151,4 +152,30 @@ fn a_switch_that_lets_in_one_address_is_told_of() {
     let ended = lab.kvm_bridge("doctor br0 --json").start().end_within(60);
     assert!(ended.out.contains("port security"), "{}", ended.out);
     guest.terminate();
+}
+
+/// As firewalld's are: rules of which it cannot be told what becomes of DHCP.
+#[test]
+fn a_firewall_that_may_drop_the_answers_is_no_fault_of_the_switch() {
+    let Some(lab) = host() else { return };
+    if !have("nft") || !lab.lan.serve_dhcp() {
+        return;
+    }
+    if !Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        return crate::support::lacks("this kernel has no br_netfilter");
+    }
+    let guest = Guest::boot(&lab, 11);
+    lab.sh("nft add table inet others; nft add chain inet others forward '{ type filter hook forward priority 0; }'
+        nft add rule inet others forward udp dport '{ 67, 68 }' drop")
+        .run()
+        .succeeds();
+    let doctor = || lab.kvm_bridge("doctor br0 --verbose").start().end_within(60).out;
+    let told = doctor();
+    assert!(told.contains("may drop some of them") && told.contains("nobody on br0 answers"), "{told}");
+    assert!(!told.contains("port security"), "{told}");
+    lab.sh("nft delete table inet others").run().succeeds();
+    let told = doctor();
+    assert!(told.contains("offers 10.77.0."), "{told}");
+    guest.terminate();
+    lab.becomes_as_before();
 }
