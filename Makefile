@@ -8,7 +8,8 @@
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
 # make check-hosts     tries the .deb on a whole Debian host in a virtual machine, and writes docs/hosts.md;
-#                      SUITE=trixie MANAGER=nm, and others of tests/hosts/run
+#                      SUITE=trixie MANAGER=nm, and others of tests/hosts/run; ONLY=REGEX (some rows);
+#                      DEB=FILE (on an older Debian than this one a package that was built there)
 # make check-sweeps    answers each system call of each program with each error, of which make check tries a sample
 # make fuzz       feeds odd input to all that reads input, for SECONDS=60 each; TARGETS=argv alone (cargo-fuzz; see CONTRIBUTING.md)
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
@@ -110,14 +111,14 @@ check-managers:
 SUITE = trixie
 MANAGER = nm
 # sudo(8) resets the environment: the cache would be root's.
-KEEP_CACHE = --preserve-env=KVM_BRIDGE_HOSTS_CACHE,XDG_CACHE_HOME,HOME
+KEEP_CACHE = --preserve-env=ONLY,KVM_BRIDGE_HOSTS_CACHE,XDG_CACHE_HOME,HOME
 
-check-hosts: deb
+check-hosts: $(if $(DEB),,deb)
 	tests/packages hosts
 	mkdir -p target/hosts
 	$(if $(AS_ROOT),$(AS_ROOT) $(KEEP_CACHE)) tests/hosts/run $(SUITE) $(MANAGER) \
-		"$$(ls -t target/kvm-bridge_*.deb | head -n 1)" target/hosts/$(SUITE)-$(MANAGER); \
-		failed=$$?; tests/hosts/table target/hosts/$(SUITE)-$(MANAGER)/results.tsv && exit $$failed
+		"$(or $(DEB),$$(ls -t target/kvm-bridge_*.deb | head -n 1))" target/hosts/$(SUITE)-$(MANAGER); \
+		failed=$$?; test -n "$(ONLY)" || tests/hosts/table target/hosts/$(SUITE)-$(MANAGER)/results.tsv && exit $$failed
 
 check-sweeps:
 	tests/packages check
