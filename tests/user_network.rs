@@ -45,14 +45,16 @@ fn kvm_bridge<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
 fn processes_of(bridge: &str) -> Vec<Process> {
     let marks =
         [format!("--bridge-hold={bridge},"), format!("kvm-bridge-reaper {bridge} "), format!("--interface={bridge} ")];
+    all_processes().filter(|process| marks.iter().any(|mark| process.command.contains(mark))).collect()
+}
+
+fn all_processes() -> impl Iterator<Item = Process> {
     let all = fs::read_dir("/proc").expect("proc").flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let processes = pids.filter_map(|pid| {
+    pids.filter_map(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&words).replace('\0', " ");
-        Some(Process { pid, command }).filter(|process| marks.iter().any(|mark| process.command.contains(mark)))
-    });
-    processes.collect()
+        Some(Process { pid, command: String::from_utf8_lossy(&words).replace('\0', " ") })
+    })
 }
 
 #[track_caller]
@@ -220,7 +222,8 @@ fn the_configuration_has_a_network_and_a_daemon_keeps_its_ports() {
             pid: fs::read_to_string(pid).expect("a PID").trim().parse().expect("a number"),
             command: String::new(),
         };
-        assert!(relays().len() == 1, "{:?}", relays());
+        let relays = || relays("udp:127.0.0.1:2223:22");
+        assert_eq!(relays().len(), 2, "{:?}", relays());
         daemon.kill();
         wait_for("the relay to end", 10, || relays().is_empty().then_some(()));
         drop(client);
@@ -229,14 +232,106 @@ fn the_configuration_has_a_network_and_a_daemon_keeps_its_ports() {
     }
 }
 
-/// The relays of this test's guest: nobody else forwards this port.
-fn relays() -> Vec<String> {
-    let all = fs::read_dir("/proc").expect("proc").flatten();
-    let commands = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    let commands = commands.map(|words| String::from_utf8_lossy(&words).replace('\0', " "));
-    commands
-        .filter(|command| command.starts_with("kvm-bridge-relay ") && command.contains("udp:127.0.0.1:2223:22"))
-        .collect()
+/// The processes of the relay of this port, which nobody else forwards.
+fn relays(port: &str) -> Vec<Process> {
+    let all = all_processes();
+    all.filter(|one| one.command.starts_with("kvm-bridge-relay ") && one.command.contains(port)).collect()
+}
+
+#[test]
+fn a_killed_relay_is_started_again_or_noticed() {
+    let Some(lab) = host() else { return };
+    const PORT: &str = "tcp:127.0.0.1:2224:22";
+    let guest = shim(&lab, ALICE, "--bridge urelay,uplink=user,forward=tcp:2224:22 -name vm").boot();
+    let two = |but: &[i32]| {
+        wait_for("a relay of two processes", 10, || {
+            let found: Vec<i32> = relays(PORT).iter().map(|one| one.pid).collect();
+            (found.len() == 2 && !found.iter().any(|pid| but.contains(pid))).then_some(found)
+        })
+    };
+    let found = two(&[]);
+    // The second one is the child of the first one.
+    let parent = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let (first, second) = if parent(found[1]).contains(&format!(") S {} ", found[0])) {
+        (found[0], found[1])
+    } else {
+        (found[1], found[0])
+    };
+    Process { pid: second, command: String::new() }.kill();
+    let again = two(&[second]);
+    let status = || kvm_bridge(&lab, ALICE, "status urelay --json").run().out;
+    let faults = || serde_json::from_str::<Value>(&status()).expect("JSON")["bridges"][0]["faults"].to_string();
+    assert_eq!(faults(), "[]");
+    Process { pid: first, command: String::new() }.kill();
+    assert_eq!(faults(), "[]");
+    TcpStream::connect("127.0.0.1:2224").expect("the other one leads it");
+    again.iter().filter(|pid| **pid != first).for_each(|pid| Process { pid: *pid, command: String::new() }.kill());
+    wait_for("the fault", 10, || faults().contains("the ports that are forwarded to vm lead nowhere").then_some(()));
+    // It is looked into without its name too.
+    let doctor: Value =
+        serde_json::from_str(&kvm_bridge(&lab, ALICE, "doctor --quick --json").run().exits_with(1).out).expect("JSON");
+    let checks = doctor["checks"].as_array().expect("checks");
+    let is_it = |check: &&Value| check["observed"].as_str().is_some_and(|seen| seen.contains("its relay was killed"));
+    assert_eq!(checks.iter().find(is_it).map(|check| &check["subject"]), Some(&Value::from("urelay")), "{doctor}");
+    guest.kill();
+    is_gone("urelay", "/run/alice");
+}
+
+#[test]
+fn who_has_networks_of_their_own_is_told_of_these() {
+    let Some(lab) = host() else { return };
+    let one = shim(&lab, ALICE, "--bridge uone,uplink=user -name vm").boot();
+    let other = shim(&lab, ALICE, "--bridge uother,uplink=user -name vm").boot();
+    let doctor = kvm_bridge(&lab, ALICE, "doctor --quick --json").run().out;
+    let checks: Value = serde_json::from_str(&doctor).expect("JSON");
+    assert_eq!(checks["failures"], 0, "{doctor}");
+    for subject in ["uone", "uother"] {
+        let list = checks["checks"].as_array().expect("checks");
+        assert!(list.iter().any(|check| check["name"] == "nat" && check["subject"] == subject), "{doctor}");
+        assert_eq!(list.iter().filter(|check| check["name"] == "tun").count(), 1, "{doctor}");
+    }
+    let refused = kvm_bridge(&lab, ALICE, "ip vm").run().exits_with(125).err;
+    assert!(refused.contains("vm is on several networks of yours: uone, uother"), "{refused}");
+    assert!(refused.contains("kvm-bridge enter uone -- kvm-bridge ip vm"), "{refused}");
+    kvm_bridge(&lab, ALICE, "enter uone -- /run/bin/kvm-bridge ip vm").run().exits_with(1);
+    one.kill();
+    other.kill();
+    is_gone("uone", "/run/alice");
+}
+
+#[test]
+fn folders_may_be_long_and_those_that_cannot_be_used_are_named() {
+    let Some(lab) = host() else { return };
+    let long = format!("/run/alice/{}", "x".repeat(150));
+    let folder = |path: &str| {
+        fs::create_dir(path).expect("a folder");
+        std::os::unix::fs::chown(path, Some(1000), Some(1000)).expect("alice's");
+    };
+    folder(&long);
+    let guest =
+        shim(&lab, ALICE, "--bridge ulong,uplink=user,announce=on -name vm").env("XDG_RUNTIME_DIR", &long).boot();
+    let status = kvm_bridge(&lab, ALICE, "status ulong --json").env("XDG_RUNTIME_DIR", &long).run().succeeds().out;
+    assert!(status.contains("\"faults\": []"), "{status}");
+    guest.kill();
+    is_gone("ulong", &long);
+    // Without a home of its own in the environment it is the account's, also for who is root in there.
+    let guest = shim(&lab, ALICE, "--bridge uhome,uplink=user -name vm").env("HOME", "").boot();
+    assert!(Path::new("/run/alice/.local/state/kvm-bridge/networks/uhome.json").exists());
+    guest.kill();
+    is_gone("uhome", "/run/alice");
+    for (name, options, wanted) in [
+        ("readonly", "ro", "findmnt -T /run/alice/readonly"),
+        ("full", "size=4k", "Make room: df /run/alice/full/kvm-bridge"),
+    ] {
+        let at = format!("/run/alice/{name}");
+        folder(&at);
+        lab.sh(&format!("mount -t tmpfs -o {options},uid=1000,mode=700 none {at}")).run().succeeds();
+        let refused = shim(&lab, ALICE, "--bridge ufull,uplink=user").env("XDG_RUNTIME_DIR", &at).run().exits_with(125);
+        assert!(refused.err.contains(&format!("cannot use {at}/kvm-bridge")), "{}", refused.err);
+        assert!(refused.err.contains(wanted), "{}", refused.err);
+        wait_for("nothing to be left", 10, || processes_of("ufull").is_empty().then_some(()));
+        assert!(!Path::new(&at).join("kvm-bridge/ufull").exists());
+    }
 }
 
 #[test]

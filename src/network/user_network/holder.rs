@@ -21,7 +21,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use std::env;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -49,10 +48,9 @@ pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
     let mtu = nic.mtu.map(|mtu| format!(",mtu={mtu}")).unwrap_or_default();
     let keep = if nic.keep == Some(true) { ",keep=on" } else { "" };
     let spec = format!("{},uplink=nat{net}{mtu}{keep}", nic.bridge.as_str().replace(',', ",,"));
-    let home = |name: &str| env::var_os(name).unwrap_or_default();
-    let words = [NAME.into(), spec.into(), run.as_os_str().to_owned(), home("HOME"), home("XDG_STATE_HOME")];
-    let words: Vec<CString> =
-        words.iter().map(|word: &OsString| CString::new(word.as_bytes()).unwrap_or_default()).collect();
+    let places = place::environment(run).map(|(_, place)| place.into_os_string());
+    let words = [NAME.into(), spec.into()].into_iter().chain(places);
+    let words: Vec<CString> = words.map(|word: OsString| CString::new(word.as_bytes()).unwrap_or_default()).collect();
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     leave_behind(&words, &theirs, Stderr::Null)?;
     drop(theirs);
@@ -90,7 +88,7 @@ fn refusal(mut said: File) -> Error {
 /// Becomes pasta; `words` are as `start` gives them. Returns only if that fails.
 pub fn become_pasta(words: &[OsString]) -> i32 {
     let told = process::inherited();
-    let [_, spec, run, home, state] = words else { return 1 };
+    let [_, spec, run, state] = words else { return 1 };
     let Ok(Some((_, mut files))) = descriptors::receive(&told, PATIENCE) else { return 1 };
     let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
     let (Some(pasta), Some(spec), Some(exe), Some(stderr)) =
@@ -102,12 +100,7 @@ pub fn become_pasta(words: &[OsString]) -> i32 {
     let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")], is_on_loopback);
     let mut command = Command::new(pasta);
     command.args(words).env_clear().env("PATH", PATH).env("LC_ALL", "C");
-    for (name, value) in [("HOME", home), ("XDG_STATE_HOME", state)] {
-        if !value.is_empty() {
-            command.env(name, value);
-        }
-    }
-    command.env(place::VARIABLE, run).stdin(std::process::Stdio::null());
+    command.env(place::VARIABLE, run).env(place::STATE, state).stdin(std::process::Stdio::null());
     let error = command.stdout(OwnedFd::from(told)).stderr(stderr).exec();
     i32::from(error.raw_os_error().is_some())
 }
