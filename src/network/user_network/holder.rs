@@ -70,10 +70,13 @@ fn refusal(mut said: File) -> Error {
     // Where there is no syslog it tells of that first.
     let mut lines = text.lines().filter(|line| !line.contains("to syslog") && !line.trim().is_empty());
     let what = lines.next_back().unwrap_or("it ended without a word").trim();
-    match userns::why_not() {
+    // With that it has made its namespace.
+    let is_allowed = what.contains("routable interface");
+    let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+    match userns::why_not(&program).filter(|_| !is_allowed) {
         Some((why, command)) => {
             let remedy = format!(
-                "Have that allowed: sudo {command}. Or have a bridge of the host's: sudo kvm-bridge up, with a helper; or \
+                "Have that allowed, once: {command}\n  Or have a bridge of the host's: sudo kvm-bridge up, with a helper; or \
                  QEMU's own -netdev user."
             );
             Error::new(format!("cannot make a network of your own: {why}"), remedy)
