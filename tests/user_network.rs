@@ -4,7 +4,7 @@ use crate::guests::real;
 use crate::support::command::{Cmd, Running, fake_qemu};
 use crate::support::processes::Process;
 use crate::support::real::{GuestShell, linux};
-use crate::support::served::{read_from, tells};
+use crate::support::served::{echoes, read_from, tells};
 use crate::support::user::{ALICE, BOB, Right};
 use crate::support::{Lab, have, wait_for};
 use serde_json::Value;
@@ -125,6 +125,7 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     tells(listener);
     let own = TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own");
     tells(own);
+    tells(TcpListener::bind("0.0.0.0:7778").expect("a server on all of the host's addresses"));
     let Some(mut alice) = Guest::boot(&lab, "alice", "unreal,uplink=user,forward=tcp:2222:22") else { return };
     let Some(mut carol) = Guest::boot(&lab, "carol", "unreal,uplink=user") else { return };
     let (address, carols) = (alice.address(), carol.address());
@@ -143,6 +144,7 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
         carol.succeeds(&format!("! nc -w 3 {to} 7777"));
     }
     assert!(read_from("127.0.0.1:7777".parse().expect("an address")).is_some());
+    carol.succeeds("nc -w 5 10.77.0.2 7778 | grep seen");
     // What the commands say, without root.
     let status = kvm_bridge(&lab, ALICE, "status").run().succeeds().out;
     for part in ["unreal", "a network of your own", "alice", "carol", "tcp 127.0.0.1:2222 leads to alice, port 22"] {
@@ -168,6 +170,44 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     alice.qemu.kill();
     is_gone("unreal", "/run/alice");
     assert!(read_from("127.0.0.1:2222".parse().expect("an address")).is_none(), "the port is free");
+}
+
+#[test]
+fn guests_go_out_by_whatever_the_default_route_is_by_then() {
+    let Some(lab) = host() else { return };
+    // Another way out, as a cable beside Wi-Fi.
+    lab.ip("link add wlan0 type veth peer name wlan1 netns lan");
+    lab.ip("addr add 10.78.0.2/24 dev wlan0");
+    lab.ip("link set wlan0 up");
+    for command in ["ip addr add 10.78.0.1/24 dev wlan1", "ip link set wlan1 up", "ip addr add 192.0.2.1/32 dev lo"] {
+        lab.lan.run(command);
+    }
+    let listen = |port: u16| {
+        lab.lan.thread(move || TcpListener::bind(("192.0.2.1", port)).expect("a server")).join().expect("a thread")
+    };
+    tells(listen(80));
+    echoes(listen(81));
+    let Some(mut alice) = Guest::boot(&lab, "alice", "uroute,uplink=user") else { return };
+    alice.address();
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.77.0.2'");
+    alice.succeeds("(while :; do echo x; sleep 1; done | nc 192.0.2.1 81 >>/log &)");
+    let goes_on = |alice: &mut Guest, what: &str| {
+        alice.succeeds(": >/log");
+        wait_for(what, 30, || {
+            alice.succeeds("wc -c </log").trim().parse::<u32>().is_ok_and(|size| size > 4).then_some(())
+        });
+    };
+    goes_on(&mut alice, "an echo");
+    lab.ip("route replace default via 10.78.0.1");
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.78.0.2'");
+    // As one of the host's own programs, while the other address is still there.
+    goes_on(&mut alice, "an echo by the old address");
+    lab.ip("link del wlan0");
+    lab.ip("route replace default via 10.77.0.1");
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.77.0.2'");
+    lab.lan.run("ip addr del 192.0.2.1/32 dev lo");
+    alice.qemu.kill();
+    is_gone("uroute", "/run/alice");
 }
 
 #[test]
