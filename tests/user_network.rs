@@ -211,6 +211,46 @@ fn guests_go_out_by_whatever_the_default_route_is_by_then() {
 }
 
 #[test]
+fn slirp4netns_is_the_way_out_where_there_is_no_pasta() {
+    let Some(lab) = host().filter(|_| have("slirp4netns")) else { return };
+    lab.sh("mount --bind /dev/null /usr/bin/pasta").run().succeeds();
+    tells(lab.lan.thread(|| TcpListener::bind("10.77.0.1:80").expect("a server")).join().expect("a thread"));
+    tells(TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own"));
+    fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").expect("a resolver");
+    let at = "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --pid-file= --keep-in-foreground --user=root --bind-interfaces";
+    let server = lab.sh(&format!("exec {at} --listen-address=127.0.0.1 --address=/host.test/192.0.2.77"));
+    let _server = server.start();
+    let Some(mut alice) = Guest::boot(&lab, "alice", "uslirp,uplink=user,forward=tcp:2225:22") else { return };
+    alice.address();
+    assert!(alice.succeeds("nc -w 5 10.77.0.1 80").contains("seen 10.77.0.2"));
+    alice.succeeds("ping -c 1 -w 10 10.77.0.1");
+    alice.succeeds("nslookup host.test | grep 192.0.2.77");
+    for to in ["127.0.0.1", "10.77.0.2", "169.254.2.2", "169.254.2.3"] {
+        alice.succeeds(&format!("! nc -w 3 {to} 7777"));
+    }
+    alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
+    let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2225".parse().expect("an address")));
+    assert!(said.contains("hello-from-alice"), "{said}");
+    kvm_bridge(&lab, ALICE, "status uslirp").run().succeeds();
+    // All ends with it, and the next start begins anew.
+    let slirp = all_processes().find(|one| one.command.contains("slirp4netns ") && is_of(one.pid, "uslirp"));
+    slirp.expect("slirp4netns").kill();
+    wait_for("the others to end with it", 10, || processes_of("uslirp").is_empty().then_some(()));
+    let next = shim(&lab, ALICE, "--bridge uslirp,uplink=user -name next").boot();
+    assert!(next.err().contains("made uslirp"), "{}", next.err());
+    alice.qemu.kill();
+    next.kill();
+    is_gone("uslirp", "/run/alice");
+}
+
+/// Whether a process has the holder's starter of this network as its child.
+fn is_of(pid: i32, bridge: &str) -> bool {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let command = |child: &str| fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+    children.split_whitespace().any(|child| command(child).contains(&format!("{bridge},uplink=nat")))
+}
+
+#[test]
 fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
     let Some(lab) = host() else { return };
     let mut subnets = Vec::new();
@@ -234,7 +274,10 @@ fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
     assert_eq!(subnets[0], subnets[1]);
     // Its users are told what a dry run would do.
     let out = shim(&lab, ALICE, "--bridge-dry-run --bridge ujoin,uplink=user").run().succeeds().out;
-    assert!(out.contains("# ujoin: in a network of your own, behind this host's address, by pasta"), "{out}");
+    assert!(
+        out.contains("# ujoin: in a network of your own, behind this host's address, by pasta or else slirp4netns"),
+        "{out}"
+    );
     assert!(processes_of("ujoin").is_empty());
 }
 

@@ -11,7 +11,8 @@
 //! same journal, reaper, dnsmasq and rules, in the user's run-time folder ([`place`]). What is left to do:
 //!
 //! - [`holder`] is the process that pasta starts in the namespace. It makes the bridge, hands the namespace to each start of the
-//!   user's who asks at its socket, and ends with the bridge; pasta ends with it.
+//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, [`slirp`] makes
+//!   the namespace.
 //! - [`join`] asks there, or has one started, and sends a child of its own into the namespace, which opens the TAP as root would.
 //! - [`relay`] is there for each guest with `forward=`: it listens on the host, and connects in the namespace.
 //!
@@ -20,6 +21,7 @@
 pub mod holder;
 pub mod names;
 pub mod relay;
+mod slirp;
 
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
@@ -229,7 +231,7 @@ pub fn is_there(bridge: &IfName) -> bool {
 /// Checks what can be known before one is made, where it is missing.
 pub fn check(bridge: &IfName) -> Result<()> {
     let place = Place::of(bridge)?;
-    if place.socket().exists() { Ok(()) } else { programs::check_pasta().and_then(|()| programs::check()) }
+    if place.socket().exists() { Ok(()) } else { programs::check_way_out().and_then(|()| programs::check()) }
 }
 
 /// Has a TAP made for a guest in a network of the calling user's; where that is missing it is made as `new` has it.

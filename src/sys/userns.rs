@@ -1,7 +1,8 @@
 //! User namespaces (user_namespaces(7)).
 #![forbid(unsafe_code)]
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{getegid, geteuid};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -26,6 +27,17 @@ pub fn has_one_user_only() -> bool {
 pub fn enter(user: &impl AsFd, network: &impl AsFd) -> io::Result<()> {
     setns(user, CloneFlags::CLONE_NEWUSER)?;
     Ok(setns(network, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Makes a user namespace with this process's user as its only one and root, and with a network, and processes that the next child
+/// is the first of. This process has to have one thread.
+pub fn make() -> io::Result<()> {
+    let (user, group) = (geteuid(), getegid());
+    let of_network = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+    unshare(CloneFlags::CLONE_NEWUSER | of_network | CloneFlags::CLONE_NEWUTS)?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
 /// Lets users make user namespaces by a program, where only those with a profile may.
