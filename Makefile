@@ -29,6 +29,7 @@ ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR = $(PREFIX)/share/doc/kvm-bridge
 UNITDIR = $(PREFIX)/lib/systemd/system
+DATADIR = $(PREFIX)/share/kvm-bridge
 LIBEXECDIR = $(PREFIX)/libexec
 # Files that keep network managers off our links. systemd-networkd reads them in /usr/local too, NetworkManager and udev
 # only in /usr/lib and /etc.
@@ -182,7 +183,9 @@ install:
 	$(INSTALL) -m 644 $(PAGES) $(DESTDIR)$(DOCDIR)/docs
 	sed 's|/usr/local/bin|$(BINDIR)|' kvm-bridge@.service >$(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
-	$(INSTALL) -d $(addprefix $(DESTDIR),$(NETWORKDIR) $(NMDIR) $(UDEVDIR))
+	$(INSTALL) -d $(addprefix $(DESTDIR),$(NETWORKDIR) $(NMDIR) $(UDEVDIR) $(DATADIR))
+	sed 's|/usr/local/bin|$(SHIMDIR)|' packaging/apparmor >$(DESTDIR)$(DATADIR)/apparmor
+	chmod 644 $(DESTDIR)$(DATADIR)/apparmor
 	$(INSTALL) -m 644 packaging/network/*.network packaging/network/*.link $(DESTDIR)$(NETWORKDIR)
 	$(INSTALL) -m 644 packaging/network/*.conf $(DESTDIR)$(NMDIR)
 	$(INSTALL) -m 644 packaging/network/*.rules $(DESTDIR)$(UDEVDIR)
@@ -193,7 +196,7 @@ uninstall:
 	test $(PREFIX) = /usr || for name in $(LINKS); do rm -f $(DESTDIR)$(BASHDIR)/$$name; done
 	rm -f $(DESTDIR)$(BASHDIR)/kvm-bridge $(DESTDIR)$(BASHDIR)/$(HELPER) $(DESTDIR)$(ZSHDIR)/_kvm-bridge $(DESTDIR)$(FISHDIR)/kvm-bridge.fish
 	for name in $(LINKS); do rm -f $(DESTDIR)$(FISHDIR)/$$name.fish; done
-	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(DATADIR) $(DESTDIR)$(UNITDIR)/kvm-bridge@.service
 	rm -f $(DESTDIR)$(NETWORKDIR)/00-*-kvm-bridge.* $(DESTDIR)$(NMDIR)/00-kvm-bridge.conf $(DESTDIR)$(UDEVDIR)/80-kvm-bridge.rules
 
 # What a package contains, as it is on disk once it is installed. Debian's zsh looks in a folder of its own.

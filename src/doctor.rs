@@ -25,6 +25,7 @@ use crate::network::inventory;
 use crate::network::inventory::{Bridge, Role};
 use crate::network::links::unreadable;
 use crate::network::observe::{Planned, planned};
+use crate::network::user_network;
 use crate::state::config;
 use crate::sys::place;
 use crate::sys::tap_users::TapUsers;
@@ -102,7 +103,10 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     let is_for_guests =
         |bridge: &Bridge| bridge.journal.is_some() || bridge.ports.iter().any(|p| p.role == Role::Uplink);
     let first = Nic::parse(b"br0")?;
-    let is_first = !query.is_about_some() && !bridges.iter().any(is_for_guests) && !there.contains(&first.bridge);
+    // Who has networks of their own needs neither a bridge of the host's nor a helper.
+    let is_at_home = !query.is_about_some() && query.user.is_none() && user_network::are_there();
+    let is_first =
+        !query.is_about_some() && !is_at_home && !bridges.iter().any(is_for_guests) && !there.contains(&first.bridge);
     if !wanted.is_empty() {
         bridges.retain(|bridge| wanted.iter().any(|nic| nic.bridge == bridge.detail.link.name));
     }
@@ -114,7 +118,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
         Context { query, config, bridges, tap_users, there, missing, line, own, netlink, is_firewalled: false };
     let mut checks = host::checks(&context);
     // In a network of their own a user has all rights.
-    if place::user_network().is_none() {
+    if place::user_network().is_none() && !is_at_home {
         checks.extend(rights::checks(&context));
     }
     checks.extend(bridge::journals(&context));

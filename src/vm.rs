@@ -28,13 +28,14 @@ mod claims;
 mod images;
 mod slots;
 
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write_own};
 use crate::sys::files::{self, if_there};
 use crate::sys::{lock, place, random};
 use model::argv::scan::Run;
 use model::error::{Error, Result};
 use model::mac::Mac;
 use model::request::MAX_SLOTS;
+use model::text::shell::quote;
 use model::vm::{check_different, known_macs};
 use std::fs::{self, File};
 use std::io;
@@ -240,7 +241,9 @@ fn broken(path: &Path, why: &str) -> Error {
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
     let what = format!("cannot use {}: {}", path.display(), reason(error));
-    Error::new(what, "MAC addresses are kept there: see that it can be written.")
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(path);
+    let remedy = to_write_own(error, &quote(folder));
+    Error::new(what, format!("MAC addresses are kept there. {remedy}"))
 }
 
 #[cfg(test)]

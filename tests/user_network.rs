@@ -4,7 +4,7 @@ use crate::guests::real;
 use crate::support::command::{Cmd, Running, fake_qemu};
 use crate::support::processes::Process;
 use crate::support::real::{GuestShell, linux};
-use crate::support::served::{read_from, tells};
+use crate::support::served::{echoes, read_from, tells};
 use crate::support::user::{ALICE, BOB, Right};
 use crate::support::{Lab, have, wait_for};
 use serde_json::Value;
@@ -45,14 +45,16 @@ fn kvm_bridge<'lab>(lab: &'lab Lab, user: &str, words: &str) -> Cmd<'lab> {
 fn processes_of(bridge: &str) -> Vec<Process> {
     let marks =
         [format!("--bridge-hold={bridge},"), format!("kvm-bridge-reaper {bridge} "), format!("--interface={bridge} ")];
+    all_processes().filter(|process| marks.iter().any(|mark| process.command.contains(mark))).collect()
+}
+
+fn all_processes() -> impl Iterator<Item = Process> {
     let all = fs::read_dir("/proc").expect("proc").flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let processes = pids.filter_map(|pid| {
+    pids.filter_map(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&words).replace('\0', " ");
-        Some(Process { pid, command }).filter(|process| marks.iter().any(|mark| process.command.contains(mark)))
-    });
-    processes.collect()
+        Some(Process { pid, command: String::from_utf8_lossy(&words).replace('\0', " ") })
+    })
 }
 
 #[track_caller]
@@ -123,6 +125,7 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     tells(listener);
     let own = TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own");
     tells(own);
+    tells(TcpListener::bind("0.0.0.0:7778").expect("a server on all of the host's addresses"));
     let Some(mut alice) = Guest::boot(&lab, "alice", "unreal,uplink=user,forward=tcp:2222:22") else { return };
     let Some(mut carol) = Guest::boot(&lab, "carol", "unreal,uplink=user") else { return };
     let (address, carols) = (alice.address(), carol.address());
@@ -141,6 +144,7 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
         carol.succeeds(&format!("! nc -w 3 {to} 7777"));
     }
     assert!(read_from("127.0.0.1:7777".parse().expect("an address")).is_some());
+    carol.succeeds("nc -w 5 10.77.0.2 7778 | grep seen");
     // What the commands say, without root.
     let status = kvm_bridge(&lab, ALICE, "status").run().succeeds().out;
     for part in ["unreal", "a network of your own", "alice", "carol", "tcp 127.0.0.1:2222 leads to alice, port 22"] {
@@ -169,6 +173,84 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
 }
 
 #[test]
+fn guests_go_out_by_whatever_the_default_route_is_by_then() {
+    let Some(lab) = host() else { return };
+    // Another way out, as a cable beside Wi-Fi.
+    lab.ip("link add wlan0 type veth peer name wlan1 netns lan");
+    lab.ip("addr add 10.78.0.2/24 dev wlan0");
+    lab.ip("link set wlan0 up");
+    for command in ["ip addr add 10.78.0.1/24 dev wlan1", "ip link set wlan1 up", "ip addr add 192.0.2.1/32 dev lo"] {
+        lab.lan.run(command);
+    }
+    let listen = |port: u16| {
+        lab.lan.thread(move || TcpListener::bind(("192.0.2.1", port)).expect("a server")).join().expect("a thread")
+    };
+    tells(listen(80));
+    echoes(listen(81));
+    let Some(mut alice) = Guest::boot(&lab, "alice", "uroute,uplink=user") else { return };
+    alice.address();
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.77.0.2'");
+    alice.succeeds("(while :; do echo x; sleep 1; done | nc 192.0.2.1 81 >>/log &)");
+    let goes_on = |alice: &mut Guest, what: &str| {
+        alice.succeeds(": >/log");
+        wait_for(what, 30, || {
+            alice.succeeds("wc -c </log").trim().parse::<u32>().is_ok_and(|size| size > 4).then_some(())
+        });
+    };
+    goes_on(&mut alice, "an echo");
+    lab.ip("route replace default via 10.78.0.1");
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.78.0.2'");
+    // As one of the host's own programs, while the other address is still there.
+    goes_on(&mut alice, "an echo by the old address");
+    lab.ip("link del wlan0");
+    lab.ip("route replace default via 10.77.0.1");
+    alice.succeeds("nc -w 5 192.0.2.1 80 | grep 'seen 10.77.0.2'");
+    lab.lan.run("ip addr del 192.0.2.1/32 dev lo");
+    alice.qemu.kill();
+    is_gone("uroute", "/run/alice");
+}
+
+#[test]
+fn slirp4netns_is_the_way_out_where_there_is_no_pasta() {
+    let Some(lab) = host().filter(|_| have("slirp4netns")) else { return };
+    lab.sh("mount --bind /dev/null /usr/bin/pasta").run().succeeds();
+    tells(lab.lan.thread(|| TcpListener::bind("10.77.0.1:80").expect("a server")).join().expect("a thread"));
+    tells(TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own"));
+    fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").expect("a resolver");
+    let at = "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --pid-file= --keep-in-foreground --user=root --bind-interfaces";
+    let server = lab.sh(&format!("exec {at} --listen-address=127.0.0.1 --address=/host.test/192.0.2.77"));
+    let _server = server.start();
+    let Some(mut alice) = Guest::boot(&lab, "alice", "uslirp,uplink=user,forward=tcp:2225:22") else { return };
+    alice.address();
+    assert!(alice.succeeds("nc -w 5 10.77.0.1 80").contains("seen 10.77.0.2"));
+    alice.succeeds("ping -c 1 -w 10 10.77.0.1");
+    alice.succeeds("nslookup host.test | grep 192.0.2.77");
+    for to in ["127.0.0.1", "10.77.0.2", "169.254.2.2", "169.254.2.3"] {
+        alice.succeeds(&format!("! nc -w 3 {to} 7777"));
+    }
+    alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
+    let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2225".parse().expect("an address")));
+    assert!(said.contains("hello-from-alice"), "{said}");
+    kvm_bridge(&lab, ALICE, "status uslirp").run().succeeds();
+    // All ends with it, and the next start begins anew.
+    let slirp = all_processes().find(|one| one.command.contains("slirp4netns ") && is_of(one.pid, "uslirp"));
+    slirp.expect("slirp4netns").kill();
+    wait_for("the others to end with it", 10, || processes_of("uslirp").is_empty().then_some(()));
+    let next = shim(&lab, ALICE, "--bridge uslirp,uplink=user -name next").boot();
+    assert!(next.err().contains("made uslirp"), "{}", next.err());
+    alice.qemu.kill();
+    next.kill();
+    is_gone("uslirp", "/run/alice");
+}
+
+/// Whether a process has the holder's starter of this network as its child.
+fn is_of(pid: i32, bridge: &str) -> bool {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let command = |child: &str| fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+    children.split_whitespace().any(|child| command(child).contains(&format!("{bridge},uplink=nat")))
+}
+
+#[test]
 fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
     let Some(lab) = host() else { return };
     let mut subnets = Vec::new();
@@ -192,7 +274,10 @@ fn a_second_guest_joins_and_the_next_network_has_the_same_addresses() {
     assert_eq!(subnets[0], subnets[1]);
     // Its users are told what a dry run would do.
     let out = shim(&lab, ALICE, "--bridge-dry-run --bridge ujoin,uplink=user").run().succeeds().out;
-    assert!(out.contains("# ujoin: in a network of your own, behind this host's address, by pasta"), "{out}");
+    assert!(
+        out.contains("# ujoin: in a network of your own, behind this host's address, by pasta or else slirp4netns"),
+        "{out}"
+    );
     assert!(processes_of("ujoin").is_empty());
 }
 
@@ -220,7 +305,8 @@ fn the_configuration_has_a_network_and_a_daemon_keeps_its_ports() {
             pid: fs::read_to_string(pid).expect("a PID").trim().parse().expect("a number"),
             command: String::new(),
         };
-        assert!(relays().len() == 1, "{:?}", relays());
+        let relays = || relays("udp:127.0.0.1:2223:22");
+        assert_eq!(relays().len(), 2, "{:?}", relays());
         daemon.kill();
         wait_for("the relay to end", 10, || relays().is_empty().then_some(()));
         drop(client);
@@ -229,14 +315,106 @@ fn the_configuration_has_a_network_and_a_daemon_keeps_its_ports() {
     }
 }
 
-/// The relays of this test's guest: nobody else forwards this port.
-fn relays() -> Vec<String> {
-    let all = fs::read_dir("/proc").expect("proc").flatten();
-    let commands = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    let commands = commands.map(|words| String::from_utf8_lossy(&words).replace('\0', " "));
-    commands
-        .filter(|command| command.starts_with("kvm-bridge-relay ") && command.contains("udp:127.0.0.1:2223:22"))
-        .collect()
+/// The processes of the relay of this port, which nobody else forwards.
+fn relays(port: &str) -> Vec<Process> {
+    let all = all_processes();
+    all.filter(|one| one.command.starts_with("kvm-bridge-relay ") && one.command.contains(port)).collect()
+}
+
+#[test]
+fn a_killed_relay_is_started_again_or_noticed() {
+    let Some(lab) = host() else { return };
+    const PORT: &str = "tcp:127.0.0.1:2224:22";
+    let guest = shim(&lab, ALICE, "--bridge urelay,uplink=user,forward=tcp:2224:22 -name vm").boot();
+    let two = |but: &[i32]| {
+        wait_for("a relay of two processes", 10, || {
+            let found: Vec<i32> = relays(PORT).iter().map(|one| one.pid).collect();
+            (found.len() == 2 && !found.iter().any(|pid| but.contains(pid))).then_some(found)
+        })
+    };
+    let found = two(&[]);
+    // The second one is the child of the first one.
+    let parent = |pid: i32| fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let (first, second) = if parent(found[1]).contains(&format!(") S {} ", found[0])) {
+        (found[0], found[1])
+    } else {
+        (found[1], found[0])
+    };
+    Process { pid: second, command: String::new() }.kill();
+    let again = two(&[second]);
+    let status = || kvm_bridge(&lab, ALICE, "status urelay --json").run().out;
+    let faults = || serde_json::from_str::<Value>(&status()).expect("JSON")["bridges"][0]["faults"].to_string();
+    assert_eq!(faults(), "[]");
+    Process { pid: first, command: String::new() }.kill();
+    assert_eq!(faults(), "[]");
+    TcpStream::connect("127.0.0.1:2224").expect("the other one leads it");
+    again.iter().filter(|pid| **pid != first).for_each(|pid| Process { pid: *pid, command: String::new() }.kill());
+    wait_for("the fault", 10, || faults().contains("the ports that are forwarded to vm lead nowhere").then_some(()));
+    // It is looked into without its name too.
+    let doctor: Value =
+        serde_json::from_str(&kvm_bridge(&lab, ALICE, "doctor --quick --json").run().exits_with(1).out).expect("JSON");
+    let checks = doctor["checks"].as_array().expect("checks");
+    let is_it = |check: &&Value| check["observed"].as_str().is_some_and(|seen| seen.contains("its relay was killed"));
+    assert_eq!(checks.iter().find(is_it).map(|check| &check["subject"]), Some(&Value::from("urelay")), "{doctor}");
+    guest.kill();
+    is_gone("urelay", "/run/alice");
+}
+
+#[test]
+fn who_has_networks_of_their_own_is_told_of_these() {
+    let Some(lab) = host() else { return };
+    let one = shim(&lab, ALICE, "--bridge uone,uplink=user -name vm").boot();
+    let other = shim(&lab, ALICE, "--bridge uother,uplink=user -name vm").boot();
+    let doctor = kvm_bridge(&lab, ALICE, "doctor --quick --json").run().out;
+    let checks: Value = serde_json::from_str(&doctor).expect("JSON");
+    assert_eq!(checks["failures"], 0, "{doctor}");
+    for subject in ["uone", "uother"] {
+        let list = checks["checks"].as_array().expect("checks");
+        assert!(list.iter().any(|check| check["name"] == "nat" && check["subject"] == subject), "{doctor}");
+        assert_eq!(list.iter().filter(|check| check["name"] == "tun").count(), 1, "{doctor}");
+    }
+    let refused = kvm_bridge(&lab, ALICE, "ip vm").run().exits_with(125).err;
+    assert!(refused.contains("vm is on several networks of yours: uone, uother"), "{refused}");
+    assert!(refused.contains("kvm-bridge enter uone -- kvm-bridge ip vm"), "{refused}");
+    kvm_bridge(&lab, ALICE, "enter uone -- /run/bin/kvm-bridge ip vm").run().exits_with(1);
+    one.kill();
+    other.kill();
+    is_gone("uone", "/run/alice");
+}
+
+#[test]
+fn folders_may_be_long_and_those_that_cannot_be_used_are_named() {
+    let Some(lab) = host() else { return };
+    let long = format!("/run/alice/{}", "x".repeat(150));
+    let folder = |path: &str| {
+        fs::create_dir(path).expect("a folder");
+        std::os::unix::fs::chown(path, Some(1000), Some(1000)).expect("alice's");
+    };
+    folder(&long);
+    let guest =
+        shim(&lab, ALICE, "--bridge ulong,uplink=user,announce=on -name vm").env("XDG_RUNTIME_DIR", &long).boot();
+    let status = kvm_bridge(&lab, ALICE, "status ulong --json").env("XDG_RUNTIME_DIR", &long).run().succeeds().out;
+    assert!(status.contains("\"faults\": []"), "{status}");
+    guest.kill();
+    is_gone("ulong", &long);
+    // Without a home of its own in the environment it is the account's, also for who is root in there.
+    let guest = shim(&lab, ALICE, "--bridge uhome,uplink=user -name vm").env("HOME", "").boot();
+    assert!(Path::new("/run/alice/.local/state/kvm-bridge/networks/uhome.json").exists());
+    guest.kill();
+    is_gone("uhome", "/run/alice");
+    for (name, options, wanted) in [
+        ("readonly", "ro", "findmnt -T /run/alice/readonly"),
+        ("full", "size=4k", "Make room: df /run/alice/full/kvm-bridge"),
+    ] {
+        let at = format!("/run/alice/{name}");
+        folder(&at);
+        lab.sh(&format!("mount -t tmpfs -o {options},uid=1000,mode=700 none {at}")).run().succeeds();
+        let refused = shim(&lab, ALICE, "--bridge ufull,uplink=user").env("XDG_RUNTIME_DIR", &at).run().exits_with(125);
+        assert!(refused.err.contains(&format!("cannot use {at}/kvm-bridge")), "{}", refused.err);
+        assert!(refused.err.contains(wanted), "{}", refused.err);
+        wait_for("nothing to be left", 10, || processes_of("ufull").is_empty().then_some(()));
+        assert!(!Path::new(&at).join("kvm-bridge/ufull").exists());
+    }
 }
 
 #[test]

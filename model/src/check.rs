@@ -12,9 +12,12 @@ pub mod qemu;
 pub mod uplink;
 
 use crate::error::{Error, Phrase};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// As it should be.
     Ok,
@@ -25,7 +28,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Its name, for people and in JSON.
+    /// Its name for people, as in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -35,11 +38,11 @@ impl Verdict {
     }
 }
 
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One thing that was looked at; in JSON as docs/json.md has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// What was looked at: a word.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The bridge, guest or file that it is about.
     pub subject: Option<String>,
     /// How bad it is.
@@ -47,7 +50,7 @@ pub struct Check {
     /// What was seen.
     pub observed: String,
     /// Why it matters.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
     /// The command that fixes it.
     pub fix: Option<String>,
     /// The commands that make the bridge for good, in the manner of who looks after the uplink.
@@ -68,7 +71,7 @@ pub struct Topic(pub &'static str, pub &'static str);
 impl Topic {
     /// It is as it should be.
     pub fn ok(self, observed: impl Into<String>) -> Check {
-        let Self(name, why) = self;
+        let (name, why) = (self.0.into(), self.1.into());
         let observed = observed.into();
         Check { name, subject: None, verdict: Verdict::Ok, observed, why, fix: None, permanent_setup: None }
     }

@@ -76,6 +76,9 @@ impl Bridge {
             if nat.has_server == Some(false) && !self.lacks_reaper {
                 faults.push("dnsmasq does not run for it".to_owned());
             }
+            faults.extend(nat.cut_off.iter().map(|guest| {
+                format!("the ports that are forwarded to {} lead nowhere: start it again", guest.label())
+            }));
             if nat.masqueraded == Some(None) {
                 faults.push("its firewall rules are missing: kvm-bridge recover".to_owned());
             }
@@ -130,6 +133,8 @@ pub struct OwnNetwork {
     pub network: Nat,
     /// The guests that root has started on it and that run.
     pub guests: Vec<Guest>,
+    /// Those of them whose forwarded ports lead nowhere: in a network of a user's own their relay was killed.
+    pub cut_off: Vec<Guest>,
     /// How many connections of guests were masqueraded, where the rules are there; `None` for who may not ask.
     pub masqueraded: Option<Option<u64>>,
     /// Whether its dnsmasq runs; `None` before it was started first.

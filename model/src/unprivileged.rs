@@ -49,7 +49,10 @@ impl fmt::Display for Way {
             }
             Self::Helper(path, bridge) => write!(out, "{bridge}: by {}", path.display()),
             Self::UserNetwork(bridge, _) => {
-                write!(out, "{bridge}: in a network of your own, behind this host's address, by pasta")
+                write!(
+                    out,
+                    "{bridge}: in a network of your own, behind this host's address, by pasta or else slirp4netns"
+                )
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `kvm-bridge doctor`.
 
 use crate::doctor::{Query, examine};
+use crate::network::user_network;
 use crate::output;
 use clap::Args;
 use model::check::{Check, Verdict};
@@ -58,7 +59,21 @@ impl Doctor {
         self.bridge.as_deref().filter(|_| self.words.is_empty() && self.user.is_none())
     }
 
+    /// The checks of the user's own networks, unless something else is asked about.
+    fn elsewhere(&self) -> Vec<Check> {
+        if self.bridge.is_some() || !self.words.is_empty() || self.user.is_some() {
+            return Vec::new();
+        }
+        let seconds = self.watch.unwrap_or_default();
+        let watch = self.watch.map(|seconds| format!("--watch={seconds}"));
+        let words = ["doctor", "--json"].into_iter().chain(self.quick.then_some("--quick")).chain(watch.as_deref());
+        let said = user_network::each(&words.collect::<Vec<_>>(), Duration::from_secs(seconds.into()));
+        let checks = said.iter().flat_map(|there| there.json("checks"));
+        checks.filter_map(|check| serde_json::from_value(check).ok()).collect()
+    }
+
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
+        let elsewhere = self.elsewhere();
         let none = self.quick.then_some(Duration::ZERO);
         let query = Query {
             bridge: self.bridge.as_deref().map(IfName::new).transpose()?,
@@ -67,12 +82,14 @@ impl Doctor {
             watch: self.watch.map(|seconds| Duration::from_secs(seconds.into())).filter(|_| !self.quick).or(none),
             asks: !self.quick,
         };
-        let checks = examine(&query)?;
+        let mut checks = examine(&query)?;
+        // The machine is the same there.
+        let others: Vec<Check> = elsewhere.into_iter().filter(|check| !checks.contains(check)).collect();
+        checks.extend(others);
         let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
         let (failures, warnings) = (count(Verdict::Failure), count(Verdict::Warning));
         let status = if failures > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };
         if self.json {
-            let checks: Vec<_> = checks.iter().map(to_json).collect();
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
         let style = output::style();
@@ -106,10 +123,10 @@ fn tell(check: &Check, style: Style) -> String {
     let subject = check.subject.as_ref().map(|subject| format!(" of {}", text::one_line(subject))).unwrap_or_default();
     let mut text = format!(
         "{verdict}  {}{subject}: {}\n",
-        style.paint(Tone::Title, check.name),
+        style.paint(Tone::Title, &check.name),
         text::lines(&check.observed).replace('\n', "\n         ")
     );
-    let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, check.why));
+    let _ = writeln!(text, "         {}", style.paint(Tone::Quiet, &check.why));
     if let Some(fix) = &check.fix {
         let _ = writeln!(text, "         fix: {}", text::lines(fix).replace('\n', "\n         "));
     }
@@ -117,16 +134,4 @@ fn tell(check: &Check, style: Style) -> String {
         let _ = writeln!(text, "         permanent setup:{}", commands.replace('\n', "\n         "));
     }
     text
-}
-
-fn to_json(check: &Check) -> serde_json::Value {
-    json!({
-        "name": check.name,
-        "subject": check.subject,
-        "verdict": check.verdict.name(),
-        "observed": check.observed,
-        "why": check.why,
-        "fix": check.fix,
-        "permanent_setup": check.permanent_setup,
-    })
 }

@@ -168,8 +168,17 @@ impl Ip {
         let is_here = || Netlink::open().is_ok_and(|mut netlink| self.find(&mut netlink).is_ok());
         let networks = || if process::is_root() { Vec::new() } else { Place::all() };
         while !networks().is_empty() && !is_here() {
-            if let Some(place) = networks().into_iter().find(|place| place.is_so_there(is_here)) {
-                return user_network::enter(place.bridge()).map(|_| ());
+            let its: Vec<Place> = networks().into_iter().filter(|place| place.is_so_there(is_here)).collect();
+            match its.as_slice() {
+                [] => {}
+                [place] => return user_network::enter(place.bridge()).map(|_| ()),
+                [first, ..] => {
+                    let names: Vec<&str> = its.iter().map(|place| place.bridge().as_str()).collect();
+                    let what = format!("{} is on several networks of yours: {}", self.name(), names.join(", "));
+                    let first = quote(first.bridge().as_str());
+                    let remedy = format!("Say which: kvm-bridge enter {first} -- kvm-bridge ip {}", quote(&self.vm));
+                    return Err(Error::new(what, remedy));
+                }
             }
             if end.is_none_or(|end| Instant::now() >= end) {
                 break;

@@ -22,7 +22,7 @@ use model::text;
 use model::text::shell::quote;
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uplinks::Uplink;
 
 /// The arguments of `kvm-bridge status`.
@@ -83,7 +83,8 @@ impl Status {
         let status = if is_well { ExitCode::SUCCESS } else { ExitCode::from(FAULTY) };
         // What leads to the network is none of one bridge's business.
         let uplinks = if self.bridge.is_none() { uplinks::look(&mut netlink)? } else { Vec::new() };
-        let elsewhere = if self.bridge.is_none() { user_network::each(&self.words()) } else { Vec::new() };
+        let elsewhere =
+            if self.bridge.is_none() { user_network::each(&self.words(), Duration::ZERO) } else { Vec::new() };
         let status =
             elsewhere.iter().map(|there| there.status).find(|status| *status != 0).map_or(status, ExitCode::from);
         if self.json {

@@ -17,6 +17,7 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         };
         let forwards = sysctl::read(name.as_str(), "ipv4/forwarding").as_deref() != Some("0");
         let mut own = vec![subnet, nat::served(found.has_server), nat::forwards(forwards)];
+        own.extend(nat::relayed(&found.cut_off));
         if process::can_change_network() {
             own.push(nat::masquerades(found.masqueraded.flatten()));
             match rules::blocked(name) {

@@ -14,7 +14,10 @@ use kvm_bridge_helper::files::rules;
 use model::check::{Check, Topic};
 use model::text::shell::quote;
 
-const HELPER: Topic = Topic("helper", "Users who are not root get on a bridge by this program alone.");
+const HELPER: Topic = Topic(
+    "helper",
+    "Users who are not root get on a bridge of the host's by this program alone; uplink=user needs none.",
+);
 const ACL: Topic = Topic("acl", "A bridge that no rule allows is refused to users who are not root.");
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {

@@ -9,11 +9,12 @@ use crate::network::links::unreadable;
 use crate::network::up::user_name;
 use crate::network::uplink::nat::{rules, server};
 use crate::network::uplink::share;
+use crate::network::user_network::relay;
 use crate::output;
 use crate::state::journal::Files;
 use crate::state::{dhcp_leases, networks};
-use crate::sys::process;
 use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers, age};
+use crate::sys::{place, process};
 use crate::vm::{Record, Store};
 use model::error::Result;
 use model::host::Kind;
@@ -48,9 +49,13 @@ fn own_network(files: &Files, journal: &Journal, details: &[Detail]) -> Result<O
     let is_port =
         |tap: u32| details.iter().any(|port| port.link.index == tap && port.link.controller == Some(journal.index));
     let may_ask = process::can_change_network();
+    let guests = networks::guests(files)?.behind(is_port);
+    let has_relays = place::user_network().is_some();
+    let cut_off = guests.iter().filter(|guest| has_relays && !relay::runs(files, guest)).cloned().collect();
     Ok(Some(OwnNetwork {
         network,
-        guests: networks::guests(files)?.behind(is_port),
+        guests,
+        cut_off,
         masqueraded: if may_ask { Some(rules::masqueraded(&journal.bridge)?) } else { None },
         has_server: server::runs(&files.nat(), &journal.bridge),
     }))

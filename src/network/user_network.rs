@@ -11,15 +11,17 @@
 //! same journal, reaper, dnsmasq and rules, in the user's run-time folder ([`place`]). What is left to do:
 //!
 //! - [`holder`] is the process that pasta starts in the namespace. It makes the bridge, hands the namespace to each start of the
-//!   user's who asks at its socket, and ends with the bridge; pasta ends with it.
+//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, [`slirp`] makes
+//!   the namespace.
 //! - [`join`] asks there, or has one started, and sends a child of its own into the namespace, which opens the TAP as root would.
-//! - [`relay`] is a process for each guest with `forward=`: it listens on the host, and connects in the namespace.
+//! - [`relay`] is there for each guest with `forward=`: it listens on the host, and connects in the namespace.
 //!
 //! Who may enter is the kernel's to decide: the user whose namespace it is.
 
 pub mod holder;
 pub mod names;
 pub mod relay;
+mod slirp;
 
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
@@ -28,7 +30,7 @@ use crate::network::made;
 use crate::network::made::{Card, Indices, Made};
 use crate::network::uplink::nat::{gateway, programs};
 use crate::output;
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write_own};
 use crate::state::journal::Files;
 use crate::state::networks;
 use crate::sys::lock::Passing;
@@ -39,6 +41,7 @@ use model::error::{Error, FAILED, Result};
 use model::ifname::IfName;
 use model::mac::Mac;
 use model::request::Nic;
+use model::text::shell::quote;
 use model::uplink::Uplink;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::geteuid;
@@ -82,13 +85,13 @@ impl Place {
         Ok(Self { folder: users_folder()?, bridge: bridge.clone() })
     }
 
-    /// Those of all networks of the calling user's that may run.
+    /// Those of all networks of the calling user's that run: one whose holder was killed has left its files.
     pub fn all() -> Vec<Self> {
         let Ok(folder) = users_folder() else { return Vec::new() };
         let names = fs::read_dir(&folder).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| IfName::new(entry.file_name().to_str()?).ok());
         let mut places: Vec<Self> = names.map(|bridge| Self { folder: folder.clone(), bridge }).collect();
-        places.retain(|place| place.socket().exists());
+        places.retain(|place| matches!(descriptors::connect(&place.socket()), Ok(Some(_))));
         places.sort_by(|one, other| one.bridge.as_str().cmp(other.bridge.as_str()));
         places
     }
@@ -158,12 +161,11 @@ struct Entrance {
 impl Entrance {
     /// Takes this process there.
     fn enter(&self, place: &Place) -> Result<()> {
+        place::enter(place.run());
         userns::enter(&self.user, &self.network).map_err(|error| {
             let what = format!("cannot enter the namespace of {}: {}", place.bridge, reason(&error));
             Error::new(what, "Start it from outside of any sandbox.")
-        })?;
-        place::enter(place.run());
-        Ok(())
+        })
     }
 }
 
@@ -191,8 +193,10 @@ fn users_folder() -> Result<PathBuf> {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(path);
+    let remedy = to_write_own(error, &quote(folder));
     let what = format!("cannot use {}: {}", path.display(), reason(error));
-    Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours with a short name.")
+    Error::new(what, format!("Set XDG_RUNTIME_DIR to another folder of yours. {remedy}"))
 }
 
 /// An error in a message from another process of ours, which may have said already what it is about.
@@ -227,7 +231,7 @@ pub fn is_there(bridge: &IfName) -> bool {
 /// Checks what can be known before one is made, where it is missing.
 pub fn check(bridge: &IfName) -> Result<()> {
     let place = Place::of(bridge)?;
-    if place.socket().exists() { Ok(()) } else { programs::check_pasta().and_then(|()| programs::check()) }
+    if place.socket().exists() { Ok(()) } else { programs::check_way_out().and_then(|()| programs::check()) }
 }
 
 /// Has a TAP made for a guest in a network of the calling user's; where that is missing it is made as `new` has it.
@@ -330,11 +334,10 @@ fn plug_inside(card: &NewCard, entrance: &Entrance) -> Result<Vec<OwnedFd>> {
     let open = |made: &mut Made, indices: &Indices| made.taps(&planned.plan, indices, &locks, vec![devices], &[card]);
     let (taps, _) = made::carry_out(netlink, &planned, &locks, announced, open)?;
     if !ports.is_empty() {
-        let guests = networks::guests(&Files::of(&nic.bridge)?)?.all();
-        let guest = guests.into_iter().find(|guest| guest.mac == mac);
-        let address = guest.map(|guest| guest.address);
-        let address = address.ok_or_else(|| Error::new("the guest was forgotten in this moment", "Try again."))?;
-        relay::leave_behind(address, &nic.forwards, lives, ports)?;
+        let files = Files::of(&nic.bridge)?;
+        let guest = networks::guests(&files)?.all().into_iter().find(|guest| guest.mac == mac);
+        let guest = guest.ok_or_else(|| Error::new("the guest was forgotten in this moment", "Try again."))?;
+        relay::leave_behind(&files, &guest, lives, ports)?;
     }
     output::step(|| format!("its TAP is in your network {}", nic.bridge));
     Ok(taps.into_iter().flatten().collect())
@@ -362,16 +365,24 @@ impl Said {
     }
 }
 
-/// Runs `kvm-bridge WORDS NAME` for each network of the calling user's, outside of which this process is.
-pub fn each(words: &[&str]) -> Vec<Said> {
-    if place::user_network().is_some() || geteuid().is_root() {
-        return Vec::new();
-    }
+/// The networks of the calling user's, outside of which this process is.
+fn others() -> Vec<Place> {
+    if place::user_network().is_some() || geteuid().is_root() { Vec::new() } else { Place::all() }
+}
+
+/// Whether the calling user has any, and is in none.
+pub fn are_there() -> bool {
+    !others().is_empty()
+}
+
+/// Runs `kvm-bridge WORDS NAME` for each network of the calling user's, outside of which this process is; for so long at the most
+/// beyond what is usual.
+pub fn each(words: &[&str], more: Duration) -> Vec<Said> {
     let mut said = Vec::new();
-    for place in Place::all() {
+    for place in others() {
         let mut command = Command::new("/proc/self/exe");
         command.args(words).arg(place.bridge.as_str());
-        let answer = program::answer(&mut command, PATIENCE).ok().flatten();
+        let answer = program::answer(&mut command, PATIENCE + more).ok().flatten();
         // One that has ended meanwhile is none.
         said.extend(answer.filter(|answer| !answer.out.is_empty()).map(|answer| {
             let status = answer.status.code().and_then(|code| u8::try_from(code).ok());

@@ -54,8 +54,16 @@ pub fn as_root(command: &str) -> String {
     }
 }
 
-/// What is to be done where a folder can't be written to.
+/// What is to be done where a folder of root's can't be written to.
 pub fn to_write(error: &std::io::Error, folder: &str) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES | Errno::EPERM) if !nix::unistd::geteuid().is_root() => "Run it as root.".to_owned(),
+        _ => to_write_own(error, folder),
+    }
+}
+
+/// The same of the caller's own.
+pub fn to_write_own(error: &std::io::Error, folder: &str) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EFBIG) => "Raise the limit on files before: ulimit -f unlimited".to_owned(),
         Some(Errno::EROFS) => {
@@ -63,7 +71,6 @@ pub fn to_write(error: &std::io::Error, folder: &str) -> String {
         }
         Some(Errno::ENOSPC | Errno::EDQUOT) => format!("Make room: df {folder}; df -i {folder}"),
         Some(Errno::EMFILE | Errno::ENFILE) => "Raise the limit on open files before: ulimit -n".to_owned(),
-        Some(Errno::EACCES | Errno::EPERM) if !nix::unistd::geteuid().is_root() => "Run it as root.".to_owned(),
         _ => format!("To see whose it is, and what keeps writers out: ls -ld {folder}; findmnt -T {folder}"),
     }
 }

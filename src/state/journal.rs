@@ -226,9 +226,6 @@ impl Files {
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
-    let what = format!("cannot use {}: {}", path.display(), reason(error));
-    Error::new(
-        what,
-        format!("Making and keeping bridges needs a writable /run. {}", to_write(error, &run().display().to_string())),
-    )
+    let (what, run) = (format!("cannot use {}: {}", path.display(), reason(error)), run().display().to_string());
+    Error::new(what, format!("Making and keeping bridges needs a writable {run}. {}", to_write(error, &run)))
 }

@@ -7,7 +7,7 @@
 //!
 //! Both are root's alone. What guests say themselves dnsmasq keeps, in a folder that nobody else reads.
 
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write};
 use crate::state::journal::Files;
 use crate::sys::files::{self, if_there};
 use crate::sys::lock;
@@ -106,5 +106,6 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    Error::new(format!("cannot use {}: {}", path.display(), reason(error)), "It has to be root's, and writable.")
+    let folder = path.parent().unwrap_or(path).display().to_string();
+    Error::new(format!("cannot use {}: {}", path.display(), reason(error)), to_write(error, &folder))
 }

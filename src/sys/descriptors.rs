@@ -2,14 +2,17 @@
 //! and the end of the other side is heard.
 #![forbid(unsafe_code)]
 
+use crate::sys::files::if_there;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, recvmsg, sendmsg, socket_with, socketpair,
 };
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The longest message.
@@ -25,7 +28,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Listens where processes can connect to.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let socket = socket()?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    let (short, _folder) = shortened(path)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)?;
     rustix::net::listen(&socket, 128)?;
     Ok(socket)
 }
@@ -33,11 +37,21 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 /// Connects to who listens there; `None` where nobody does.
 pub fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     let socket = socket()?;
-    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+    let Some((short, _folder)) = if_there(shortened(path))? else { return Ok(None) };
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(short)?) {
         Ok(()) => Ok(Some(socket)),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The same place by a path that fits into an address, which has 107 bytes (unix(7)), while the folder is open.
+pub fn shortened(path: &Path) -> io::Result<(PathBuf, File)> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let folder = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder)?;
+    Ok((Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name), folder))
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -106,13 +120,15 @@ fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::io::{Read, Write};
 
     #[test]
     fn a_message_comes_with_its_descriptors_and_an_end_is_heard() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        // Longer than an address.
+        let path = folder.path().join("x".repeat(200)).join("socket");
+        assert!(connect(&path).unwrap().is_none());
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
         assert!(connect(&path).unwrap().is_none());
         let listener = listen(&path).unwrap();
         let client = connect(&path).unwrap().unwrap();

@@ -13,8 +13,12 @@ pub const LASTING: &str = "/var/lib/kvm-bridge";
 /// Tells a process in a network of a user's own where its run-time files are. Nobody else believes it.
 pub const VARIABLE: &str = "KVM_BRIDGE_RUN";
 
-/// The run-time files of the user's network that this process is in.
-static USER_NETWORK: OnceLock<PathBuf> = OnceLock::new();
+/// Where lasting files are put, by the rules of XDG.
+pub const STATE: &str = "XDG_STATE_HOME";
+
+/// The run-time files of the user's network that this process is in, and that user's lasting ones: there the user is root, with
+/// root's home.
+static USER_NETWORK: OnceLock<(PathBuf, Option<PathBuf>)> = OnceLock::new();
 
 /// Finds out which network this process was started in.
 pub fn find_out() {
@@ -23,14 +27,21 @@ pub fn find_out() {
     }
 }
 
-/// From now on the files are those of a network of the user's own.
+/// From now on the files are those of a network of the user's own. To be called before the user is another there, or with the
+/// variables of `environment`.
 pub fn enter(run: PathBuf) {
-    let _ = USER_NETWORK.set(run);
+    let _ = USER_NETWORK.set((run, own()));
+}
+
+/// What tells a process in a network of the calling user's own where its files are.
+pub fn environment(run: &Path) -> [(&'static str, PathBuf); 2] {
+    let state = users().and_then(|folder| folder.parent().map(Path::to_owned));
+    [(VARIABLE, run.to_owned()), (STATE, state.unwrap_or_else(|| run.to_owned()))]
 }
 
 /// The run-time files of the network of the user's own that this process is in; `None` on the host.
 pub fn user_network() -> Option<&'static Path> {
-    USER_NETWORK.get().map(PathBuf::as_path)
+    USER_NETWORK.get().map(|(run, _)| run.as_path())
 }
 
 /// Where run-time files are.
@@ -48,6 +59,10 @@ pub fn lasting() -> PathBuf {
 
 /// Where a user's lasting files are.
 pub fn users() -> Option<PathBuf> {
+    USER_NETWORK.get().map_or_else(own, |(_, own)| own.clone())
+}
+
+fn own() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
     folders.state_dir().map(Path::to_owned)
 }

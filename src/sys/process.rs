@@ -253,9 +253,10 @@ fn become_detached(words: &[CString], file: BorrowedFd, stderr: Stderr, null: &F
     }
     close_by_exec(INHERITED + 1);
     hear_all_signals()?;
-    let own = place::user_network()
-        .and_then(|run| CString::new([place::VARIABLE.as_bytes(), b"=", run.as_os_str().as_bytes()].concat()).ok());
-    nix::unistd::execve(c"/proc/self/exe", words, &own.into_iter().collect::<Vec<CString>>())
+    let own = place::user_network().into_iter().flat_map(place::environment);
+    let own = own
+        .filter_map(|(name, place)| CString::new([name.as_bytes(), b"=", place.as_os_str().as_bytes()].concat()).ok());
+    nix::unistd::execve(c"/proc/self/exe", words, &own.collect::<Vec<CString>>())
 }
 
 /// Has exec close every descriptor from this one on. Not before: a failure of exec can still be told.

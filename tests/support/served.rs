@@ -14,6 +14,15 @@ pub fn tells(listener: TcpListener) {
     });
 }
 
+/// A server that sends back what it gets.
+pub fn echoes(listener: TcpListener) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+}
+
 pub fn read_from(to: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

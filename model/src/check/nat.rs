@@ -3,6 +3,7 @@
 use crate::check::{Check, Topic};
 use crate::ifname::IfName;
 use crate::nat::firewall::Blocked;
+use crate::nat::guest::Guest;
 use crate::nat::subnet::{Ipv4Net, is_free};
 use crate::text::shell::quote;
 
@@ -53,6 +54,16 @@ pub fn masquerades(count: Option<u64>) -> Check {
         Some(count) => RULES.ok(format!("guests go out with the host's address: {count} connections so far")),
         None => RULES.failure("its firewall rules are missing", RECOVER),
     }
+}
+
+/// The guests whose forwarded ports lead nowhere, in a network of a user's own.
+pub fn relayed(cut_off: &[Guest]) -> Vec<Check> {
+    const RELAY: Topic = Topic("nat", "A process of yours leads forwarded ports to the guest, as long as that runs.");
+    let check = |guest: &Guest| {
+        let observed = format!("the ports that are forwarded to {} lead nowhere: its relay was killed", guest.label());
+        RELAY.failure(observed, "Start the guest again.")
+    };
+    cut_off.iter().map(check).collect()
 }
 
 /// Whether others let pass what its guests send.

@@ -26,6 +26,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// What people know it by: its name, or its address.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.address.to_string())
+    }
+
     /// Its IPv6 address.
     pub fn address6(&self, ula: Ula) -> Ipv6Addr {
         ula.with(interface_id(self.mac))

@@ -171,7 +171,7 @@ fn told_of_network(nat: &OwnNetwork) -> Vec<String> {
         None => String::new(),
     };
     let lead = |guest: &Guest| {
-        let whom = guest.name.clone().unwrap_or_else(|| guest.address.to_string());
+        let whom = guest.label();
         let lines = guest.forwards.iter().map(move |Forward { protocol, on, port, to }| {
             format!("{} {} leads to {whom}, port {to}", protocol.as_str(), SocketAddr::new(*on, *port))
         });

@@ -1,5 +1,5 @@
 //! A network of the user's own (`uplink=user`): the same as `uplink=nat` in a user and network namespace of theirs, with pasta(1)
-//! as its way out. It needs no right at all.
+//! or slirp4netns(1) as its way out. It needs no right at all.
 
 use crate::error::Error;
 use crate::ifname::IfName;
@@ -33,6 +33,16 @@ pub fn pasta<'a>(command: impl IntoIterator<Item = &'a str>, is_resolver_on_loop
     let alone = ["--foreground", "--quiet", "--config-net", "--no-dhcp", "--no-dhcpv6", "--no-ra"];
     let words = alone.into_iter().chain(addresses).chain(closed).chain(["--"]).chain(command);
     words.map(str::to_owned).collect()
+}
+
+/// The command line of slirp4netns(1) behind its name, for a namespace with this process in it; it says by one descriptor that the
+/// way out is there, and ends when the other end of `over` is closed.
+///
+/// In a network of its own, it has the addresses of pasta's gateway and resolver by itself. IPv6 is left out: it is experimental.
+pub fn slirp4netns(process: u32, ready: i32, over: i32) -> Vec<String> {
+    let (ready, over) = (format!("--ready-fd={ready}"), format!("--exit-fd={over}"));
+    let words = ["--configure", "--mtu=65520", "--cidr=169.254.2.0/24", "--disable-host-loopback", &ready, &over];
+    words.into_iter().chain([process.to_string().as_str(), UPLINK]).map(str::to_owned).collect()
 }
 
 /// Whether the resolver that pasta takes is on the loopback: the first of IPv4 in /etc/resolv.conf (resolv.conf(5)).

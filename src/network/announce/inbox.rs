@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::network::announce::Announcer;
-use crate::sys::descriptors::{self, received};
+use crate::sys::descriptors::{self, received, shortened};
 use crate::sys::files::if_there;
 use crate::sys::packet::Packets;
 use nix::sys::stat::{Mode, umask};
@@ -28,7 +28,7 @@ impl Inbox {
     pub fn open(path: &Path) -> io::Result<Self> {
         if_there(fs::remove_file(path))?;
         let before = umask(Mode::from_bits_truncate(0o177));
-        let socket = UnixDatagram::bind(path);
+        let socket = shortened(path).and_then(|(short, _folder)| UnixDatagram::bind(short));
         umask(before);
         let socket = socket?;
         socket.set_nonblocking(true)?;
@@ -56,7 +56,8 @@ impl AsFd for Inbox {
 /// Hands an announcer over to the reaper, with this process's stderr. Not waited for: one that does not read now is no help.
 pub fn hand_over(path: &Path, announcer: &Announcer) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
-    socket.connect(path)?;
+    let (short, _folder) = shortened(path)?;
+    socket.connect(short)?;
     let text = format!("{}\0{}\0{}", announcer.mac, announcer.bridge, announcer.vm);
     let stderr = io::stderr();
     let files = [announcer.packets.as_fd(), stderr.as_fd()];
@@ -81,7 +82,9 @@ mod tests {
     #[test]
     fn what_is_handed_over_is_taken() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("br0.inbox");
+        // Longer than an address.
+        let path = folder.path().join("x".repeat(200)).join("br0.inbox");
+        fs::create_dir(path.parent().unwrap()).unwrap();
         assert!(hand_over(&path, &announcer()).is_err(), "nobody is there");
         let inbox = Inbox::open(&path).unwrap();
         assert!(inbox.take().is_none());

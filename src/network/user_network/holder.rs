@@ -3,14 +3,15 @@
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
+use crate::network::uplink::nat::programs::WAYS_OUT;
 use crate::network::uplink::nat::rules::carry_out;
-use crate::network::user_network::{PATIENCE, Place, message, told};
+use crate::network::user_network::{PATIENCE, Place, message, slirp, told};
 use crate::network::{made, reaper};
 use crate::output::errno::reason;
 use crate::state::journal::Files;
 use crate::sys::lock::{Hold, Passing};
 use crate::sys::process::{Stderr, leave_behind};
-use crate::sys::program::{PATH, find};
+use crate::sys::program::{PATH, find, is_installed};
 use crate::sys::{descriptors, files, memory, place, process, sysctl, userns};
 use model::config::Config;
 use model::error::{Error, Result};
@@ -21,7 +22,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use std::env;
 use std::ffi::{CStr, CString, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -30,7 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The name of the process that becomes pasta; the program dispatches on it.
 pub const NAME: &str = "kvm-bridge-pasta";
@@ -40,7 +40,7 @@ pub const OPTION: &str = "--bridge-hold";
 
 /// Starts a network with its bridge, and returns what is to be said of it. For who holds its lock.
 pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
-    let cannot = |error: std::io::Error| Error::new(format!("cannot start pasta: {}", reason(&error)), "Try again.");
+    let cannot = |error: std::io::Error| Error::new(format!("cannot start it: {}", reason(&error)), "Try again.");
     let said = files::in_memory(b"").map_err(cannot)?;
     let (ours, theirs) = descriptors::pair().map_err(cannot)?;
     // It is taken by the process that becomes pasta.
@@ -49,10 +49,9 @@ pub(super) fn start(run: &Path, nic: &Nic) -> Result<String> {
     let mtu = nic.mtu.map(|mtu| format!(",mtu={mtu}")).unwrap_or_default();
     let keep = if nic.keep == Some(true) { ",keep=on" } else { "" };
     let spec = format!("{},uplink=nat{net}{mtu}{keep}", nic.bridge.as_str().replace(',', ",,"));
-    let home = |name: &str| env::var_os(name).unwrap_or_default();
-    let words = [NAME.into(), spec.into(), run.as_os_str().to_owned(), home("HOME"), home("XDG_STATE_HOME")];
-    let words: Vec<CString> =
-        words.iter().map(|word: &OsString| CString::new(word.as_bytes()).unwrap_or_default()).collect();
+    let places = place::environment(run).map(|(_, place)| place.into_os_string());
+    let words = [NAME.into(), spec.into()].into_iter().chain(places);
+    let words: Vec<CString> = words.map(|word: OsString| CString::new(word.as_bytes()).unwrap_or_default()).collect();
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     leave_behind(&words, &theirs, Stderr::Null)?;
     drop(theirs);
@@ -72,16 +71,20 @@ fn refusal(mut said: File) -> Error {
     // Where there is no syslog it tells of that first.
     let mut lines = text.lines().filter(|line| !line.contains("to syslog") && !line.trim().is_empty());
     let what = lines.next_back().unwrap_or("it ended without a word").trim();
-    match userns::why_not() {
+    let program = if is_installed(WAYS_OUT[0]) { WAYS_OUT[0] } else { WAYS_OUT[1] };
+    // With that it has made its namespace.
+    let is_allowed = what.contains("routable interface");
+    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    match userns::why_not(&own).filter(|_| !is_allowed) {
         Some((why, command)) => {
             let remedy = format!(
-                "Have that allowed: sudo {command}. Or have a bridge of the host's: sudo kvm-bridge up, with a helper; or \
+                "Have that allowed, once: {command}\n  Or have a bridge of the host's: sudo kvm-bridge up, with a helper; or \
                  QEMU's own -netdev user."
             );
             Error::new(format!("cannot make a network of your own: {why}"), remedy)
         }
         None => Error::new(
-            format!("cannot make a network of your own: pasta says: {what}"),
+            format!("cannot make a network of your own: {program} says: {what}"),
             "The host needs a default route, and users have to be allowed to make user namespaces.",
         ),
     }
@@ -90,25 +93,30 @@ fn refusal(mut said: File) -> Error {
 /// Becomes pasta; `words` are as `start` gives them. Returns only if that fails.
 pub fn become_pasta(words: &[OsString]) -> i32 {
     let told = process::inherited();
-    let [_, spec, run, home, state] = words else { return 1 };
+    let [_, spec, run, state] = words else { return 1 };
     let Ok(Some((_, mut files))) = descriptors::receive(&told, PATIENCE) else { return 1 };
     let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
-    let (Some(pasta), Some(spec), Some(exe), Some(stderr)) =
-        (find(Path::new("pasta")), spec.to_str(), exe.to_str(), files.pop())
-    else {
-        return 1;
+    let (Some(spec), Some(exe), Some(stderr)) = (spec.to_str(), exe.to_str(), files.pop()) else { return 1 };
+    let holder = ["/usr/bin/env", exe, &format!("{OPTION}={spec}")];
+    let with_surroundings = |mut command: Command, out: Stdio| {
+        command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env(place::VARIABLE, run).env(place::STATE, state);
+        let stderr = stderr.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
+        command.stdin(Stdio::null()).stdout(out).stderr(stderr);
+        command
+    };
+    let Some(pasta) = find(Path::new(WAYS_OUT[0])) else {
+        let mut command = Command::new(holder[0]);
+        command.args(&holder[1..]);
+        let Some(program) = find(Path::new(WAYS_OUT[1])) else { return 1 };
+        return slirp::start(
+            with_surroundings(command, told.into()),
+            with_surroundings(Command::new(program), Stdio::null()),
+        );
     };
     let is_on_loopback = user::is_resolver_on_loopback(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let words = user::pasta(["/usr/bin/env", exe, &format!("{OPTION}={spec}")], is_on_loopback);
     let mut command = Command::new(pasta);
-    command.args(words).env_clear().env("PATH", PATH).env("LC_ALL", "C");
-    for (name, value) in [("HOME", home), ("XDG_STATE_HOME", state)] {
-        if !value.is_empty() {
-            command.env(name, value);
-        }
-    }
-    command.env(place::VARIABLE, run).stdin(std::process::Stdio::null());
-    let error = command.stdout(OwnedFd::from(told)).stderr(stderr).exec();
+    command.args(user::pasta(holder, is_on_loopback));
+    let error = with_surroundings(command, told.into()).exec();
     i32::from(error.raw_os_error().is_some())
 }
 

@@ -1,19 +1,27 @@
-//! `forward=` in a network of a user's own: a process for each guest, which listens on the host and connects in the namespace.
+//! `forward=` in a network of a user's own: a relay for each guest, which listens on the host and connects in the namespace.
 //!
-//! It ends with the guest's QEMU, also with one that has become a daemon: that holds the other end of a pipe. Guests see the host's address in their network as the one who connects.
+//! It ends with the guest's QEMU, also with one that has become a daemon: that holds the other end of a pipe. Guests see the host's
+//! address in their network as the one who connects.
+//!
+//! It is two processes: the first one starts the second one again when that is killed, and each of them can do without the other.
+//! Both hold a lock, by which others know whether the ports lead anywhere.
 
 use crate::output::errno::reason;
+use crate::state::journal::Files;
 use crate::sys::process::{Stderr, inherited};
-use crate::sys::{descriptors, process};
+use crate::sys::{descriptors, lock, process};
 use model::error::{Error, Result};
 use model::nat::forward::{Forward, Protocol};
+use model::nat::guest::Guest;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitStatus, waitpid};
 use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
@@ -21,6 +29,11 @@ use std::time::Duration;
 
 /// The name that it runs under; the program dispatches on it.
 pub const NAME: &str = "kvm-bridge-relay";
+/// So often is it looked, in such steps, whether the one of a guest's last run has ended.
+const ATTEMPTS: u32 = 200;
+const STEP: Duration = Duration::from_millis(10);
+/// After so long one that was killed is started again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// A connection that is not accepted in the guest in this time fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What has been silent for so long by UDP is over (as nf_conntrack_udp_timeout_stream of the kernel has it).
@@ -36,13 +49,34 @@ const STACK: usize = 64 * 1024;
 /// The longest datagram.
 const LONGEST: usize = 65_535;
 
+/// The lock that the relay of a guest holds.
+fn lock_of(files: &Files, guest: &Guest) -> PathBuf {
+    files.nat().join(format!("relay-{}", guest.address))
+}
+
+/// Whether what is forwarded to a guest gets there.
+pub fn runs(files: &Files, guest: &Guest) -> bool {
+    guest.forwards.is_empty() || lock::is_held(&lock_of(files, guest))
+}
+
 /// Leaves one behind that leads these ports of the host's to a guest, as long as the other end of `lives` is open.
-pub(super) fn leave_behind(address: Ipv4Addr, forwards: &[Forward], lives: &OwnedFd, ports: &[OwnedFd]) -> Result<()> {
+pub(super) fn leave_behind(files: &Files, guest: &Guest, lives: &OwnedFd, ports: &[OwnedFd]) -> Result<()> {
     let cannot = |error: io::Error| Error::new(format!("cannot forward ports: {}", reason(&error)), "Try again.");
     let (ours, theirs) = descriptors::pair().map_err(cannot)?;
-    let files: Vec<_> = std::iter::once(lives).chain(ports).map(AsFd::as_fd).collect();
+    // That of the guest's last run may be about to end.
+    let try_lock = |_| match lock::try_for_life(&lock_of(files, guest)) {
+        Ok(None) => {
+            std::thread::sleep(STEP);
+            None
+        }
+        tried => tried.transpose(),
+    };
+    let lock =
+        (0..ATTEMPTS).find_map(try_lock).unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into())).map_err(cannot)?;
+    let files: Vec<_> = [lives.as_fd(), lock.as_fd()].into_iter().chain(ports.iter().map(AsFd::as_fd)).collect();
     descriptors::send(&ours, b"ports", &files).map_err(cannot)?;
-    let words = [NAME.to_owned(), address.to_string()].into_iter().chain(forwards.iter().map(Forward::to_string));
+    let (address, forwards) = (guest.address.to_string(), guest.forwards.iter().map(Forward::to_string));
+    let words = [NAME.to_owned(), address].into_iter().chain(forwards);
     let words: Vec<CString> = words.map(|word| CString::new(word).unwrap_or_default()).collect();
     let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     process::leave_behind(&words, &theirs, Stderr::Null)
@@ -59,8 +93,23 @@ pub fn main(words: &[OsString]) -> i32 {
     process::ignore_requests_to_end();
     process::raise_limits();
     let mut files = files.into_iter();
-    let Some(lives) = files.next() else { return 1 };
-    for (forward, port) in forwards.iter().zip(files) {
+    let (Some(lives), Some(_lock)) = (files.next(), files.next()) else { return 1 };
+    let ports: Vec<OwnedFd> = files.collect();
+    // No client can fill or crash the one that only waits.
+    loop {
+        let ended = process::fork_for(|| serve(guest, forwards, &lives, &ports)).and_then(|one| waitpid(one, None));
+        match ended {
+            Ok(WaitStatus::Signaled(..)) => std::thread::sleep(PAUSE),
+            Ok(WaitStatus::Exited(_, status)) => return status,
+            _ => return 1,
+        }
+    }
+}
+
+/// Leads all, until the guest's QEMU has ended.
+fn serve(guest: Ipv4Addr, forwards: &[&str], lives: &OwnedFd, ports: &[OwnedFd]) -> i32 {
+    for (forward, port) in forwards.iter().zip(ports) {
+        let Ok(port) = port.try_clone() else { return 1 };
         let Ok(Forward { protocol, to, .. }) = forward.parse() else { return 1 };
         let to = SocketAddr::from((guest, to));
         let serve = move || match protocol {

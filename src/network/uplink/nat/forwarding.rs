@@ -1,7 +1,7 @@
 //! The kernel's switches for forwarding, on for our bridges alone; `model::nat::lent` says how, and keeps the record.
 
 use crate::network::uplink::nat::rules::{carry_out, list};
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write};
 use crate::state::networks::{read, write as write_file};
 use crate::sys::lock::Passing;
 use crate::sys::place::run;
@@ -223,5 +223,6 @@ fn cannot_look(error: &io::Error) -> Error {
 }
 
 fn cannot_use(error: &io::Error) -> Error {
-    Error::new(format!("cannot use {}: {}", run().display(), reason(error)), "Run it as root, with a writable /run.")
+    let folder = run().display().to_string();
+    Error::new(format!("cannot use {folder}: {}", reason(error)), to_write(error, &folder))
 }

@@ -16,12 +16,15 @@ const PACKAGES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Checks that there is pasta, by which a network of a user's own has its way out.
-pub fn check_pasta() -> Result<()> {
-    if is_installed("pasta") {
+/// By which a network of a user's own may have its way out; the first that is there is taken.
+pub const WAYS_OUT: [&str; 2] = ["pasta", "slirp4netns"];
+
+/// Checks that one of them is there.
+pub fn check_way_out() -> Result<()> {
+    if WAYS_OUT.into_iter().any(is_installed) {
         return Ok(());
     }
-    let what = "pasta is missing, which a bridge with uplink=user needs";
+    let what = "pasta is missing, which a bridge with uplink=user needs (slirp4netns would do)";
     let remedy = "Have it installed: apt install passt, dnf install passt, zypper install passt, pacman -S passt, apk add passt; \
                   or use QEMU's own -netdev user.";
     Err(Error::new(what, remedy))

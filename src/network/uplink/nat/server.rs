@@ -4,7 +4,7 @@
 //! reads that. It is killed with the thread that started it; the next one reads its leases, and guests keep their addresses in any
 //! case, as these are their files'.
 
-use crate::output::errno::reason;
+use crate::output::errno::{reason, to_write};
 use crate::state::networks;
 use crate::sys::companion::{Account, Companion, account};
 use crate::sys::files;
@@ -150,7 +150,7 @@ fn files_of(mac: Mac, folder: &Path) -> (PathBuf, PathBuf) {
 
 fn cannot_write(path: &Path, error: &io::Error) -> Error {
     let what = format!("cannot write {}: {}", path.display(), reason(error));
-    Error::new(what, "A writable /run is needed: run it as root.")
+    Error::new(what, to_write(error, &path.parent().unwrap_or(path).display().to_string()))
 }
 
 /// Removes its files.
