@@ -391,7 +391,7 @@ mod tests {
     fn journal() -> Journal {
         let uplink = name("eth0");
         let port = Port { uplink, index: 2, mac: MAC, had_ipv6: true, was_down: false, is_asked: false };
-        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false };
+        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false, filters_vlans: false };
         let life = Life { boot: String::new(), namespace: None };
         Journal::new(name("br0"), false, create, Some(Attachment::Port(port)), life, [1; 8])
     }
@@ -492,7 +492,7 @@ mod tests {
         );
         let awaits = |uplink| {
             let awaited = Awaited { uplink, attach: None, was_port: false, follow: false };
-            let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: true };
+            let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: true, filters_vlans: false };
             let life = Life { boot: String::new(), namespace: None };
             Journal::new(br0.clone(), true, create, Some(Attachment::Awaited(awaited)), life, [1; 8])
         };

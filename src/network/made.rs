@@ -2,12 +2,13 @@
 
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
+use crate::network::apply::{self, Identity};
+use crate::network::create;
 use crate::network::locks::{BridgeLock, BridgeLocks};
 use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
 use crate::network::uplink::{nat, share};
-use crate::network::{apply, create};
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
@@ -234,7 +235,8 @@ impl Made {
         match tap.found {
             None => {
                 let entry = journal.and_then(|journal| share::entry(journal, mac, index));
-                apply::plug(&mut self.netlink, tap, (&name, index), mac.of_tap(), &vm.alias(), bridge, entry)?
+                let identity = Identity { mac: mac.of_tap(), alias: &vm.alias(), guest: Some(mac) };
+                apply::plug(&mut self.netlink, tap, (&name, index), &identity, bridge, entry)?
             }
             Some(found) if !found.is_up => {
                 apply::set_up(&mut self.netlink, found.index, true)
