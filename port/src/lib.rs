@@ -6,6 +6,8 @@
 //! All of it belongs to the TAP and goes with it: there is nothing to undo, whoever is killed.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 pub mod bpf;
 mod request;
 mod words;
@@ -24,6 +26,17 @@ pub struct Policy {
     pub vlans: Option<Vlans>,
     /// How fast it is, in each direction.
     pub rate: Option<Rate>,
+}
+
+impl fmt::Display for Policy {
+    /// A list: `guarded, isolated, VLAN 10, 100mbit`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |is_so: bool, word: &str| is_so.then(|| word.to_owned());
+        let vlans = self.vlans.as_ref().map(|vlans| format!("VLAN {vlans}"));
+        let rate = self.rate.map(|rate| rate.to_string());
+        let words = [word(self.guard, "guarded"), word(self.isolated, "isolated"), vlans, rate];
+        out.write_str(&words.into_iter().flatten().collect::<Vec<String>>().join(", "))
+    }
 }
 
 impl Policy {

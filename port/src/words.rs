@@ -62,7 +62,7 @@ impl fmt::Display for Vlans {
 }
 
 /// How fast a port is, as `tc` writes it: `100mbit`, `1gbit`, `512kbit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate {
     /// Bytes a second.
     pub bytes: u64,
