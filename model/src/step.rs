@@ -174,7 +174,7 @@ fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
         commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));
     }
     if policy.guard {
-        commands.push(format!("bridge fdb replace {mac} dev {dev} master static sticky"));
+        commands.push(format!("bridge fdb replace {mac} dev {dev} master static"));
     }
     commands
 }

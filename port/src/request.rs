@@ -176,21 +176,27 @@ impl Request {
         Self::new(RTM_SETLINK, 0, body, "set the TAP up as a port", needs)
     }
 
-    /// The bridge has the guest's address at this port, whoever says that it is elsewhere (NTF_STICKY of linux/neighbour.h).
+    /// The bridge has the guest's address at this port until somebody sends with it elsewhere, as the guest itself does when it has
+    /// moved to another host.
     pub(crate) fn hold(tap: u32, mac: [u8; 6], takes: bool) -> Self {
         const RTM_NEWNEIGH: u16 = 28;
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 0x04;
-        const NTF_STICKY: u8 = 0x40;
         const NDA_LLADDR: u16 = 2;
         // struct ndmsg: family, padding, index, state, flags, type.
         let mut body = vec![AF_BRIDGE, 0, 0, 0];
         body.extend(tap.to_ne_bytes());
         body.extend(NUD_NOARP.to_ne_bytes());
-        body.extend([NTF_MASTER | NTF_STICKY, 0]);
+        body.extend([NTF_MASTER, 0]);
         push(&mut body, NDA_LLADDR, &mac);
         let flags = NLM_F_CREATE | if takes { NLM_F_REPLACE } else { NLM_F_EXCL };
-        Self::new(RTM_NEWNEIGH, flags, body, "hold the guest's address at the TAP", "Linux 5.0 or later")
+        Self::new(
+            RTM_NEWNEIGH,
+            flags,
+            body,
+            "have the guest's address at the TAP",
+            "a forwarding database (Linux 3.0 or later)",
+        )
     }
 }
 
