@@ -23,6 +23,16 @@ pub fn bytecode(program: &[Instruction]) -> String {
     format!("'{}{rest}'", program.len())
 }
 
+/// What hears the frames that a guard drops, and no others.
+pub fn inverted(guard: &[Instruction]) -> Vec<Instruction> {
+    let invert = |instruction: &Instruction| match *instruction {
+        DROP => WHOLE,
+        port::bpf::GO_ON => NOTHING,
+        other => other,
+    };
+    guard.iter().map(invert).collect()
+}
+
 /// Of what a netlink socket hears of neighbours and of traffic control: deleted qdiscs and filters (RTM_DELQDISC,
 /// RTM_DELTFILTER), and of neighbours only those of bridges (nlmsg_type in struct nlmsghdr; ndm_family behind it: AF_BRIDGE).
 pub const OF_SHARING: [Instruction; 7] = [

@@ -139,20 +139,24 @@ pub const KEYS: [(&str, &str, &str); 22] = [
         "which of the VM's simultaneous runs this is, or with -incoming replaces (default: the first free one)",
     ),
     ("keep", "on|off", "on: keep a new bridge after its last guest (default: off)"),
-    ("vlan", "ID[:TAGGED]", "the VLAN of the guest's port, untagged, and those with tags: vlan=10, vlan=10:20-30+40"),
-    (
-        "vlan_filtering",
-        "on|off",
-        "on: a new bridge filters VLANs, and its uplink carries all of them (default: off; on with vlan=)",
-    ),
+    ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
     (
         "guard",
         "on|off",
         "on: the port lets in only frames with the guest's own address, no VLAN tags, and nothing that is for switches (default: off)",
     ),
     ("isolated", "on|off", "on: no frames between this guest and other isolated ones (default: off)"),
-    ("rate", "N(kbit|mbit|gbit)", "the most that the guest sends and gets per second (default: no limit)"),
-    ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
+    (
+        "vlan",
+        "VLANS",
+        "the VLAN of the guest, and those with tags: vlan=10, vlan=10:20-30+40 (default: that of the bridge)",
+    ),
+    (
+        "vlan_filtering",
+        "on|off",
+        "on: a new bridge filters VLANs, and its uplink carries all of them (default: off; on with vlan=)",
+    ),
+    ("rate", "RATE", "the most that the guest sends per second, and gets: rate=100mbit (default: no limit)"),
     ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
 ];
 

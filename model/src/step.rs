@@ -23,6 +23,7 @@ pub struct Create {
     /// Without ARP: on a shared uplink the host answers for its addresses there, and not here too.
     pub no_arp: bool,
     /// Whether its ports are members of VLANs; its uplink is one of all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub filters_vlans: bool,
 }
 

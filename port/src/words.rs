@@ -16,6 +16,13 @@ pub struct Vlans {
     pub tagged: Vec<RangeInclusive<u16>>,
 }
 
+impl Vlans {
+    /// One without a tag and no others.
+    pub fn untagged(untagged: u16) -> Self {
+        Self { untagged, tagged: Vec::new() }
+    }
+}
+
 impl FromStr for Vlans {
     type Err = ();
 

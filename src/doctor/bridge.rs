@@ -1,7 +1,7 @@
 //! The bridge itself: its settings, its ports, what we have written down about it.
 
 use crate::doctor::Context;
-use crate::network::inventory::Role;
+use crate::network::inventory::{Bridge, Port, Role};
 use crate::state::journal::Files;
 use model::check::{Check, Topic, Verdict, bridge};
 use model::host::Link;
@@ -17,14 +17,37 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         let idle = taps.find(|port| port.role == Role::Foreign).map(|port| &port.detail.link.name);
         let own = [
             bridge::stp(name, settings),
-            bridge::vlan(name, settings),
+            bridge::vlan(name, settings, have_own_vlans(found)),
             bridge::pinned(link, assign_type(link)),
             bridge::mtu(link, &ports),
             bridge::room(name, ports.len(), idle),
         ];
         checks.extend(own.into_iter().chain(bridge::disguised(&ports)).map(|check| check.of(name)));
+        checks.extend(uncarried(found));
     }
     checks
+}
+
+/// Whether guests are on it, and all of them in other VLANs than a new port would be.
+fn have_own_vlans(bridge: &Bridge) -> bool {
+    let default = bridge.detail.bridge.and_then(|settings| settings.default_vlan);
+    let mut guests = bridge.ports.iter().filter(|port| port.is_tap()).peekable();
+    let own = |port: &Port| port.held.vlans.as_ref().is_some_and(|vlans| vlans.untagged != default);
+    guests.peek().is_some() && guests.all(own)
+}
+
+/// The guests whose VLAN the uplink is not in.
+fn uncarried(bridge: &Bridge) -> Vec<Check> {
+    let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
+    let Some((uplink, carried)) = uplink.and_then(|port| Some((&port.detail.link.name, port.held.vlans.as_ref()?)))
+    else {
+        return Vec::new();
+    };
+    let check = |port: &Port| {
+        let guest = port.vm.as_deref().unwrap_or(port.detail.link.name.as_str());
+        bridge::carries(guest, port.held.vlans.as_ref()?.untagged?, uplink, carried)
+    };
+    bridge.ports.iter().filter(|port| port.is_tap()).filter_map(check).collect()
 }
 
 /// The folder of a link. sysfs shows the network namespace that it was mounted in, which may be another one.

@@ -5,7 +5,9 @@
 
 use crate::netlink::read::whole;
 use crate::netlink::{Netlink, Request};
-use model::rtnl::tc::{CLSACT_HANDLE, IngressQdisc, TCA_ACT_KIND, TCA_OPTIONS, ingress_qdisc, options, parse};
+use model::rtnl::tc::{
+    CLSACT_HANDLE, IngressQdisc, PortQdisc, TCA_ACT_KIND, TCA_OPTIONS, ingress_qdisc, options, parse, port_qdisc,
+};
 use model::rtnl::{NESTED, push};
 use model::share::found::{Found, Links};
 use model::share::{Classifier, Filter, Hook};
@@ -105,6 +107,17 @@ impl Netlink {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
             done => done.map(|()| true),
         }
+    }
+
+    /// What ports are held to by qdiscs, of all links.
+    pub fn port_qdiscs(&mut self) -> io::Result<Vec<(u32, PortQdisc)>> {
+        whole(|| {
+            let mut found = Vec::new();
+            self.ask(Message::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP, |answer| {
+                found.extend(port_qdisc(answer.body));
+            })?;
+            Ok(found)
+        })
     }
 
     /// What a link has for what comes in.
