@@ -286,7 +286,7 @@ impl Netlink {
 
 /// Lets the tests have the kernel refuse any one request. Not in a release.
 mod fault {
-    use super::{Body, RouteNetlinkMessage};
+    use super::Body;
 
     #[cfg(not(debug_assertions))]
     pub(super) fn injected(request: Body, _: impl FnOnce()) -> Body {
@@ -307,6 +307,6 @@ mod fault {
         }
         eprintln!("request {number} fails");
         refuse();
-        RouteNetlinkMessage::SetLink(LinkMessage::default()).into()
+        super::RouteNetlinkMessage::SetLink(LinkMessage::default()).into()
     }
 }
