@@ -4,6 +4,7 @@ use crate::sharing::host;
 use crate::support::Lab;
 use crate::support::filters::text;
 use crate::support::guest::Guest;
+use crate::support::programs;
 use crate::support::user::{ALICE, Helper, Right, our_helper};
 use crate::support::wire::{Wire, bytes, frame, tagged};
 use std::fs::File;
@@ -122,7 +123,7 @@ fn a_port_that_cannot_be_held_to_what_is_asked_for_is_none() {
         ("vlan=0", "Give a number from 1 to 4094"),
         ("vlan=10:10", "Give a number from 1 to 4094"),
         ("rate=100", "100mbit"),
-        ("guard=yes", "guard=on or guard=off"),
+        ("guard=yes", "guard=on or guard=ip or guard=off"),
         ("vlan=10,vlan_filtering=off", "Leave vlan_filtering=off out"),
     ] {
         let said = lab.shim(&format!("--bridge br0,{words}")).run().exits_with(125).err;
@@ -230,5 +231,67 @@ fn a_guarded_guest_is_where_the_bridge_has_it() {
     assert!(shown.contains("mcast_router 0"), "{shown}");
     assert_eq!(bytes(&guest.mac)[0] & 3, 2);
     guest.terminate();
+    lab.becomes_as_before();
+}
+
+/// Its addresses are those that the LAN's DHCP server gives it; nobody else's pass, nor what a server or a router would send.
+#[test]
+fn a_guest_sends_only_from_what_dhcp_gave_it() {
+    for words in ["br0,uplink=eth0", "br0,uplink=eth0,attach=share"] {
+        let Some(lab) = Lab::new() else { return };
+        if !lab.lan.serve_short_leases() {
+            return;
+        }
+        let guest = Guest::boot_silent(&lab, "alice", &format!("--bridge {words},guard=ip"));
+        guest.run("ip link set eth0 up");
+        guest.run("ip addr add 10.77.0.66/24 dev eth0");
+        // Nothing was given yet. By IPv6 it has its own.
+        assert!(!guest.stack.pings("-w 2 10.77.0.1"));
+        assert!(guest.stack.pings(&format!("-w 8 {}%eth0", link_local(&lab))));
+        let given = lease(&lab, &guest);
+        guest.run(&format!("ip addr add {given}/24 dev eth0"));
+        let is_let_in = || guest.stack.pings(&format!("-w 2 -I {given} 10.77.0.1"));
+        assert!(is_let_in() || is_let_in(), "from {given}");
+        assert!(!guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"), "from what was not given");
+        // A reaper that begins anew knows what was given.
+        lab.reaper_of("br0").kill();
+        lab.kvm_bridge("recover").run().succeeds();
+        assert!(is_let_in() && !guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"));
+        let shown = lab.kvm_bridge("status br0").run().out;
+        assert!(shown.contains("guarded by IP address (dropped "), "{shown}");
+        // What it sends over and over doctor names.
+        let mut spoof = guest.stack.command("ping -I 10.77.0.66 -i 0.3 10.77.0.1").spawn().expect("run ping");
+        let told = lab.kvm_bridge("doctor br0 --verbose").run().out;
+        let _ = spoof.kill();
+        let _ = spoof.wait();
+        assert!(told.contains("that is not from an address of its own"), "{told}");
+        guest.terminate();
+        lab.becomes_as_before();
+    }
+}
+
+/// The LAN's link-local address.
+fn link_local(lab: &Lab) -> String {
+    let shown = lab.lan.run("ip -6 -o addr show dev lan0 scope link");
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "inet6").expect("an address");
+    words[at + 1].split('/').next().expect("an address").to_owned()
+}
+
+/// The address that a DHCP client in the guest is given.
+fn lease(lab: &Lab, guest: &Guest) -> String {
+    let script = lab.new_file("udhcpc");
+    programs::script(&script, "env\n");
+    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {}", script.display());
+    let out = guest.run(&client);
+    let line = out.lines().rev().find_map(|line| line.strip_prefix("ip=")).expect("an address");
+    line.to_owned()
+}
+
+#[test]
+fn a_bridge_without_a_reaper_guards_no_ip_addresses() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let said = lab.shim("--bridge br0,guard=ip").run().exits_with(125).err;
+    assert!(said.contains("has none") && said.contains("guard=on"), "{said}");
     lab.becomes_as_before();
 }

@@ -20,7 +20,7 @@ mod line;
 pub(crate) use line::MAX_NAME;
 pub use line::Who;
 use line::{Bridge, Grammar, Line, Said};
-use port::{Policy, Vlans};
+use port::{Guard, Policy, Vlans};
 use std::cmp::Ordering;
 
 /// QEMU's file.
@@ -302,9 +302,8 @@ fn granted(rules: &[&Rule]) -> Result<Grant, Fault> {
             _ => vlans = Some((its, place)),
         }
     }
-    let guards = |on: bool| said().any(|said| said.guard == Some(on));
     let policy = Policy {
-        guard: guards(true) || !guards(false),
+        guard: said().filter_map(|said| said.guard).max().unwrap_or(Guard::Mac),
         isolated: said().any(|said| said.isolated),
         vlans: vlans.map(|(vlans, _)| vlans.clone()),
         rate: said().filter_map(|said| said.rate).min(),

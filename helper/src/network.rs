@@ -11,6 +11,7 @@ use crate::sys;
 use nix::libc::{
     EACCES, EAFNOSUPPORT, EBUSY, EEXIST, EINVAL, EMFILE, ENFILE, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, EXFULL,
 };
+use port::Guard;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -129,9 +130,13 @@ fn check_policy(task: &Task, bridge: &Link) -> Result<(), Failure> {
         return Err(Failure::new(what, remedy));
     }
     match task.mac {
-        Some(mac) if policy.guard && mac[0] & 2 == 0 => Err(Failure::new(
+        Some(mac) if policy.guard != Guard::Off && mac[0] & 2 == 0 => Err(Failure::new(
             format!("{}: the address {} is one of the factory's, and may be another's", shown, text(mac)),
             format!("Give the guest a locally administered one, as 52:54:00:... {}", ask_for_no_guard(task)),
+        )),
+        None if policy.guard == Guard::Ip => Err(Failure::new(
+            format!("{shown}: the rules guard your guest's IP addresses, and its MAC address was not told"),
+            "Start it with qemu-kvm of kvm-bridge, or give the helper --mac=ADDRESS.",
         )),
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::ifname::IfName;
 use crate::nat::subnet::Ipv4Net;
 use crate::uplink::{Attach, Uplink};
-use port::{Policy, Rate, Vlans};
+use port::{Guard, Policy, Rate, Vlans};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -48,7 +48,7 @@ pub struct Bridge {
     /// The VLANs of a guest that is not given others.
     pub vlan: Option<Vlans>,
     /// Whether guests' ports are guarded.
-    pub guard: Option<bool>,
+    pub guard: Option<Guard>,
     /// Whether guests' ports are isolated.
     pub isolated: Option<bool>,
     /// How fast each guest is.

@@ -22,7 +22,8 @@ use crate::unprivileged::helper::NAME;
 use crate::vm::Record;
 // Without a clock.
 use core::time::Duration;
-use port::Rate;
+use port::bpf::renewable;
+use port::{Guard, Rate};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -153,11 +154,26 @@ pub struct Held {
     pub rate: Option<Rate>,
 }
 
+impl Held {
+    /// Its guard, as `guard=` has it.
+    pub fn guard_kind(&self) -> Guard {
+        match () {
+            () if self.guard.is_empty() => Guard::Off,
+            () if renewable(&self.guard).is_some() => Guard::Ip,
+            () => Guard::Mac,
+        }
+    }
+}
+
 impl fmt::Display for Held {
     /// A list: `guarded (dropped 3), isolated, VLAN 10, 100mbit`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dropped = if self.dropped > 0 { format!(" (dropped {})", self.dropped) } else { String::new() };
-        let guard = (!self.guard.is_empty()).then(|| format!("guarded{dropped}"));
+        let guard = match self.guard_kind() {
+            Guard::Off => None,
+            Guard::Mac => Some(format!("guarded{dropped}")),
+            Guard::Ip => Some(format!("guarded by IP address{dropped}")),
+        };
         let isolated = self.is_isolated.then(|| "isolated".to_owned());
         let vlans = self.vlans.as_ref().map(|vlans| format!("VLAN {vlans}"));
         let rate = self.rate.map(|rate| rate.to_string());

@@ -17,7 +17,7 @@ use crate::slips;
 use crate::step::{Create, Found, Ipv6, Tap, set_up, trunk};
 use crate::uplink;
 use crate::uplink::{Attach, Attachment, Uplink};
-use port::Policy;
+use port::{Guard, Policy};
 use std::collections::BTreeMap;
 
 /// What is to be done for one command line.
@@ -328,7 +328,7 @@ fn tap(nic: &Nic, mtu: u32, policy: Policy, host: &Host) -> Result<Tap> {
                 return Err(Error::new(what, remedy));
             }
             let is_held = [
-                ("guard", nic.guard),
+                ("guard", nic.guard.map(|guard| guard != Guard::Off)),
                 ("isolated", nic.isolated),
                 ("vlan", nic.vlan.as_ref().map(|_| true)),
                 ("rate", nic.rate.map(|_| true)),

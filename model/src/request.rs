@@ -16,7 +16,7 @@ use crate::nat::subnet::Ipv4Net;
 use crate::optstr;
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
-use port::{Rate, Vlans};
+use port::{Guard, Rate, Vlans};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -87,7 +87,7 @@ pub struct Nic {
     /// `vlan=`: the VLANs of the guest's port.
     pub vlan: Option<Vlans>,
     /// `guard=`: whether its port lets in only what an honest guest sends.
-    pub guard: Option<bool>,
+    pub guard: Option<Guard>,
     /// `isolated=`: whether it sees no other isolated guest.
     pub isolated: Option<bool>,
     /// `rate=`: how fast it is, in each direction.
@@ -142,8 +142,9 @@ pub const KEYS: [(&str, &str, &str); 22] = [
     ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
     (
         "guard",
-        "on|off",
-        "on: the port lets in only frames with the guest's own address, no VLAN tags, and nothing that is for switches (default: off)",
+        "on|ip|off",
+        "on: the port lets in only frames with the guest's own address, no VLAN tags, and nothing that is for switches; ip: of \
+         these only what comes from the addresses that DHCP gave the guest (default: off)",
     ),
     ("isolated", "on|off", "on: no frames between this guest and other isolated ones (default: off)"),
     (
@@ -340,7 +341,7 @@ impl Nic {
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "vlan" => self.vlan = Some(value.parse().map_err(|()| no_vlans(value))?),
             "vlan_filtering" => self.vlan_filtering = Some(switch(value).ok_or_else(wrong)?),
-            "guard" => self.guard = Some(switch(value).ok_or_else(wrong)?),
+            "guard" => self.guard = Some(value.parse().map_err(|()| wrong())?),
             "isolated" => self.isolated = Some(switch(value).ok_or_else(wrong)?),
             "rate" => self.rate = Some(value.parse().map_err(|()| no_rate(value))?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,

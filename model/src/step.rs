@@ -7,7 +7,7 @@ use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::share::Share;
 use crate::text::shell::quote;
-use port::{FILTER_PREF, Policy, RATE_PREF, Vlans};
+use port::{FILTER_PREF, Guard, Policy, RATE_PREF, Vlans};
 use serde::{Deserialize, Serialize};
 
 /// A bridge that is made: no STP, no forward delay, its address pinned.
@@ -144,10 +144,10 @@ impl Tap {
 fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
     let mut commands = Vec::new();
     let filter = |pref| format!("tc filter add dev {dev} ingress protocol all pref {pref} bpf");
-    if policy.guard || policy.rate.is_some() {
+    if policy.guard != Guard::Off || policy.rate.is_some() {
         commands.push(format!("tc qdisc add dev {dev} clsact"));
     }
-    if policy.guard {
+    if policy.guard != Guard::Off {
         let program = bytecode(&policy.program(Some(mac.0)));
         commands.push(format!("{} direct-action bytecode {program}", filter(FILTER_PREF)));
     }
@@ -169,12 +169,12 @@ fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
         let add = |first, last| format!("bridge vlan add dev {dev} vid {first}-{last}");
         commands.extend(tagged.iter().map(|range| add(range.start(), range.end())));
     }
-    let flags = [policy.guard.then_some(" mcast_router 0"), policy.isolated.then_some(" isolated on")];
+    let flags = [(policy.guard != Guard::Off).then_some(" mcast_router 0"), policy.isolated.then_some(" isolated on")];
     let flags: String = flags.into_iter().flatten().collect();
     if !flags.is_empty() {
         commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));
     }
-    if policy.guard {
+    if policy.guard != Guard::Off {
         commands.push(format!("bridge fdb replace {mac} dev {dev} master static"));
     }
     commands

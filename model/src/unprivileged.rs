@@ -103,7 +103,7 @@ pub fn check_policy(nic: &Nic, granted: &Policy) -> Result<()> {
     }
     let (key, rule) = match () {
         () if differs(nic.guard, granted.guard) => {
-            ("guard", if granted.guard { "guard off" } else { "guard on" }.to_owned())
+            ("guard", nic.guard.map(|guard| format!("guard {guard}")).unwrap_or_default())
         }
         () if differs(nic.isolated, granted.isolated) => ("isolated", "isolated".to_owned()),
         () if differs(nic.vlan.clone().map(Some), granted.vlans.clone()) => {

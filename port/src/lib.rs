@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::str::FromStr;
 
 pub mod bpf;
 mod request;
@@ -15,11 +16,46 @@ mod words;
 pub use request::{FILTER_PREF, RATE_PREF, Request};
 pub use words::{Rate, Vlans};
 
+/// Whether a port lets in only what an honest guest sends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// It lets in everything.
+    #[default]
+    Off,
+    /// Only what has the guest's own address, and is not for switches: see [`bpf::guard`].
+    Mac,
+    /// Of this only what comes from the IP addresses that DHCP gave the guest: see [`bpf::guard_with_sources`].
+    Ip,
+}
+
+impl FromStr for Guard {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "off" => Ok(Self::Off),
+            "on" => Ok(Self::Mac),
+            "ip" => Ok(Self::Ip),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Off => "off",
+            Self::Mac => "on",
+            Self::Ip => "ip",
+        })
+    }
+}
+
 /// What a port is held to. By default to nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether it lets in what an honest guest sends and nothing else: see [`bpf::guard`].
-    pub guard: bool,
+    /// Whether it lets in only what an honest guest sends.
+    pub guard: Guard,
     /// Whether frames pass only between it and ports that are not isolated (IFLA_BRPORT_ISOLATED).
     pub isolated: bool,
     /// Its VLANs, on a bridge that filters them.
@@ -34,7 +70,12 @@ impl fmt::Display for Policy {
         let word = |is_so: bool, word: &str| is_so.then(|| word.to_owned());
         let vlans = self.vlans.as_ref().map(|vlans| format!("VLAN {vlans}"));
         let rate = self.rate.map(|rate| rate.to_string());
-        let words = [word(self.guard, "guarded"), word(self.isolated, "isolated"), vlans, rate];
+        let guard = match self.guard {
+            Guard::Off => None,
+            Guard::Mac => Some("guarded".to_owned()),
+            Guard::Ip => Some("guarded by IP address".to_owned()),
+        };
+        let words = [guard, word(self.isolated, "isolated"), vlans, rate];
         out.write_str(&words.into_iter().flatten().collect::<Vec<String>>().join(", "))
     }
 }
@@ -48,10 +89,10 @@ impl Policy {
     /// What is asked for before a TAP becomes a port; `mac` is the guest's address, where that is known.
     pub fn before(&self, tap: u32, mac: Option<[u8; 6]>) -> Vec<Request> {
         let mut requests = Vec::new();
-        if self.guard || self.rate.is_some() {
+        if self.guard != Guard::Off || self.rate.is_some() {
             requests.push(Request::clsact(tap));
         }
-        if self.guard {
+        if self.guard != Guard::Off {
             requests.push(Request::guard(tap, &self.program(mac)));
         }
         if let Some(rate) = self.rate {
@@ -68,17 +109,23 @@ impl Policy {
             // The bridge has put it in the default one.
             requests.push(Request::leave_vlans(tap));
         }
-        if self.guard || self.isolated || self.vlans.is_some() {
+        if self.guard != Guard::Off || self.isolated || self.vlans.is_some() {
             requests.push(Request::port(tap, self));
         }
-        if let Some(mac) = mac.filter(|_| self.guard) {
+        if let Some(mac) = mac.filter(|_| self.guard != Guard::Off) {
             requests.push(Request::hold(tap, mac, takes));
         }
         requests
     }
 
-    /// The program of the guard.
+    /// The program of the guard. One that goes by IP addresses begins with none; it needs the guest's own address, without which
+    /// it lets in nothing.
     pub fn program(&self, mac: Option<[u8; 6]>) -> Vec<bpf::Instruction> {
-        bpf::guard(mac, self.vlans.as_ref().is_some_and(|vlans| !vlans.tagged.is_empty()))
+        let has_vlans = self.vlans.as_ref().is_some_and(|vlans| !vlans.tagged.is_empty());
+        match (self.guard, mac) {
+            (Guard::Ip, Some(mac)) => bpf::guard_with_sources(mac, has_vlans, &[]),
+            (Guard::Ip, None) => vec![bpf::DROP],
+            (Guard::Off | Guard::Mac, mac) => bpf::guard(mac, has_vlans),
+        }
     }
 }

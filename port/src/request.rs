@@ -1,7 +1,7 @@
 //! The requests, byte by byte (linux/rtnetlink.h, linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h).
 
 use crate::bpf::Instruction;
-use crate::{Policy, Rate};
+use crate::{Guard, Policy, Rate};
 use std::ops::RangeInclusive;
 
 /// The place of the guard among the filters of a TAP (`pref` of tc(8)).
@@ -77,6 +77,17 @@ impl Request {
         let mut options = classifier(program);
         push(&mut options, TCA_BPF_FLAGS, &1_u32.to_ne_bytes());
         Self::of_filter(tap, FILTER_PREF, &options, "guard the TAP", "cls_bpf (CONFIG_NET_CLS_BPF)")
+    }
+
+    /// Another program in the place of a guard that is there.
+    pub fn renew(tap: u32, program: &[Instruction]) -> Self {
+        /// The only filter of its place.
+        const FIRST: u32 = 1;
+        let mut request = Self::guard(tap, program);
+        request.flags = NLM_F_CREATE;
+        // tcm_handle of struct tcmsg.
+        request.body[8..12].copy_from_slice(&FIRST.to_ne_bytes());
+        request
     }
 
     /// What a guest sends faster than that is dropped (act_police).
@@ -155,7 +166,7 @@ impl Request {
         const BRIDGE_VLAN_INFO_PVID: u16 = 2;
         const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
         let mut flags = Vec::new();
-        if policy.guard {
+        if policy.guard != Guard::Off {
             // A guest that asks who is in a multicast group does not get all of them.
             push(&mut flags, IFLA_BRPORT_MULTICAST_ROUTER, &[0]);
         }

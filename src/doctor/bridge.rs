@@ -5,6 +5,7 @@ use crate::network::inventory::{Bridge, Port, Role};
 use crate::state::journal::Files;
 use model::check::{Check, Topic, Verdict, bridge};
 use model::host::Link;
+use model::text;
 use std::fs;
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {
@@ -36,16 +37,15 @@ fn have_own_vlans(bridge: &Bridge) -> bool {
     guests.peek().is_some() && guests.all(own)
 }
 
-/// The guests whose VLAN the uplink is not in.
+/// The guests whose VLAN no way out is in: what is no guest's.
 fn uncarried(bridge: &Bridge) -> Vec<Check> {
-    let uplink = bridge.ports.iter().find(|port| port.role == Role::Uplink);
-    let Some((uplink, carried)) = uplink.and_then(|port| Some((&port.detail.link.name, port.held.vlans.as_ref()?)))
-    else {
-        return Vec::new();
-    };
+    let ways: Vec<&Port> = bridge.ports.iter().filter(|port| !port.is_tap()).collect();
+    let is_carried = |vlan: u16| ways.iter().any(|way| way.held.vlans.as_ref().is_some_and(|vlans| vlans.has(vlan)));
     let check = |port: &Port| {
-        let guest = port.vm.as_deref().unwrap_or(port.detail.link.name.as_str());
-        bridge::carries(guest, port.held.vlans.as_ref()?.untagged?, uplink, carried)
+        let (vlan, way) = (port.held.vlans.as_ref()?.untagged?, ways.first()?);
+        let guest = port.vm.as_deref().map_or_else(|| port.detail.link.name.to_string(), text::name);
+        let carried = way.held.vlans.as_ref().map(ToString::to_string).unwrap_or_default();
+        (!is_carried(vlan)).then(|| bridge::uncarried(vlan, &way.detail.link.name, &carried).of(guest))
     };
     bridge.ports.iter().filter(|port| port.is_tap()).filter_map(check).collect()
 }

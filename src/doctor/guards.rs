@@ -3,6 +3,7 @@
 use crate::doctor::Context;
 use crate::network::inventory::Port;
 use crate::sys::packet::{BUFFER, Packets};
+use ::port::bpf::renewable;
 use model::bpf;
 use model::check::Check;
 use model::check::guard::{GUARD, judge, kind_of};
@@ -43,12 +44,15 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
 fn heard(port: &Port) -> std::io::Result<BTreeSet<String>> {
     let packets = Packets::open_with(port.detail.link.index, &bpf::inverted(&port.held.guard))?;
     let (end, mut kinds) = (Instant::now() + PATIENCE, BTreeSet::new());
+    let by_ip = renewable(&port.held.guard).is_some();
     let mut buffer = [0; BUFFER];
     while kinds.len() < KINDS {
         let left = end.saturating_duration_since(Instant::now());
         match packets.receive_from(&mut buffer)? {
             // What goes to the guest is not dropped.
-            Some((length, true)) => drop(kinds.insert(kind_of(buffer.get(..length).unwrap_or_default(), port.mac))),
+            Some((length, true)) => {
+                kinds.insert(kind_of(buffer.get(..length).unwrap_or_default(), port.mac, by_ip));
+            }
             Some(_) => {}
             None if left.is_zero() => break,
             None => {

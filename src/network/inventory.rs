@@ -108,7 +108,10 @@ fn held(netlink: &mut Netlink, details: &[Detail]) -> std::io::Result<BTreeMap<u
         match qdisc {
             PortQdisc::Rate(rate) => its.rate = Some(rate),
             PortQdisc::Filters(dropped) => {
-                let guard = netlink.filters(index, Hook::Ingress)?.into_iter().find(|found| found.pref == FILTER_PREF);
+                let guard = netlink
+                    .filters(index, Hook::Ingress)?
+                    .into_iter()
+                    .find(|found| found.is_filter() && found.pref == FILTER_PREF);
                 (its.dropped, its.guard) = (dropped, guard.map(|guard| guard.program).unwrap_or_default());
             }
         }

@@ -23,6 +23,7 @@ use model::mac::Mac;
 use model::nat::forward::Forward;
 use model::plan::{BridgePlan, Plan};
 use model::step::{Create, Tap};
+use port::Guard;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -217,6 +218,10 @@ impl Made {
         bridge: u32,
         journal: Option<&Journal>,
     ) -> Result<Vec<OwnedFd>> {
+        if tap.policy.guard == Guard::Ip && !journal.is_some_and(Journal::needs_reaper) {
+            let what = format!("guard=ip needs a reaper, which hears what DHCP gives, and {} has none", tap.bridge);
+            return Err(Error::new(what, "Give guard=on, or let kvm-bridge make another bridge."));
+        }
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
         let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));

@@ -34,7 +34,7 @@ use model::text::shell::quote;
 use model::unprivileged::{self, User};
 use model::uplink::Uplink;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
-use port::Policy;
+use port::{Guard, Policy};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -189,7 +189,7 @@ fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
 /// QEMU's helper reads its own file only, counts nothing, and holds ports to nothing.
 fn check_qemus_rules(bridge: &str, caller: &Caller, Grant { max, policy }: Grant) -> Result<Policy> {
     // Nobody has asked for the guard, which is there by default.
-    let held = Policy { guard: false, ..policy };
+    let held = Policy { guard: Guard::Off, ..policy };
     let what = match (max, access::judge_by_qemus(bridge.as_bytes(), caller)) {
         (Some((max, place)), _) => format!("{place} allows {max} TAPs, and the helper of QEMU does not count them"),
         _ if !held.is_free() => format!("{OURS} has your port {held}, which the helper of QEMU does not do"),

@@ -29,7 +29,7 @@ use model::request::taps::PersistentTap;
 use model::step::Tap;
 use model::uplink::Attach;
 use nix::unistd::{Uid, User};
-use port::Policy;
+use port::{Guard, Policy};
 use std::time::{Duration, Instant};
 
 /// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
@@ -212,6 +212,10 @@ fn add(
     let name = &tap.name;
     if check(netlink, tap, user, bridge, Some(index))? {
         return Ok(false);
+    }
+    if policy.guard == Guard::Ip {
+        let what = format!("up {bridge}: guard=ip is for guests whose address is known, and {name} is for any");
+        return Err(Error::new(what, "Give the bridge guard = true, or let the user in by the helper's rules."));
     }
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);

@@ -5,7 +5,7 @@
 //! stops; a relative include, which follows the caller's folder; words behind a name, which it takes for a part of it.
 #![forbid(unsafe_code)]
 
-use port::{Rate, Vlans};
+use port::{Guard, Rate, Vlans};
 use std::str::FromStr;
 
 /// IFNAMSIZ less the final NUL: the longest name of an interface.
@@ -93,7 +93,7 @@ pub enum Who {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) max: Option<u32>,
-    pub(super) guard: Option<bool>,
+    pub(super) guard: Option<Guard>,
     pub(super) isolated: bool,
     pub(super) vlans: Option<Vlans>,
     pub(super) rate: Option<Rate>,
@@ -103,7 +103,11 @@ impl Said {
     /// Whether it allows less than a rule that says nothing of it.
     pub(super) fn restricts(&self) -> bool {
         let Self { max, guard, isolated, vlans, rate } = self;
-        max.is_some() || *guard == Some(true) || *isolated || vlans.is_some() || rate.is_some()
+        max.is_some()
+            || guard.is_some_and(|guard| guard != Guard::Off)
+            || *isolated
+            || vlans.is_some()
+            || rate.is_some()
     }
 }
 
@@ -187,11 +191,7 @@ impl<'a> Line<'a> {
                     said.max = Some(super::number(value()?).ok_or("max is followed by a number from 0 to 4294967295")?);
                 }
                 b"guard" if said.guard.is_none() => {
-                    said.guard = Some(match value()? {
-                        b"on" => true,
-                        b"off" => false,
-                        _ => return Err("guard is followed by on or off".into()),
-                    });
+                    said.guard = Some(read(value()?).ok_or("guard is followed by on, ip or off")?);
                 }
                 b"isolated" if !said.isolated => said.isolated = true,
                 b"vlan" if said.vlans.is_none() => {

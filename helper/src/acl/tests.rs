@@ -39,7 +39,7 @@ fn verdict(files: &[(&str, &str)], bridge: &str, caller: &Caller) -> Result<Verd
 
 /// Any number of TAPs, each guarded.
 fn unlimited() -> Verdict {
-    Verdict::Allowed(Grant { max: None, policy: Policy { guard: true, ..Policy::default() } })
+    Verdict::Allowed(Grant { max: None, policy: Policy { guard: Guard::Mac, ..Policy::default() } })
 }
 
 fn may(files: &[(&str, &str)], bridge: &str) -> bool {
@@ -306,14 +306,23 @@ fn of_what_ports_are_held_to_the_strictest_that_the_closest_rules_say_holds() {
         Ok(Verdict::Allowed(grant)) => grant.policy,
         other => panic!("{other:?}"),
     };
-    let guard = |text: &str| policy(text, &alice()).guard;
-    assert!(guard("allow br0\n") && guard("allow br0 guard on\n") && !guard("allow br0 guard off\n"));
-    assert!(guard("allow br0 guard off\nallow br0 guard on\n") && !guard("allow br0 guard off\nallow br0\n"));
-    assert!(!guard("allow br0 guard on\nallow br0 user alice guard off\n"));
-    assert!(guard("allow br0 guard off\nallow br0 user alice\n"), "the closer rule does not say so");
+    for (text, guard) in [
+        ("allow br0\n", Guard::Mac),
+        ("allow br0 guard on\n", Guard::Mac),
+        ("allow br0 guard off\n", Guard::Off),
+        ("allow br0 guard ip\n", Guard::Ip),
+        ("allow br0 guard off\nallow br0 guard on\n", Guard::Mac),
+        ("allow br0 guard ip\nallow br0 guard on\n", Guard::Ip),
+        ("allow br0 guard off\nallow br0\n", Guard::Off),
+        ("allow br0 guard on\nallow br0 user alice guard off\n", Guard::Off),
+        // The closer rule does not say so.
+        ("allow br0 guard off\nallow br0 user alice\n", Guard::Mac),
+    ] {
+        assert_eq!(policy(text, &alice()).guard, guard, "{text}");
+    }
     let all = "allow br0 user alice max 4 vlan 10:20-30 guard off isolated rate 100mbit # hers\n";
     let expected = Policy {
-        guard: false,
+        guard: Guard::Off,
         isolated: true,
         vlans: Some("10:20-30".parse().unwrap()),
         rate: Some("100mbit".parse().unwrap()),

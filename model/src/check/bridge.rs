@@ -3,7 +3,6 @@
 use crate::check::{Check, Topic};
 use crate::host::{BridgeDetail, Kind, Link};
 use crate::ifname::IfName;
-use crate::rtnl::network::PortVlans;
 use crate::text::shell::quote;
 
 /// Longer than this and a guest's first questions are lost.
@@ -45,15 +44,14 @@ pub fn vlan(name: &IfName, settings: BridgeDetail, have_own: bool) -> Check {
     }
 }
 
-/// Whether the uplink is in the VLAN of a guest.
-pub fn carries(guest: &str, vlan: u16, uplink: &IfName, vlans: &PortVlans) -> Option<Check> {
+/// A guest in a VLAN that the uplink is not in; what that is in, as `vlan=` has it.
+pub fn uncarried(vlan: u16, uplink: &IfName, carried: &str) -> Check {
     const CARRIED: Topic = Topic(
         "vlan",
         "What a guest sends goes out by those ports alone that are in its VLAN, and what comes in likewise.",
     );
-    let fix = || format!("bridge vlan add dev {} vid {vlan}", quote(uplink));
-    let observed = || format!("its VLAN {vlan} is none of the uplink {uplink}, which has {vlans}");
-    (!vlans.has(vlan)).then(|| CARRIED.failure(observed(), fix()).of(guest))
+    let fix = format!("bridge vlan add dev {} vid {vlan}", quote(uplink));
+    CARRIED.failure(format!("its VLAN {vlan} is none of {uplink}, which has {carried}"), fix)
 }
 
 /// Whether its address is its own; that is told by its `addr_assign_type`.

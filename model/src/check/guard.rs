@@ -21,8 +21,8 @@ pub fn judge(dropped: u64, kinds: &BTreeSet<String>, bridge: &str) -> Check {
     GUARD.warning(observed, format!("qemu-kvm --bridge {bridge},guard=off ...   # if the guest is to send these"))
 }
 
-/// What a frame is that was dropped, as the end of a sentence; `own` is the guest's address.
-pub fn kind_of(frame: &[u8], own: Option<Mac>) -> String {
+/// What a frame is that was dropped, as the end of a sentence; `own` is the guest's address, and whether the guard goes `by_ip` too.
+pub fn kind_of(frame: &[u8], own: Option<Mac>, by_ip: bool) -> String {
     let mac = |at: usize| frame.get(at..at + 6).and_then(|mac| mac.try_into().ok()).map(Mac);
     let (to, from) = (mac(0).unwrap_or(Mac([0; 6])), mac(6).unwrap_or(Mac([0; 6])));
     let of_switches = match to.0 {
@@ -40,6 +40,15 @@ pub fn kind_of(frame: &[u8], own: Option<Mac>) -> String {
         (Some(what), _) => format!("control frames of {what}, to {to}"),
         (None, Some(own)) if from != own => format!("frames from {from}, which is not its address {own}"),
         (None, None) if from.0[0] & 3 != 2 => format!("frames from {from}, which is no locally administered address"),
+        _ if by_ip && !matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8] | [0x91, 0])) => {
+            let what = match frame.get(12..14) {
+                Some([0x08, 0x06]) => "ARP",
+                Some([0x08, 0x00]) => "IPv4",
+                Some([0x86, 0xdd]) => "IPv6",
+                _ => return "frames that are neither ARP nor IP, or have a VLAN tag".to_owned(),
+            };
+            format!("{what} that is not from an address of its own, or is a server's or a router's, or has a VLAN tag")
+        }
         _ => "frames with a VLAN tag".to_owned(),
     }
 }
@@ -63,10 +72,14 @@ mod tests {
             ),
             (frame(all, own), "VLAN tag"),
         ] {
-            let kind = kind_of(&frame, Some(own));
+            let kind = kind_of(&frame, Some(own), false);
             assert!(kind.contains(says), "{kind}");
         }
-        assert!(kind_of(&frame(all, Mac([0, 1, 2, 3, 4, 5])), None).contains("locally administered"));
-        assert_eq!(kind_of(&[], None), "frames from 00:00:00:00:00:00, which is no locally administered address");
+        assert!(kind_of(&frame(all, own), Some(own), true).starts_with("IPv4 that is not from"));
+        assert!(kind_of(&frame(all, Mac([0, 1, 2, 3, 4, 5])), None, false).contains("locally administered"));
+        assert_eq!(
+            kind_of(&[], None, false),
+            "frames from 00:00:00:00:00:00, which is no locally administered address"
+        );
     }
 }

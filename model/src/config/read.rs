@@ -8,7 +8,7 @@ use crate::nat::subnet::Ipv4Net;
 use crate::request::{MTU, is_model, no_rate, no_vlans};
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
-use port::{Rate, Vlans};
+use port::{Guard, Rate, Vlans};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -42,7 +42,7 @@ const OF_BRIDGES: [(&str, &str); 12] = [
     ("mtu", "mtu = 1500, a number from 68 to 65535"),
     ("vlan_filtering", "vlan_filtering = true or vlan_filtering = false"),
     ("vlan", "vlan = \"10\", or \"10:20-30\" with those that have tags"),
-    ("guard", "guard = true or guard = false"),
+    ("guard", "guard = true, guard = false or guard = \"ip\""),
     ("isolated", "isolated = true or isolated = false"),
     ("rate", "rate = \"100mbit\""),
     ("taps", "taps = { tap0 = \"alice\" }: each TAP and the user that it belongs to"),
@@ -172,6 +172,15 @@ impl<'a> Item<'a> {
         text.parse().map_err(|()| self.fault(no_vlans(&text).of("vlan")))
     }
 
+    fn guard(&self) -> Read<Guard> {
+        match self.switch() {
+            Ok(true) => Ok(Guard::Mac),
+            Ok(false) => Ok(Guard::Off),
+            Err(_) if self.text()? == "ip" => Ok(Guard::Ip),
+            Err(wrong) => Err(wrong),
+        }
+    }
+
     fn rate(&self) -> Read<Rate> {
         let text = self.text()?;
         text.parse().map_err(|()| self.fault(no_rate(&text).of("rate")))
@@ -246,7 +255,7 @@ fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Brid
             "mtu" => bridge.mtu = Some(item.mtu()?),
             "vlan_filtering" => bridge.vlan_filtering = Some(item.switch()?),
             "vlan" => bridge.vlan = Some(item.vlans()?),
-            "guard" => bridge.guard = Some(item.switch()?),
+            "guard" => bridge.guard = Some(item.guard()?),
             "isolated" => bridge.isolated = Some(item.switch()?),
             "rate" => bridge.rate = Some(item.rate()?),
             _ => bridge.taps = item.taps()?,

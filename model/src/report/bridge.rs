@@ -268,7 +268,7 @@ fn port_to_json(port: &Port, uptime: u64) -> Value {
         "carrier": detail.has_carrier,
         "forwarding": detail.is_forwarding,
         "mtu": detail.link.mtu,
-        "guard": !port.held.guard.is_empty(),
+        "guard": port.held.guard_kind().to_string(),
         "dropped": port.held.dropped,
         "isolated": port.held.is_isolated,
         "vlans": port.held.vlans.as_ref().map(ToString::to_string),
