@@ -209,7 +209,7 @@ impl<'a> Line<'a> {
 }
 
 const TOO_MANY: &str =
-    "behind the name come user NAME or group NAME, max NUMBER, guard off, isolated, vlan ID and rate RATE, each once";
+    "behind the name come user NAME or group NAME, max NUMBER, guard WORD, isolated, vlan ID and rate RATE, each once";
 /// Words that only our grammar has, and that may stand first behind the name.
 const OF_OURS: [&str; 5] = ["max ", "guard ", "isolated", "vlan ", "rate "];
 
