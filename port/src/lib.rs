@@ -101,9 +101,8 @@ impl Policy {
         requests
     }
 
-    /// What is asked for when it is a port, and not up yet. Whether the guest's address may be one that the bridge knows
-    /// elsewhere (`takes`): if not, that is answered with EEXIST.
-    pub fn after(&self, tap: u32, mac: Option<[u8; 6]>, takes: bool) -> Vec<Request> {
+    /// What is asked for when it is a port, and not up yet. An address that the bridge knows elsewhere is answered with EEXIST.
+    pub fn after(&self, tap: u32, mac: Option<[u8; 6]>) -> Vec<Request> {
         let mut requests = Vec::new();
         if self.vlans.is_some() {
             // The bridge has put it in the default one.
@@ -113,7 +112,7 @@ impl Policy {
             requests.push(Request::port(tap, self));
         }
         if let Some(mac) = mac.filter(|_| self.guard != Guard::Off) {
-            requests.push(Request::hold(tap, mac, takes));
+            requests.push(Request::claim(tap, mac));
         }
         requests
     }

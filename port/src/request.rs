@@ -11,7 +11,6 @@ pub const RATE_PREF: u16 = 2;
 
 /// NLA_F_NESTED: attributes are in it.
 const NESTED: u16 = 1 << 15;
-const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const AF_BRIDGE: u8 = 7;
@@ -63,6 +62,11 @@ impl Request {
         const ETH_P_ALL: u16 = 3;
         let info = u32::from(pref) << 16 | u32::from(ETH_P_ALL.to_be());
         Self::new(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, tc(tap, 0, INGRESS, info, "bpf", options), what, needs)
+    }
+
+    /// Whether it claims the guest's address for its port: EEXIST means that the bridge knows it elsewhere.
+    pub fn is_claim(&self) -> bool {
+        self.kind == RTM_NEWNEIGH
     }
 
     /// A place for filters of what comes in.
@@ -189,8 +193,7 @@ impl Request {
 
     /// The bridge has the guest's address at this port until somebody sends with it elsewhere, as the guest itself does when it has
     /// moved to another host.
-    pub(crate) fn hold(tap: u32, mac: [u8; 6], takes: bool) -> Self {
-        const RTM_NEWNEIGH: u16 = 28;
+    pub(crate) fn claim(tap: u32, mac: [u8; 6]) -> Self {
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 0x04;
         const NDA_LLADDR: u16 = 2;
@@ -200,10 +203,9 @@ impl Request {
         body.extend(NUD_NOARP.to_ne_bytes());
         body.extend([NTF_MASTER, 0]);
         push(&mut body, NDA_LLADDR, &mac);
-        let flags = NLM_F_CREATE | if takes { NLM_F_REPLACE } else { NLM_F_EXCL };
         Self::new(
             RTM_NEWNEIGH,
-            flags,
+            NLM_F_CREATE | NLM_F_EXCL,
             body,
             "have the guest's address at the TAP",
             "a forwarding database (Linux 3.0 or later)",
@@ -212,6 +214,7 @@ impl Request {
 }
 
 const RTM_SETLINK: u16 = 19;
+const RTM_NEWNEIGH: u16 = 28;
 const IFLA_AF_SPEC: u16 = 26;
 const FILTERING: &str = "VLAN filtering of bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
 
