@@ -261,7 +261,7 @@ fn a_guest_sends_only_from_what_dhcp_gave_it() {
         assert!(shown.contains("guarded by IP address (dropped "), "{shown}");
         // What it sends over and over doctor names.
         let mut spoof = guest.stack.command("ping -I 10.77.0.66 -i 0.3 10.77.0.1").spawn().expect("run ping");
-        let told = lab.kvm_bridge("doctor br0 --verbose").run().out;
+        let told = lab.kvm_bridge("doctor br0 --verbose --watch 1").run().out;
         let _ = spoof.kill();
         let _ = spoof.wait();
         assert!(told.contains("that is not from an address of its own"), "{told}");
