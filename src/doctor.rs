@@ -10,6 +10,7 @@
 mod bridge;
 mod dhcp;
 mod firewall;
+mod guards;
 mod guests;
 mod host;
 mod ikconfig;
@@ -132,6 +133,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     context.is_firewalled = firewall.iter().any(|check| check.verdict != Verdict::Ok);
     checks.extend(firewall);
     checks.extend(dhcp::checks(&mut context));
+    checks.extend(guards::checks(&context));
     checks.extend(guests::checks(&mut context)?);
     if let Some(own) = &context.own {
         let model = context.config.model.as_deref();

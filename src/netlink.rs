@@ -18,7 +18,9 @@ pub use model::rtnl::network::{FdbEntry, Neighbour};
 use crate::sys::filter;
 use model::bpf::OF_SHARING;
 use model::rtnl::{Answer, answers};
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -34,8 +36,52 @@ pub struct Netlink {
     sequence: u32,
 }
 
+/// What a request says.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// As the crate has it.
+    Message(RouteNetlinkMessage),
+    /// A type, and what follows the header.
+    Bytes(u16, Vec<u8>),
+}
+
+impl From<RouteNetlinkMessage> for Body {
+    fn from(message: RouteNetlinkMessage) -> Self {
+        Self::Message(message)
+    }
+}
+
+impl From<Body> for NetlinkPayload<Body> {
+    fn from(body: Body) -> Self {
+        Self::InnerMessage(body)
+    }
+}
+
+impl NetlinkSerializable for Body {
+    fn message_type(&self) -> u16 {
+        match self {
+            Self::Message(message) => message.message_type(),
+            Self::Bytes(kind, _) => *kind,
+        }
+    }
+
+    fn buffer_len(&self) -> usize {
+        match self {
+            Self::Message(message) => NetlinkSerializable::buffer_len(message),
+            Self::Bytes(_, bytes) => bytes.len(),
+        }
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Message(message) => NetlinkSerializable::serialize(message, buffer),
+            Self::Bytes(_, bytes) => buffer.copy_from_slice(bytes),
+        }
+    }
+}
+
 /// A request, the flags beside NLM_F_REQUEST that it is sent with, and the errnos that mean that it is so already.
-pub type Request = (RouteNetlinkMessage, u16, &'static [i32]);
+pub type Request = (Body, u16, &'static [i32]);
 
 impl Netlink {
     /// Opens the socket.
@@ -158,7 +204,7 @@ impl Netlink {
             message.header.flags = AddressHeaderFlags::Nodad;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE, &[libc::EEXIST][..])
+        (RouteNetlinkMessage::NewAddress(message).into(), NLM_F_CREATE, &[libc::EEXIST][..])
     }
 
     /// Lets a send of many requests, and their failures, fit the socket. If it can't be, the send fails, and nothing is
@@ -177,7 +223,7 @@ impl Netlink {
     /// `ResourceBusy`: it may lack something, and can be asked for again.
     fn ask(&mut self, payload: RouteNetlinkMessage, flags: u16, mut each: impl FnMut(Answer)) -> io::Result<()> {
         let mut bytes = Vec::new();
-        self.push(&mut bytes, payload, flags);
+        self.push(&mut bytes, payload.into(), flags);
         let sequence = self.sequence;
         self.send(&bytes)?;
         let mut end = None;
@@ -203,7 +249,7 @@ impl Netlink {
         }
     }
 
-    fn push(&mut self, bytes: &mut Vec<u8>, payload: RouteNetlinkMessage, flags: u16) {
+    fn push(&mut self, bytes: &mut Vec<u8>, payload: Body, flags: u16) {
         self.sequence += 1;
         let mut message = NetlinkMessage::from(payload);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -240,17 +286,17 @@ impl Netlink {
 
 /// Lets the tests have the kernel refuse any one request. Not in a release.
 mod fault {
-    use super::RouteNetlinkMessage;
+    use super::Body;
 
     #[cfg(not(debug_assertions))]
-    pub(super) fn injected(request: RouteNetlinkMessage, _: impl FnOnce()) -> RouteNetlinkMessage {
+    pub(super) fn injected(request: Body, _: impl FnOnce()) -> Body {
         request
     }
 
     /// The request of the number that KVM_BRIDGE_TEST_FAIL says, counted from 1, is one for no link at all, and `refuse` is
     /// called: the kernel has to have said that it knows nothing of the kind (EOPNOTSUPP).
     #[cfg(debug_assertions)]
-    pub(super) fn injected(request: RouteNetlinkMessage, refuse: impl FnOnce()) -> RouteNetlinkMessage {
+    pub(super) fn injected(request: Body, refuse: impl FnOnce()) -> Body {
         use rtnetlink::packet_route::link::LinkMessage;
         use std::sync::atomic::{AtomicUsize, Ordering};
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -261,6 +307,6 @@ mod fault {
         }
         eprintln!("request {number} fails");
         refuse();
-        RouteNetlinkMessage::SetLink(LinkMessage::default())
+        super::RouteNetlinkMessage::SetLink(LinkMessage::default()).into()
     }
 }

@@ -17,6 +17,7 @@ pub mod managed;
 pub mod observe;
 pub mod reaper;
 pub mod rootless;
+pub mod sources;
 pub mod undo;
 pub mod up;
 pub mod uplink;

@@ -19,6 +19,7 @@ mod doctor;
 mod dry_run;
 mod failing_calls;
 mod finding_qemu;
+mod guards;
 mod guests;
 mod helper;
 mod helper_attacked;

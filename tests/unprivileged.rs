@@ -64,7 +64,7 @@ fn a_user_has_a_guest_on_the_bridge_by_our_helper() {
         let Some(lab) = lab() else { return };
         lab.install(&our_helper(), right);
         lab.allow_more("allow br0 user alice\n");
-        assert_eq!(way(&lab, "--bridge br0"), "# br0: by /run/bin/kvm-bridge-helper");
+        assert_eq!(way(&lab, "--bridge br0"), "# br0: by /run/bin/kvm-bridge-helper (guarded)");
         let mut guest = shim(&lab, ALICE, "--bridge br0 -name vm").then("arp:10.77.0.1,hold").start();
         assert_eq!(guest.qemu().answer("bridge0"), Some(lab.lan.mac()));
         assert!(guest.qemu().tap().vnet_hdr);
@@ -114,7 +114,7 @@ fn qemus_own_helper_is_taken_where_ours_is_missing_or_has_lost_its_right() {
         lab.install(&our_helper(), Right::None);
     }
     lab.install(&our_helper(), Right::Capability);
-    assert_eq!(way(&lab, "--bridge br0"), "# br0: by /run/bin/kvm-bridge-helper");
+    assert_eq!(way(&lab, "--bridge br0"), "# br0: by /run/bin/kvm-bridge-helper (guarded)");
     // What ours refuses, though it has its right, nobody else is asked for.
     lab.allow_more("allow br0 user alice max 0\n");
     let said = shim(&lab, ALICE, "--bridge br0").run().exits_with(125).err;

@@ -43,12 +43,14 @@ pub fn table(figures: &Figures) -> String {
         Some(most(figures, "instructions, join, port ")? / first)
     };
     let helper = || ratio(figures, USER, "shim with our helper", super::rows::BRIDGE);
-    let lines: [(&str, &str, f64, Option<f64>); 15] = [
+    let guarded = || ratio(figures, JOIN, super::rows::GUARDED, "shim");
+    let lines: [(&str, &str, f64, Option<f64>); 16] = [
         ("pass-through, in all, ms", "at most", 1.0, median(figures, PASSED, "shim")),
         ("pass-through, beside QEMU called directly", "at most", 1.05, beside(VERSION, "called directly")),
         ("pass-through, system calls", "at most", 59.0, count(figures, "system calls, no bridge")),
         ("join, beside the floor", "at most", 1.25, beside(JOIN, "the floor")),
         ("join, beside the commands by hand", "at most", 0.25, beside(JOIN, "the commands by hand")),
+        ("join with a guard, beside one without", "at most", 1.3, guarded()),
         ("added to QEMU's start, beside `-netdev bridge`", "at most", 1.0 / 3.0, added(figures, super::rows::BRIDGE)),
         ("without root, beside QEMU's `-netdev bridge`", "at most", 1.0, helper()),
         ("instructions, the last port and 10,000 leases, beside port 1", "at most", 1.1, of_port_1()),

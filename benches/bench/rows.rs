@@ -87,12 +87,16 @@ pub fn pass_through(host: &Host, report: &mut Report, runs: usize) {
     report.ways("no bridge, `qemu-kvm --version`", &ways);
 }
 
+/// A port that is held to something.
+pub const GUARDED: &str = "shim, guard=on,isolated=on";
+
 pub fn join(host: &Host, report: &mut Report, runs: usize) {
     let by_hand = by_hand(&JOIN);
     let in_one = batch(host, "join", &JOIN_IN_ONE);
     let clean = || host.run(host.command("/bin/ip", "link del tap0"));
     let mut ways = [
         Way::new("shim", || host.shim("--bridge br0 -name bench")),
+        Way::new(GUARDED, || host.shim("--bridge br0,guard=on,isolated=on -name bench")),
         Way::new("the floor", || host.command(&host.floor, &format!("join br0 {}", host.floor.display()))),
         Way::new("the commands by hand", || host.sh(&by_hand)).after(clean),
         Way::new("`ip -batch`", || host.sh(&in_one)).after(clean),

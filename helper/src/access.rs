@@ -2,7 +2,7 @@
 //! beforehand: everything here is read with the rights of the calling process.
 #![forbid(unsafe_code)]
 
-use crate::acl::{Acl, Caller, Fault, File, OURS, Place, QEMU, Verdict, quote, show};
+use crate::acl::{Acl, Caller, Fault, File, Grant, OURS, QEMU, Verdict, quote, show};
 use crate::failure::Failure;
 use crate::files::{self, Accounts};
 use std::path::Path;
@@ -19,20 +19,16 @@ pub fn judge_by_qemus(bridge: &[u8], caller: &Caller) -> Result<Verdict, Fault> 
     Acl::read(qemus)?.judge(bridge, caller, &Accounts::read())
 }
 
-/// How many TAPs a caller may have on a bridge, and where that is said; `None` for any number.
-pub fn check(bridge: &[u8], caller: &Caller) -> Result<Option<(u32, Place)>, Failure> {
+/// What a caller is allowed on a bridge.
+pub fn check(bridge: &[u8], caller: &Caller) -> Result<Grant, Failure> {
     explain(bridge, caller, judge(bridge, caller))
 }
 
 /// What a verdict comes to, with the words in which it refuses.
-pub fn explain(
-    bridge: &[u8],
-    caller: &Caller,
-    verdict: Result<(Verdict, Acl), Fault>,
-) -> Result<Option<(u32, Place)>, Failure> {
+pub fn explain(bridge: &[u8], caller: &Caller, verdict: Result<(Verdict, Acl), Fault>) -> Result<Grant, Failure> {
     let (bridge, user) = (show(bridge), || Accounts::read().user(caller.uid));
     let (what, remedy) = match verdict {
-        Ok((Verdict::Allowed(max), _)) => return Ok(max),
+        Ok((Verdict::Allowed(grant), _)) => return Ok(grant),
         Ok((Verdict::Denied(place), _)) => {
             let file = quote(&show(place.file.as_os_str().as_encoded_bytes()));
             (

@@ -19,7 +19,9 @@ mod line;
 
 pub(crate) use line::MAX_NAME;
 pub use line::Who;
-use line::{Bridge, Grammar, Line};
+use line::{Bridge, Grammar, Line, Said};
+use port::{Guard, Policy, Vlans};
+use std::cmp::Ordering;
 
 /// QEMU's file.
 pub const QEMU: &str = "/etc/qemu/bridge.conf";
@@ -95,7 +97,7 @@ struct Rule {
     allows: bool,
     bridge: Bridge,
     who: Who,
-    max: Option<u32>,
+    said: Said,
     place: Place,
 }
 
@@ -160,11 +162,20 @@ pub struct Caller {
     pub gids: Vec<u32>,
 }
 
+/// What somebody is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// How many TAPs at once, and where that is said; `None` for any number.
+    pub max: Option<(u32, Place)>,
+    /// What each of them is held to as a port.
+    pub policy: Policy,
+}
+
 /// What the rules say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes, and how many TAPs at once, and where that is said.
-    Allowed(Option<(u32, Place)>),
+    /// Yes, and what.
+    Allowed(Grant),
     /// No, by this line.
     Denied(Place),
     /// Nobody said yes.
@@ -214,8 +225,8 @@ impl Acl {
             let place = Place { file: file.clone(), line: number + 1 };
             match Line::parse(line, grammar).map_err(|why| Fault::at(&place, why))? {
                 Line::Nothing => {}
-                Line::Rule { allows, bridge, who, max } => {
-                    self.rules.push(Rule { allows, bridge, who, max, place });
+                Line::Rule { allows, bridge, who, said } => {
+                    self.rules.push(Rule { allows, bridge, who, said, place });
                 }
                 Line::Include(path) => {
                     let path = Path::new(OsStr::from_bytes(path));
@@ -258,29 +269,46 @@ impl Acl {
 
     /// Whether `caller` may put a TAP on `bridge`.
     pub fn judge(&self, bridge: &[u8], caller: &Caller, names: &dyn Names) -> Result<Verdict, Fault> {
-        let mut best: Option<(u8, Option<(u32, &Place)>)> = None;
+        let mut closest: (u8, Vec<&Rule>) = (0, Vec::new());
         for rule in self.rules.iter().filter(|rule| rule.bridge.is(bridge)) {
             let Some(closeness) = closeness(rule, caller, names)? else { continue };
             if !rule.allows {
                 return Ok(Verdict::Denied(rule.place.clone()));
             }
-            let own = (closeness, rule.max.map(|max| (max, &rule.place)));
-            best = Some(best.map_or(own, |best| closer(best, own)));
+            match closeness.cmp(&closest.0) {
+                Ordering::Less => {}
+                Ordering::Equal => closest.1.push(rule),
+                Ordering::Greater => closest = (closeness, vec![rule]),
+            }
         }
-        Ok(match best {
-            Some((_, max)) => Verdict::Allowed(max.map(|(max, place)| (max, place.clone()))),
-            None => Verdict::NoRule,
-        })
+        if closest.1.is_empty() { Ok(Verdict::NoRule) } else { granted(&closest.1).map(Verdict::Allowed) }
     }
 }
 
-/// The `max` that holds is that of the rule that names the caller most closely; of several, the lowest.
-fn closer<'a>(
-    one: (u8, Option<(u32, &'a Place)>),
-    other: (u8, Option<(u32, &'a Place)>),
-) -> (u8, Option<(u32, &'a Place)>) {
-    let max = |rule: &(u8, Option<(u32, &Place)>)| rule.1.map_or(u32::MAX, |(max, _)| max);
-    if other.0 > one.0 || (other.0 == one.0 && max(&other) < max(&one)) { other } else { one }
+/// What the rules that name the caller most closely grant together: of what several of them say the strictest.
+///
+/// Who is not root is guarded where no rule says that they need not be: a frame by which a switch takes the host for a switch
+/// has the host's own port shut, and one with another's address takes what is for that.
+fn granted(rules: &[&Rule]) -> Result<Grant, Fault> {
+    let said = || rules.iter().map(|rule| &rule.said);
+    let limited = rules.iter().filter_map(|rule| Some((rule.said.max?, &rule.place)));
+    let max = limited.min_by_key(|(max, _)| *max).map(|(max, place)| (max, place.clone()));
+    let mut vlans: Option<(&Vlans, &Place)> = None;
+    for (its, place) in rules.iter().filter_map(|rule| Some((rule.said.vlans.as_ref()?, &rule.place))) {
+        match vlans {
+            Some((others, at)) if others != its => {
+                return Err(Fault::at(place, format!("gives other VLANs than {at}")));
+            }
+            _ => vlans = Some((its, place)),
+        }
+    }
+    let policy = Policy {
+        guard: said().filter_map(|said| said.guard).max().unwrap_or(Guard::Mac),
+        isolated: said().any(|said| said.isolated),
+        vlans: vlans.map(|(vlans, _)| vlans.clone()),
+        rate: said().filter_map(|said| said.rate).min(),
+    };
+    Ok(Grant { max, policy })
 }
 
 /// How closely a rule names the caller; `None` if it is not for them.
@@ -298,7 +326,7 @@ fn closeness(rule: &Rule, caller: &Caller, names: &dyn Names) -> Result<Option<u
     let text = if is_user { names.users() } else { names.groups() };
     let text = text.map_err(|Fault(why)| Fault::at(&rule.place, why))?;
     // A rule that allows and has no max restricts nobody.
-    let restricts = !rule.allows || rule.max.is_some();
+    let restricts = !rule.allows || rule.said.restricts();
     match id_of(text, name) {
         Some(id) => Ok(own.contains(&id).then_some(closeness)),
         None if !restricts => Ok(None),

@@ -28,6 +28,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const AF_INET6: u16 = nix::libc::AF_INET6 as u16;
@@ -57,6 +59,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// Its alias.
     pub alias: Vec<u8>,
+    /// Of a bridge, whether its ports are members of VLANs.
+    pub filters_vlans: bool,
 }
 
 /// What is changed about a link.
@@ -191,8 +195,14 @@ fn link(body: &[u8]) -> Option<Link> {
             IFLA_IFALIAS => link.alias = text(value),
             IFLA_LINKINFO => {
                 // A network card has none: if it is a port, only what its bridge says of it is here.
-                let kind = attributes(value)?.into_iter().find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                link.kind = kind.map_or_else(Vec::new, |(_, kind)| text(kind));
+                let info = attributes(value)?;
+                let of = |wanted: u16| info.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+                link.kind = of(IFLA_INFO_KIND).map_or_else(Vec::new, text);
+                if let Some(data) = of(IFLA_INFO_DATA).filter(|_| link.kind == b"bridge") {
+                    let is_on =
+                        |(kind, value): &(u16, &[u8])| *kind == IFLA_BR_VLAN_FILTERING && value.first() == Some(&1);
+                    link.filters_vlans = attributes(data)?.iter().any(is_on);
+                }
             }
             _ => {}
         }
@@ -274,6 +284,18 @@ impl Socket {
     /// Changes a link, all at once for whoever looks (the kernel holds its lock meanwhile).
     pub fn change(&mut self, index: u32, changes: &[Change]) -> io::Result<()> {
         self.ask(&change(self.sequence + 1, index, changes), true).map(|_| ())
+    }
+
+    /// Carries out a request that is there byte by byte.
+    pub fn carry_out(&mut self, request: &port::Request) -> io::Result<()> {
+        let length = (HEADER + request.body.len()) as u32;
+        let mut bytes = Vec::from(length.to_ne_bytes());
+        bytes.extend(request.kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | request.flags).to_ne_bytes());
+        bytes.extend((self.sequence + 1).to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(&request.body);
+        self.ask(&bytes, true).map(|_| ())
     }
 
     /// Sends a request and gathers the links that it is answered with, until its end is told or, without one, the first.

@@ -2,15 +2,16 @@
 #![forbid(unsafe_code)]
 
 use crate::NAME;
-use crate::acl::{Place, quote, show};
+use crate::acl::{Grant, Place, quote, show};
 use crate::container;
 use crate::failure::{Failure, reason};
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
 use crate::sys;
 use nix::libc::{
-    EACCES, EAFNOSUPPORT, EBUSY, EINVAL, EMFILE, ENFILE, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, EXFULL,
+    EACCES, EAFNOSUPPORT, EBUSY, EEXIST, EINVAL, EMFILE, ENFILE, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, EXFULL,
 };
+use port::Guard;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -31,8 +32,10 @@ pub struct Task<'a> {
     pub use_vnet: bool,
     /// For whom.
     pub uid: u32,
-    /// How many TAPs this user may have on the bridge, and by which line.
-    pub max: Option<(u32, Place)>,
+    /// The guest's address, if the caller has told it.
+    pub mac: Option<[u8; 6]>,
+    /// What the rules allow this user on the bridge.
+    pub grant: Grant,
 }
 
 /// Makes a TAP that is up and a port of the bridge, and gives the right to do so up. The TAP is there as long as the
@@ -44,6 +47,8 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     };
     let mut socket = Socket::open().map_err(cannot("ask the kernel"))?;
     let bridge = find_bridge(&mut socket, task.bridge, cannot("ask the kernel"))?;
+    let policy = &task.grant.policy;
+    check_policy(task, &bridge)?;
     let device = open_device()?;
 
     let right = reserve.take().map_err(cannot("take the right to change the network"))?;
@@ -68,14 +73,21 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     let mark = mark(task.uid, bridge.index);
     let settings = [Change::Address(&address), Change::Mtu(bridge.mtu), Change::Alias(&mark)];
     socket.change(tap.index, &settings).map_err(cannot("prepare the TAP"))?;
+    for request in policy.before(tap.index, task.mac) {
+        socket.carry_out(&request).map_err(|error| not_held(task, &request, &error))?;
+    }
     // Whoever stops it before this line has no port, and behind it one that is counted.
-    if let Some((max, place)) = &task.max {
+    if let Some((max, place)) = &task.grant.max {
         keep_quota(&mut socket, task, tap.index, bridge.index, *max, place).map_err(|failure| match failure {
             Over::Quota(failure) => failure,
             Over::Unknown(error) => cannot("count your TAPs")(error),
         })?;
     }
     socket.change(tap.index, &[Change::Controller(bridge.index)]).map_err(cannot("attach the TAP"))?;
+    // It carries nothing before it is up.
+    for request in policy.after(tap.index, task.mac) {
+        socket.carry_out(&request).map_err(|error| not_held(task, &request, &error))?;
+    }
     socket.change(tap.index, &[Change::Up]).map_err(cannot("set the TAP up"))?;
 
     let is_port = |link: &Link| link.is_up && link.controller == Some(bridge.index) && link.alias == mark;
@@ -106,6 +118,52 @@ fn find_bridge(socket: &mut Socket, name: &[u8], cannot: impl FnOnce(io::Error) 
         return Err(Failure::new(format!("{shown} is no bridge"), "To list those that are: ip link show type bridge"));
     }
     Ok(link)
+}
+
+/// Refuses what the rules ask for and the bridge can't do, and an address that a guarded guest can't have: one of a card, a switch
+/// or a router of the factory is not the caller's to choose.
+fn check_policy(task: &Task, bridge: &Link) -> Result<(), Failure> {
+    let (policy, shown) = (&task.grant.policy, show(task.bridge));
+    if let Some(vlans) = policy.vlans.as_ref().filter(|_| !bridge.filters_vlans) {
+        let what = format!("the rules put you in VLAN {vlans}, and {shown} does not filter VLANs");
+        let remedy = format!("Ask your admin for: sudo ip link set dev {} type bridge vlan_filtering 1", quote(&shown));
+        return Err(Failure::new(what, remedy));
+    }
+    match task.mac {
+        Some(mac) if policy.guard != Guard::Off && mac[0] & 2 == 0 => Err(Failure::new(
+            format!("{}: the address {} is one of the factory's, and may be another's", shown, text(mac)),
+            format!("Give the guest a locally administered one, as 52:54:00:... {}", ask_for_no_guard(task)),
+        )),
+        None if policy.guard == Guard::Ip => Err(Failure::new(
+            format!("{shown}: the rules guard your guest's IP addresses, and its MAC address was not told"),
+            "Start it with qemu-kvm of kvm-bridge, or give the helper --mac=ADDRESS.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn ask_for_no_guard(task: &Task) -> String {
+    let rule = quote(&format!("allow {} ... guard off", show(task.bridge)));
+    format!("Or ask your admin for a rule that does without the guard: {rule}")
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// What a port is to be held to and could not be: it is none then.
+fn not_held(task: &Task, request: &port::Request, error: &io::Error) -> Failure {
+    let shown = show(task.bridge);
+    match (error.raw_os_error(), task.mac) {
+        (Some(EEXIST), Some(mac)) => Failure::new(
+            format!("{shown}: the address {} is another's there", text(mac)),
+            format!("Give the guest another one. {}", ask_for_no_guard(task)),
+        ),
+        _ => Failure::new(
+            format!("{shown}: cannot {}: {}", request.what, reason(error)),
+            format!("The kernel needs {} for that. {}", request.needs, ask_for_no_guard(task)),
+        ),
+    }
 }
 
 fn open_device() -> Result<File, Failure> {

@@ -1,4 +1,5 @@
-//! The command line: `--use-vnet`, `--br=NAME`, `--fd=N`, in any order, the last of each kind; nothing else. Pure.
+//! The command line: `--use-vnet`, `--br=NAME`, `--fd=N`, `--mac=ADDRESS`, in any order, the last of each kind; nothing else.
+//! The first three are those of QEMU's helper. Pure.
 #![forbid(unsafe_code)]
 
 use crate::acl::show;
@@ -15,15 +16,17 @@ pub struct Options {
     pub fd: RawFd,
     /// `--use-vnet`: whether the TAP is to have vnet headers (IFF_VNET_HDR).
     pub use_vnet: bool,
+    /// `--mac`: the guest's address, to which a guarded port is held.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// What a mistake on the command line is answered with.
-pub const USAGE: &str = "Usage: kvm-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET, or --version";
+pub const USAGE: &str = "Usage: kvm-bridge-helper [--use-vnet] --br=BRIDGE --fd=SOCKET [--mac=ADDRESS], or --version";
 
 impl Options {
     /// Reads the words behind argv\[0\].
     pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Self, String> {
-        let (mut bridge, mut fd, mut use_vnet) = (None, None, false);
+        let (mut bridge, mut fd, mut use_vnet, mut mac) = (None, None, false, None);
         for word in words {
             let word = word.as_bytes();
             if word == b"--use-vnet" {
@@ -32,13 +35,15 @@ impl Options {
                 bridge = Some(name.to_vec());
             } else if let Some(number) = word.strip_prefix(b"--fd=") {
                 fd = Some(descriptor(number).ok_or_else(|| format!("--fd={} is no descriptor", show(number)))?);
+            } else if let Some(text) = word.strip_prefix(b"--mac=") {
+                mac = Some(address(text).ok_or_else(|| format!("--mac={} is no address of one guest", show(text)))?);
             } else {
                 return Err(USAGE.to_owned());
             }
         }
         let (Some(bridge), Some(fd)) = (bridge, fd) else { return Err(USAGE.to_owned()) };
         check_name(&bridge)?;
-        Ok(Self { bridge, fd, use_vnet })
+        Ok(Self { bridge, fd, use_vnet, mac })
     }
 }
 
@@ -46,6 +51,16 @@ impl Options {
 fn descriptor(text: &[u8]) -> Option<RawFd> {
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(text).ok().filter(|_| is_number)?.parse().ok()
+}
+
+/// Six pairs of digits with colons between them: a unicast address, and not the one of nobody.
+fn address(text: &[u8]) -> Option<[u8; 6]> {
+    let pairs = text.split(|byte| *byte == b':').map(|pair| {
+        let is_pair = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+        u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|_| is_pair)?, 16).ok()
+    });
+    let mac: [u8; 6] = pairs.collect::<Option<Vec<u8>>>()?.try_into().ok()?;
+    (mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
 /// As the kernel's dev_valid_name() has it. A longer name would be cut when it is used, after another was judged
@@ -76,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_order_is_free_and_the_last_counts() {
-        let expected = Options { bridge: b"br0".to_vec(), fd: 7, use_vnet: true };
+        let expected = Options { bridge: b"br0".to_vec(), fd: 7, use_vnet: true, mac: None };
         assert_eq!(parse(&[b"--use-vnet", b"--fd=7", b"--br=br0"]), Ok(expected.clone()));
         assert_eq!(parse(&[b"--br=br0", b"--use-vnet", b"--fd=7"]), Ok(expected.clone()));
         assert_eq!(parse(&[b"--br=x", b"--fd=3", b"--br=br0", b"--fd=7", b"--use-vnet"]), Ok(expected));
@@ -99,6 +114,20 @@ mod tests {
         for line in lines {
             assert_eq!(parse(line), Err(USAGE.to_owned()), "{line:?}");
         }
+        for mac in [
+            "",
+            "52:54:00:01:02",
+            "52:54:00:01:02:03:04",
+            "52:54:00:01:02:3",
+            "52:54:00:01:02:+3",
+            "53:54:00:01:02:03",
+            "00:00:00:00:00:00",
+            "52-54-00-01-02-03",
+        ] {
+            assert!(parse(&[b"--br=br0", b"--fd=3", format!("--mac={mac}").as_bytes()]).is_err(), "{mac}");
+        }
+        let mac = parse(&[b"--br=br0", b"--fd=3", b"--mac=52:54:00:aB:02:03"]).unwrap().mac;
+        assert_eq!(mac, Some([0x52, 0x54, 0, 0xab, 2, 3]));
         for fd in ["", "x", "-1", "+3", " 3", "3 ", "0x3", "2147483648", "4294967299", "99999999999999999999"] {
             assert!(parse(&[b"--br=br0", format!("--fd={fd}").as_bytes()]).is_err(), "{fd}");
         }

@@ -63,7 +63,9 @@ pub fn options(data: &[u8]) {
         assert!(options.fd >= 0);
         // What was read, written again, is read the same.
         let again = [[&b"--br="[..], name].concat(), format!("--fd={}", options.fd).into_bytes()];
-        let again = again.into_iter().chain(options.use_vnet.then(|| b"--use-vnet".to_vec()));
+        let mac =
+            options.mac.map(|mac| format!("--mac={}", mac.map(|byte| format!("{byte:02x}")).join(":")).into_bytes());
+        let again = again.into_iter().chain(options.use_vnet.then(|| b"--use-vnet".to_vec())).chain(mac);
         assert_eq!(Options::parse(again.map(OsString::from_vec)), Ok(options));
     }
 }

@@ -45,9 +45,9 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let socket = socket(options.fd)?;
     // Before the rules: in a user namespace of the caller's own these are nobody's, which is not what is wrong.
     network::check_namespace()?;
-    let max = access::check(&options.bridge, &caller).map_err(in_its_namespace)?;
+    let grant = access::check(&options.bridge, &caller).map_err(in_its_namespace)?;
     let reserve = reserve.ok_or_else(|| without_right(is_confined))?;
-    let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, max };
+    let task = Task { bridge: &options.bridge, use_vnet: options.use_vnet, uid: caller.uid, mac: options.mac, grant };
     let tap = network::attach(&task, reserve)?;
     hand_over(socket, &tap)
 }

@@ -2,18 +2,9 @@
 //! It may not know a socket.
 #![forbid(unsafe_code)]
 
-/// An instruction: code, how many to skip if true and if false, operand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction(pub u16, pub u8, pub u8, pub u32);
+pub use port::bpf::Instruction;
+pub(crate) use port::bpf::{DROP, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, RETURN, SKIP};
 
-pub(crate) const LOAD_WORD: u16 = 0x20;
-pub(crate) const LOAD_HALF: u16 = 0x28;
-pub(crate) const LOAD_BYTE: u16 = 0x30;
-pub(crate) const IF_EQUAL: u16 = 0x15;
-pub(crate) const IF_ANY_BIT: u16 = 0x45;
-pub(crate) const IF_AT_LEAST: u16 = 0x35;
-pub(crate) const SKIP: u16 = 0x05;
-pub(crate) const RETURN: u16 = 0x06;
 const LOAD_HALF_AT_X: u16 = 0x48;
 const LOAD_IP_HEADER_LENGTH: u16 = 0xb1;
 /// All of it is heard.
@@ -24,6 +15,22 @@ pub(crate) const NOTHING: Instruction = Instruction(RETURN, 0, 0, 0);
 /// The type of a netlink message as a filter sees it, which reads all numbers as the network has them.
 const fn kind(kind: u16) -> u32 {
     kind.to_be() as u32
+}
+
+/// A program as `tc` takes it: how many instructions, and each with its four numbers.
+pub fn bytecode(program: &[Instruction]) -> String {
+    let rest: String = program.iter().map(|Instruction(code, jt, jf, k)| format!(",{code} {jt} {jf} {k}")).collect();
+    format!("'{}{rest}'", program.len())
+}
+
+/// What hears the frames that a guard drops, and no others.
+pub fn inverted(guard: &[Instruction]) -> Vec<Instruction> {
+    let invert = |instruction: &Instruction| match *instruction {
+        DROP => WHOLE,
+        port::bpf::GO_ON => NOTHING,
+        other => other,
+    };
+    guard.iter().map(invert).collect()
 }
 
 /// Of what a netlink socket hears of neighbours and of traffic control: deleted qdiscs and filters (RTM_DELQDISC,

@@ -4,6 +4,7 @@
 pub mod bridge;
 pub mod dhcp;
 pub mod firewall;
+pub mod guard;
 pub mod guest;
 pub mod kernel;
 pub mod mac;
@@ -58,6 +59,14 @@ pub struct Check {
 }
 
 impl Check {
+    /// The same, of a VLAN, where it is of one.
+    pub fn in_vlan(self, vlan: Option<u16>) -> Self {
+        match vlan {
+            Some(vlan) => Self { observed: format!("in VLAN {vlan}: {}", self.observed), ..self },
+            None => self,
+        }
+    }
+
     /// The same, about this bridge, guest or file.
     pub fn of(self, subject: impl ToString) -> Self {
         Self { subject: Some(subject.to_string()), ..self }

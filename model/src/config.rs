@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::ifname::IfName;
 use crate::nat::subnet::Ipv4Net;
 use crate::uplink::{Attach, Uplink};
+use port::{Guard, Policy, Rate, Vlans};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -42,8 +43,30 @@ pub struct Bridge {
     pub net: Option<Ipv4Net>,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
+    /// Whether it filters VLANs.
+    pub vlan_filtering: Option<bool>,
+    /// The VLANs of a guest that is not given others.
+    pub vlan: Option<Vlans>,
+    /// Whether guests' ports are guarded.
+    pub guard: Option<Guard>,
+    /// Whether guests' ports are isolated.
+    pub isolated: Option<bool>,
+    /// How fast each guest is.
+    pub rate: Option<Rate>,
     /// Persistent TAPs on it, each with the user that it belongs to; where the bridge is made to stay, they are made too.
     pub taps: BTreeMap<IfName, String>,
+}
+
+impl Bridge {
+    /// What guests' ports are held to.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            guard: self.guard.unwrap_or_default(),
+            isolated: self.isolated.unwrap_or_default(),
+            vlans: self.vlan.clone(),
+            rate: self.rate,
+        }
+    }
 }
 
 impl Config {

@@ -101,6 +101,8 @@ pub struct Link {
     pub uplink: Uplink,
     /// Whether it has a carrier, also while it is down: of a TAP, whether somebody has it open.
     pub has_carrier: bool,
+    /// Of a bridge, whether its ports are members of VLANs (IFLA_BR_VLAN_FILTERING).
+    pub filters_vlans: bool,
 }
 
 /// What only matters of an interface that a bridge is to have as its uplink.
@@ -248,6 +250,7 @@ impl Link {
             gateway: None,
             uplink: Uplink::default(),
             has_carrier: false,
+            filters_vlans: false,
         }
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::argv::inspect::QemuLine;
+use crate::bpf::Instruction;
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
 use crate::journal::Journal;
@@ -12,7 +13,7 @@ use crate::nat::guest::Guest;
 use crate::packet::lease::DhcpLease;
 use crate::packet::{arp_probe, is_link_local};
 use crate::rtnl::detail::Detail;
-use crate::rtnl::network::{FdbEntry, Neighbour};
+use crate::rtnl::network::{FdbEntry, Neighbour, PortVlans};
 use crate::share::found::Counts;
 use crate::share::{Filter, Share};
 use crate::text;
@@ -21,6 +22,8 @@ use crate::unprivileged::helper::NAME;
 use crate::vm::Record;
 // Without a clock.
 use core::time::Duration;
+use port::bpf::renewable;
+use port::{Guard, Rate};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -141,6 +144,48 @@ pub struct OwnNetwork {
     pub has_server: Option<bool>,
 }
 
+/// What a port is held to, as the kernel has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The program of its guard; of no instructions where it has none.
+    pub guard: Vec<Instruction>,
+    /// How many frames of the guest were dropped: by the guard, or as they came faster than its rate.
+    pub dropped: u64,
+    /// Whether it is isolated.
+    pub is_isolated: bool,
+    /// Its VLANs, on a bridge that filters them.
+    pub vlans: Option<PortVlans>,
+    /// How fast it is.
+    pub rate: Option<Rate>,
+}
+
+impl Held {
+    /// Its guard, as `guard=` has it.
+    pub fn guard_kind(&self) -> Guard {
+        match () {
+            () if self.guard.is_empty() => Guard::Off,
+            () if renewable(&self.guard).is_some() => Guard::Ip,
+            () => Guard::Mac,
+        }
+    }
+}
+
+impl fmt::Display for Held {
+    /// A list: `guarded (dropped 3), isolated, VLAN 10, 100mbit`.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dropped = if self.dropped > 0 { format!(" (dropped {})", self.dropped) } else { String::new() };
+        let guard = match self.guard_kind() {
+            Guard::Off => None,
+            Guard::Mac => Some(format!("guarded{dropped}")),
+            Guard::Ip => Some(format!("guarded by IP address{dropped}")),
+        };
+        let isolated = self.is_isolated.then(|| "isolated".to_owned());
+        let vlans = self.vlans.as_ref().map(|vlans| format!("VLAN {vlans}"));
+        let rate = self.rate.map(|rate| rate.to_string());
+        out.write_str(&[guard, isolated, vlans, rate].into_iter().flatten().collect::<Vec<String>>().join(", "))
+    }
+}
+
 /// One port.
 #[derive(Debug, Clone)]
 pub struct Port {
@@ -148,6 +193,8 @@ pub struct Port {
     pub detail: Detail,
     /// What it is for.
     pub role: Role,
+    /// What it is held to.
+    pub held: Held,
     /// The guest's VM, as people call it.
     pub vm: Option<String>,
     /// The process behind a TAP, as one of whose the guest is.
@@ -338,6 +385,7 @@ impl Seen<'_> {
     pub fn port(
         &self,
         detail: &Detail,
+        held: Held,
         holder: Option<(&Process, Option<Duration>)>,
         user_name: impl Fn(u32) -> String,
     ) -> Port {
@@ -362,6 +410,7 @@ impl Seen<'_> {
         Port {
             detail: detail.clone(),
             role,
+            held,
             vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(|| kept.map(kept_for)),
             process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
             is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.has_all_processes,
@@ -396,7 +445,7 @@ mod tests {
     fn journal() -> Journal {
         let uplink = name("eth0");
         let port = Port { uplink, index: 2, mac: MAC, had_ipv6: true, was_down: false, is_asked: false };
-        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false };
+        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false, filters_vlans: false };
         let life = Life { boot: String::new(), namespace: None };
         Journal::new(name("br0"), false, create, Some(Attachment::Port(port)), life, [1; 8])
     }
@@ -468,7 +517,17 @@ mod tests {
 
     fn detail(link: Link, has_carrier: bool) -> Detail {
         let (stats, bridge, is_forwarding) = (Stats::default(), None, None);
-        Detail { link, has_carrier, stats, owner: None, group: None, bridge, is_forwarding, kind: None }
+        Detail {
+            link,
+            has_carrier,
+            stats,
+            owner: None,
+            group: None,
+            bridge,
+            is_forwarding,
+            is_isolated: false,
+            kind: None,
+        }
     }
 
     #[test]
@@ -497,7 +556,7 @@ mod tests {
         );
         let awaits = |uplink| {
             let awaited = Awaited { uplink, attach: None, was_port: false, follow: false };
-            let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: true };
+            let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: true, filters_vlans: false };
             let life = Life { boot: String::new(), namespace: None };
             Journal::new(br0.clone(), true, create, Some(Attachment::Awaited(awaited)), life, [1; 8])
         };

@@ -269,7 +269,7 @@ mod tests {
             mark: MarkBy::Skbedit,
             changes: Changes { adds_clsact: true, sets_promiscuous: true, ..Changes::default() },
         };
-        let create = Create { mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true };
+        let create = Create { mac, mtu: Some(1400), ipv6: Ipv6::Off, no_arp: true, filters_vlans: false };
         Journal::new(br0, false, create, Some(Attachment::Shared(share)), life(), *b"12345678")
     }
 

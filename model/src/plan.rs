@@ -12,11 +12,12 @@ use crate::ifname::IfName;
 use crate::journal::looks_ours;
 use crate::nat::subnet::Ipv4Net;
 use crate::request::{Nic, Queues, taken_twice};
-use crate::share::Share;
+use crate::share::{Share, ends};
 use crate::slips;
-use crate::step::{Create, Found, Ipv6, Tap, set_up};
+use crate::step::{Create, Found, Ipv6, Tap, set_up, trunk};
 use crate::uplink;
 use crate::uplink::{Attach, Attachment, Uplink};
+use port::{Guard, Policy};
 use std::collections::BTreeMap;
 
 /// What is to be done for one command line.
@@ -70,7 +71,12 @@ impl BridgePlan {
     pub fn commands(&self) -> Vec<String> {
         let create = self.create.iter().flat_map(|create| create.commands(&self.bridge));
         let up = self.is_down.then(|| set_up(&self.bridge));
-        create.chain(up).chain(self.attachment.iter().flat_map(|its| its.commands(&self.bridge))).collect()
+        let attach = self.attachment.iter().flat_map(|its| its.commands(&self.bridge));
+        let [_, port] = ends(&self.bridge);
+        let port = self.uplink().map(|uplink| if self.share().is_some() { &port } else { uplink });
+        let filters = self.create.as_ref().is_some_and(|create| create.filters_vlans);
+        let trunk = port.filter(|_| filters).map(trunk);
+        create.chain(up).chain(attach).chain(trunk).collect()
     }
 }
 
@@ -81,7 +87,7 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
         let bridge = spec.uplink.bridge;
         let (lacks, keep) = match host.link(bridge) {
             Some(link) => (join(&spec, link, host), spec.said.keep),
-            None => (make(&spec.uplink, host), spec.keep),
+            None => (make(&spec.uplink, spec.filters_vlans, host), spec.keep),
         };
         let lacks = lacks.and_then(|lacks| check_disjoint(lacks, &plan));
         plan.bridges.push(lacks.map_err(|error| error.of_request(bridge))?);
@@ -97,7 +103,10 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
             return Err(Error::new(what, format!("Leave {key}= out: its guests are reached by their own addresses.")));
         }
         let mtu = mtu_of(&nic.bridge, &plan, host);
-        plan.taps.push(tap(nic, mtu, host).map_err(|error| error.of_request(&nic.bridge))?);
+        let tap = tap(nic, mtu, policy(nic, &config.bridge(&nic.bridge)), host);
+        let tap =
+            tap.and_then(|tap| check_filtering(tap, &plan, host)).map_err(|error| error.of_request(&nic.bridge))?;
+        plan.taps.push(tap);
     }
     Ok(plan)
 }
@@ -125,6 +134,8 @@ pub struct BridgeSpec<'a> {
     pub uplink: uplink::BridgeSpec<'a>,
     /// Whether it stays without guests, where that is said.
     pub keep: Option<bool>,
+    /// Whether it filters VLANs.
+    filters_vlans: bool,
     /// What the command line says, as against the configuration: of a bridge that is there this alone counts.
     said: Bridge,
 }
@@ -144,9 +155,13 @@ pub fn bridge_specs<'a>(nics: &'a [Nic], config: &Config) -> Vec<BridgeSpec<'a>>
             attach: its().find_map(|nic| nic.attach),
             follow: its().find_map(|nic| nic.follow),
             net: its().find_map(|nic| nic.net),
+            vlan_filtering: its().find_map(|nic| nic.vlan_filtering),
             ..Bridge::default()
         };
         let configured = config.bridge(&nic.bridge);
+        // Who gives a guest VLANs wants them.
+        let has_vlans = || its().any(|nic| policy(nic, &configured).vlans.is_some());
+        let filters_vlans = said.vlan_filtering.or(configured.vlan_filtering).unwrap_or_else(has_vlans);
         // Keys that only it has ask for it.
         let is_of_nat = said.net.is_some() || its().any(|nic| !nic.forwards.is_empty());
         let by_its_keys = is_of_nat.then_some(Uplink::Nat);
@@ -162,7 +177,7 @@ pub fn bridge_specs<'a>(nics: &'a [Nic], config: &Config) -> Vec<BridgeSpec<'a>>
             net: said.net.or(configured.net),
             falls_back: config.falls_back,
         };
-        bridge_specs.push(BridgeSpec { uplink, keep: said.keep.or(configured.keep), said });
+        bridge_specs.push(BridgeSpec { uplink, keep: said.keep.or(configured.keep), filters_vlans, said });
     }
     bridge_specs
 }
@@ -209,10 +224,14 @@ fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
         let remedy = Phrase::from("Leave ").key("mtu", "").say(" out, or run");
         return Err(Error::new(what, remedy.run_as_root(format!("ip link set dev {name} mtu {mtu}"))));
     }
+    if spec.said.vlan_filtering.is_some_and(|filters| filters != link.filters_vlans) {
+        let does = if link.filters_vlans { "filters" } else { "does not filter" };
+        return refuse(format!("{does} VLANs"), "vlan_filtering");
+    }
     Ok(BridgePlan { bridge: name.clone(), create: None, is_down: !link.is_up, attachment: None })
 }
 
-fn make(spec: &uplink::BridgeSpec, host: &Host) -> Result<BridgePlan> {
+fn make(spec: &uplink::BridgeSpec, filters_vlans: bool, host: &Host) -> Result<BridgePlan> {
     let bridge = spec.bridge;
     slips::check_new_bridge(bridge)?;
     let attachment = uplink::plan(spec, host)?;
@@ -228,7 +247,7 @@ fn make(spec: &uplink::BridgeSpec, host: &Host) -> Result<BridgePlan> {
         // Without an uplink it is guests who would advertise themselves as the host's routers.
         true => Ipv6::NoRouters,
     };
-    let create = Some(Create { mac, mtu, ipv6, no_arp });
+    let create = Some(Create { mac, mtu, ipv6, no_arp, filters_vlans });
     Ok(BridgePlan { bridge: bridge.clone(), create, is_down: true, attachment })
 }
 
@@ -247,12 +266,42 @@ fn mtu_of(bridge: &IfName, plan: &Plan, host: &Host) -> u32 {
     made.and_then(|made| made.create.as_ref()?.mtu).unwrap_or(1500)
 }
 
-fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
+/// What a guest's port is held to: what its card says, else what the configuration says of its bridge.
+pub fn policy(nic: &Nic, configured: &Bridge) -> Policy {
+    let its = configured.policy();
+    Policy {
+        guard: nic.guard.unwrap_or(its.guard),
+        isolated: nic.isolated.unwrap_or(its.isolated),
+        vlans: nic.vlan.clone().or(its.vlans),
+        rate: nic.rate.or(its.rate),
+    }
+}
+
+/// A port has VLANs only where its bridge filters them, which is not switched on behind anybody's back: each port is in one VLAN
+/// then, and what was in another one is cut off.
+fn check_filtering(tap: Tap, plan: &Plan, host: &Host) -> Result<Tap> {
+    let bridge = &tap.bridge;
+    let made = || plan.bridges.iter().find(|known| known.bridge == *bridge).and_then(|made| made.create.as_ref());
+    let filters =
+        host.link(bridge).map_or_else(|| made().is_some_and(|made| made.filters_vlans), |link| link.filters_vlans);
+    match &tap.policy.vlans {
+        Some(vlans) if !filters => {
+            let command = format!("ip link set dev {bridge} type bridge vlan_filtering 1");
+            let what = format!("vlan={vlans} is for a bridge that filters VLANs, and {bridge} does not");
+            let remedy =
+                Phrase::from("Leave ").key("vlan", "").say(" out. To have it filter, with all its ports in VLAN 1");
+            Err(Error::new(what, remedy.run_as_root(command)))
+        }
+        _ => Ok(tap),
+    }
+}
+
+fn tap(nic: &Nic, mtu: u32, policy: Policy, host: &Host) -> Result<Tap> {
     let queues = match nic.queues {
         Some(Queues::Number(number)) => number,
         _ => 1,
     };
-    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, queues, found: None };
+    let mut tap = Tap { name: nic.ifname.clone(), bridge: nic.bridge.clone(), mtu, queues, policy, found: None };
     let Some(link) = nic.ifname.as_ref().and_then(|name| host.link(name)) else {
         return Ok(tap);
     };
@@ -278,6 +327,17 @@ fn tap(nic: &Nic, mtu: u32, host: &Host) -> Result<Tap> {
                     .run_as_root(format!("ip tuntap add dev {name} mode tap multi_queue"));
                 return Err(Error::new(what, remedy));
             }
+            let is_held = [
+                ("guard", nic.guard.map(|guard| guard != Guard::Off)),
+                ("isolated", nic.isolated),
+                ("vlan", nic.vlan.as_ref().map(|_| true)),
+                ("rate", nic.rate.map(|_| true)),
+            ];
+            if let Some((key, _)) = is_held.into_iter().find(|(_, said)| *said == Some(true)) {
+                let what = format!("{key}= is for a TAP that is made, and {name} is there");
+                return Err(Error::new(what, format!("Leave {key}= out, or ifname=.")));
+            }
+            tap.policy = Policy::default();
             tap.found = Some(Found { index: link.index, is_up: link.is_up, is_multi_queue: *is_multi_queue });
             Ok(tap)
         }

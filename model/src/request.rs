@@ -16,6 +16,7 @@ use crate::nat::subnet::Ipv4Net;
 use crate::optstr;
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
+use port::{Guard, Rate, Vlans};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -81,6 +82,16 @@ pub struct Nic {
     pub attach: Option<Attach>,
     /// `follow=`: whether the bridge goes with the default route to another uplink.
     pub follow: Option<bool>,
+    /// `vlan_filtering=`: whether a bridge that is made filters VLANs.
+    pub vlan_filtering: Option<bool>,
+    /// `vlan=`: the VLANs of the guest's port.
+    pub vlan: Option<Vlans>,
+    /// `guard=`: whether its port lets in only what an honest guest sends.
+    pub guard: Option<Guard>,
+    /// `isolated=`: whether it sees no other isolated guest.
+    pub isolated: Option<bool>,
+    /// `rate=`: how fast it is, in each direction.
+    pub rate: Option<Rate>,
     /// `announce=`: to tell the address that the guest gets.
     pub announce: bool,
     /// The subnet of a network of the host's own.
@@ -91,7 +102,7 @@ pub struct Nic {
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 17] = [
+pub const KEYS: [(&str, &str, &str); 22] = [
     (
         "uplink",
         "IFACE|auto|nat|user|none",
@@ -129,6 +140,24 @@ pub const KEYS: [(&str, &str, &str); 17] = [
     ),
     ("keep", "on|off", "on: keep a new bridge after its last guest (default: off)"),
     ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
+    (
+        "guard",
+        "on|ip|off",
+        "on: the port lets in only frames with the guest's own address, no VLAN tags, and nothing that is for switches; ip: of \
+         these only what comes from the addresses that DHCP gave the guest (default: off)",
+    ),
+    ("isolated", "on|off", "on: no frames between this guest and other isolated ones (default: off)"),
+    (
+        "vlan",
+        "VLANS",
+        "the VLAN of the guest, and those with tags: vlan=10, vlan=10:20-30+40 (default: that of the bridge)",
+    ),
+    (
+        "vlan_filtering",
+        "on|off",
+        "on: a new bridge filters VLANs, and its uplink carries all of them (default: off; on with vlan=)",
+    ),
+    ("rate", "RATE", "the most that the guest sends per second, and gets: rate=100mbit (default: no limit)"),
     ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
 ];
 
@@ -200,6 +229,11 @@ impl Nic {
             mtu: None,
             attach: None,
             follow: None,
+            vlan_filtering: None,
+            vlan: None,
+            guard: None,
+            isolated: None,
+            rate: None,
             announce: false,
             net: None,
             forwards: Vec::new(),
@@ -233,6 +267,12 @@ impl Nic {
         if nic.replaces_user && nic.id.is_some() {
             let what = "replace=user keeps the id of the card whose place it takes";
             return Err(Error::new(what, "Leave id= out, or replace=."));
+        }
+        if nic.vlan.is_some() && nic.vlan_filtering == Some(false) {
+            return Err(Error::new(
+                "vlan= is for a bridge that filters VLANs",
+                "Leave vlan_filtering=off out, or vlan=.",
+            ));
         }
         if nic.follow == Some(true) && !nic.uplink.as_ref().is_none_or(Uplink::can_follow) {
             let remedy = Phrase::from("Leave ").key("uplink", "").say(" out, or ").key("follow", "").say(".");
@@ -299,6 +339,11 @@ impl Nic {
                 self.forwards.push(forward);
             }
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
+            "vlan" => self.vlan = Some(value.parse().map_err(|()| no_vlans(value))?),
+            "vlan_filtering" => self.vlan_filtering = Some(switch(value).ok_or_else(wrong)?),
+            "guard" => self.guard = Some(value.parse().map_err(|()| wrong())?),
+            "isolated" => self.isolated = Some(switch(value).ok_or_else(wrong)?),
+            "rate" => self.rate = Some(value.parse().map_err(|()| no_rate(value))?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
             "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
@@ -319,6 +364,18 @@ fn queues(value: &str) -> Result<Queues> {
         Ok(number @ 1..=256) => Ok(Queues::Number(number)),
         _ => Err(Error::new(format!("queues={value} is no number of queues"), "Give a number from 1 to 256, or auto.")),
     }
+}
+
+/// The error of a text that names no VLANs.
+pub(crate) fn no_vlans(value: &str) -> Error {
+    let remedy = "Give a number from 1 to 4094, and behind a colon those that have tags: 10, 10:20-30, 10:20+30-39.";
+    Error::new(format!("'{value}' is no VLAN"), remedy)
+}
+
+/// The error of a text that is no rate.
+pub(crate) fn no_rate(value: &str) -> Error {
+    let remedy = "Give a number and its unit, from 8kbit to 100gbit: 512kbit, 100mbit, 1gbit.";
+    Error::new(format!("'{value}' is no rate"), remedy)
 }
 
 fn attach(value: &str) -> Option<Attach> {
@@ -424,6 +481,7 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
             ("attach", differ(&one.attach, &other.attach)),
             ("follow", differ(&one.follow, &other.follow)),
             ("net", differ(&one.net, &other.net)),
+            ("vlan_filtering", differ(&one.vlan_filtering, &other.vlan_filtering)),
         ] {
             if differs {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));

@@ -81,6 +81,8 @@ pub(crate) fn read_as_anything(datagram: &[u8]) {
         let _ = detail::parse(answer.body);
         let _ = tc::parse(answer.body);
         let _ = tc::ingress_qdisc(answer.body, 1);
+        let _ = tc::port_qdisc(answer.body);
+        let _ = network::vlans(answer.body);
     }
 }
 

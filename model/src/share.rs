@@ -20,7 +20,7 @@
 pub mod entries;
 pub mod found;
 
-use crate::bpf::Instruction;
+use crate::bpf::{Instruction, bytecode};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::text::shell::quote;
@@ -294,15 +294,13 @@ pub fn marking(set: bool) -> [u64; 5] {
 mod program {
     use super::{Instruction, LINK_LOCAL, MARK};
     use crate::bpf::{
-        IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, NOTHING as NO, RETURN, SKIP, WHOLE as YES,
+        DROP, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, NOTHING as NO, SKIP, WHOLE as YES,
     };
     use crate::mac::Mac;
     use std::collections::BTreeSet;
 
     /// SKF_AD_OFF + SKF_AD_MARK: the frame's mark.
     const ITS_MARK: u32 = (-0x1000_i32 + 20) as u32;
-    /// TC_ACT_SHOT.
-    const DROP: Instruction = Instruction(RETURN, 0, 0, 2);
 
     fn high(mac: Mac) -> u32 {
         u32::from_be_bytes([mac.0[0], mac.0[1], mac.0[2], mac.0[3]])
@@ -443,11 +441,6 @@ impl Filter {
             })
         };
         let hook = |hook: Hook| if hook == Hook::Ingress { "ingress" } else { "egress" };
-        let bytecode = |program: &[Instruction]| {
-            let rest: String =
-                program.iter().map(|Instruction(code, jt, jf, k)| format!(",{code} {jt} {jf} {k}")).collect();
-            format!("'{}{rest}'", program.len())
-        };
         let mut command =
             format!("tc filter add dev {} {} protocol all pref {}", name(self.on), hook(self.hook), self.pref);
         command += &match &self.classifier {
@@ -515,26 +508,8 @@ mod tests {
 
     const HOST: Mac = Mac([0x52, 0x54, 0, 1, 2, 3]);
 
-    /// The kernel's machine, as far as our programs use it. A frame, its mark, and what the program returns.
     fn run(program: &[Instruction], frame: &[u8], mark: u32) -> u32 {
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let Instruction(code, jt, jf, k) = program[at];
-            at += 1;
-            let from = k as usize;
-            match code {
-                0x20 if k == 0xffff_f014 => a = mark,
-                0x20 => a = u32::from_be_bytes(frame[from..from + 4].try_into().unwrap()),
-                0x28 => a = u32::from(u16::from_be_bytes(frame[from..from + 2].try_into().unwrap())),
-                0x30 => a = u32::from(frame[from]),
-                0x15 => at += usize::from(if a == k { jt } else { jf }),
-                0x45 => at += usize::from(if a & k != 0 { jt } else { jf }),
-                0x35 => at += usize::from(if a >= k { jt } else { jf }),
-                0x05 => at += from,
-                0x06 => return k,
-                _ => panic!("{code:#x}"),
-            }
-        }
+        port::bpf::run(program, frame, mark, None)
     }
 
     fn frame(to: &str, from: &str) -> Vec<u8> {

@@ -2,10 +2,12 @@
 //! It may not know why.
 #![forbid(unsafe_code)]
 
+use crate::bpf::bytecode;
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::share::Share;
 use crate::text::shell::quote;
+use port::{FILTER_PREF, Guard, Policy, RATE_PREF, Vlans};
 use serde::{Deserialize, Serialize};
 
 /// A bridge that is made: no STP, no forward delay, its address pinned.
@@ -20,6 +22,9 @@ pub struct Create {
     pub ipv6: Ipv6,
     /// Without ARP: on a shared uplink the host answers for its addresses there, and not here too.
     pub no_arp: bool,
+    /// Whether its ports are members of VLANs; its uplink is one of all of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filters_vlans: bool,
 }
 
 /// What the host has of IPv6 on a bridge.
@@ -46,6 +51,8 @@ pub struct Tap {
     pub mtu: u32,
     /// How many queues it has, each with a descriptor of its own.
     pub queues: u16,
+    /// What it is held to as a port.
+    pub policy: Policy,
     /// Whether it is there: a persistent one that is a port already.
     pub found: Option<Found>,
 }
@@ -65,8 +72,9 @@ impl Create {
     /// The commands that do the same, each a line for a shell.
     pub fn commands(&self, bridge: &IfName) -> Vec<String> {
         let (dev, mac) = (quote(bridge), self.mac);
+        let filtering = if self.filters_vlans { " vlan_filtering 1" } else { "" };
         let mut commands =
-            vec![format!("ip link add name {dev} address {mac} type bridge stp_state 0 forward_delay 0")];
+            vec![format!("ip link add name {dev} address {mac} type bridge stp_state 0 forward_delay 0{filtering}")];
         // In the creating request it would last until the first port only.
         commands.extend(self.mtu.map(|mtu| format!("ip link set dev {dev} mtu {mtu}")));
         commands.extend(match self.ipv6 {
@@ -113,11 +121,66 @@ impl Tap {
                 self.mtu,
                 quote(alias)
             ),
-            format!("ip link set dev {dev} master {} up", quote(&self.bridge)),
         ];
+        commands.extend(before(&dev, &self.policy, mac));
+        match after(&dev, &self.policy, mac) {
+            after if after.is_empty() => {
+                commands.push(format!("ip link set dev {dev} master {} up", quote(&self.bridge)))
+            }
+            after => {
+                commands.push(format!("ip link set dev {dev} master {}", quote(&self.bridge)));
+                commands.extend(after);
+                commands.push(format!("ip link set dev {dev} up"));
+            }
+        }
         if let Some(share) = share {
             commands.extend(share.entry(mac).command(&self.bridge, &share.uplink));
         }
         commands
     }
+}
+
+/// The commands of what a TAP is held to before it is a port: see `Policy::before`.
+fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
+    let mut commands = Vec::new();
+    let filter = |pref| format!("tc filter add dev {dev} ingress protocol all pref {pref} bpf");
+    if policy.guard != Guard::Off || policy.rate.is_some() {
+        commands.push(format!("tc qdisc add dev {dev} clsact"));
+    }
+    if policy.guard != Guard::Off {
+        let program = bytecode(&policy.program(Some(mac.0)));
+        commands.push(format!("{} direct-action bytecode {program}", filter(FILTER_PREF)));
+    }
+    if let Some(rate) = policy.rate {
+        let (all, burst) = (bytecode(&[crate::bpf::WHOLE]), rate.burst());
+        let police = format!("action police rate {rate} burst {burst} mtu 4294967295 conform-exceed drop/ok");
+        commands.push(format!("{} bytecode {all} {police}", filter(RATE_PREF)));
+        commands.push(format!("tc qdisc add dev {dev} root tbf rate {rate} burst {burst} latency 50ms"));
+    }
+    commands
+}
+
+/// The commands of what it is held to as a port: see `Policy::after`.
+fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
+    let mut commands = Vec::new();
+    if let Some(Vlans { untagged, tagged }) = &policy.vlans {
+        commands.push(format!("bridge vlan del dev {dev} vid 1-4094"));
+        commands.push(format!("bridge vlan add dev {dev} vid {untagged} pvid untagged"));
+        let add = |first, last| format!("bridge vlan add dev {dev} vid {first}-{last}");
+        commands.extend(tagged.iter().map(|range| add(range.start(), range.end())));
+    }
+    let flags = [(policy.guard != Guard::Off).then_some(" mcast_router 0"), policy.isolated.then_some(" isolated on")];
+    let flags: String = flags.into_iter().flatten().collect();
+    if !flags.is_empty() {
+        commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));
+    }
+    if policy.guard != Guard::Off {
+        commands.push(format!("bridge fdb add {mac} dev {dev} master static"));
+    }
+    commands
+}
+
+/// The command by which the uplink of a bridge that filters VLANs carries all of them.
+pub(crate) fn trunk(uplink: &IfName) -> String {
+    format!("bridge vlan add dev {} vid 2-4094", quote(uplink))
 }

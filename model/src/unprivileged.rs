@@ -11,6 +11,7 @@ use crate::plan::Plan;
 use crate::request::Nic;
 use crate::step::Tap;
 use crate::text::shell::quote;
+use port::Policy;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,8 +20,8 @@ use std::path::PathBuf;
 pub enum Way {
     /// A persistent one that they may open, and whose it is.
     OwnTap(Tap, IfName, Owner),
-    /// By a helper, on this bridge.
-    Helper(PathBuf, IfName),
+    /// By a helper, on this bridge, with a port that is held to this.
+    Helper(PathBuf, IfName, Policy),
     /// In a network of their own, where the first TAP has this name.
     UserNetwork(IfName, IfName),
 }
@@ -47,7 +48,8 @@ impl fmt::Display for Way {
                 };
                 write!(out, "{}: by {whose} {name}", tap.bridge)
             }
-            Self::Helper(path, bridge) => write!(out, "{bridge}: by {}", path.display()),
+            Self::Helper(path, bridge, policy) if policy.is_free() => write!(out, "{bridge}: by {}", path.display()),
+            Self::Helper(path, bridge, policy) => write!(out, "{bridge}: by {} ({policy})", path.display()),
             Self::UserNetwork(bridge, _) => {
                 write!(
                     out,
@@ -63,7 +65,7 @@ impl Way {
     pub fn backend(&self, vhost: bool) -> Backend {
         match self {
             Self::OwnTap(tap, name, _) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
-            Self::Helper(path, bridge) => Backend::Helper(path.clone(), bridge.clone()),
+            Self::Helper(path, bridge, _) => Backend::Helper(path.clone(), bridge.clone()),
             Self::UserNetwork(_, first) => Backend::Named { name: first.clone(), queues: 1, vhost },
         }
     }
@@ -95,6 +97,29 @@ pub fn check(plan: &Plan, nics: &[Nic]) -> Result<()> {
         return Err(Error::new(what, "Leave forward= out."));
     }
     Ok(())
+}
+
+/// Refuses what a card asks its port to be held to, if the rules have it otherwise.
+pub fn check_policy(nic: &Nic, granted: &Policy) -> Result<()> {
+    fn differs<T: PartialEq>(said: Option<T>, granted: T) -> bool {
+        said.is_some_and(|said| said != granted)
+    }
+    let (key, rule) = match () {
+        () if differs(nic.guard, granted.guard) => {
+            ("guard", nic.guard.map(|guard| format!("guard {guard}")).unwrap_or_default())
+        }
+        () if differs(nic.isolated, granted.isolated) => ("isolated", "isolated".to_owned()),
+        () if differs(nic.vlan.clone().map(Some), granted.vlans.clone()) => {
+            ("vlan", nic.vlan.as_ref().map(|vlan| format!("vlan {vlan}")).unwrap_or_default())
+        }
+        () if differs(nic.rate.map(Some), granted.rate) => {
+            ("rate", nic.rate.map(|rate| format!("rate {rate}")).unwrap_or_default())
+        }
+        () => return Ok(()),
+    };
+    let has = if granted.is_free() { "held to nothing".to_owned() } else { granted.to_string() };
+    let what = format!("{key}= is root's to decide for users, and your port there is {has}");
+    Err(Error::new(what, format!("Leave {key}= out, or ask your admin for a rule that has: {rule}")))
 }
 
 /// Refuses several queues where a helper is to make the TAP.

@@ -44,6 +44,9 @@ pub(super) struct Bring {
     /// With --uplink auto: follow the default route to another interface
     #[arg(long)]
     follow: bool,
+    /// A new bridge filters VLANs, and its uplink carries all of them
+    #[arg(long)]
+    vlan_filtering: bool,
     /// The uplink need not exist yet: it joins when it appears
     #[arg(long)]
     late: bool,
@@ -113,13 +116,16 @@ impl Bring {
 
     /// The same as what a guest would ask for.
     fn nic(&self) -> Result<Nic> {
-        let (mtu, follow) = (self.mtu.map(|mtu| mtu.to_string()), self.follow.then(|| "on".to_owned()));
+        let on = |is_on: bool| is_on.then(|| "on".to_owned());
+        let (mtu, follow) = (self.mtu.map(|mtu| mtu.to_string()), on(self.follow));
+        let vlan_filtering = on(self.vlan_filtering);
         let keys = [
             ("uplink", &self.uplink),
             ("net", &self.net),
             ("mtu", &mtu),
             ("attach", &self.attach),
             ("follow", &follow),
+            ("vlan_filtering", &vlan_filtering),
         ];
         let given = keys.iter().filter_map(|(key, value)| Some(format!(",{key}={}", escape(value.as_ref()?))));
         let value = format!("{},keep=on{}", self.bridge, given.collect::<String>());
@@ -142,6 +148,7 @@ impl Bring {
             uplink: is_ours.then_some(uplink),
             attach: attach.filter(|_| is_ours),
             follow: self.follow && is_ours,
+            vlan_filtering: self.vlan_filtering && is_ours,
             net: self.net.clone().filter(|_| is_ours),
             mtu: done.mtu.filter(|_| is_ours),
             taps: done.taps.iter().map(|(tap, _)| (tap.name.clone(), tap.user.clone())).collect(),

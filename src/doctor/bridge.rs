@@ -1,10 +1,11 @@
 //! The bridge itself: its settings, its ports, what we have written down about it.
 
 use crate::doctor::Context;
-use crate::network::inventory::Role;
+use crate::network::inventory::{Bridge, Port, Role};
 use crate::state::journal::Files;
 use model::check::{Check, Topic, Verdict, bridge};
 use model::host::Link;
+use model::text;
 use std::fs;
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {
@@ -17,14 +18,36 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
         let idle = taps.find(|port| port.role == Role::Foreign).map(|port| &port.detail.link.name);
         let own = [
             bridge::stp(name, settings),
-            bridge::vlan(name, settings),
+            bridge::vlan(name, settings, have_own_vlans(found)),
             bridge::pinned(link, assign_type(link)),
             bridge::mtu(link, &ports),
             bridge::room(name, ports.len(), idle),
         ];
         checks.extend(own.into_iter().chain(bridge::disguised(&ports)).map(|check| check.of(name)));
+        checks.extend(uncarried(found));
     }
     checks
+}
+
+/// Whether guests are on it, and all of them in other VLANs than a new port would be.
+fn have_own_vlans(bridge: &Bridge) -> bool {
+    let default = bridge.detail.bridge.and_then(|settings| settings.default_vlan);
+    let mut guests = bridge.ports.iter().filter(|port| port.is_tap()).peekable();
+    let own = |port: &Port| port.held.vlans.as_ref().is_some_and(|vlans| vlans.untagged != default);
+    guests.peek().is_some() && guests.all(own)
+}
+
+/// The guests whose VLAN no way out is in: what is no guest's.
+fn uncarried(bridge: &Bridge) -> Vec<Check> {
+    let ways: Vec<&Port> = bridge.ports.iter().filter(|port| !port.is_tap()).collect();
+    let is_carried = |vlan: u16| ways.iter().any(|way| way.held.vlans.as_ref().is_some_and(|vlans| vlans.has(vlan)));
+    let check = |port: &Port| {
+        let (vlan, way) = (port.held.vlans.as_ref()?.untagged?, ways.first()?);
+        let guest = port.vm.as_deref().map_or_else(|| port.detail.link.name.to_string(), text::name);
+        let carried = way.held.vlans.as_ref().map(ToString::to_string).unwrap_or_default();
+        (!is_carried(vlan)).then(|| bridge::uncarried(vlan, &way.detail.link.name, &carried).of(guest))
+    };
+    bridge.ports.iter().filter(|port| port.is_tap()).filter_map(check).collect()
 }
 
 /// The folder of a link. sysfs shows the network namespace that it was mounted in, which may be another one.

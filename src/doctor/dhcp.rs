@@ -4,7 +4,7 @@ use crate::doctor::{Context, Query};
 use crate::netlink::Netlink;
 use crate::network::dhcp_probe;
 use crate::network::dhcp_probe::Asker;
-use crate::network::inventory::{Bridge, Role, SharedUplink};
+use crate::network::inventory::{Bridge, Port, Role, SharedUplink};
 use crate::network::observe::Planned;
 use crate::output::ProgressLine;
 use crate::state::journal::Files;
@@ -15,6 +15,7 @@ use model::error::Error;
 use model::ifname::IfName;
 use model::text;
 use model::text::shell::quote;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// For so long an asker's port may take to forward: with the delay that the check of STP puts up with.
@@ -29,42 +30,53 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
         return vec![DHCP.warning(observed, "sudo kvm-bridge doctor")];
     }
     let (mut checks, mut asked, mut askers) = (Vec::new(), Vec::new(), Vec::new());
-    let mut add = |bridge: &IfName, on: &IfName, has_uplink: bool, asker: Result<Asker, Box<Check>>| match asker {
+    let mut add = |bridge: &IfName, on: &IfName, vlan, has_uplink: bool, asker: Result<Asker, Box<Check>>| match asker {
         Ok(asker) => {
-            asked.push((bridge.clone(), on.clone(), has_uplink));
+            asked.push((bridge.clone(), on.clone(), vlan, has_uplink));
             askers.push(asker);
         }
         Err(check) => checks.push(check.of(bridge)),
     };
     for bridge in context.bridges.iter().filter(|bridge| bridge.detail.link.is_up) {
         let link = &bridge.detail.link;
-        let asker = delay_of(bridge)
-            .and_then(|delay| Asker::on_bridge(&mut context.netlink, link, delay).map_err(|error| unasked(&error)));
-        add(&link.name, &link.name, has_uplink(context.query, bridge), asker);
+        for vlan in vlans_of(bridge) {
+            let mut on_bridge = |delay| Asker::on_bridge(&mut context.netlink, link, vlan, delay);
+            let asker = delay_of(bridge).and_then(|delay| on_bridge(delay).map_err(|error| unasked(&error)));
+            add(&link.name, &link.name, vlan, has_uplink(context.query, bridge), asker);
+        }
     }
     for (bridge, planned) in &context.missing {
         let uplink = planned.as_ref().ok().and_then(Planned::uplink);
         let Some(uplink) = uplink.filter(|uplink| uplink.is_up) else { continue };
         let asker = Asker::on_interface(uplink.index, None).map_err(|error| unasked(&error));
-        add(bridge, &uplink.name, true, asker);
+        add(bridge, &uplink.name, None, true, asker);
     }
     let mut line = ProgressLine::default();
     if !askers.is_empty() {
-        let bridges: Vec<&str> = asked.iter().map(|(bridge, _, _)| bridge.as_str()).collect();
+        let bridges: Vec<&str> = asked.iter().map(|(bridge, ..)| bridge.as_str()).collect();
         line.show(format_args!("asking for DHCP servers on {}", text::one_line(&bridges.join(", "))));
     }
     let answers: Vec<_> = dhcp_probe::ask(askers).into_iter().zip(asked).collect();
-    for (answers, (bridge, on, has_uplink)) in answers {
+    for (answers, (bridge, on, vlan, has_uplink)) in answers {
         let is_silent = answers.as_ref().is_ok_and(Vec::is_empty);
         let shared = context.bridges.iter().find(|known| known.detail.link.name == bridge);
         let shared = shared.and_then(|known| known.shared.as_ref()).filter(|_| is_silent && !context.is_firewalled);
         let check = shared.and_then(of_one_mac).unwrap_or_else(|| match answers {
-            Ok(offers) => dhcp::judge(&offers, has_uplink, on.as_str()),
+            Ok(offers) => dhcp::judge(&offers, has_uplink, on.as_str()).in_vlan(vlan),
             Err(error) => *unasked(&error),
         });
         checks.push(check.of(bridge));
     }
     checks.into_iter().map(|check| unless_gone(context, check)).collect()
+}
+
+/// The VLANs that its guests are in; the default one, where that is none of a guest's own.
+fn vlans_of(bridge: &Bridge) -> BTreeSet<Option<u16>> {
+    let default = bridge.detail.bridge.and_then(|settings| settings.default_vlan);
+    let of_port =
+        |port: &Port| port.held.vlans.as_ref().and_then(|vlans| vlans.untagged).filter(|vlan| Some(*vlan) != default);
+    let vlans: BTreeSet<Option<u16>> = bridge.ports.iter().filter(|port| port.is_tap()).map(of_port).collect();
+    if vlans.is_empty() { [None].into() } else { vlans }
 }
 
 fn unasked(error: &Error) -> Box<Check> {

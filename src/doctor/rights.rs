@@ -9,7 +9,7 @@ use crate::network::user::Person;
 use crate::output::errno::reason;
 use crate::sys::program;
 use kvm_bridge_helper::access::{judge, looked_at};
-use kvm_bridge_helper::acl::{Acl, Verdict};
+use kvm_bridge_helper::acl::{Acl, Grant, Verdict};
 use kvm_bridge_helper::files::rules;
 use model::check::{Check, Topic};
 use model::text::shell::quote;
@@ -88,9 +88,12 @@ fn has_helper() -> Check {
 fn is_allowed(bridge: &str, person: &Person) -> Check {
     let name = &person.name;
     match judge(bridge.as_bytes(), &person.caller) {
-        Ok((Verdict::Allowed(None), _)) => ACL.ok(format!("{bridge} is allowed to {name}")),
-        Ok((Verdict::Allowed(Some((max, place))), _)) => {
-            ACL.ok(format!("{place} allows {name} {max} TAPs on {bridge}"))
+        Ok((Verdict::Allowed(Grant { max, policy }), _)) => {
+            let held = if policy.is_free() { "held to nothing".to_owned() } else { policy.to_string() };
+            ACL.ok(match max {
+                None => format!("{bridge} is allowed to {name}: {held}"),
+                Some((max, place)) => format!("{place} allows {name} {max} TAPs on {bridge}: {held}"),
+            })
         }
         Ok((Verdict::Denied(place), _)) => {
             let fix = format!("sudoedit {}", place.file.display());

@@ -6,7 +6,7 @@ use model::ifname::IfName;
 use model::mac::Mac;
 use model::nat::subnet::Ipv4Net;
 use model::rtnl::detail::{self, Detail};
-use model::rtnl::network::{self, FdbEntry, Neighbour, Route};
+use model::rtnl::network::{self, FdbEntry, Neighbour, PortVlans, Route};
 use model::rtnl::{link, u32_at};
 use rtnetlink::packet_core::NLM_F_DUMP;
 use rtnetlink::packet_route::address::AddressMessage;
@@ -72,6 +72,20 @@ impl Netlink {
             });
             // One that is left out would not be counted.
             if is_read { asked } else { Err(io::ErrorKind::InvalidData.into()) }
+        })
+    }
+
+    /// The VLANs of all ports of bridges.
+    pub fn port_vlans(&mut self) -> io::Result<Vec<(u32, PortVlans)>> {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
+        whole(|| {
+            let mut found = Vec::new();
+            self.ask(RouteNetlinkMessage::GetLink(message.clone()), NLM_F_DUMP, |answer| {
+                found.extend(network::vlans(answer.body));
+            })?;
+            Ok(found)
         })
     }
 

@@ -5,7 +5,9 @@
 
 use crate::netlink::read::whole;
 use crate::netlink::{Netlink, Request};
-use model::rtnl::tc::{CLSACT_HANDLE, IngressQdisc, TCA_ACT_KIND, TCA_OPTIONS, ingress_qdisc, options, parse};
+use model::rtnl::tc::{
+    CLSACT_HANDLE, IngressQdisc, PortQdisc, TCA_ACT_KIND, TCA_OPTIONS, ingress_qdisc, options, parse, port_qdisc,
+};
 use model::rtnl::{NESTED, push};
 use model::share::found::{Found, Links};
 use model::share::{Classifier, Filter, Hook};
@@ -19,12 +21,12 @@ const TC_H_CLSACT: u32 = 0xffff_fff1;
 
 /// The request that gives a link a clsact qdisc; `fine` are the errnos that mean that it has one.
 pub fn add_clsact(index: u32, fine: &'static [i32]) -> Request {
-    (Message::NewQueueDiscipline(clsact(index)), NLM_F_CREATE | NLM_F_EXCL, fine)
+    (Message::NewQueueDiscipline(clsact(index)).into(), NLM_F_CREATE | NLM_F_EXCL, fine)
 }
 
 /// The request that takes it away, with all filters.
 pub fn delete_clsact(index: u32) -> Request {
-    (Message::DelQueueDiscipline(clsact(index)), 0, &[libc::ENODEV])
+    (Message::DelQueueDiscipline(clsact(index)).into(), 0, &[libc::ENODEV])
 }
 
 fn clsact(index: u32) -> TcMessage {
@@ -37,6 +39,10 @@ fn clsact(index: u32) -> TcMessage {
 
 /// The request that makes a filter, for a TAP or for none (0); `program` is that of one that marks, and has to live until it is sent.
 pub fn add_filter(filter: &Filter, links: Links, tap: u32, program: Option<BorrowedFd>) -> Request {
+    (Message::NewTrafficFilter(message(filter, links, tap, program)).into(), NLM_F_CREATE | NLM_F_EXCL, &[])
+}
+
+fn message(filter: &Filter, links: Links, tap: u32, program: Option<BorrowedFd>) -> TcMessage {
     let mut message = at(links.index(filter.on), filter.hook, filter.pref);
     let kind = match filter.classifier {
         Classifier::Bpf(_) | Classifier::Verdict(_) | Classifier::Mark(_) => "bpf",
@@ -48,21 +54,19 @@ pub fn add_filter(filter: &Filter, links: Links, tap: u32, program: Option<Borro
     let options = options(filter, links, tap, program.map(|program| program.as_raw_fd()));
     message.attributes.push(TcAttribute::Kind(kind.to_owned()));
     message.attributes.push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS | NESTED, options)));
-    (Message::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL, &[])
+    message
 }
 
 /// The request that has a filter that is there be another one.
 pub fn change_filter(filter: &Filter, links: Links, there: &Found) -> Request {
-    let (mut message, ..) = add_filter(filter, links, 0, None);
-    if let Message::NewTrafficFilter(message) = &mut message {
-        message.header.handle = there.handle.into();
-    }
-    (message, NLM_F_CREATE, &[])
+    let mut message = message(filter, links, 0, None);
+    message.header.handle = there.handle.into();
+    (Message::NewTrafficFilter(message).into(), NLM_F_CREATE, &[])
 }
 
 /// The request that removes all filters of a place.
 pub fn delete_place(index: u32, hook: Hook, pref: u16) -> Request {
-    (Message::DelTrafficFilter(at(index, hook, pref)), 0, GONE)
+    (Message::DelTrafficFilter(at(index, hook, pref)).into(), 0, GONE)
 }
 
 /// The request that removes one filter, or a hash table with all in it: EBUSY while something leads there.
@@ -70,7 +74,7 @@ pub fn delete_filter(index: u32, hook: Hook, found: &Found) -> Request {
     let mut message = at(index, hook, found.pref);
     message.header.handle = found.handle.into();
     message.attributes.push(TcAttribute::Kind(found.kind.clone()));
-    (Message::DelTrafficFilter(message), 0, GONE)
+    (Message::DelTrafficFilter(message).into(), 0, GONE)
 }
 
 /// What says that there is no such filter, or no such link.
@@ -103,6 +107,17 @@ impl Netlink {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
             done => done.map(|()| true),
         }
+    }
+
+    /// What ports are held to by qdiscs, of all links.
+    pub fn port_qdiscs(&mut self) -> io::Result<Vec<(u32, PortQdisc)>> {
+        whole(|| {
+            let mut found = Vec::new();
+            self.ask(Message::GetQueueDiscipline(TcMessage::default()), NLM_F_DUMP, |answer| {
+                found.extend(port_qdisc(answer.body));
+            })?;
+            Ok(found)
+        })
     }
 
     /// What a link has for what comes in.

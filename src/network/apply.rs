@@ -1,6 +1,6 @@
 //! Changes of links: bridges as they have to be, TAPs, ports.
 
-use crate::netlink::{Netlink, Request};
+use crate::netlink::{Body, Netlink, Request};
 use crate::output::errno::{as_root, reason};
 use crate::sys::sysctl;
 use model::error::{Error, Result};
@@ -50,8 +50,8 @@ impl Change {
             .map_err(|error| failed(bridge, "the kernel was asked to make it and did not answer", &error))?;
         for (answer, (what, needs, _)) in answers.into_iter().zip(about) {
             let Err(error) = answer else { continue };
-            return Err(match (needs, error.raw_os_error()) {
-                (Some((module, option)), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {
+            return Err(match needs {
+                Some((module, option)) if is_lacking(&error) => {
                     let remedy = format!(
                         "The kernel needs {module} to share an uplink ({option}): load that, or give uplink= an interface \
                          that nobody uses, or uplink=none."
@@ -102,19 +102,28 @@ pub fn pin(netlink: &mut Netlink, index: u32, mac: Mac) -> io::Result<()> {
     only(netlink.change(vec![set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build())])?)
 }
 
+/// Who a new TAP is.
+pub struct Identity<'a> {
+    /// Its own address, on the host's side.
+    pub mac: Mac,
+    /// Its alias.
+    pub alias: &'a str,
+    /// The address of its guest, where that is known.
+    pub guest: Option<Mac>,
+}
+
 /// Gives a new TAP its address, MTU and alias, sees to it that it never has an IPv6 address of its own, makes it a port
-/// that is up, and carries out what goes with that (`more`): one send.
+/// that is held to its policy and is up, and carries out what goes with that (`more`): one send.
 pub fn plug(
     netlink: &mut Netlink,
     tap: &Tap,
     (name, index): (&IfName, u32),
-    mac: Mac,
-    alias: &str,
+    Identity { mac, alias, guest }: &Identity,
     bridge: u32,
     more: Option<Request>,
 ) -> Result<()> {
     let dress = |no_ipv6: bool| {
-        let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(tap.mtu).alias(alias);
+        let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(tap.mtu).alias(*alias);
         match no_ipv6 {
             true => link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
                 AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
@@ -122,18 +131,41 @@ pub fn plug(
             false => link,
         }
     };
-    let join = set(LinkUnspec::new_with_index(index).controller(bridge).up().build());
     let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
-    let requests = [set(dress(true).build()), join].into_iter().chain(more).collect();
-    let mut answers = netlink.change(requests).map_err(failed)?;
+    let policy = |requests: Vec<port::Request>| requests.into_iter().map(of_port);
+    let guest = guest.map(|mac| mac.0);
+    let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index, guest));
+    let needs = std::iter::once(None).chain(before.iter().map(Some)).chain([None]).chain(after.iter().map(Some));
+    let needs: Vec<Option<(&str, &str)>> = needs.map(|its| its.map(|its| (its.what, its.needs))).collect();
+    let link = || LinkUnspec::new_with_index(index);
+    let requests = std::iter::once(set(dress(true).build()))
+        .chain(policy(before))
+        .chain([set(link().controller(bridge).build())])
+        .chain(policy(after))
+        .chain([set(link().up().build())])
+        .chain(more);
+    let mut answers = netlink.change(requests.collect()).map_err(failed)?;
     // A kernel without IPv6 has no address to be kept off.
     if let Err(error) = &answers[0]
         && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
     {
         answers[0] = only(netlink.change(vec![set(dress(false).build())]).map_err(failed)?);
     }
-    answers.into_iter().collect::<io::Result<Vec<()>>>().map_err(failed)?;
+    for (answer, policy) in answers.into_iter().zip(needs.into_iter().chain(std::iter::repeat(None))) {
+        let Err(error) = answer else { continue };
+        return Err(match policy {
+            Some((what, needs)) if is_lacking(&error) => {
+                Error::new(format!("cannot {what}: {}", reason(&error)), format!("The kernel needs {needs} for that."))
+            }
+            _ => failed(error),
+        });
+    }
     Ok(())
+}
+
+/// Whether a refusal says that the kernel lacks what it was asked for.
+fn is_lacking(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP))
 }
 
 /// Takes a port off its bridge; one that is gone is off it.
@@ -145,7 +177,7 @@ pub fn free_port(netlink: &mut Netlink, index: u32) -> io::Result<()> {
 /// Deletes a link, if it is there.
 pub fn delete_link(netlink: &mut Netlink, index: u32) -> io::Result<()> {
     let delete = LinkUnspec::new_with_index(index).build();
-    only(netlink.change(vec![(Message::DelLink(delete), 0, &[libc::ENODEV])])?)
+    only(netlink.change(vec![(Message::DelLink(delete).into(), 0, &[libc::ENODEV])])?)
 }
 
 /// Deletes a link of the journal's, if it is still as we made it.
@@ -156,8 +188,15 @@ pub(super) fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32)
     }
 }
 
+/// A request that is there byte by byte. Where a guest's address is known elsewhere, it is there until it speaks here: a guest
+/// that moves in from another host does so when it has moved.
+pub(super) fn of_port(request: port::Request) -> Request {
+    let so_already: &[i32] = if request.is_claim() { &[libc::EEXIST] } else { &[] };
+    (Body::Bytes(request.kind, request.body), request.flags, so_already)
+}
+
 pub(super) fn set(message: LinkMessage) -> Request {
-    (Message::SetLink(message), 0, &[])
+    (Message::SetLink(message).into(), 0, &[])
 }
 
 fn only(answers: Vec<io::Result<()>>) -> io::Result<()> {

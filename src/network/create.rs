@@ -52,8 +52,8 @@ fn create(journal: &Journal) -> Change {
         .arp(!journal.create.no_arp)
         .stp_state(BridgeStpState::Disabled)
         .forward_delay(0)
-        .fdb_max_learned(MOST_LEARNT)
-        .build();
-    let request = (Message::NewLink(add), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+        .fdb_max_learned(MOST_LEARNT);
+    let add = if journal.create.filters_vlans { add.vlan_filtering(true) } else { add }.build();
+    let request = (Message::NewLink(add).into(), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
     Change::new(request, format!("cannot make {bridge}")).needing("bridge", "CONFIG_BRIDGE")
 }

@@ -6,7 +6,7 @@
 
 use crate::capture::wait;
 use crate::netlink::Netlink;
-use crate::network::apply;
+use crate::network::apply::{self, Identity};
 use crate::output::errno::reason;
 use crate::sys::packet::{AT_ONCE, BUFFER, Packets};
 use crate::sys::{files, random, tap};
@@ -17,6 +17,7 @@ use model::packet::dhcp::{Kind, Offer, discover};
 use model::packet::frame;
 use model::packet::frame::Told;
 use model::step::Tap;
+use port::{Policy, Vlans};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -48,16 +49,24 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// One on a bridge that has a carrier, whose new ports forward after `delay`. The TAP has the highest address of all
+    /// One on a bridge that has a carrier, in this VLAN or the bridge's default one, whose new ports forward after `delay`. The TAP has the highest address of all
     /// ports, so that the bridge does not take it for its own.
-    pub fn on_bridge(netlink: &mut Netlink, bridge: &Link, delay: Duration) -> Result<Self> {
+    pub fn on_bridge(netlink: &mut Netlink, bridge: &Link, vlan: Option<u16>, delay: Duration) -> Result<Self> {
         let client = random::mac()?;
         let [.., a, b, c] = client.0;
         let (tap, name) = tap::open_one(tap::open_device()?, None).map_err(|error| cannot(&error))?;
-        let wanted = Tap { name: None, bridge: bridge.name.clone(), mtu: bridge.mtu, queues: 1, found: None };
+        let wanted = Tap {
+            name: None,
+            bridge: bridge.name.clone(),
+            mtu: bridge.mtu,
+            queues: 1,
+            policy: Policy { vlans: vlan.map(Vlans::untagged), ..Policy::default() },
+            found: None,
+        };
         let highest = Mac([0xfe, 0xff, 0xff, a, b, c]);
         let index = tap::index_of(&tap, &name).map_err(|error| cannot(&error))?;
-        apply::plug(netlink, &wanted, (&name, index), highest, PROBE, bridge.index, None)?;
+        let identity = Identity { mac: highest, alias: PROBE, guest: None };
+        apply::plug(netlink, &wanted, (&name, index), &identity, bridge.index, None)?;
         let tap = File::from(tap);
         files::do_not_block(&tap).map_err(|error| cannot(&error))?;
         Ok(Self::new(Way::Tap(tap), client, delay))

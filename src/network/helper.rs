@@ -11,6 +11,7 @@ use crate::sys::files;
 use crate::sys::program;
 use model::error::{Error, Result};
 use model::ifname::IfName;
+use model::mac::Mac;
 use model::unprivileged::helper::{permits_net_admin, refusal};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::AccessFlags;
@@ -116,8 +117,8 @@ fn mount_of(path: &Path) -> String {
     above.unwrap_or(path).display().to_string()
 }
 
-/// Asks a helper for a TAP on a bridge, as QEMU does.
-pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
+/// Asks a helper for a TAP on a bridge, as QEMU does; and ours for one of a guest with this address.
+pub fn ask(helper: &Path, bridge: &IfName, guest: Mac) -> Result<OwnedFd> {
     let cannot = |error: &dyn fmt::Display| {
         Error::new(format!("cannot run {}: {error}", helper.display()), "Have it reinstalled: sudo kvm-bridge install")
     };
@@ -126,6 +127,9 @@ pub fn ask(helper: &Path, bridge: &IfName) -> Result<OwnedFd> {
     // Its socket is its standard input, so that no descriptor has to be kept open across exec by hand.
     let mut command = Command::new(helper);
     command.args(["--use-vnet", "--fd=0", &format!("--br={bridge}")]).stdin(theirs);
+    if is_ours(helper) {
+        command.arg(format!("--mac={guest}"));
+    }
     let answer = program::answer(&mut command, PATIENCE).map_err(|error| cannot(&reason(&error)))?;
     let said = answer.map_or(format!("no word within {} seconds", PATIENCE.as_secs()), |answer| answer.err);
     received(&ours, &mut [0]).and_then(|(_, files)| files.into_iter().next()).ok_or_else(|| refusal(helper, &said))

@@ -19,9 +19,13 @@ use crate::vm::{Record, Store};
 use model::error::Result;
 use model::host::Kind;
 use model::ifname::IfName;
-use model::inventory::Seen;
+use model::inventory::{Held, Seen};
 use model::journal::Journal;
+use model::rtnl::tc::PortQdisc;
+use model::share::Hook;
 use model::text;
+use port::FILTER_PREF;
+use std::collections::BTreeMap;
 use std::sync::Once;
 
 pub use model::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
@@ -80,11 +84,12 @@ pub fn look_with_users(netlink: &mut Netlink) -> Result<(Vec<Bridge>, TapUsers)>
         true => TapUsers::look(),
         false => TapUsers { is_whole: true, ..TapUsers::default() },
     };
+    let held = held(netlink, &details).map_err(unreadable)?;
     let records = Store::everybodys();
     output::step(|| format!("looked at processes for the TAPs that they have open: {}", tap_users.processes.len()));
     let mut bridges = Vec::new();
     for detail in details.iter().filter(|detail| detail.link.kind == Kind::Bridge) {
-        bridges.push(look_at(netlink, detail, &details, &tap_users, &records)?);
+        bridges.push(look_at(netlink, detail, &details, &held, &tap_users, &records)?);
     }
     output::step(|| format!("looked at journals, leases and addresses of bridges: {}", bridges.len()));
     bridges.sort_by(|a, b| a.detail.link.name.cmp(&b.detail.link.name));
@@ -95,10 +100,45 @@ pub fn look_with_users(netlink: &mut Netlink) -> Result<(Vec<Bridge>, TapUsers)>
     Ok((bridges, tap_users))
 }
 
+/// What the ports of bridges are held to.
+fn held(netlink: &mut Netlink, details: &[Detail]) -> std::io::Result<BTreeMap<u32, Held>> {
+    let mut held: BTreeMap<u32, Held> = BTreeMap::new();
+    for port in details.iter().filter(|port| port.is_isolated) {
+        held.entry(port.link.index).or_default().is_isolated = true;
+    }
+    let is_tap =
+        |index: u32| details.iter().any(|of| of.link.index == index && matches!(of.link.kind, Kind::Tap { .. }));
+    for (index, qdisc) in netlink.port_qdiscs()?.into_iter().filter(|(index, _)| is_tap(*index)) {
+        let its = held.entry(index).or_default();
+        match qdisc {
+            PortQdisc::Rate(rate) => its.rate = Some(rate),
+            PortQdisc::Filters(dropped) => {
+                let guard = netlink
+                    .filters(index, Hook::Ingress)?
+                    .into_iter()
+                    .find(|found| found.is_filter() && found.pref == FILTER_PREF);
+                (its.dropped, its.guard) = (dropped, guard.map(|guard| guard.program).unwrap_or_default());
+            }
+        }
+    }
+    if details.iter().any(|detail| detail.link.filters_vlans) {
+        let filtering = |index: u32| details.iter().any(|of| of.link.index == index && of.link.filters_vlans);
+        let is_filtered = |index: u32| {
+            let controller = details.iter().find(|of| of.link.index == index).and_then(|of| of.link.controller);
+            controller.is_some_and(filtering)
+        };
+        for (index, vlans) in netlink.port_vlans()?.into_iter().filter(|(index, _)| is_filtered(*index)) {
+            held.entry(index).or_default().vlans = Some(vlans);
+        }
+    }
+    Ok(held)
+}
+
 fn look_at(
     netlink: &mut Netlink,
     detail: &Detail,
     details: &[Detail],
+    held: &BTreeMap<u32, Held>,
     tap_users: &TapUsers,
     records: &[Record],
 ) -> Result<Bridge> {
@@ -132,7 +172,7 @@ fn look_at(
     };
     let of_seen = |port: &Detail| {
         let holder = tap_users.of(&port.link.name).map(|process| (process, age(process)));
-        seen.port(port, holder, user_name)
+        seen.port(port, held.get(&port.link.index).cloned().unwrap_or_default(), holder, user_name)
     };
     let ports = details.iter().filter(|port| port.link.controller == Some(index) && !is_probe(&port.link));
     let mut ports: Vec<Port> = ports.map(of_seen).collect();

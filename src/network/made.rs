@@ -2,12 +2,13 @@
 
 use crate::netlink::Netlink;
 use crate::network::announce::{Announcer, inbox};
+use crate::network::apply::{self, Identity};
+use crate::network::create;
 use crate::network::locks::{BridgeLock, BridgeLocks};
 use crate::network::observe::Planned;
 use crate::network::reaper;
 use crate::network::undo::undo;
 use crate::network::uplink::{nat, share};
-use crate::network::{apply, create};
 use crate::output;
 use crate::state::journal;
 use crate::state::journal::Files;
@@ -22,6 +23,7 @@ use model::mac::Mac;
 use model::nat::forward::Forward;
 use model::plan::{BridgePlan, Plan};
 use model::step::{Create, Tap};
+use port::Guard;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -216,6 +218,10 @@ impl Made {
         bridge: u32,
         journal: Option<&Journal>,
     ) -> Result<Vec<OwnedFd>> {
+        if tap.policy.guard == Guard::Ip && !journal.is_some_and(Journal::needs_reaper) {
+            let what = format!("guard=ip needs a reaper, which hears what DHCP gives, and {} has none", tap.bridge);
+            return Err(Error::new(what, "Give guard=on, or let kvm-bridge make another bridge."));
+        }
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
         let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
@@ -234,7 +240,8 @@ impl Made {
         match tap.found {
             None => {
                 let entry = journal.and_then(|journal| share::entry(journal, mac, index));
-                apply::plug(&mut self.netlink, tap, (&name, index), mac.of_tap(), &vm.alias(), bridge, entry)?
+                let identity = Identity { mac: mac.of_tap(), alias: &vm.alias(), guest: Some(mac) };
+                apply::plug(&mut self.netlink, tap, (&name, index), &identity, bridge, entry)?
             }
             Some(found) if !found.is_up => {
                 apply::set_up(&mut self.netlink, found.index, true)

@@ -14,6 +14,7 @@ use crate::network::announce::Announcer;
 use crate::network::announce::inbox::Inbox;
 use crate::network::guard::Guard;
 use crate::network::links::unreadable;
+use crate::network::sources::Sources;
 use crate::network::undo;
 use crate::network::uplink;
 use crate::network::uplink::nat::attendant::Attendant;
@@ -100,7 +101,8 @@ pub fn main(words: &[OsString]) -> i32 {
     // Without an inbox, guests that come later have processes of their own.
     let inbox = Inbox::open(&files.inbox()).ok();
     let leases = Listeners::default();
-    let mut listening = Listening { cards: cards.collect(), announcers: Vec::new(), inbox, leases };
+    let mut listening =
+        Listening { cards: cards.collect(), announcers: Vec::new(), inbox, leases, sources: Sources::default() };
     let (mut guard, mut attendant) = (Guard::default(), Attendant::default());
     let mut attempts = 0;
     loop {
@@ -195,6 +197,8 @@ fn watch(
             continue;
         }
         listening.leases.follow(files, users.as_deref().unwrap_or_default());
+        listening.sources.follow(&mut netlink, users.as_deref().unwrap_or_default()).map_err(deaf)?;
+        listening.sources.renew(files);
         let ports = users.clone().unwrap_or_default();
         let is_needed = users.map(|users| journal.keep || !users.is_empty());
         if is_needed == Some(false) {
@@ -378,7 +382,13 @@ fn wait(
     sharing: Option<BorrowedFd>,
     time: Option<Duration>,
 ) -> Result<Woken> {
-    let timeout = match time.into_iter().chain(listening.leases.pause()).chain(attendant.pause()).min() {
+    let timeout = match time
+        .into_iter()
+        .chain(listening.leases.pause())
+        .chain(listening.sources.pause())
+        .chain(attendant.pause())
+        .min()
+    {
         // Rounded up, so that the time is over when the waiting is.
         Some(time) => PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
         None => PollTimeout::NONE,
@@ -392,7 +402,10 @@ fn wait(
         .collect();
     match poll(&mut files, timeout) {
         Ok(0) if attendant.pause().is_some_and(|pause| pause.is_zero()) => Ok(Woken::ByLinks),
-        Ok(0) => Ok(Woken::ByOthers),
+        Ok(0) => {
+            listening.sources.renew(bridge);
+            Ok(Woken::ByOthers)
+        }
         Err(Errno::EINTR) => Ok(Woken::ByLinks),
         Ok(_) => {
             let is_news = files[..count].iter().any(|file| file.any().unwrap_or(true));
@@ -414,6 +427,8 @@ struct Listening {
     inbox: Option<Inbox>,
     /// Those that are kept for `kvm-bridge ip`.
     leases: Listeners,
+    /// What guests may send from by these.
+    sources: Sources,
 }
 
 impl Listening {
@@ -434,6 +449,7 @@ impl Listening {
 
     fn hear(&mut self, files: &Files) {
         self.leases.hear(files);
+        self.sources.renew(files);
         self.announcers.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
         if !self.announcers.is_empty() {
             self.announcers.retain(|announcer| !announcer.hear());

@@ -20,20 +20,21 @@ use crate::sys::place;
 use crate::sys::{process, tap};
 use crate::vm::{VmId, id_of};
 use kvm_bridge_helper::access;
-use kvm_bridge_helper::acl::{Caller, OURS, Place, Verdict};
+use kvm_bridge_helper::acl::{Caller, Grant, OURS, Verdict};
 use model::argv::Line;
 use model::config::Config;
 use model::error::{Error, Result, Voice};
 use model::host::Host;
 use model::ifname::{IfName, PREFIX};
 use model::mac::Mac;
-use model::plan::{BridgeSpec, bridge_specs};
+use model::plan::{BridgeSpec, bridge_specs, policy};
 use model::request::Nic;
 use model::step::Tap;
 use model::text::shell::quote;
 use model::unprivileged::{self, User};
 use model::uplink::Uplink;
 use nix::unistd::{AccessFlags, access as may_access, getegid, geteuid, getgroups};
+use port::{Guard, Policy};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -41,7 +42,7 @@ use std::path::Path;
 fn open(way: &Way, nic: &Nic, new: impl FnOnce() -> Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
     let queues = match way {
         Way::UserNetwork(..) => return user_network::join(nic, &new(), mac, vm),
-        Way::Helper(path, bridge) => helper::ask(path, bridge).map(|queue| vec![queue]),
+        Way::Helper(path, bridge, _) => helper::ask(path, bridge, mac).map(|queue| vec![queue]),
         Way::OwnTap(tap, name, _) => own_tap(tap, name),
     };
     queues.map(|queues| Joined { queues, ports: Vec::new(), notice: None })
@@ -96,7 +97,7 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
     let mut taps = plan.taps.into_iter();
     let ways = all.iter().zip(is_own).filter_map(|(nic, is_own)| match is_own {
         true => Some(IfName::new(&format!("{PREFIX}0")).map(|first| Way::UserNetwork(nic.bridge.clone(), first))),
-        false => taps.next().map(|tap| way(netlink, tap).map_err(|error| of(&nic.bridge, error))),
+        false => taps.next().map(|tap| way(netlink, nic, tap).map_err(|error| of(&nic.bridge, error))),
     });
     let ways = ways.collect::<Result<_>>()?;
     Ok((host, ways))
@@ -105,10 +106,12 @@ pub fn ways(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> Result<(Hos
 /// A card with what the configuration says of a bridge that is to be made.
 fn configured(nic: &Nic, nics: &[Nic], config: &Config) -> Nic {
     let spec = bridge_specs(nics, config).into_iter().find(|spec| *spec.uplink.bridge == nic.bridge);
-    spec.map_or_else(
-        || nic.clone(),
-        |spec| Nic { net: spec.uplink.net, mtu: spec.uplink.mtu, keep: spec.keep, ..nic.clone() },
-    )
+    let Policy { guard, isolated, vlans, rate } = policy(nic, &config.bridge(&nic.bridge));
+    let nic = Nic { guard: Some(guard), isolated: Some(isolated), vlan: vlans, rate, ..nic.clone() };
+    match spec {
+        Some(spec) => Nic { net: spec.uplink.net, mtu: spec.uplink.mtu, keep: spec.keep, ..nic },
+        None => nic,
+    }
 }
 
 /// Whether a card is to be in a network of the user's own: it says so, or the configuration, or there is such a network and no
@@ -138,7 +141,7 @@ fn check_bridges(netlink: &mut Netlink, nics: &[Nic]) -> Result<()> {
     Ok(())
 }
 
-fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
+fn way(netlink: &mut Netlink, nic: &Nic, tap: Tap) -> Result<Way> {
     if let Some(name) = tap.name.clone() {
         return way_by(netlink, tap, name);
     }
@@ -156,10 +159,12 @@ fn way(netlink: &mut Netlink, tap: Tap) -> Result<Way> {
     let is_without_rule = matches!(verdict, Ok((Verdict::NoRule, _)));
     let allowed = access::explain(bridge.as_bytes(), &caller, verdict);
     match (working, allowed) {
-        (Ok((path, _)), Ok(max)) if !helper::is_ours(&path) => {
-            check_qemus_rules(bridge, &caller, max).map(|()| Way::Helper(path, tap.bridge))
+        (Ok((path, _)), Ok(grant)) => {
+            let is_ours = helper::is_ours(&path);
+            let policy = if is_ours { grant.policy } else { check_qemus_rules(bridge, &caller, grant)? };
+            unprivileged::check_policy(nic, &policy)?;
+            Ok(Way::Helper(path, tap.bridge, policy))
         }
-        (Ok((path, _)), Ok(_)) => Ok(Way::Helper(path, tap.bridge)),
         (Err(problem), Ok(_)) => Err(problem.error("")),
         (Err(problem), Err(_)) if is_without_rule => {
             Err(problem.error(&format!(" --allow {}", quote(format!("{bridge}:{}", user())))))
@@ -181,11 +186,14 @@ fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
     Ok(Way::OwnTap(tap, name, owner))
 }
 
-/// QEMU's helper reads its own file only, and counts nothing.
-fn check_qemus_rules(bridge: &str, caller: &Caller, max: Option<(u32, Place)>) -> Result<()> {
+/// QEMU's helper reads its own file only, counts nothing, and holds ports to nothing.
+fn check_qemus_rules(bridge: &str, caller: &Caller, Grant { max, policy }: Grant) -> Result<Policy> {
+    // Nobody has asked for the guard, which is there by default.
+    let held = Policy { guard: Guard::Off, ..policy };
     let what = match (max, access::judge_by_qemus(bridge.as_bytes(), caller)) {
         (Some((max, place)), _) => format!("{place} allows {max} TAPs, and the helper of QEMU does not count them"),
-        (None, Ok(Verdict::Allowed(_))) => return Ok(()),
+        _ if !held.is_free() => format!("{OURS} has your port {held}, which the helper of QEMU does not do"),
+        (None, Ok(Verdict::Allowed(_))) => return Ok(held),
         (None, _) => format!("only {OURS} allows {bridge}, which the helper of QEMU does not read"),
     };
     Err(Error::new(what, "Have our own helper installed, once: sudo kvm-bridge install"))

@@ -5,7 +5,7 @@
 
 use crate::launch::refusal::check_name;
 use crate::netlink::Netlink;
-use crate::network::apply;
+use crate::network::apply::{self, Identity};
 use crate::network::links::unreadable;
 use crate::network::locks::planned_locked;
 use crate::network::made;
@@ -22,12 +22,14 @@ use model::ifname::IfName;
 use model::inventory::persistent_alias;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::plan::policy;
 use model::report::up::{Became, Up};
 use model::request::Nic;
 use model::request::taps::PersistentTap;
 use model::step::Tap;
 use model::uplink::Attach;
 use nix::unistd::{Uid, User};
+use port::{Guard, Policy};
 use std::time::{Duration, Instant};
 
 /// Makes a bridge that stays, or has one that is ours stay, and makes the TAPs that are missing.
@@ -62,7 +64,7 @@ pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
             let failed = |error| apply::failed(bridge, &format!("up {bridge}: cannot pin its address"), &error);
             notices.extend(pinned.map_err(failed)?);
         }
-        add_all(&mut made.netlink, &wanted, bridge, indices[bridge])
+        add_all(&mut made.netlink, &wanted, (bridge, indices[bridge]), &policy(nic, &config.bridge(bridge)))
     };
     let (taps, _) = made::carry_out(netlink, &planned, &locks, Vec::new(), add_taps)?;
     let after = Files::of(bridge)?.read()?;
@@ -127,7 +129,8 @@ pub fn configured_with_users(bridge: &IfName, config: &Config) -> (Vec<Persisten
 /// reason for the guest not to start: what is wrong is told.
 pub(super) fn add_configured(netlink: &mut Netlink, bridge: &IfName, index: u32, config: &Config) -> Vec<String> {
     let taps = configured(bridge, config).into_iter();
-    let mut add = |tap: PersistentTap| add(netlink, &tap, user(&tap.user)?, bridge, index);
+    let policy = config.bridge(bridge).policy();
+    let mut add = |tap: PersistentTap| add(netlink, &tap, user(&tap.user)?, (bridge, index), &policy);
     taps.filter_map(|tap| add(tap).err()).map(|error| error.to_string()).collect()
 }
 
@@ -180,12 +183,12 @@ pub fn user_name(uid: u32) -> String {
 fn add_all(
     netlink: &mut Netlink,
     wanted: &[(&PersistentTap, Uid)],
-    bridge: &IfName,
-    index: u32,
+    bridge: (&IfName, u32),
+    policy: &Policy,
 ) -> Result<Vec<(PersistentTap, bool)>> {
     let mut added = Vec::new();
     for (tap, user) in wanted {
-        match add(netlink, tap, *user, bridge, index) {
+        match add(netlink, tap, *user, bridge, policy) {
             Ok(is_new) => added.push(((*tap).clone(), is_new)),
             Err(error) => {
                 for (tap, _) in added.iter().filter(|(_, is_new)| *is_new) {
@@ -199,18 +202,30 @@ fn add_all(
 }
 
 /// Makes a TAP that is missing, and tells whether it did.
-fn add(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName, index: u32) -> Result<bool> {
+fn add(
+    netlink: &mut Netlink,
+    tap: &PersistentTap,
+    user: Uid,
+    (bridge, index): (&IfName, u32),
+    policy: &Policy,
+) -> Result<bool> {
     let name = &tap.name;
     if check(netlink, tap, user, bridge, Some(index))? {
         return Ok(false);
+    }
+    if policy.guard == Guard::Ip {
+        let what = format!("up {bridge}: guard=ip is for guests whose address is known, and {name} is for any");
+        return Err(Error::new(what, "Give the bridge guard = true, or let the user in by the helper's rules."));
     }
     let failed =
         |what: &str, error: &std::io::Error| apply::failed(bridge, &format!("up {bridge}: {what} {name}"), error);
     let opened = tap::make_for(name, user)?.map_err(|error| failed("cannot make the TAP", &error))?;
     let mtu = netlink.link_at(index).map_err(unreadable)?.map_or(1500, |link| link.mtu);
-    let wanted = Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, found: None };
+    let wanted =
+        Tap { name: Some(name.clone()), bridge: bridge.clone(), mtu, queues: 1, policy: policy.clone(), found: None };
     let own = tap::index_of(&opened, name).map_err(|error| failed("cannot attach", &error))?;
-    apply::plug(netlink, &wanted, (name, own), random::mac()?.of_tap(), &persistent_alias(bridge), index, None)
+    let identity = Identity { mac: random::mac()?.of_tap(), alias: &persistent_alias(bridge), guest: None };
+    apply::plug(netlink, &wanted, (name, own), &identity, index, None)
         .map_err(|error| error.of(format_args!("up {bridge}")))?;
     tap::stay(&opened).map_err(|error| failed("cannot make persistent", &error))?;
     Ok(true)

@@ -33,6 +33,13 @@ pub(super) fn prepare(journal: &Journal, attachment: &Attachment) -> Result<()> 
     }
 }
 
+/// The change that has a port carry all VLANs, where its bridge filters them.
+fn trunk(journal: &Journal, port: u32) -> Option<Change> {
+    let request = || apply::of_port(::port::Request::trunk(port));
+    let what = || format!("cannot have the uplink of {} carry all VLANs", journal.bridge);
+    journal.create.filters_vlans.then(|| Change::new(request(), what()))
+}
+
 /// The changes that attach it.
 pub(super) fn attach(journal: &Journal, attachment: &Attachment) -> Result<Vec<Change>> {
     match attachment {

@@ -2,7 +2,7 @@
 //! a guest knows of none by itself.
 //!
 //! The reaper listens on the ports of its bridge; elsewhere `kvm-bridge ip --wait` keeps what it saw. Frames are anybody's:
-//! leases are shown, and nothing else rests on them.
+//! leases are shown, and a guest that is guarded by IP address may send from them; nothing else rests on them.
 #![forbid(unsafe_code)]
 
 use crate::state::journal::Files;

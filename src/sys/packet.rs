@@ -35,7 +35,8 @@ impl Packets {
         Self::open_with(index, &OF_DHCP)
     }
 
-    fn open_with(index: u32, filter: &[Instruction]) -> io::Result<Self> {
+    /// The same, of what a program of one's own returns more than nothing for.
+    pub fn open_with(index: u32, filter: &[Instruction]) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         attach(socket.as_fd(), filter)?;

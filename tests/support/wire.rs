@@ -107,7 +107,11 @@ impl Wire {
 
     fn with_label(&self, label: &str) -> Vec<(Way, Option<u16>)> {
         self.read();
-        let is_it = |frame: &[u8]| frame.len() > 14 && frame[14..].starts_with(&text(label));
+        // A tag within a tag is left in the frame.
+        let is_tagged = |frame: &[u8]| matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
+        let is_it = |frame: &[u8]| {
+            frame.len() > 18 && frame[if is_tagged(frame) { 18 } else { 14 }..].starts_with(&text(label))
+        };
         let heard = self.heard.borrow();
         heard.iter().filter(|heard| is_it(&heard.frame)).map(|heard| (heard.way, heard.tag)).collect()
     }

@@ -5,6 +5,9 @@
 //! stops; a relative include, which follows the caller's folder; words behind a name, which it takes for a part of it.
 #![forbid(unsafe_code)]
 
+use port::{Guard, Rate, Vlans};
+use std::str::FromStr;
+
 /// IFNAMSIZ less the final NUL: the longest name of an interface.
 pub(crate) const MAX_NAME: usize = 15;
 /// QEMU's buffer holds so many bytes and a NUL.
@@ -48,7 +51,10 @@ impl Bridge {
             let (first, rest) = text.split_once([' ', '\t']).unwrap_or((&text, ""));
             return Some(match rest.trim_start() {
                 rest if rest.starts_with('#') => format!("allow {first}, with '{rest}' on a line of its own"),
-                rest if rest.starts_with("user ") || rest.starts_with("group ") || rest.starts_with("max ") => {
+                rest if rest.starts_with("user ")
+                    || rest.starts_with("group ")
+                    || OF_OURS.iter().any(|word| rest.starts_with(word)) =>
+                {
                     format!("allow {first} {rest}, in {}", super::OURS)
                 }
                 _ => "one line for each bridge: allow NAME".to_owned(),
@@ -83,11 +89,33 @@ pub enum Who {
     Group(Vec<u8>),
 }
 
+/// What a rule says of the ports that it allows: see [`port::Policy`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) max: Option<u32>,
+    pub(super) guard: Option<Guard>,
+    pub(super) isolated: bool,
+    pub(super) vlans: Option<Vlans>,
+    pub(super) rate: Option<Rate>,
+}
+
+impl Said {
+    /// Whether it allows less than a rule that says nothing of it.
+    pub(super) fn restricts(&self) -> bool {
+        let Self { max, guard, isolated, vlans, rate } = self;
+        max.is_some()
+            || guard.is_some_and(|guard| guard != Guard::Off)
+            || *isolated
+            || vlans.is_some()
+            || rate.is_some()
+    }
+}
+
 /// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line<'a> {
     Nothing,
-    Rule { allows: bool, bridge: Bridge, who: Who, max: Option<u32> },
+    Rule { allows: bool, bridge: Bridge, who: Who, said: Said },
     Include(&'a [u8]),
 }
 
@@ -117,7 +145,7 @@ impl<'a> Line<'a> {
         let (command, argument) = line.split_at(end.ok_or("the line has one word only")?);
         let argument = argument.trim_ascii();
         let first = argument.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        let rule = |allows, bridge| Self::Rule { allows, bridge, who: Who::Anybody, max: None };
+        let rule = |allows, bridge| Self::Rule { allows, bridge, who: Who::Anybody, said: Said::default() };
         match command {
             // QEMU takes all behind the first word for the name.
             b"allow" | b"deny" if argument.len() > MAX_NAME => {
@@ -152,25 +180,43 @@ impl<'a> Line<'a> {
         if name.len() > MAX_NAME {
             return Err(format!("no bridge has a name of more than {MAX_NAME} bytes"));
         }
-        let (mut who, mut max) = (Who::Anybody, None);
+        let (mut who, mut said) = (Who::Anybody, Said::default());
         while let Some(key) = words.next() {
             let mut value = || words.next().ok_or("there is nothing behind the last word");
             match key {
                 b"user" if who == Who::Anybody => who = Who::User(value()?.to_vec()),
                 b"group" if who == Who::Anybody => who = Who::Group(value()?.to_vec()),
                 // What denies denies all of them.
-                b"max" if max.is_none() => {
-                    max = Some(super::number(value()?).ok_or("max is followed by a number from 0 to 4294967295")?);
+                b"max" if said.max.is_none() => {
+                    said.max = Some(super::number(value()?).ok_or("max is followed by a number from 0 to 4294967295")?);
+                }
+                b"guard" if said.guard.is_none() => {
+                    said.guard = Some(read(value()?).ok_or("guard is followed by on, ip or off")?);
+                }
+                b"isolated" if !said.isolated => said.isolated = true,
+                b"vlan" if said.vlans.is_none() => {
+                    said.vlans = Some(read(value()?).ok_or("vlan is followed by VLANs: 10, 10:20-30 or 10:20+30-39")?);
+                }
+                b"rate" if said.rate.is_none() => {
+                    said.rate = Some(read(value()?).ok_or("rate is followed by a rate, as 512kbit, 100mbit or 1gbit")?);
                 }
                 _ => return Err(TOO_MANY.into()),
             }
         }
         let bridge = if allows { Bridge::named(name) } else { denied(name)? };
-        Ok(Self::Rule { allows, bridge, who, max })
+        Ok(Self::Rule { allows, bridge, who, said })
     }
 }
 
-const TOO_MANY: &str = "behind the name come user NAME or group NAME, and max NUMBER, each once";
+const TOO_MANY: &str =
+    "behind the name come user NAME or group NAME, max NUMBER, guard WORD, isolated, vlan ID and rate RATE, each once";
+/// Words that only our grammar has, and that may stand first behind the name.
+const OF_OURS: [&str; 5] = ["max ", "guard ", "isolated", "vlan ", "rate "];
+
+/// A word as what it is to be.
+fn read<T: FromStr>(word: &[u8]) -> Option<T> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
 
 /// The bridge of a rule that denies: one that none can have been meant by denies nothing.
 fn denied(name: &[u8]) -> Result<Bridge, String> {

@@ -37,6 +37,11 @@ fn verdict(files: &[(&str, &str)], bridge: &str, caller: &Caller) -> Result<Verd
     acl_of(files)?.judge(bridge.as_bytes(), caller, &Names_)
 }
 
+/// Any number of TAPs, each guarded.
+fn unlimited() -> Verdict {
+    Verdict::Allowed(Grant { max: None, policy: Policy { guard: Guard::Mac, ..Policy::default() } })
+}
+
 fn may(files: &[(&str, &str)], bridge: &str) -> bool {
     matches!(verdict(files, bridge, &alice()), Ok(Verdict::Allowed(_)))
 }
@@ -238,7 +243,7 @@ fn rules_for_nobody_are_named_with_their_lines() {
     );
     // Nobody else is refused for that.
     let may = verdict(&[(OURS, "allow br0\nallow br0 user alcie\nallow br0 group kmv max 1\n")], "br0", &alice());
-    assert_eq!(may, Ok(Verdict::Allowed(None)));
+    assert_eq!(may, Ok(unlimited()));
 }
 
 /// It may be the rule that restricts the caller.
@@ -260,7 +265,10 @@ fn a_name_that_cannot_be_looked_up_refuses() {
         assert!(why.contains("line 2: /etc/") && why.ends_with("cannot be read"), "{why}");
     }
     // Where no name is looked up none is missed.
-    assert!(matches!(judge("allow br0\nallow br0 user 1000 max 1\nallow br1 user bob"), Ok(Verdict::Allowed(Some(_)))));
+    assert!(matches!(
+        judge("allow br0\nallow br0 user 1000 max 1\nallow br1 user bob"),
+        Ok(Verdict::Allowed(Grant { max: Some(_), .. }))
+    ));
 }
 
 /// Users and groups of a directory service have no name here, so that any name may be theirs.
@@ -273,15 +281,15 @@ fn a_limit_for_somebody_unknown_is_a_fault_for_who_may_be_meant() {
     assert!(judge(user, &unnamed).unwrap_err().0.contains("line 2: there is no user carol in /etc/passwd"));
     assert!(judge(group, &in_unnamed_group).unwrap_err().0.contains("line 2: there is no group staff in /etc/group"));
     for (text, caller) in [(user, &alice()), (user, &in_unnamed_group), (group, &alice()), (group, &unnamed)] {
-        assert_eq!(judge(text, caller), Ok(Verdict::Allowed(None)), "{text} {caller:?}");
+        assert_eq!(judge(text, caller), Ok(unlimited()), "{text} {caller:?}");
     }
-    assert_eq!(judge("allow br0\nallow br0 user carol\n", &unnamed), Ok(Verdict::Allowed(None)));
+    assert_eq!(judge("allow br0\nallow br0 user carol\n", &unnamed), Ok(unlimited()));
 }
 
 #[test]
 fn of_several_limits_that_of_the_closest_rule_holds() {
     let max = |text: &str, caller: &Caller| match verdict(&[(OURS, text)], "br0", caller) {
-        Ok(Verdict::Allowed(max)) => max.map(|(max, _)| max),
+        Ok(Verdict::Allowed(grant)) => grant.max.map(|(max, _)| max),
         other => panic!("{other:?}"),
     };
     assert_eq!(max("allow br0 max 4\nallow br0 max 2\nallow all max 3\n", &alice()), Some(2));
@@ -290,6 +298,58 @@ fn of_several_limits_that_of_the_closest_rule_holds() {
     assert_eq!(max("allow br0 max 2\nallow br0 user alice\n", &alice()), None);
     assert_eq!(max("allow br0\nallow br0 group kvm max 1\n", &alice()), Some(1));
     assert_eq!(max("allow br0\nallow br0 max 1\n", &alice()), Some(1));
+}
+
+#[test]
+fn of_what_ports_are_held_to_the_strictest_that_the_closest_rules_say_holds() {
+    let policy = |text: &str, caller: &Caller| match verdict(&[(OURS, text)], "br0", caller) {
+        Ok(Verdict::Allowed(grant)) => grant.policy,
+        other => panic!("{other:?}"),
+    };
+    for (text, guard) in [
+        ("allow br0\n", Guard::Mac),
+        ("allow br0 guard on\n", Guard::Mac),
+        ("allow br0 guard off\n", Guard::Off),
+        ("allow br0 guard ip\n", Guard::Ip),
+        ("allow br0 guard off\nallow br0 guard on\n", Guard::Mac),
+        ("allow br0 guard ip\nallow br0 guard on\n", Guard::Ip),
+        ("allow br0 guard off\nallow br0\n", Guard::Off),
+        ("allow br0 guard on\nallow br0 user alice guard off\n", Guard::Off),
+        // The closer rule does not say so.
+        ("allow br0 guard off\nallow br0 user alice\n", Guard::Mac),
+    ] {
+        assert_eq!(policy(text, &alice()).guard, guard, "{text}");
+    }
+    let all = "allow br0 user alice max 4 vlan 10:20-30 guard off isolated rate 100mbit # hers\n";
+    let expected = Policy {
+        guard: Guard::Off,
+        isolated: true,
+        vlans: Some("10:20-30".parse().unwrap()),
+        rate: Some("100mbit".parse().unwrap()),
+    };
+    assert_eq!(policy(all, &alice()), expected);
+    let two = "allow br0 vlan 10 rate 1gbit\nallow br0 isolated vlan 10 rate 10mbit\n";
+    assert_eq!(policy(two, &bob()).rate, Some("10mbit".parse().unwrap()));
+    assert!(policy(two, &bob()).isolated);
+    let differ = verdict(&[(OURS, "allow br0 vlan 10\nallow br0 vlan 11\n")], "br0", &alice()).unwrap_err().0;
+    assert!(differ.contains("line 2: gives other VLANs than") && differ.contains("line 1"), "{differ}");
+    // QEMU's file has no such words, and neither has a line that gives them twice or wrongly.
+    for bad in [
+        "guard",
+        "guard yes",
+        "guard on guard off",
+        "isolated isolated",
+        "isolated on",
+        "vlan",
+        "vlan 0",
+        "vlan 10 vlan 10",
+        "rate",
+        "rate 100",
+        "rate 1mbit rate 1mbit",
+    ] {
+        let text = format!("allow br1 {bad}\n");
+        assert!(verdict(&[(OURS, &text)], "br0", &alice()).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -23,24 +23,35 @@ pub fn stp(name: &IfName, settings: BridgeDetail) -> Check {
     }
 }
 
-/// In which VLAN a new port is.
-pub fn vlan(name: &IfName, settings: BridgeDetail) -> Check {
+/// In which VLAN a new port is; whether guests are there and `have_own` ones.
+pub fn vlan(name: &IfName, settings: BridgeDetail, have_own: bool) -> Check {
     const VLAN: Topic =
         Topic("vlan", "A new port is in the bridge's default VLAN only, which may not be that of the network.");
     const NONE: Topic =
         Topic("vlan", "What a guest sends is dropped at its port, until somebody puts that into a VLAN.");
     let name = quote(name);
     let by_hand = format!(
-        "bridge vlan show   # then, for a guest's TAP: bridge vlan add dev tap0 vid VLAN pvid untagged; or: ip link set dev {name} type bridge vlan_filtering 0"
+        "qemu-kvm --bridge {name},vlan=ID ...   # for a guest in another VLAN; or: ip link set dev {name} type bridge vlan_filtering 0"
     );
     match settings.default_vlan {
         _ if !settings.vlan_filtering => VLAN.ok("it does not filter VLANs"),
+        _ if have_own => VLAN.ok("it filters VLANs, and each guest is in one of its own"),
         Some(vlan) => VLAN.warning(format!("it filters VLANs, and a new port is in VLAN {vlan}"), by_hand),
         None => NONE.failure(
             "it filters VLANs, and a new port is in none",
             format!("ip link set dev {name} type bridge vlan_default_pvid VLAN   # that of the network; or: {by_hand}"),
         ),
     }
+}
+
+/// A guest in a VLAN that the uplink is not in; what that is in, as `vlan=` has it.
+pub fn uncarried(vlan: u16, uplink: &IfName, carried: &str) -> Check {
+    const CARRIED: Topic = Topic(
+        "vlan",
+        "What a guest sends goes out by those ports alone that are in its VLAN, and what comes in likewise.",
+    );
+    let fix = format!("bridge vlan add dev {} vid {vlan}", quote(uplink));
+    CARRIED.failure(format!("its VLAN {vlan} is none of {uplink}, which has {carried}"), fix)
 }
 
 /// Whether its address is its own; that is told by its `addr_assign_type`.
@@ -141,7 +152,7 @@ mod tests {
     fn a_bridge_that_filters_vlans_is_warned_of() {
         let verdict = |vlan_filtering: bool, default_vlan: Option<u16>| {
             let settings = BridgeDetail { vlan_filtering, default_vlan, ..BridgeDetail::default() };
-            vlan(&IfName::new("br0").unwrap(), settings).verdict
+            vlan(&IfName::new("br0").unwrap(), settings, false).verdict
         };
         assert_eq!((verdict(true, Some(1)), verdict(true, None)), (Verdict::Warning, Verdict::Failure));
         assert_eq!((verdict(false, Some(1)), verdict(false, None)), (Verdict::Ok, Verdict::Ok));

@@ -5,9 +5,10 @@ use crate::config::{Bridge, Config};
 use crate::error::Error;
 use crate::ifname::IfName;
 use crate::nat::subnet::Ipv4Net;
-use crate::request::{MTU, is_model};
+use crate::request::{MTU, is_model, no_rate, no_vlans};
 use crate::slips;
 use crate::uplink::{Attach, Uplink};
+use port::{Guard, Rate, Vlans};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::Spanned;
@@ -32,13 +33,18 @@ const KEYS: [(&str, &str); 4] = [
 /// Those of the table of defaults.
 const OF_DEFAULTS: [(&str, &str); 1] = [("uplink_fallback", "uplink_fallback = \"nat\" or uplink_fallback = \"none\"")];
 /// Those of a bridge's table.
-const OF_BRIDGES: [(&str, &str); 7] = [
+const OF_BRIDGES: [(&str, &str); 12] = [
     ("uplink", "uplink = \"eth1\", the name of an interface, or \"auto\", \"nat\" or \"none\""),
     ("keep", "keep = true or keep = false"),
     ("attach", "attach = \"share\" or attach = \"port\""),
     ("follow", "follow = true or follow = false"),
     ("net", "net = \"10.77.5.0/24\", a free private network"),
     ("mtu", "mtu = 1500, a number from 68 to 65535"),
+    ("vlan_filtering", "vlan_filtering = true or vlan_filtering = false"),
+    ("vlan", "vlan = \"10\", or \"10:20-30\" with those that have tags"),
+    ("guard", "guard = true, guard = false or guard = \"ip\""),
+    ("isolated", "isolated = true or isolated = false"),
+    ("rate", "rate = \"100mbit\""),
     ("taps", "taps = { tap0 = \"alice\" }: each TAP and the user that it belongs to"),
 ];
 
@@ -161,6 +167,25 @@ impl<'a> Item<'a> {
         self.text()?.parse().map_err(|error: Error| self.fault(error.of("net")))
     }
 
+    fn vlans(&self) -> Read<Vlans> {
+        let text = self.text()?;
+        text.parse().map_err(|()| self.fault(no_vlans(&text).of("vlan")))
+    }
+
+    fn guard(&self) -> Read<Guard> {
+        match self.switch() {
+            Ok(true) => Ok(Guard::Mac),
+            Ok(false) => Ok(Guard::Off),
+            Err(_) if self.text()? == "ip" => Ok(Guard::Ip),
+            Err(wrong) => Err(wrong),
+        }
+    }
+
+    fn rate(&self) -> Read<Rate> {
+        let text = self.text()?;
+        text.parse().map_err(|()| self.fault(no_rate(&text).of("rate")))
+    }
+
     fn falls_back(&self) -> Read<bool> {
         let table = self.value.get_ref().as_table().ok_or_else(|| self.wrong())?;
         let mut falls_back = false;
@@ -228,6 +253,11 @@ fn bridge<'a>(text: &'a str, name: &IfName, table: &'a DeTable<'a>) -> Read<Brid
             "follow" => (bridge.follow, follows_at) = (Some(item.switch()?), key.span().start),
             "net" => (bridge.net, net_at) = (Some(item.net()?), key.span().start),
             "mtu" => bridge.mtu = Some(item.mtu()?),
+            "vlan_filtering" => bridge.vlan_filtering = Some(item.switch()?),
+            "vlan" => bridge.vlan = Some(item.vlans()?),
+            "guard" => bridge.guard = Some(item.guard()?),
+            "isolated" => bridge.isolated = Some(item.switch()?),
+            "rate" => bridge.rate = Some(item.rate()?),
             _ => bridge.taps = item.taps()?,
         }
     }

@@ -16,6 +16,8 @@ pub struct Saved {
     pub attach: Option<String>,
     /// Whether the bridge follows the default route.
     pub follow: bool,
+    /// Whether the bridge filters VLANs.
+    pub vlan_filtering: bool,
     /// The subnet of a network of the host's own, if it was asked for.
     pub net: Option<String>,
     /// Its MTU, if it was asked for.
@@ -54,6 +56,7 @@ fn change(document: &mut DocumentMut, bridge: &IfName, saved: &Saved) -> Option<
         ("keep", saved.uplink.as_ref().map(|_| value(true))),
         ("attach", saved.attach.as_ref().map(value)),
         ("follow", saved.follow.then(|| value(true))),
+        ("vlan_filtering", saved.vlan_filtering.then(|| value(true))),
         ("net", saved.net.as_ref().map(value)),
         ("mtu", saved.mtu.map(|mtu| value(i64::from(mtu)))),
     ];

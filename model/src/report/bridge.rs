@@ -80,8 +80,8 @@ fn title(bridge: &Bridge, manager: Option<&Manager>, whose: &str) -> Vec<Cell> {
 }
 
 /// What is told of each port; what no port has is left out.
-const COLUMNS: [&str; 11] =
-    ["PORT", "VM", "STATE", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"];
+const COLUMNS: [&str; 12] =
+    ["PORT", "VM", "STATE", "POLICY", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"];
 
 fn row(port: &Port, shared: Option<&SharedUplink>, now: u64) -> Vec<Cell> {
     let detail = &port.detail;
@@ -100,6 +100,7 @@ fn row(port: &Port, shared: Option<&SharedUplink>, now: u64) -> Vec<Cell> {
             (Some(shared), Role::Uplink) => state_of_shared(shared),
             _ => state(port),
         },
+        (if port.held.dropped > 0 { Some(Tone::Warning) } else { None }, port.held.to_string()),
         plain(addresses.collect::<Vec<String>>().join(" ")),
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
         plain(port.user.clone().unwrap_or_default()),
@@ -267,6 +268,11 @@ fn port_to_json(port: &Port, uptime: u64) -> Value {
         "carrier": detail.has_carrier,
         "forwarding": detail.is_forwarding,
         "mtu": detail.link.mtu,
+        "guard": port.held.guard_kind().to_string(),
+        "dropped": port.held.dropped,
+        "isolated": port.held.is_isolated,
+        "vlans": port.held.vlans.as_ref().map(ToString::to_string),
+        "rate": port.held.rate.map(|rate| rate.to_string()),
         "vm": port.vm,
         "pid": process.map(|process| process.pid),
         "program": process.map(|process| process.program.as_str()),

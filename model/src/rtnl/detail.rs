@@ -21,6 +21,8 @@ pub struct Detail {
     pub bridge: Option<BridgeDetail>,
     /// Whether a port lets frames through (BR_STATE_FORWARDING); `None` for what is no port of a bridge.
     pub is_forwarding: Option<bool>,
+    /// Whether it is an isolated port (IFLA_BRPORT_ISOLATED).
+    pub is_isolated: bool,
     /// The kind of a virtual link, as the kernel calls it.
     pub kind: Option<String>,
 }
@@ -45,6 +47,7 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
     const IFLA_TUN_OWNER: u16 = 1;
     const IFLA_TUN_GROUP: u16 = 2;
     const IFLA_BRPORT_STATE: u16 = 1;
+    const IFLA_BRPORT_ISOLATED: u16 = 33;
     const BR_STATE_FORWARDING: u8 = 3;
     let link = link::parse(body)?;
     let attributes = body.get(HEADER..)?;
@@ -67,7 +70,10 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
         },
         owner: of_tap(IFLA_TUN_OWNER),
         group: of_tap(IFLA_TUN_GROUP),
-        bridge: (kind.as_deref() == Some("bridge")).then(|| bridge_detail(data)),
+        bridge: (kind.as_deref() == Some("bridge")).then(|| bridge_detail(data, link.filters_vlans)),
+        is_isolated: port
+            .and_then(|port| attribute(port, IFLA_BRPORT_ISOLATED))
+            .is_some_and(|value| value.first() == Some(&1)),
         is_forwarding: port.map(|port| {
             attribute(port, IFLA_BRPORT_STATE).and_then(|state| state.first().copied()) == Some(BR_STATE_FORWARDING)
         }),
@@ -76,15 +82,14 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
     })
 }
 
-fn bridge_detail(data: &[u8]) -> BridgeDetail {
+fn bridge_detail(data: &[u8], vlan_filtering: bool) -> BridgeDetail {
     const IFLA_BR_FORWARD_DELAY: u16 = 1;
     const IFLA_BR_STP_STATE: u16 = 5;
-    const IFLA_BR_VLAN_FILTERING: u16 = 7;
     const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
     BridgeDetail {
         stp: number(data, IFLA_BR_STP_STATE).is_some_and(|state| state != 0),
         forward_delay: number(data, IFLA_BR_FORWARD_DELAY).unwrap_or_default(),
-        vlan_filtering: attribute(data, IFLA_BR_VLAN_FILTERING).is_some_and(|value| value.first() == Some(&1)),
+        vlan_filtering,
         default_vlan: attribute(data, IFLA_BR_VLAN_DEFAULT_PVID)
             .and_then(|value| u16_at(value, 0))
             .filter(|vlan| *vlan != 0),

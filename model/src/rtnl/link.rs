@@ -40,13 +40,23 @@ pub fn parse(body: &[u8]) -> Option<Link> {
             IFLA_MASTER => link.controller = u32_at(value, 0),
             IFLA_CARRIER => link.has_carrier = value.first() == Some(&1),
             IFLA_IFALIAS => link.alias = Some(text(value)),
-            IFLA_LINKINFO => link.kind = parse_kind(value),
+            IFLA_LINKINFO => {
+                link.kind = parse_kind(value);
+                link.filters_vlans = link.kind == Kind::Bridge && filters_vlans(value);
+            }
             _ => {}
         }
     }
     // Its index is one of another network namespace.
     link.lower = link.lower.filter(|_| !is_lower_elsewhere);
     Some(link)
+}
+
+/// Whether the IFLA_LINKINFO of a bridge says so.
+fn filters_vlans(info: &[u8]) -> bool {
+    const IFLA_BR_VLAN_FILTERING: u16 = 7;
+    let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
+    attribute(data, IFLA_BR_VLAN_FILTERING).is_some_and(|value| value.first() == Some(&1))
 }
 
 /// IFLA_LINKINFO; for a TAP with the flags that IFLA_TUN_* tell.

@@ -2,10 +2,12 @@
 
 use crate::host::Address;
 use crate::mac::Mac;
-use crate::rtnl::{attribute, ip, number, u16_at, u32_at};
+use crate::rtnl::{HEADER, attribute, attributes, ip, number, u16_at, u32_at};
 // Without a clock.
 use core::time::Duration;
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 /// A struct ifaddrmsg and its attributes.
 pub fn address(body: &[u8]) -> Option<Address> {
@@ -87,6 +89,58 @@ pub struct Neighbour {
     pub is_given: bool,
     /// How long ago it last answered.
     pub confirmed: Option<Duration>,
+}
+
+/// The VLANs that a port is in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortVlans {
+    /// That of frames that come in without a tag; they are dropped where there is none.
+    pub untagged: Option<u16>,
+    /// The others.
+    pub others: Vec<RangeInclusive<u16>>,
+}
+
+impl PortVlans {
+    /// Whether it is in this one.
+    pub fn has(&self, vlan: u16) -> bool {
+        self.untagged == Some(vlan) || self.others.iter().any(|range| range.contains(&vlan))
+    }
+}
+
+impl fmt::Display for PortVlans {
+    /// As `vlan=` has them; `-` stands for none.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.untagged {
+            Some(untagged) => write!(out, "{untagged}")?,
+            None => write!(out, "-")?,
+        }
+        for (range, before) in self.others.iter().zip(std::iter::once(':').chain(std::iter::repeat('+'))) {
+            match range.start() == range.end() {
+                true => write!(out, "{before}{}", range.start())?,
+                false => write!(out, "{before}{}-{}", range.start(), range.end())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A port, and its VLANs: a struct ifinfomsg of the bridge's family.
+pub fn vlans(body: &[u8]) -> Option<(u32, PortVlans)> {
+    const IFLA_AF_SPEC: u16 = 26;
+    const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+    const BRIDGE_VLAN_INFO_PVID: u16 = 2;
+    const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 8;
+    let (index, mut first, mut vlans) = (u32_at(body, 4)?, None, PortVlans::default());
+    for (kind, info) in attributes(attribute(body.get(HEADER..)?, IFLA_AF_SPEC)?) {
+        let (Some(flags), Some(vlan)) = (u16_at(info, 0), u16_at(info, 2)) else { continue };
+        match () {
+            () if kind != IFLA_BRIDGE_VLAN_INFO => {}
+            () if flags & BRIDGE_VLAN_INFO_PVID != 0 => vlans.untagged = Some(vlan),
+            () if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 => first = Some(vlan),
+            () => vlans.others.push(first.take().unwrap_or(vlan)..=vlan),
+        }
+    }
+    Some((index, vlans))
 }
 
 const NUD_PERMANENT: u16 = 0x80;

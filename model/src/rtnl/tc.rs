@@ -5,6 +5,7 @@ use crate::mac::Mac;
 use crate::rtnl::{NESTED, attribute, number, push, text, u16_at, u32_at, u64_at};
 use crate::share::found::{Cookie, Found, Links};
 use crate::share::{Action, Classifier, Filter, Hook, MARK};
+use port::Rate;
 
 /// The qdisc that a link has for what comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -153,6 +154,39 @@ fn action_bytes(action: Action, links: Links, cookie: Cookie) -> Vec<u8> {
     push(&mut bytes, TCA_ACT_OPTIONS | NESTED, &options);
     push(&mut bytes, TCA_ACT_COOKIE, &cookie.bytes());
     bytes
+}
+
+/// What is to be known of a qdisc of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortQdisc {
+    /// The place of filters for what comes in, with how many frames these have dropped.
+    Filters(u64),
+    /// What goes out no faster than this (sch_tbf).
+    Rate(Rate),
+}
+
+/// The link of a struct tcmsg's qdisc, and the qdisc if it is one of these.
+pub fn port_qdisc(body: &[u8]) -> Option<(u32, PortQdisc)> {
+    const TCA_STATS2: u16 = 7;
+    const TCA_STATS_QUEUE: u16 = 3;
+    const TCA_TBF_PARMS: u16 = 1;
+    const TCA_TBF_RATE64: u16 = 4;
+    let (link, attributes) = (u32_at(body, 4)?, body.get(20..)?);
+    let qdisc = match attribute(attributes, TCA_KIND).map(text)?.as_str() {
+        "clsact" => {
+            // struct gnet_stats_queue: qlen, backlog, drops.
+            let queue = attribute(attributes, TCA_STATS2).and_then(|stats| attribute(stats, TCA_STATS_QUEUE));
+            PortQdisc::Filters(queue.and_then(|queue| u32_at(queue, 8)).unwrap_or_default().into())
+        }
+        "tbf" => {
+            let options = attribute(attributes, TCA_OPTIONS)?;
+            let long = attribute(options, TCA_TBF_RATE64).and_then(|rate| u64_at(rate, 0));
+            let short = || attribute(options, TCA_TBF_PARMS).and_then(|parms| u32_at(parms, 8)).map(u64::from);
+            PortQdisc::Rate(Rate { bytes: long.or_else(short)? })
+        }
+        _ => return None,
+    };
+    Some((link, qdisc))
 }
 
 /// What a link has for what comes in, if that is what a struct tcmsg tells.

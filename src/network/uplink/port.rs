@@ -3,6 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::apply::{Change, NO_IPV6, failed, set, set_ipv6};
 use crate::network::uplink::share::{mark, sharing};
+use crate::network::uplink::trunk;
 use crate::sys::sysctl;
 use model::error::{Error, Result};
 use model::host::Link;
@@ -21,7 +22,7 @@ pub(super) fn attach(journal: &Journal, Port { uplink, index, was_down, .. }: &P
     let join = set(LinkUnspec::new_with_index(*index).controller(journal.index).build());
     let up = || Change::new(set(LinkUnspec::new_with_index(*index).up().build()), format!("cannot set {uplink} up"));
     let join = Change::new(join, format!("cannot make {uplink} a port"));
-    std::iter::once(join).chain(was_down.then(up)).collect()
+    std::iter::once(join).chain(trunk(journal, *index)).chain(was_down.then(up)).collect()
 }
 
 /// Frees the interface, and leaves it as it was.
@@ -103,7 +104,7 @@ pub(in crate::network) mod tests {
 
     /// br0 with the port eth0, of index 2.
     pub(in crate::network) fn journal(was_down: bool) -> Journal {
-        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false };
+        let create = Create { mac: MAC, mtu: None, ipv6: Ipv6::Usual, no_arp: false, filters_vlans: false };
         let life = Life { boot: String::new(), namespace: None };
         Journal::new(name("br0"), false, create, Some(Attachment::Port(port(was_down))), life, [1; 8])
     }

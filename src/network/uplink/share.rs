@@ -5,6 +5,7 @@ mod keep;
 
 use crate::netlink::{Netlink, Request, tc};
 use crate::network::apply::{Change, NO_IPV6, delete_owned, failed, set, set_ipv6};
+use crate::network::uplink::trunk;
 use crate::output::errno::reason;
 use crate::sys::{bpf, ethtool};
 use model::error::{Error, Result};
@@ -105,7 +106,7 @@ pub(super) fn create_ends(journal: &Journal, share: &Share) -> Change {
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
-    let request = (Message::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
+    let request = (Message::NewLink(pair).into(), NLM_F_CREATE | NLM_F_EXCL, &[][..]);
     Change::new(request, format!("cannot make the veth pair {host_end} and {port}")).needing("veth", "CONFIG_VETH")
 }
 
@@ -128,6 +129,7 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_
         Change::new(set(end.build()), format!("cannot make {port} a port")),
         Change::new(hold(journal.port_end(), share.mac), format!("cannot hold the host's address on {port}")),
     ];
+    changes.extend(trunk(journal, journal.port_end()));
     if share.changes.sets_promiscuous {
         let promiscuous = LinkUnspec::new_with_index(share.index).promiscuous(true).build();
         changes.push(Change::new(set(promiscuous), format!("cannot set {uplink} promiscuous")));
@@ -169,12 +171,12 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_
 /// The request that has the bridge hold the host's address on its port to the uplink, whoever says that it is elsewhere: no
 /// guest gets what others send to the host (NTF_STICKY of linux/neighbour.h; the bridge forgets it with the port).
 fn hold(port: u32, host: Mac) -> Request {
-    (Message::NewNeighbour(held(port, host)), NLM_F_CREATE | NLM_F_REPLACE, &[])
+    (Message::NewNeighbour(held(port, host)).into(), NLM_F_CREATE | NLM_F_REPLACE, &[])
 }
 
 /// The request that ends that, when the host has another address.
 fn release(port: u32, host: Mac) -> Request {
-    (Message::DelNeighbour(held(port, host)), 0, &[libc::ENOENT, libc::ENODEV])
+    (Message::DelNeighbour(held(port, host)).into(), 0, &[libc::ENOENT, libc::ENODEV])
 }
 
 fn held(port: u32, host: Mac) -> NeighbourMessage {

@@ -63,5 +63,5 @@ fn stop_learning(port: u32) -> Request {
     let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(settings)];
     // RTM_SETLINK passes over what is a port's (do_setlink in net/core/rtnetlink.c).
     let link = LinkUnspec::new_with_index(port).append_extra_attribute(LinkAttribute::LinkInfo(info)).build();
-    (RouteNetlinkMessage::NewLink(link), 0, &[libc::ENODEV])
+    (RouteNetlinkMessage::NewLink(link).into(), 0, &[libc::ENODEV])
 }

@@ -1,0 +1,297 @@
+//! What a guest's port is held to: with frames that are written by hand, and honest ones beside them.
+
+use crate::sharing::host;
+use crate::support::Lab;
+use crate::support::filters::text;
+use crate::support::guest::Guest;
+use crate::support::programs;
+use crate::support::user::{ALICE, Helper, Right, our_helper};
+use crate::support::wire::{Wire, bytes, frame, tagged};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+const ALL: &str = "ff:ff:ff:ff:ff:ff";
+/// Somebody whom no frame here is really of.
+const OTHER: &str = "52:54:00:66:66:66";
+/// One that a factory gives.
+const GATEWAY: &str = "00:1b:21:01:02:03";
+
+/// Frames with their labels, each with whether it passes a bridge without a guard, and with one.
+fn frames(own: &str) -> Vec<(Vec<u8>, &'static str, bool, bool)> {
+    let with_tag = |kind: u16, label: &str| {
+        let mut frame = tagged(ALL, own, 10, label);
+        frame[12..14].copy_from_slice(&kind.to_be_bytes());
+        frame
+    };
+    let twice = |label: &str| {
+        let mut frame = tagged(ALL, own, 20, label);
+        frame.splice(12..12, [0x81, 0, 0, 10]);
+        frame
+    };
+    vec![
+        (frame(ALL, own, "own"), "own", true, true),
+        (tagged(ALL, own, 0xe000, "a priority"), "a priority", true, true),
+        (frame("01:00:5e:00:00:fb", own, "multicast"), "multicast", true, true),
+        (frame(ALL, OTHER, "another's"), "another's", true, false),
+        (frame(ALL, GATEWAY, "the gateway's"), "the gateway's", true, false),
+        (with_tag(0x8100, "802.1Q"), "802.1Q", true, false),
+        (with_tag(0x88a8, "802.1ad"), "802.1ad", true, false),
+        (twice("two tags"), "two tags", true, false),
+        (frame("01:80:c2:00:00:00", own, "STP"), "STP", true, false),
+        (frame("01:80:c2:00:00:02", own, "LACP"), "LACP", false, false),
+        (frame("01:80:c2:00:00:21", own, "MVRP"), "MVRP", true, false),
+        (frame("01:00:0c:cc:cc:cc", own, "CDP"), "CDP", true, false),
+        (frame("01:00:0c:cc:cc:cd", own, "PVST"), "PVST", true, false),
+        (frame(ALL, own, "last"), "last", true, true),
+    ]
+}
+
+#[track_caller]
+fn check(lan: &Wire, own: &str, is_guarded: bool, send: impl Fn(&[u8])) {
+    let frames = frames(own);
+    frames.iter().for_each(|(frame, ..)| send(frame));
+    lan.waits_for("last");
+    for (_, label, unguarded, guarded) in frames {
+        let passes = if is_guarded { guarded } else { unguarded };
+        assert_eq!(lan.came(label) > 0, passes, "{label}, guarded: {is_guarded}");
+    }
+}
+
+#[test]
+fn a_guarded_guest_sends_in_its_own_name_and_nothing_for_switches() {
+    for words in ["br0,uplink=eth0", "br0,uplink=eth0,attach=share"] {
+        let Some(lab) = Lab::new() else { return };
+        let boot = |number, guard: &str| Guest::boot_with(&lab, number, &format!("--bridge {words}{guard}"));
+        let (free, held) = (boot(11, ""), boot(12, ",guard=on"));
+        for (guest, is_guarded) in [(&free, false), (&held, true)] {
+            // What a shared uplink sends to the network leaves out what is for switches by itself.
+            if is_guarded || !words.contains("share") {
+                let lan = Wire::in_namespace("lan", "lan0");
+                let wire = Wire::in_namespace(&guest.stack.name, "eth0");
+                check(&lan, &guest.mac, is_guarded, |frame| wire.send(frame));
+            }
+            assert!(guest.reaches("10.77.0.1") && guest.reaches("fd77::1"));
+        }
+        assert!(free.reaches("10.77.0.12") && held.reaches("10.77.0.11"));
+        held.terminate();
+        free.terminate();
+        lab.becomes_as_before();
+    }
+}
+
+#[test]
+fn isolated_guests_see_the_network_and_not_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    let boot = |number, words: &str| Guest::boot_with(&lab, number, &format!("--bridge br0,uplink=eth0{words}"));
+    let (one, other, free) = (boot(11, ",isolated=on"), boot(12, ",isolated=on"), boot(13, ""));
+    for guest in [&one, &other] {
+        assert!(guest.reaches("10.77.0.1") && guest.reaches("10.77.0.13"));
+    }
+    assert!(free.reaches("10.77.0.11") && lab.lan.reaches("10.77.0.12"));
+    assert!(!one.stack.pings("-w 2 10.77.0.12") && !other.stack.pings("-w 2 fd77::11"));
+    [one, other, free].into_iter().for_each(|guest| drop(guest.terminate()));
+    lab.becomes_as_before();
+}
+
+#[test]
+fn what_is_configured_holds_for_each_guest_and_a_users_tap_but_for_those_that_say_otherwise() {
+    let Some(lab) = Lab::new() else { return };
+    lab.configure("[bridge.br0]\nuplink = \"eth0\"\nguard = true\ntaps = { tap0 = \"1000\" }\n");
+    lab.kvm_bridge("up br0").run().succeeds();
+    assert!(text("tap0", "ingress").contains("direct-action"));
+    let (held, free) = (Guest::boot(&lab, 11), Guest::boot_with(&lab, 12, "--bridge br0,guard=off"));
+    assert!(
+        text(&held.tap, "ingress").contains("direct-action") && !text(&free.tap, "ingress").contains("direct-action")
+    );
+    lab.shim("--bridge br0,ifname=tap0,guard=on").run().exits_with(125);
+    held.terminate();
+    free.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// What does not filter is left so, and a kernel that can't do what is asked for is named.
+#[test]
+fn a_port_that_cannot_be_held_to_what_is_asked_for_is_none() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let said = lab.shim("--bridge br0,vlan=10").run().exits_with(125).err;
+    assert!(said.contains("ip link set dev br0 type bridge vlan_filtering 1"), "{said}");
+    let said = lab.shim("--bridge br0,vlan_filtering=on").run().exits_with(125).err;
+    assert!(said.contains("does not filter VLANs"), "{said}");
+    for (words, says) in [
+        ("vlan=0", "Give a number from 1 to 4094"),
+        ("vlan=10:10", "Give a number from 1 to 4094"),
+        ("rate=100", "100mbit"),
+        ("guard=yes", "guard=on or guard=ip or guard=off"),
+        ("vlan=10,vlan_filtering=off", "Leave vlan_filtering=off out"),
+    ] {
+        let said = lab.shim(&format!("--bridge br0,{words}")).run().exits_with(125).err;
+        assert!(said.contains(says), "{words}: {said}");
+    }
+    lab.becomes_as_before();
+}
+
+/// A host with br0 and alice, whose rules these are.
+fn with_rules(rules: &str) -> Option<(Lab, Helper)> {
+    let lab = Lab::with_bridge("br0").and_then(Lab::with_users)?;
+    let helper = lab.install_helper(&our_helper(), true, Right::Capability);
+    lab.allow_more(rules);
+    Some((lab, helper))
+}
+
+fn sender(tap: OwnedFd) -> impl Fn(&[u8]) {
+    let tap = File::from(tap);
+    move |frame| (&tap).write_all(frame).expect("send a frame")
+}
+
+#[test]
+fn a_users_guest_is_guarded_unless_a_rule_says_otherwise() {
+    let own = "52:54:00:11:22:33";
+    for (rules, is_guarded) in [("allow br0\n", true), ("allow br0 user alice guard off\n", false)] {
+        let Some((lab, helper)) = with_rules(rules) else { return };
+        let lan = Wire::in_namespace("lan", "lan0");
+        let tap = lab.call(&helper, &format!("--br=br0 --fd=0 --mac={own}")).gives_a_tap();
+        check(&lan, own, is_guarded, sender(tap));
+    }
+    // QEMU does not tell whose address it is: none of the factory's, then.
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let lan = Wire::in_namespace("lan", "lan0");
+    let send = sender(lab.call(&helper, "--br=br0 --fd=0").gives_a_tap());
+    for (frame, ..) in frames(own).into_iter().filter(|(_, label, ..)| *label != "last") {
+        send(&frame);
+    }
+    send(&frame(ALL, own, "last"));
+    lan.waits_for("last");
+    let came = ["own", "another's", "the gateway's", "STP", "802.1Q"].map(|label| lan.came(label) > 0);
+    assert_eq!(came, [true, true, false, false, false]);
+}
+
+#[test]
+fn a_user_gets_nobody_elses_address() {
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let call = |mac: &str| lab.call(&helper, &format!("--br=br0 --fd=0 --mac={mac}"));
+    // Somebody of the LAN who has spoken, the host itself, and a switch that has not.
+    let lan = Wire::in_namespace("lan", "lan0");
+    lan.send(&frame(ALL, OTHER, "heard"));
+    for (mac, says) in [
+        (OTHER, "is another's there"),
+        (lab.a_link("br0")["address"].as_str().expect("an address"), "is another's there"),
+        (GATEWAY, "one of the factory's"),
+    ] {
+        let said = call(mac).refusal();
+        assert!(said.contains(says) && said.contains("guard off"), "{mac}: {said}");
+        assert!(lab.ports("br0").iter().all(|port| !port.starts_with("kvb")));
+    }
+    // Two guests have one address each.
+    let own = "52:54:00:11:22:33";
+    let first = call(own).gives_a_tap();
+    assert!(call(own).refusal().contains("is another's there"));
+    drop(first);
+    lab.waits_until_gone("kvb0");
+    drop(call(own).gives_a_tap());
+}
+
+#[test]
+fn rules_isolate_users_guests() {
+    let Some((lab, helper)) = with_rules("allow br0 user alice isolated\n") else { return };
+    let tap = |mac: &str| lab.call(&helper, &format!("--br=br0 --fd=0 --mac={mac}")).gives_a_tap();
+    let (one, _other) = (tap("52:54:00:11:22:33"), tap("52:54:00:11:22:44"));
+    let (lan, peer) = (Wire::in_namespace("lan", "lan0"), Wire::at("kvb1"));
+    sender(one)(&frame(ALL, "52:54:00:11:22:33", "to all"));
+    lan.waits_for("to all");
+    assert_eq!(peer.went("to all"), 0);
+}
+
+#[test]
+fn a_user_is_told_what_is_roots_to_decide() {
+    let Some((lab, helper)) = with_rules("allow br0 user alice isolated\n") else { return };
+    let shim = lab.install(std::path::Path::new(env!("CARGO_BIN_EXE_qemu-kvm")), Right::None);
+    let _ = helper;
+    for (words, says) in [
+        ("guard=off", "a rule that has: guard off"),
+        ("isolated=off", "guarded, isolated"),
+        ("rate=10mbit", "a rule that has: rate 10mbit"),
+    ] {
+        let said = lab.as_user(ALICE, &shim).words(&format!("--bridge br0,{words}")).run().exits_with(125).err;
+        assert!(said.contains("is root's to decide") && said.contains(says), "{words}: {said}");
+    }
+    let plan = lab.as_user(ALICE, &shim).words("--bridge br0,guard=on,isolated=on --bridge-dry-run").run().succeeds();
+    assert!(plan.out.contains("(guarded, isolated)"), "{}", plan.out);
+}
+
+/// Its own address is the guest's alone, whoever sends in its name from elsewhere.
+#[test]
+fn a_guarded_guest_is_where_the_bridge_has_it() {
+    let Some(lab) = host() else { return };
+    let guest = Guest::boot_with(&lab, 11, "--bridge br0,guard=on");
+    let shown = lab.sh(&format!("bridge fdb show dev {}", guest.tap)).run().succeeds().out;
+    assert!(shown.lines().any(|line| line.starts_with(&guest.mac) && line.contains("static")), "{shown}");
+    let shown = lab.sh(&format!("bridge -d link show dev {}", guest.tap)).run().succeeds().out;
+    assert!(shown.contains("mcast_router 0"), "{shown}");
+    assert_eq!(bytes(&guest.mac)[0] & 3, 2);
+    guest.terminate();
+    lab.becomes_as_before();
+}
+
+/// Its addresses are those that the LAN's DHCP server gives it; nobody else's pass, nor what a server or a router would send.
+#[test]
+fn a_guest_sends_only_from_what_dhcp_gave_it() {
+    for words in ["br0,uplink=eth0", "br0,uplink=eth0,attach=share"] {
+        let Some(lab) = Lab::new() else { return };
+        if !lab.lan.serve_short_leases() {
+            return;
+        }
+        let guest = Guest::boot_silent(&lab, "alice", &format!("--bridge {words},guard=ip"));
+        guest.run("ip link set eth0 up");
+        guest.run("ip addr add 10.77.0.66/24 dev eth0");
+        // Nothing was given yet. By IPv6 it has its own.
+        assert!(!guest.stack.pings("-w 2 10.77.0.1"));
+        assert!(guest.stack.pings(&format!("-w 8 {}%eth0", link_local(&lab))));
+        let given = lease(&lab, &guest);
+        guest.run(&format!("ip addr add {given}/24 dev eth0"));
+        let is_let_in = || guest.stack.pings(&format!("-w 2 -I {given} 10.77.0.1"));
+        assert!(is_let_in() || is_let_in(), "from {given}");
+        assert!(!guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"), "from what was not given");
+        // A reaper that begins anew knows what was given.
+        lab.reaper_of("br0").kill();
+        lab.kvm_bridge("recover").run().succeeds();
+        assert!(is_let_in() && !guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"));
+        let shown = lab.kvm_bridge("status br0").run().out;
+        assert!(shown.contains("guarded by IP address (dropped "), "{shown}");
+        // What it sends over and over doctor names.
+        let mut spoof = guest.stack.command("ping -I 10.77.0.66 -i 0.3 10.77.0.1").spawn().expect("run ping");
+        let told = lab.kvm_bridge("doctor br0 --verbose --watch 1").run().out;
+        let _ = spoof.kill();
+        let _ = spoof.wait();
+        assert!(told.contains("that is not from an address of its own"), "{told}");
+        guest.terminate();
+        lab.becomes_as_before();
+    }
+}
+
+/// The LAN's link-local address.
+fn link_local(lab: &Lab) -> String {
+    let shown = lab.lan.run("ip -6 -o addr show dev lan0 scope link");
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "inet6").expect("an address");
+    words[at + 1].split('/').next().expect("an address").to_owned()
+}
+
+/// The address that a DHCP client in the guest is given.
+fn lease(lab: &Lab, guest: &Guest) -> String {
+    let script = lab.new_file("udhcpc");
+    programs::script(&script, "env\n");
+    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {}", script.display());
+    let out = guest.run(&client);
+    let line = out.lines().rev().find_map(|line| line.strip_prefix("ip=")).expect("an address");
+    line.to_owned()
+}
+
+#[test]
+fn a_bridge_without_a_reaper_guards_no_ip_addresses() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let said = lab.shim("--bridge br0,guard=ip").run().exits_with(125).err;
+    assert!(said.contains("has none") && said.contains("guard=on"), "{said}");
+    lab.becomes_as_before();
+}
