@@ -102,13 +102,14 @@ fn every_command_prints_what_the_page_says() {
     is_as_documented(&lab, "down", "down br0 --force --json");
     guest.kill();
     is_as_documented(&lab, "mac forget", "mac forget alice --json");
+    is_as_documented(&lab, "mac get", "mac get alice --new --json");
     is_as_documented(&lab, "mac set", "mac set carol 02:00:5e:00:00:01 --json");
     is_as_documented(&lab, "mac export", "mac export --json");
     let file = lab.dir.path().join("export.json");
     fs::write(&file, r#"[{"vm":"name:dave","slots":[["02:00:5e:00:00:02"]]}]"#).expect("write an export");
     is_as_documented(&lab, "mac import", &format!("mac import {} --json", file.display()));
     lab.becomes_as_before();
-    assert_eq!(documented().len(), 13, "each command has its section");
+    assert_eq!(documented().len(), 14, "each command has its section");
 }
 
 #[test]
