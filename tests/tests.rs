@@ -12,6 +12,7 @@ mod clients;
 mod completions;
 mod completions_edge_cases;
 mod concurrency;
+mod connect;
 mod corpus;
 mod create;
 mod docs;

@@ -136,6 +136,10 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
     let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2222".parse().expect("an address")));
     assert!(said.contains("hello-from-alice"), "{said}");
+    let said = kvm_bridge(&lab, ALICE, "connect alice 22 --wait=30").run().succeeds().out;
+    assert!(said.contains("hello-from-alice"), "{said}");
+    let refused = kvm_bridge(&lab, ALICE, "connect carol 23").run().exits_with(125).err;
+    assert!(refused.contains("refuses connections to port 23"), "{refused}");
     // Nothing of the host's loopback, by any address that leads to the host.
     for to in ["127.0.0.1", "169.254.2.1", "169.254.2.2"] {
         carol.succeeds(&format!("! nc -w 3 {to} 7777"));

@@ -23,7 +23,7 @@ use model::journal::Journal;
 use model::text;
 use std::sync::Once;
 
-pub use model::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
+pub use model::inventory::{Bridge, Host, OwnNetwork, Port, Role, SharedUplink, hosts};
 pub use model::packet::is_link_local;
 
 fn shared_uplink(
