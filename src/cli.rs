@@ -1,8 +1,10 @@
 //! `kvm-bridge`: its commands, a file for each.
 //! It may not hold what another program needs.
 
+mod attach;
 mod complete;
 mod connect;
+mod detach;
 mod doctor;
 mod down;
 mod enter;
@@ -64,6 +66,10 @@ enum Command {
     Connect(connect::Connect),
     /// Print the names and addresses of guests for /etc/hosts
     Hosts(hosts::Hosts),
+    /// Add a network card to a guest that runs
+    Attach(attach::Attach),
+    /// Remove a network card from a guest that runs
+    Detach(detach::Detach),
     /// Find out what keeps guests off the network
     Doctor(doctor::Doctor),
     /// Create a persistent bridge, and persistent TAP devices for users on it
@@ -169,6 +175,8 @@ impl Command {
             Self::Ssh(ssh) => ssh.run(),
             Self::Connect(connect) => connect.run(),
             Self::Hosts(hosts) => hosts.run(),
+            Self::Attach(attach) => attach.run(),
+            Self::Detach(detach) => detach.run(),
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
             Self::Enter(enter) => enter.run(),

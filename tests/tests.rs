@@ -6,6 +6,7 @@
 mod support;
 
 mod announce;
+mod attach;
 mod bad_input;
 mod cards;
 mod clients;

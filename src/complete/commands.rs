@@ -6,7 +6,8 @@ use clap::{Arg, Command};
 use model::complete::{Answer, Candidate, Thing};
 
 /// Values that are only somebody's to know, or a number.
-const FREE: [&str; 11] = ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID", "PORT"];
+const FREE: [&str; 12] =
+    ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID", "PORT", "CARD"];
 
 /// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
 fn values_of(name: &str, typed: &str) -> Option<Answer> {
@@ -18,6 +19,7 @@ fn values_of(name: &str, typed: &str) -> Option<Answer> {
         },
         "IF" | "IFACE" | "UPLINK" => Answer::of(all(Thing::Uplinks(""))),
         "VM" => Answer::of(all(Thing::Vms)),
+        "BRIDGE[,KEY=VALUE]" => qemu("qemu-kvm", &["--bridge".to_owned()], typed),
         "GUEST" => match typed.rsplit_once('@') {
             Some((user, _)) => Answer::of(all(Thing::Guests)).behind(&format!("{user}@")),
             None => Answer::of(all(Thing::Guests)),
