@@ -3,15 +3,20 @@
 #![forbid(unsafe_code)]
 
 use crate::output::errno::reason;
+use crate::sys::{files, place, process};
 use model::error::{Error, Result};
 use model::text;
+use model::text::shell::quote;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags};
 use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long QEMU may take to answer.
@@ -170,6 +175,62 @@ impl Monitor {
             }
         }
     }
+}
+
+/// Where a QEMU that this process is going to become has a monitor that only the calling user can open: the folder is closed to
+/// others.
+pub fn own_path(vm: &str) -> Result<PathBuf> {
+    Ok(folder()?.join(format!("{vm}.{}", std::process::id())))
+}
+
+fn folder() -> Result<PathBuf> {
+    let run = if process::is_root() { place::RUN.into() } else { place::users_run()? };
+    // Longer than the name of a network, which a user has beside it.
+    Ok(run.join("machine-monitors"))
+}
+
+/// Removes what QEMUs that were killed have left.
+pub fn tidy() {
+    if let Ok(folder) = folder() {
+        sweep(&folder);
+    }
+}
+
+/// Makes its folder, and removes the sockets there that a QEMU which was killed has left.
+pub fn prepare(path: &Path) -> Result<()> {
+    let unusable = |error: io::Error| {
+        let what = format!("cannot use {}: {}", path.display(), reason(&error));
+        Error::new(what, "Leave monitor= out, or see that files can be made there.")
+    };
+    SocketAddrUnix::new(path).map_err(|error| unusable(error.into()))?;
+    let folder = path.parent().unwrap_or(path);
+    files::create_folder_of(folder).map_err(unusable)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unusable(error)),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(folder).map_err(unusable)?;
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        let what = format!("{} is open to others", folder.display());
+        return Err(Error::new(what, format!("Remove it: rm -r {}", quote(folder))));
+    }
+    sweep(folder);
+    Ok(())
+}
+
+/// Removes the sockets in a folder that nobody listens on.
+fn sweep(folder: &Path) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if open(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The words that have QEMU listen there.
+pub fn words(path: &Path) -> [OsString; 2] {
+    let path = model::optstr::escape(&path.to_string_lossy());
+    ["-qmp".into(), format!("unix:{path},server=on,wait=off").into()]
 }
 
 /// Connects without waiting for who has not the time to listen.

@@ -10,6 +10,7 @@ use crate::support::{Lab, have, wait_for};
 use crate::user_network;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -206,20 +207,69 @@ fn a_guest_in_a_network_of_its_users_own_gets_a_card_there() {
         return;
     }
     let run = |name: &str, words: &str| user_network::program(&lab, ALICE, name).words(words);
-    let words = format!("-name vm -accel tcg -S {QUIET} -qmp unix:/run/alice/qmp,server=on,wait=off");
-    let mut guest = run("qemu-kvm", "--bridge uplug,uplink=user").words(&words).env("KVM_BRIDGE_QEMU", QEMU).start();
+    let words = format!("-name vm -accel tcg -S {QUIET}");
+    let mut guest =
+        run("qemu-kvm", "--bridge uplug,uplink=user,monitor=on").words(&words).env("KVM_BRIDGE_QEMU", QEMU).start();
     waits_for_qemu(&mut guest);
-    wait_for("its monitor", 20, || Path::new("/run/alice/qmp").exists().then_some(()));
+    let folder = Path::new("/run/alice/kvm-bridge/machine-monitors");
+    let socket = || Some(fs::read_dir(folder).ok()?.flatten().next()?.path());
+    let socket = wait_for("its monitor", 20, socket);
     let said = run("kvm-bridge", "attach vm --bridge uplug,model=virtio-net-pci").run().succeeds().out;
     assert!(said.contains("vm has a new network card on uplug: virtio-net-pci, "), "{said}");
     let mac = said.split(", ").nth(1).expect("an address").to_owned();
-    assert!(Qmp::connect(Path::new("/run/alice/qmp")).say("info network").contains(&mac));
+    assert!(Qmp::connect(&socket).say("info network").contains(&mac));
     let status: Value =
         serde_json::from_str(&run("kvm-bridge", "status uplug --json").run().succeeds().out).expect("JSON");
     assert_eq!(status["bridges"][0]["ports"].as_array().map(Vec::len), Some(2), "{status}");
     assert!(status["bridges"][0]["nat"]["guests"].to_string().contains(&mac), "{status}");
     let err = run("kvm-bridge", "attach vm --bridge other,uplink=user").run().exits_with(125).err;
     assert!(err.contains("has no bridge other"), "{err}");
-    guest.kill();
+    guest.terminate().succeeds();
+    fs::remove_dir(folder).expect("it is empty");
     user_network::is_gone("uplug", "/run/alice");
+}
+
+#[test]
+fn a_monitor_of_ones_own_is_ones_own_and_goes_with_the_guest() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") {
+        return;
+    }
+    let folder = Path::new("/run/kvm-bridge/machine-monitors");
+    let sockets = || fs::read_dir(folder).map_or(0, |entries| entries.count());
+    let boot = || {
+        let mut guest = shim(&lab, &format!("--bridge br0,monitor=on -name vm -accel tcg -S {QUIET}")).start();
+        waits_for_qemu(&mut guest);
+        wait_for("its monitor", 20, || (sockets() == 1).then_some(()));
+        guest
+    };
+    let dry = lab.shim("--bridge-dry-run --bridge br0,monitor=on -name vm").run().succeeds().out;
+    assert!(dry.contains("-qmp unix:/run/kvm-bridge/machine-monitors/vm-") && !folder.exists(), "{dry}");
+    let guest = boot();
+    assert_eq!(fs::metadata(folder).expect("a folder").permissions().mode() & 0o777, 0o700);
+    let nobody = "setpriv --reuid nobody --clear-groups --inh-caps=-all";
+    lab.program("ls").arg(folder).through(nobody).run().exits_with(2);
+    lab.kvm_bridge("attach vm --bridge br0").run().succeeds();
+    assert_eq!(taps(&lab).len(), 2);
+    guest.terminate().succeeds();
+    assert_eq!(sockets(), 0);
+    // What a kill leaves the next start removes.
+    boot().kill();
+    assert_eq!(sockets(), 1);
+    let guest = boot();
+    guest.kill();
+    lab.kvm_bridge("recover").run().succeeds();
+    assert_eq!(sockets(), 0);
+    let guest = boot();
+    lab.kvm_bridge("attach vm --bridge br0").run().succeeds();
+    guest.terminate().succeeds();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("open it");
+    let refused = lab.shim("--bridge br0,monitor=on").run().exits_with(125);
+    assert!(
+        refused.err.contains("/run/kvm-bridge/machine-monitors is open to others") && !refused.qemu_ran(),
+        "{}",
+        refused.err
+    );
+    assert!(lab.shim("--bridge br0,monitor=off").run().succeeds().qemu_ran());
+    fs::remove_dir(folder).expect("remove it");
 }

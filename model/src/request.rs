@@ -83,6 +83,8 @@ pub struct Nic {
     pub follow: Option<bool>,
     /// `announce=`: to tell the address that the guest gets.
     pub announce: bool,
+    /// `monitor=`: whether QEMU has a QMP socket for the user's own commands.
+    pub has_monitor: bool,
     /// The subnet of a network of the host's own.
     pub net: Option<Ipv4Net>,
     /// Ports of the host that lead to the guest.
@@ -91,7 +93,7 @@ pub struct Nic {
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 17] = [
+pub const KEYS: [(&str, &str, &str); 18] = [
     (
         "uplink",
         "IFACE|auto|nat|user|none",
@@ -130,6 +132,11 @@ pub const KEYS: [(&str, &str, &str); 17] = [
     ("keep", "on|off", "on: keep a new bridge after its last guest (default: off)"),
     ("mtu", "BYTES", "the MTU of a new bridge (default: that of its uplink, else 1500)"),
     ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
+    (
+        "monitor",
+        "on|off",
+        "on: give QEMU a QMP socket that only you can open, for kvm-bridge attach and detach (default: off)",
+    ),
 ];
 
 /// The values of `--bridge` in an environment variable, which a shell's quotes may hold together.
@@ -201,6 +208,7 @@ impl Nic {
             attach: None,
             follow: None,
             announce: false,
+            has_monitor: false,
             net: None,
             forwards: Vec::new(),
         };
@@ -300,6 +308,7 @@ impl Nic {
             }
             "keep" => self.keep = Some(switch(value).ok_or_else(wrong)?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
+            "monitor" => self.has_monitor = switch(value).ok_or_else(wrong)?,
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
             "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
             "mtu" => match value.parse() {

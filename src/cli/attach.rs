@@ -49,8 +49,11 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge attach alice --bridge br0
   kvm-bridge attach alice --bridge br1,model=virtio-net-pci --save
-The guest has to run with a QMP socket: qemu-kvm --bridge br0 -qmp unix:/run/alice.qmp,server=on,wait=off ...
+The guest has to run with a QMP socket: qemu-kvm --bridge br0,monitor=on ..., or with one of your own.
 A q35 machine also needs a free port: -device pcie-root-port,id=hot0,chassis=1";
+
+/// What QEMU says of a bus on which nothing is plugged while the machine runs.
+pub(super) const NO_HOT_PLUG: &str = "does not support hotplugging";
 
 /// The class of a bridge of PCI (PCI Code and ID Assignment Specification, 06h 04h).
 const PCI_BRIDGE: u64 = 0x0604;
@@ -108,8 +111,12 @@ impl Talk {
         }
         let Some(socket) = line.monitors.first() else {
             let what = format!("the QEMU of {name} has no QMP socket");
-            let add = format!("-qmp unix:{}/qmp,server=on,wait=off", if process::is_root() { "/run" } else { "$HOME" });
-            return Err(Error::new(what, format!("Start it with one: {add}")));
+            let bridge = guests.first().map(Guest::bridge_name).unwrap_or_default();
+            let remedy = format!(
+                "Start it with one: --bridge {},monitor=on, or -qmp unix:PATH,server=on,wait=off",
+                quote(bridge)
+            );
+            return Err(Error::new(what, remedy));
         };
         let socket = Path::new("/proc").join(process.pid.to_string()).join("cwd").join(socket);
         let monitor = Monitor::connect(&socket, process.pid)?;
@@ -236,6 +243,7 @@ impl Attach {
         let refused = [
             ("forward", !nic.forwards.is_empty()),
             ("announce", nic.announce),
+            ("monitor", nic.has_monitor),
             ("replace", nic.replaces_user),
             ("vm", nic.vm.is_some()),
             ("slot", nic.slot.is_some()),
@@ -306,6 +314,8 @@ fn plug(talk: &mut Talk, line: &Line, applied: &Inherited) -> Result<(Netdev, Op
         arguments["vhost"] = true.into();
         arguments[format!("vhostfd{many}")] = vhost.join(":").into();
     }
+    // From here on a ^C would leave a part of it in the guest.
+    process::ignore_requests_to_end();
     let gave: std::result::Result<(), Failure> =
         given.into_iter().try_for_each(|(name, file)| talk.monitor.give(name, file));
     if let Err(failure) = gave.and_then(|()| talk.monitor.execute("netdev_add", arguments).map(|_| ())) {
@@ -338,7 +348,7 @@ fn add_device(talk: &mut Talk, netdev: &Netdev) -> Result<Option<String>> {
     device["id"] = netdev.id.clone().into();
     let refused = match talk.monitor.execute("device_add", device.clone()) {
         Ok(_) => return Ok(None),
-        Err(Failure::Refused(why)) if why.contains("does not support hotplugging") => why,
+        Err(Failure::Refused(why)) if why.contains(NO_HOT_PLUG) => why,
         Err(failure) => return Err(failure.of(what)),
     };
     for port in ports(talk) {

@@ -1,6 +1,6 @@
 //! `kvm-bridge detach`.
 
-use crate::cli::attach::{Device, Talk};
+use crate::cli::attach::{Device, NO_HOT_PLUG, Talk};
 use crate::cli::guest::{Guest, Search};
 use crate::monitor::{Failure, Monitor};
 use clap::Args;
@@ -93,6 +93,10 @@ fn remove(monitor: &mut Monitor, path: &str, name: &str) -> Result<()> {
         Ok(_) => {}
         // Somebody has asked for it already.
         Err(Failure::Refused(why)) if why.contains("already in the process of unplug") => {}
+        Err(Failure::Refused(why)) if why.contains(NO_HOT_PLUG) => {
+            let what = format!("{what}: it is on a bus that keeps its cards while the machine runs");
+            return Err(Error::new(what, "What was plugged in can be removed, and on a pc all cards."));
+        }
         Err(failure) => return Err(failure.of(what)),
     }
     let is_its = |event: &Value| event["data"]["path"] == path;
