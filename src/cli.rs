@@ -1,15 +1,21 @@
 //! `kvm-bridge`: its commands, a file for each.
 //! It may not hold what another program needs.
 
+mod attach;
 mod complete;
+mod connect;
+mod detach;
 mod doctor;
 mod down;
 mod enter;
+mod guest;
+mod hosts;
 mod install;
 mod ip;
 mod mac;
 mod plan;
 mod recover;
+mod ssh;
 mod status;
 mod up;
 mod usage;
@@ -54,6 +60,16 @@ enum Command {
     Status(status::Status),
     /// Print the addresses of a guest
     Ip(ip::Ip),
+    /// Log in to a guest by ssh
+    Ssh(ssh::Ssh),
+    /// Connect standard input and output to a TCP port of a guest
+    Connect(connect::Connect),
+    /// Print the names and addresses of guests for /etc/hosts
+    Hosts(hosts::Hosts),
+    /// Add a network card to a guest that runs
+    Attach(attach::Attach),
+    /// Remove a network card from a guest that runs
+    Detach(detach::Detach),
     /// Find out what keeps guests off the network
     Doctor(doctor::Doctor),
     /// Create a persistent bridge, and persistent TAP devices for users on it
@@ -156,6 +172,11 @@ impl Command {
             Self::Ip(ip) => return ip.run(),
             Self::Doctor(doctor) => return doctor.run(),
             Self::Status(status) => return status.run(),
+            Self::Ssh(ssh) => ssh.run(),
+            Self::Connect(connect) => connect.run(),
+            Self::Hosts(hosts) => hosts.run(),
+            Self::Attach(attach) => attach.run(),
+            Self::Detach(detach) => detach.run(),
             Self::Up(up) => up.run(),
             Self::Down(down) => down.run(),
             Self::Enter(enter) => enter.run(),

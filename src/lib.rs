@@ -34,6 +34,7 @@ pub mod complete;
 pub mod doctor;
 pub mod install;
 pub mod launch;
+pub mod monitor;
 pub mod netlink;
 pub mod network;
 pub mod output;

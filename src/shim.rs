@@ -11,11 +11,13 @@ use crate::launch;
 use crate::launch::environment::Caller;
 use crate::launch::kvm;
 use crate::launch::{Qemu, refusal};
+use crate::monitor;
 use crate::network::bring_up::bring_up;
 use crate::network::{announce, reaper, user_network};
 use crate::output;
 use crate::state::config;
 use crate::sys::place;
+use crate::vm::id_of;
 use model::argv;
 use model::argv::{Line, Mode, models, rewrite, scan};
 use model::config::Config;
@@ -26,6 +28,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
@@ -134,6 +137,8 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut notices
     let mut prepare = || {
         let ids = argv::rewrite::ids(line)?;
         refusal::check_wrapper(qemu)?;
+        let monitor = monitor_of(line)?;
+        monitor.as_deref().map_or(Ok(()), monitor::prepare)?;
         let applied = bring_up(line, config, |missing| refusal::check(line, qemu, missing))?;
         let applied = applied.renumber();
         let netdevs = argv::netdevs(line, ids, applied.backends(), applied.macs());
@@ -142,12 +147,21 @@ fn start(name: &OsString, line: &Line, config: &Config, qemu: &Qemu, mut notices
         for notice in &notices {
             output::say("qemu-kvm", notice);
         }
-        Ok((applied, netdevs))
+        Ok((applied, netdevs, monitor))
     };
     match prepare() {
-        Ok((_applied, netdevs)) => launch::exec(qemu, &with_name(name.clone(), rewrite(line, &netdevs))),
+        Ok((_applied, netdevs, monitor)) => {
+            let words = rewrite(line, &netdevs).into_iter().chain(monitor.iter().flat_map(|path| monitor::words(path)));
+            launch::exec(qemu, &with_name(name.clone(), words.collect()))
+        }
         Err(error) => error,
     }
+}
+
+/// Where QEMU is to have a monitor of its user's own, if it is.
+fn monitor_of(line: &Line) -> Result<Option<PathBuf>> {
+    let is_wanted = line.nics.iter().any(|nic| nic.has_monitor);
+    is_wanted.then(|| monitor::own_path(&id_of(&line.vm).file_name())).transpose()
 }
 
 fn with_name(name: OsString, words: Vec<OsString>) -> Vec<OsString> {

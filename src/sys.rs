@@ -22,6 +22,7 @@ pub mod random;
 pub mod sysctl;
 pub mod tap;
 pub mod tap_users;
+pub mod tcp;
 pub mod userns;
 
 pub use kvm_bridge_helper::entry;

@@ -585,7 +585,11 @@ fn a_wrong_command_line_of_kvm_bridge_is_told_in_the_form_of_all_errors() {
         ("frobnicate", "there is no command frobnicate", "The commands are status, ip, "),
         ("-v", "a command is missing", "The commands are "),
         ("install --chekc", "install: there is no option --chekc", "Is --check meant?"),
-        ("install --nci", "install: there is no option --nci", "--nic is an option of 'kvm-bridge mac set'"),
+        (
+            "install --nci",
+            "install: there is no option --nci",
+            "--nic is an option of 'kvm-bridge mac get' and 'kvm-bridge mac set'",
+        ),
         ("install -check", "install: there is no option -", ""),
         ("--verzion", "there is no option --verzion", "Is --version meant?"),
         ("plan --bridge br0", "plan: there is no option --bridge", "kvm-bridge plan -- --bridge"),

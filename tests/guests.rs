@@ -46,18 +46,18 @@ fn a_guest_without_any_disk_gets_its_address_over_the_bridge() {
 }
 
 pub(crate) fn boot_linux<'lab>(lab: &'lab Lab, bridge: &str) -> Option<Running<'lab>> {
-    boot_linux_by(lab, lab.shim(&format!("--bridge {bridge}")))
+    boot_linux_by(lab, lab.shim(&format!("--bridge {bridge}")), "hold")
 }
 
-/// The same with all of the line that is about the network.
-fn boot_linux_by<'lab>(lab: &'lab Lab, shim: Cmd<'lab>) -> Option<Running<'lab>> {
+/// The same with all of the line that is about the network, and what the guest does then.
+pub(crate) fn boot_linux_by<'lab>(lab: &'lab Lab, shim: Cmd<'lab>, then: &str) -> Option<Running<'lab>> {
     let (kernel, initramfs) = linux()?;
     if !have("qemu-system-x86_64") || !lab.lan.serve_dhcp() {
         return None;
     }
     let cmd = real(shim.words("-m 256")).words("-kernel").arg(kernel).words("-initrd");
-    let mut guest =
-        cmd.arg(initramfs).words("-append").arg("ip=dhcp console=ttyS0 panic=-1 guest.then=hold quiet").start();
+    let append = format!("ip=dhcp console=ttyS0 panic=-1 guest.then={then} quiet");
+    let mut guest = cmd.arg(initramfs).words("-append").arg(append).start();
     waits_for_qemu(&mut guest);
     Some(guest)
 }
@@ -91,7 +91,7 @@ fn a_guest_whose_own_card_was_user_mode_has_the_lans_address_on_its_only_one() {
         ("-net nic,model=virtio -net user,hostfwd=tcp:127.0.0.1:2222-:22", "-net\0nic,model=virtio,"),
     ] {
         let cmd = lab.shim(line).env("KVM_BRIDGE", "br0,uplink=eth0,replace=user");
-        let Some(guest) = boot_linux_by(&lab, cmd) else { return };
+        let Some(guest) = boot_linux_by(&lab, cmd, "hold") else { return };
         let mac = mac_of(&guest);
         let address = lab.lan.lease_of(&mac, 90);
         assert!(lab.lan.reaches(&address), "{address} is silent; console:\n{}", guest.out());

@@ -377,6 +377,43 @@ fn a_mac_that_is_set_is_kept() {
 }
 
 #[test]
+fn a_mac_that_is_got_is_claimed_and_the_next_start_has_it() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    let get = |words: &str| lab.kvm_bridge(&format!("mac get {words}")).run().succeeds().out.trim().to_owned();
+    let first = get("alice");
+    assert_eq!(get("alice"), first);
+    assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), first);
+    // One for a card that is plugged while it runs, and that it has on its next command line.
+    let mut guest = lab.shim("--bridge br0 -name alice").boot();
+    assert_eq!(guest.qemu().mac(), first);
+    let second = get("name:alice --new");
+    assert_eq!(get("alice --nic 1"), second);
+    let fourth = get("alice --nic 3");
+    let third: Value =
+        serde_json::from_str(&lab.kvm_bridge("mac get alice --new --json").run().succeeds().out).expect("JSON");
+    assert_eq!((&third["vm"], &third["nic"], &third["new"]), (&"name:alice".into(), &2.into(), &true.into()));
+    guest.kill();
+    let cards = "--bridge br0 ".repeat(4);
+    let macs = lab.shim(&format!("{cards} -name alice")).run().succeeds().qemu().macs();
+    let third = third["mac"].as_str().expect("an address").to_owned();
+    assert_eq!(macs, [first.clone(), second.clone(), third.clone(), fourth.clone()]);
+    assert_ne!(get("alice --slot 1"), first);
+    // They are nobody else's, and free when it is forgotten.
+    let refused = lab.kvm_bridge(&format!("mac set bob {second}")).run().exits_with(125).err;
+    assert!(refused.contains("is the address of name:alice"), "{refused}");
+    lab.kvm_bridge("mac forget alice").run().succeeds();
+    assert!(![first, second, third, fourth].contains(&get("alice")));
+    for (words, why) in [
+        ("alice --nic 1 --new", "cannot be used with"),
+        ("alice --nic 1024", "--nic cannot be '1024'"),
+        ("", "VM is required"),
+    ] {
+        let ended = lab.kvm_bridge(&format!("mac get {words}")).run().exits_with(125);
+        assert!(ended.err.contains(why), "{words}: {}", ended.err);
+    }
+}
+
+#[test]
 fn a_mac_set_for_an_image_is_found_by_its_start_and_where_it_moves() {
     let Some(lab) = Lab::with_bridge("br0") else { return };
     let at = |name: &str| lab.dir.path().join(name);

@@ -6,12 +6,14 @@
 mod support;
 
 mod announce;
+mod attach;
 mod bad_input;
 mod cards;
 mod clients;
 mod completions;
 mod completions_edge_cases;
 mod concurrency;
+mod connect;
 mod corpus;
 mod create;
 mod docs;

@@ -13,7 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 /// A host with a way out and users, who have no helper and no bridge.
-fn host() -> Option<Lab> {
+pub(crate) fn host() -> Option<Lab> {
     let lab = Lab::with_address().and_then(Lab::with_users)?;
     if !["pasta", "dnsmasq", "nft"].into_iter().all(have) {
         return None;
@@ -28,7 +28,7 @@ fn host() -> Option<Lab> {
     Some(lab)
 }
 
-fn program<'lab>(lab: &'lab Lab, user: &str, name: &str) -> Cmd<'lab> {
+pub(crate) fn program<'lab>(lab: &'lab Lab, user: &str, name: &str) -> Cmd<'lab> {
     let home = if user == ALICE { "/run/alice" } else { "/run/bob" };
     lab.as_user(user, Path::new("/run/bin").join(name)).env("XDG_RUNTIME_DIR", home)
 }
@@ -65,7 +65,7 @@ fn process_of(bridge: &str, what: &str) -> Process {
 
 /// Nothing is left of a network: no process, and no file of its user's but what is kept for the next time.
 #[track_caller]
-fn is_gone(bridge: &str, home: &str) {
+pub(crate) fn is_gone(bridge: &str, home: &str) {
     wait_for(&format!("the end of {bridge}"), 30, || processes_of(bridge).is_empty().then_some(()));
     let left = || Path::new(home).join("kvm-bridge").exists();
     wait_for(&format!("the files of {bridge} to go"), 10, || (!left()).then_some(()));
@@ -139,6 +139,10 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
     let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2222".parse().expect("an address")));
     assert!(said.contains("hello-from-alice"), "{said}");
+    let said = kvm_bridge(&lab, ALICE, "connect alice 22 --wait=30").run().succeeds().out;
+    assert!(said.contains("hello-from-alice"), "{said}");
+    let refused = kvm_bridge(&lab, ALICE, "connect carol 23").run().exits_with(125).err;
+    assert!(refused.contains("refuses connections to port 23"), "{refused}");
     // Nothing of the host's loopback, by any address that leads to the host.
     for to in ["127.0.0.1", "169.254.2.1", "169.254.2.2"] {
         carol.succeeds(&format!("! nc -w 3 {to} 7777"));

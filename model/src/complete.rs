@@ -22,6 +22,8 @@ pub enum Thing<'a> {
     Taps,
     /// The VMs that have addresses, as `kvm-bridge mac list` calls them: `name:alice`.
     Vms,
+    /// The VMs that run.
+    Guests,
     /// The names of those that have one, as an option string holds them.
     Names,
     /// The users.

@@ -2,6 +2,12 @@
 //! It may not know how that was seen.
 #![forbid(unsafe_code)]
 
+mod hosts;
+mod ways;
+
+pub use hosts::{Host, hosts};
+pub use ways::Way;
+
 use crate::argv::inspect::QemuLine;
 use crate::bpf::Instruction;
 use crate::host::{Kind, Link};

@@ -5,6 +5,7 @@
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// A 48-bit Ethernet (MAC) address.
@@ -37,6 +38,20 @@ impl Mac {
         let first = if first == 0xfe { 0xfa } else { 0xfe };
         let [b, c, d, e, f] = rest;
         Self([first, b, c, d, e, f])
+    }
+
+    /// The lower half of the IPv6 addresses that are made of it: modified EUI-64 (RFC 4291, appendix A).
+    pub fn interface_id(self) -> [u8; 8] {
+        let Self([a, b, c, d, e, f]) = self;
+        [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    }
+
+    /// The link-local address that a kernel makes of it, unless it is told to make another (RFC 4291, 2.5.6).
+    pub fn link_local(self) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets[..2].copy_from_slice(&[0xfe, 0x80]);
+        octets[8..].copy_from_slice(&self.interface_id());
+        octets.into()
     }
 }
 

@@ -94,6 +94,8 @@ pub struct Nic {
     pub rate: Option<Rate>,
     /// `announce=`: to tell the address that the guest gets.
     pub announce: bool,
+    /// `monitor=`: whether QEMU has a QMP socket for the user's own commands.
+    pub has_monitor: bool,
     /// The subnet of a network of the host's own.
     pub net: Option<Ipv4Net>,
     /// Ports of the host that lead to the guest.
@@ -102,7 +104,7 @@ pub struct Nic {
 
 /// The keys of `--bridge`, each with the form of its value and what it is for. Help, completions and the man page are
 /// held against this list by tests.
-pub const KEYS: [(&str, &str, &str); 22] = [
+pub const KEYS: [(&str, &str, &str); 23] = [
     (
         "uplink",
         "IFACE|auto|nat|user|none",
@@ -159,6 +161,11 @@ pub const KEYS: [(&str, &str, &str); 22] = [
     ),
     ("rate", "RATE", "the most that the guest sends per second, and gets: rate=100mbit (default: no limit)"),
     ("announce", "on|off", "on: print the address that the guest gets by DHCP to stderr"),
+    (
+        "monitor",
+        "on|off",
+        "on: give QEMU a QMP socket that only you can open, for kvm-bridge attach and detach (default: off)",
+    ),
 ];
 
 /// The values of `--bridge` in an environment variable, which a shell's quotes may hold together.
@@ -235,6 +242,7 @@ impl Nic {
             isolated: None,
             rate: None,
             announce: false,
+            has_monitor: false,
             net: None,
             forwards: Vec::new(),
         };
@@ -345,6 +353,7 @@ impl Nic {
             "isolated" => self.isolated = Some(switch(value).ok_or_else(wrong)?),
             "rate" => self.rate = Some(value.parse().map_err(|()| no_rate(value))?),
             "announce" => self.announce = switch(value).ok_or_else(wrong)?,
+            "monitor" => self.has_monitor = switch(value).ok_or_else(wrong)?,
             "attach" => self.attach = Some(attach(value).ok_or_else(wrong)?),
             "follow" => self.follow = Some(switch(value).ok_or_else(wrong)?),
             "mtu" => match value.parse() {

@@ -22,6 +22,7 @@ pub(super) struct Mac {
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge mac list
+  kvm-bridge mac get alice
   kvm-bridge mac set alice 52:54:00:12:34:57
   kvm-bridge mac export alice > alice.json
   kvm-bridge mac import alice.json
@@ -34,6 +35,27 @@ enum Command {
     #[command(after_help = "Examples:\n  kvm-bridge mac list\n  kvm-bridge mac list --json")]
     List {
         /// Print JSON: an array of {vm, slots}; a slot is an array with the address of each network card
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the address that a VM has, or create the one that it is going to have
+    #[command(
+        after_help = "Examples:\n  kvm-bridge mac get alice\n  mac=$(kvm-bridge mac get alice --new) && echo \"device_add e1000,netdev=net1,mac=$mac\""
+    )]
+    Get {
+        /// The VM: its name, or as 'kvm-bridge mac list' prints it
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        vm: String,
+        /// The position of the network card on the command line
+        #[arg(long, default_value_t = 0, value_parser = place, allow_negative_numbers = true)]
+        nic: u32,
+        /// An address for one more network card: the first position without an address
+        #[arg(long, conflicts_with = "nic")]
+        new: bool,
+        /// The run: 0 for the first, 1 for a second run at the same time, and so on
+        #[arg(long, default_value_t = 0, value_parser = place, allow_negative_numbers = true)]
+        slot: u32,
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -96,12 +118,20 @@ impl Mac {
                 true => json(&records.into_iter().map(Listed::from).collect::<Vec<Listed>>()),
                 false => Ok(table(&records)),
             }),
+            Command::Get { vm, nic, new, slot, json } => {
+                let (vm, nic, mac, is_new) = store.get(&vm, index(slot), (!new).then(|| index(nic)))?;
+                Ok(match json {
+                    true => crate::cli::json(&serde_json::json!({
+                        "vm": vm, "slot": slot, "nic": nic, "mac": mac.to_string(), "new": is_new
+                    })),
+                    false => format!("{mac}\n"),
+                })
+            }
             Command::Set { vm, mac, nic, slot, json } => {
                 let mac = mac.parse::<model::mac::Mac>()?.check_unicast()?;
-                let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
                 let which =
                     if nic == 0 && slot == 0 { String::new() } else { format!(" for NIC {nic} of slot {slot}") };
-                store.set(&vm, place(slot), place(nic), mac).map(|vm| match json {
+                store.set(&vm, index(slot), index(nic), mac).map(|vm| match json {
                     true => crate::cli::json(&serde_json::json!({ "vm": vm, "mac": mac.to_string() })),
                     false => format!("{} has {mac}{which}\n", text::one_line(&vm)),
                 })
@@ -128,6 +158,11 @@ impl Mac {
 /// The place of a slot or of a network card, of which nobody has more.
 fn place(text: &str) -> Result<u32> {
     crate::cli::usage::number(text, 0, 1023)
+}
+
+/// The same as a place in a list.
+fn index(place: u32) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 /// What is made of all records. If one can't be read, the others are printed before it is said.

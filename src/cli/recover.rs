@@ -1,5 +1,6 @@
 //! `kvm-bridge recover`.
 
+use crate::monitor;
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::reaper;
@@ -66,6 +67,7 @@ impl Recover {
             let _ = writeln!(text, "{bridge} {}{fixed}", text::one_line(&said));
         }
         output::step(|| format!("looked at the journals of bridges: {}", all.len() + faults.len()));
+        monitor::tidy();
         state::journal::tidy_all();
         save::tidy()?;
         faults.extend(without_journal(&mut netlink)?.into_iter().map(|bridge| {

@@ -186,7 +186,9 @@ impl<'a> Place<'a> {
 /// An argument without the brackets that clap puts around names of values.
 fn plain(argument: &str) -> String {
     let plain = argument.replace("...", "");
-    plain.chars().filter(|c| !"<>".contains(*c)).collect::<String>().trim_matches(['[', ']']).replace('|', " or ")
+    let plain: String = plain.chars().filter(|c| !"<>".contains(*c)).collect();
+    let inner = plain.strip_prefix('[').and_then(|plain| plain.strip_suffix(']'));
+    inner.unwrap_or(&plain).replace('|', " or ")
 }
 
 /// An option without the name of its value.

@@ -6,7 +6,8 @@ use clap::{Arg, Command};
 use model::complete::{Answer, Candidate, Thing};
 
 /// Values that are only somebody's to know, or a number.
-const FREE: [&str; 10] = ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID"];
+const FREE: [&str; 12] =
+    ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID", "PORT", "CARD"];
 
 /// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
 fn values_of(name: &str, typed: &str) -> Option<Answer> {
@@ -18,6 +19,11 @@ fn values_of(name: &str, typed: &str) -> Option<Answer> {
         },
         "IF" | "IFACE" | "UPLINK" => Answer::of(all(Thing::Uplinks(""))),
         "VM" => Answer::of(all(Thing::Vms)),
+        "BRIDGE[,KEY=VALUE]" => qemu("qemu-kvm", &["--bridge".to_owned()], typed),
+        "GUEST" => match typed.rsplit_once('@') {
+            Some((user, _)) => Answer::of(all(Thing::Guests)).behind(&format!("{user}@")),
+            None => Answer::of(all(Thing::Guests)),
+        },
         "TAP" => Answer::of(all(Thing::Taps)),
         "USER" => Answer::of(all(Thing::Users)),
         "LINK" => Answer::of(["qemu-kvm", "kvm", "qemu-system-x86_64", "qemu-system-aarch64"].map(Candidate::bare)),
@@ -39,7 +45,7 @@ pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: 
         if word == "--" {
             // What qemu-kvm would be given.
             return match command.get_positionals().any(Arg::is_last_set) {
-                true if command.get_name() == "enter" => Answer::files(),
+                true if ["enter", "ssh"].contains(&command.get_name()) => Answer::files(),
                 true => qemu("qemu-kvm", &before[at + 1..], typed),
                 false => Answer::default(),
             };
@@ -111,6 +117,9 @@ fn name_of(argument: &Arg) -> String {
         Some("tap") => return "TAP".to_owned(),
         Some("link") => return "LINK".to_owned(),
         _ => {}
+    }
+    if argument.get_id() == "guest" {
+        return "GUEST".to_owned();
     }
     let names = argument.get_value_names().unwrap_or_default();
     names.first().map(ToString::to_string).unwrap_or_else(|| argument.get_id().as_str().to_uppercase())

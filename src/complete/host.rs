@@ -1,6 +1,7 @@
 //! What this host has: bridges, interfaces, VMs, users, files. Read without any privilege.
 
 use crate::netlink::Netlink;
+use crate::network::inventory;
 use crate::network::user_network;
 use crate::network::user_network::Place;
 use crate::state::config;
@@ -23,6 +24,7 @@ pub(super) fn all(things: Thing) -> Vec<Candidate> {
         Thing::Uplinks(bridge) => uplinks(bridge),
         Thing::Taps => taps(),
         Thing::Vms => vms(),
+        Thing::Guests => guests(),
         Thing::Names => names(),
         Thing::Users => users(),
         Thing::Files(typed) => files(typed),
@@ -116,6 +118,24 @@ fn vms() -> Vec<Candidate> {
         Candidate::new(record.vm, macs.join(" "))
     });
     vms.collect()
+}
+
+/// On the host's bridges those that can be seen, and those of the user's own networks.
+fn guests() -> Vec<Candidate> {
+    let bridges = Netlink::open().ok().and_then(|mut netlink| inventory::look(&mut netlink).ok()).unwrap_or_default();
+    let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
+    let here = ports.filter_map(|(bridge, port)| Some((port.vm.clone()?, bridge.detail.link.name.to_string())));
+    let there =
+        user_network::each(&["status", "--json"]).iter().flat_map(|said| said.json("bridges")).collect::<Vec<_>>();
+    let there = there.iter().flat_map(|bridge| {
+        let ports = bridge["ports"].as_array().into_iter().flatten();
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        ports.filter_map(move |port| Some((text(&port["vm"])?, text(&bridge["name"])?)))
+    });
+    let mut guests: Vec<Candidate> = here.chain(there).map(|(vm, on)| Candidate::new(vm, format!("on {on}"))).collect();
+    guests.sort_by(|one, other| one.text.cmp(&other.text));
+    guests.dedup_by(|one, other| one.text == other.text);
+    guests
 }
 
 fn names() -> Vec<Candidate> {

@@ -28,7 +28,7 @@ use port::FILTER_PREF;
 use std::collections::BTreeMap;
 use std::sync::Once;
 
-pub use model::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
+pub use model::inventory::{Bridge, Host, OwnNetwork, Port, Role, SharedUplink, hosts};
 pub use model::packet::is_link_local;
 
 fn shared_uplink(

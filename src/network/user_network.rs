@@ -49,7 +49,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -82,12 +82,12 @@ pub struct Place {
 impl Place {
     /// That of the calling user's network of this name.
     pub fn of(bridge: &IfName) -> Result<Self> {
-        Ok(Self { folder: users_folder()?, bridge: bridge.clone() })
+        Ok(Self { folder: place::users_run()?, bridge: bridge.clone() })
     }
 
     /// Those of all networks of the calling user's that run: one whose holder was killed has left its files.
     pub fn all() -> Vec<Self> {
-        let Ok(folder) = users_folder() else { return Vec::new() };
+        let Ok(folder) = place::users_run() else { return Vec::new() };
         let names = fs::read_dir(&folder).into_iter().flatten().flatten();
         let names = names.filter_map(|entry| IfName::new(entry.file_name().to_str()?).ok());
         let mut places: Vec<Self> = names.map(|bridge| Self { folder: folder.clone(), bridge }).collect();
@@ -166,29 +166,6 @@ impl Entrance {
             let what = format!("cannot enter the namespace of {}: {}", place.bridge, reason(&error));
             Error::new(what, "Start it from outside of any sandbox.")
         })
-    }
-}
-
-/// The folder of the calling user's networks: in the run-time folder of their session, else in one of their own in /tmp.
-fn users_folder() -> Result<PathBuf> {
-    let uid = geteuid();
-    let is_theirs = |folder: &Path| {
-        fs::symlink_metadata(folder)
-            .is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0)
-    };
-    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let sessions = [named, Some(PathBuf::from(format!("/run/user/{uid}")))];
-    if let Some(folder) = sessions.into_iter().flatten().find(|folder| is_theirs(folder)) {
-        return Ok(folder.join("kvm-bridge"));
-    }
-    let folder = PathBuf::from(format!("/tmp/kvm-bridge-{uid}"));
-    match DirBuilder::new().mode(0o700).create(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(unusable(&folder, &error)),
-        _ if is_theirs(&folder) => Ok(folder.join("networks")),
-        _ => {
-            let what = format!("{} is not yours alone", folder.display());
-            Err(Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours that nobody else can write."))
-        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Says what a launch would do, in commands that a person could type, and does nothing.
 
 use crate::launch::{Qemu, refusal};
+use crate::monitor;
 use crate::netlink::Netlink;
 use crate::network::links::unreadable;
 use crate::network::observe::{Planned, planned, shared_by};
 use crate::network::rootless::{Way, check_making, ways};
 use crate::output;
+use crate::shim::monitor_of;
 use crate::sys::random;
 use crate::sys::{process, tap};
 use crate::vm::{Store, id_of};
@@ -94,7 +96,9 @@ pub fn launch(line: &Line, qemu: &Qemu, config: &Config, notices: &[String]) -> 
         }
     };
     let netdevs = argv::netdevs(line, ids, backends, &macs);
-    let qemus = std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs)).collect();
+    let qemus = std::iter::once(OsString::from(qemu.path())).chain(rewrite(line, &netdevs));
+    let monitor = monitor_of(line)?;
+    let qemus = qemus.chain(monitor.iter().flat_map(|path| monitor::words(path))).collect();
     let why = qemu.is_chosen().then(|| qemu.why());
     Ok(Launch { notes, commands, qemu: qemus, why, has_example: known.contains(&None) })
 }

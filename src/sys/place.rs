@@ -1,8 +1,14 @@
 //! Where files are that outlive a process: root's, or in a network of a user's own (`crate::network::user_network`) that user's.
 #![forbid(unsafe_code)]
 
+use crate::output::errno::reason;
 use crate::sys::userns;
+use model::error::{Error, Result};
+use nix::unistd::geteuid;
 use std::env;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -65,4 +71,30 @@ pub fn users() -> Option<PathBuf> {
 fn own() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "kvm-bridge")?;
     folders.state_dir().map(Path::to_owned)
+}
+
+/// Where the calling user's run-time files are: in the run-time folder of their session, else in one of their own in /tmp.
+pub fn users_run() -> Result<PathBuf> {
+    let uid = geteuid();
+    let is_theirs = |folder: &Path| {
+        fs::symlink_metadata(folder)
+            .is_ok_and(|found| found.is_dir() && found.uid() == uid.as_raw() && found.mode() & 0o022 == 0)
+    };
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let sessions = [named, Some(PathBuf::from(format!("/run/user/{uid}")))];
+    if let Some(folder) = sessions.into_iter().flatten().find(|folder| is_theirs(folder)) {
+        return Ok(folder.join("kvm-bridge"));
+    }
+    let folder = PathBuf::from(format!("/tmp/kvm-bridge-{uid}"));
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::new(
+            format!("cannot use {}: {}", folder.display(), reason(&error)),
+            "Set XDG_RUNTIME_DIR to a folder of yours with a short name.",
+        )),
+        _ if is_theirs(&folder) => Ok(folder.join("networks")),
+        _ => {
+            let what = format!("{} is not yours alone", folder.display());
+            Err(Error::new(what, "Set XDG_RUNTIME_DIR to a folder of yours that nobody else can write."))
+        }
+    }
 }

@@ -125,13 +125,15 @@ fn name_in(request: &libc::ifreq) -> Vec<u8> {
 /// has its name by then.
 pub fn index_of(tap: &OwnedFd, name: &IfName) -> io::Result<u32> {
     let index = nix::net::if_::if_nametoindex(name.as_str())?;
+    if name_of(tap)? == *name { Ok(index) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// The name of the TAP behind a descriptor, in the namespace that it was made in.
+pub fn name_of(tap: &OwnedFd) -> io::Result<IfName> {
     let mut request = ifreq("");
     // SAFETY: the kernel writes one ifreq; the request's type says unsigned int and means that.
     unsafe { ioctl::tun_get_iff(tap.as_raw_fd(), (&raw mut request).cast()) }?;
-    match name_in(&request) == name.as_str().as_bytes() {
-        true => Ok(index),
-        false => Err(io::ErrorKind::NotFound.into()),
-    }
+    Ok(IfName::seen(String::from_utf8_lossy(&name_in(&request)).into_owned()))
 }
 
 /// The TAPs that a process has open, each with its descriptors; `process` is its folder in /proc. `None` if that is not found out
@@ -170,6 +172,9 @@ fn is_here(process: &Path, descriptor: i32) -> bool {
     };
     // SAFETY: the kernel returns a new descriptor, which nobody else knows of.
     let namespace = unsafe { ioctl::tun_get_dev_netns(copy.as_raw_fd()) }.map(crate::sys::files::own);
+    if !process::is_root() && namespace.as_ref().is_err_and(|error| *error == nix::Error::EPERM) {
+        return true;
+    }
     let namespace = namespace.ok().and_then(|namespace| File::from(namespace).metadata().ok());
     namespace.is_some_and(|namespace| process::own_network() == Some((namespace.dev(), namespace.ino())))
 }

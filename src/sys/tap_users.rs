@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,6 +54,14 @@ impl TapUsers {
     pub fn of(&self, tap: &IfName) -> Option<&Process> {
         self.processes.iter().find(|process| process.taps.contains_key(tap))
     }
+}
+
+/// The calling user's own processes of all network namespaces, without the TAPs that they have open.
+pub fn own_processes() -> impl Iterator<Item = Process> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let is_own = move |path: &Path| fs::metadata(path).is_ok_and(|folder| folder.uid() == uid);
+    let own = process::all().filter(move |(path, _)| is_own(path));
+    own.filter_map(|(path, pid)| describe(&path, pid, BTreeMap::new()))
 }
 
 /// Whether it came to its end before the time was over. The processes with the fewest descriptors come first (the size of the

@@ -127,10 +127,7 @@ impl Store {
     pub fn set(&self, name: &str, slot: usize, nic: usize, mac: Mac) -> Result<String> {
         let _all = self.lock()?;
         let vm = self.called(name)?;
-        if slot >= MAX_SLOTS || nic >= MAX_NICS {
-            let what = format!("no VM has a slot {slot} with a network card {nic}");
-            return Err(Error::new(what, "The first of each is 0; kvm-bridge mac list shows those that there are."));
-        }
+        check_place(slot, nic)?;
         let _held = self.hold(&vm, slot)?;
         let mut record = self.read(&vm)?.unwrap_or_else(|| Record::new(&vm, Vec::new()));
         let place = record.place(slot, nic);
@@ -151,7 +148,7 @@ impl Store {
     }
 
     /// The VM that a person means: one that is there, by its key or the text of it, or one that is not there yet.
-    fn called(&self, name: &str) -> Result<VmId> {
+    pub(super) fn called(&self, name: &str) -> Result<VmId> {
         let said = VmId::said(name);
         if self.read(&said)?.is_some() {
             return Ok(with_image(said));
@@ -258,6 +255,15 @@ impl Store {
         synced.map_err(|error| unusable(&self.folder, &error))?;
         Ok(count)
     }
+}
+
+/// Whether a VM can have such a slot and card.
+pub(super) fn check_place(slot: usize, nic: usize) -> Result<()> {
+    if slot < MAX_SLOTS && nic < MAX_NICS {
+        return Ok(());
+    }
+    let what = format!("no VM has a slot {slot} with a network card {nic}");
+    Err(Error::new(what, "The first of each is 0; kvm-bridge mac list shows those that there are."))
 }
 
 /// Removes a file, if it is there.

@@ -2,6 +2,7 @@
 
 use crate::sys::files::{self, if_there};
 use crate::sys::random;
+use crate::vm::admin::check_place;
 use crate::vm::{Record, Store, VmId, read_record, unusable};
 use model::error::{Error, Result};
 use model::mac::Mac;
@@ -64,6 +65,25 @@ impl Store {
             let _ = fs::remove_file(&new);
         }
         done.map(|()| macs)
+    }
+
+    /// The address of a network card of a VM, called as for `set`, and made and claimed now if there is none; `nic` is the first card
+    /// without one if it is not given. Tells the VM's key, the card, its address, and whether that is new. The VM may be running.
+    pub fn get(&self, name: &str, slot: usize, nic: Option<usize>) -> Result<(String, usize, Mac, bool)> {
+        let _all = self.lock()?;
+        let (vm, known) = self.follow(&self.called(name)?)?;
+        let own = known.as_ref().and_then(|known| known.slots.get(slot)).map(Vec::as_slice).unwrap_or_default();
+        let nic = nic.unwrap_or_else(|| own.iter().position(Option::is_none).unwrap_or(own.len()));
+        check_place(slot, nic)?;
+        if let Some(mac) = own.get(nic).copied().flatten() {
+            return self.claim_again(&vm, mac).map(|()| (vm.text, nic, mac, false));
+        }
+        // For the cards before it nothing is made: they may be there with an address of somebody's choice.
+        let mut given = vec![Some(Mac([0; 6])); nic];
+        given.push(None);
+        let macs = self.add(&vm, known, slot, &given, |_| false)?;
+        self.note_image(&vm)?;
+        Ok((vm.text, nic, macs[nic], true))
     }
 
     /// Sees to it that an address that a VM keeps is claimed by it alone: the claim may be lost, and files may have been

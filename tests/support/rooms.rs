@@ -47,8 +47,8 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
     (
         "src",
         &[
-            "output", "sys", "netlink", "capture", "state", "vm", "launch", "network", "install", "doctor", "complete",
-            "shim", "cli",
+            "output", "sys", "netlink", "monitor", "capture", "state", "vm", "launch", "network", "install", "doctor",
+            "complete", "shim", "cli",
         ],
     ),
 ];

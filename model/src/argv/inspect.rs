@@ -7,7 +7,7 @@ use crate::mac::Mac;
 use crate::options::{Arity, arity};
 use crate::optstr;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// A command line, as far as the network goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct QemuLine {
     pub has_none: bool,
     /// `-name`.
     pub name: Option<String>,
+    /// The sockets on which its monitors for programs listen (`-qmp`, or `-mon` and `-chardev`), as they are written.
+    pub monitors: Vec<OsString>,
+    /// Whether libvirt has started it.
+    pub is_libvirts: bool,
     /// `-kernel`.
     pub kernel: Option<String>,
     /// Whether there is an `-initrd`.
@@ -78,18 +82,32 @@ impl QemuLine {
     pub fn read(words: &[OsString]) -> Self {
         let mut line = Self::default();
         let mut rest = words.iter();
+        let (mut sockets, mut of_programs): (Vec<Socket>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
         while let Some(word) = rest.next() {
             let Some(name) = word.as_bytes().strip_prefix(b"-") else { continue };
             let name = name.strip_prefix(b"-").unwrap_or(name);
             match arity(name) {
                 Arity::Value => {
-                    if let Some(value) = rest.next() {
-                        line.look(name, value.as_bytes());
+                    let Some(value) = rest.next().map(|value| value.as_bytes()) else { continue };
+                    match name {
+                        b"chardev" => sockets.extend(Socket::of(value)),
+                        b"mon" if optstr::get(value, "mode", "chardev").as_deref() == Some(b"control") => {
+                            of_programs.extend(optstr::get(value, "chardev", "chardev"));
+                        }
+                        b"qmp" | b"qmp-pretty" => {
+                            line.monitors
+                                .extend(value.strip_prefix(b"unix:").and_then(|path| listens_on(path, "path")));
+                        }
+                        _ => line.look(name, value),
                     }
                 }
                 Arity::Alone | Arity::Unknown => line.has_serial_console |= name == b"nographic",
             }
         }
+        // Its monitor is handed to it.
+        line.is_libvirts = sockets.iter().any(|socket| socket.id == b"charmonitor");
+        let is_of_programs = |socket: &Socket| of_programs.contains(&socket.id);
+        line.monitors.extend(sockets.into_iter().filter(is_of_programs).filter_map(|socket| socket.path));
         line
     }
 
@@ -138,6 +156,31 @@ impl QemuLine {
         let netdev = self.netdevs.iter().find(is_its)?;
         self.devices.iter().find(|device| device.netdev.as_ref() == Some(&netdev.id))?.mac
     }
+}
+
+/// A `-chardev socket`.
+struct Socket {
+    id: Vec<u8>,
+    /// Where it listens, if that is a file.
+    path: Option<OsString>,
+}
+
+impl Socket {
+    fn of(value: &[u8]) -> Option<Self> {
+        let get = |key| optstr::get(value, key, "backend");
+        let is_socket = get("backend").as_deref() == Some(b"socket");
+        is_socket.then(|| Some(Self { id: get("id")?, path: listens_on(value, "backend") })).flatten()
+    }
+}
+
+/// The file on which a socket listens; `first` is the key of a first word without one.
+fn listens_on(value: &[u8], first: &str) -> Option<OsString> {
+    let is_on = |key: &str| {
+        let found = optstr::parse(value).into_iter().rev().find(|param| param.key.as_deref() == Some(key.as_bytes()));
+        found.is_some_and(|param| param.value.is_none_or(|value| matches!(value.as_slice(), b"on" | b"yes" | b"true")))
+    };
+    let path = optstr::get(value, "path", first)?;
+    (is_on("server") && !is_on("abstract")).then(|| OsString::from_vec(path))
 }
 
 fn lossy(bytes: Vec<u8>) -> String {
@@ -194,6 +237,29 @@ mod tests {
 
     fn line(text: &str) -> QemuLine {
         QemuLine::read(&text.split_whitespace().map(Into::into).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_monitors_for_programs_are_found() {
+        for (text, monitors) in [
+            ("-qmp unix:/a,server=on,wait=off -monitor stdio", &["/a"][..]),
+            ("-qmp unix:/a,server,nowait -qmp-pretty unix:b,,c,server=on", &["/a", "b,c"]),
+            ("-mon chardev=m,mode=control -chardev socket,id=m,path=/m,server=on,wait=off", &["/m"]),
+            ("-chardev socket,path=/m,server=on,wait=off,id=m -mon m,mode=control,pretty=on", &["/m"]),
+            ("-qmp unix:/a -qmp tcp:localhost:4444,server=on -qmp stdio", &[]),
+            ("-qmp unix:/a,server=off -chardev socket,id=m,path=/m,server=on -mon chardev=m,mode=readline", &[]),
+            ("-chardev socket,id=m,path=/m,server=on -append -qmp -qmp unix:/x,abstract=on,server=on", &[]),
+        ] {
+            let words: Vec<OsString> = text.split_whitespace().map(OsString::from).collect();
+            let line = QemuLine::read(&words);
+            assert_eq!(line.monitors, monitors, "{text}");
+            assert!(!line.is_libvirts);
+        }
+        let libvirts =
+            "-chardev socket,id=charmonitor,fd=30,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control";
+        let words: Vec<OsString> = libvirts.split_whitespace().map(OsString::from).collect();
+        let line = QemuLine::read(&words);
+        assert!(line.is_libvirts && line.monitors.is_empty());
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl Netdev {
     }
 
     /// The value of `-device`, if it is ours.
-    fn device(&self, as_json: bool) -> Option<String> {
+    pub fn device(&self, as_json: bool) -> Option<String> {
         let Card::Device(model) = &self.card else { return None };
         let mac = self.mac;
         let queues = self.backend.queues();

@@ -33,7 +33,7 @@ impl Guest {
 
     /// Its IPv6 address.
     pub fn address6(&self, ula: Ula) -> Ipv6Addr {
-        ula.with(interface_id(self.mac))
+        ula.with(self.mac.interface_id())
     }
 
     /// What a file of `--dhcp-hostsdir` has of it. The folder has one file for each guest, which dnsmasq reads as soon as it is
@@ -43,7 +43,7 @@ impl Guest {
     pub fn host_line(&self, domain: &str) -> String {
         let Self { mac, name, address, .. } = self;
         let [a, b, c, d] = {
-            let id = interface_id(*mac);
+            let id = mac.interface_id();
             [0, 2, 4, 6].map(|at| u16::from_be_bytes([id[at], id[at + 1]]))
         };
         let name = name.as_ref().map(|name| format!("{name}.{domain},")).unwrap_or_default();
@@ -68,11 +68,6 @@ pub fn label(name: &str) -> Option<String> {
     let fitted: String = name.chars().take(63).map(fit).collect();
     let label = fitted.trim_matches('-');
     (!label.is_empty()).then(|| label.to_owned())
-}
-
-/// Modified EUI-64 (RFC 4291, appendix A).
-fn interface_id(Mac([a, b, c, d, e, f]): Mac) -> [u8; 8] {
-    [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }
 
 #[cfg(test)]

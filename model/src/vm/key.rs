@@ -3,7 +3,7 @@
 use crate::argv::image;
 use crate::argv::scan::Identity;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// The key of VMs that nothing tells apart.
@@ -39,6 +39,20 @@ impl VmId {
         match kinds.iter().any(|kind| text.starts_with(kind)) {
             true => Self::from(text.to_owned()),
             false => Self::as_written(&Identity::Name(text.as_bytes().to_vec())),
+        }
+    }
+
+    /// What a command line has to say for it to have this key.
+    pub fn identity(&self) -> Identity {
+        let (kind, text) = self.text.split_once(':').unwrap_or_default();
+        let bytes = || path_of(text).into_os_string().into_vec();
+        match kind {
+            "name" => Identity::Name(bytes()),
+            "uuid" => Identity::Uuid(bytes()),
+            "disk" if text.starts_with('/') => Identity::Disk(bytes()),
+            "disk" => Identity::DiskElsewhere(bytes()),
+            "kernel" => Identity::Kernel(bytes()),
+            _ => Identity::Unnamed,
         }
     }
 
@@ -141,6 +155,16 @@ mod tests {
         fn a_path_comes_back(path in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'\\'), Just(b'x')], 0..20)) {
             let back = path_of(&readable(&path));
             prop_assert_eq!(back.as_os_str().as_bytes(), path.as_slice());
+        }
+    }
+
+    #[test]
+    fn a_key_is_that_of_its_identity() {
+        for key in
+            ["name:a:b", "name:a\\\\b", "uuid:6d1c0a3e", "disk:/a b.img", "kernel:/k", "disk:rbd:vms/a", "unnamed:"]
+        {
+            let vm = VmId::from(key.to_owned());
+            assert_eq!(VmId::as_written(&vm.identity()).text, key);
         }
     }
 

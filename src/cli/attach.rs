@@ -1,0 +1,384 @@
+//! `kvm-bridge attach`.
+
+use crate::cli::guest::{Guest, Search};
+use crate::launch::inherited::Inherited;
+use crate::monitor::{Failure, Monitor};
+use crate::netlink::Netlink;
+use crate::network::bring_up::bring_up;
+use crate::network::links::unreadable;
+use crate::state::config;
+use crate::sys::tap_users::own_processes;
+use crate::sys::{place, process, tap};
+use crate::vm::{Store, VmId};
+use clap::Args;
+use model::argv;
+use model::argv::inspect::QemuLine;
+use model::argv::rewrite::{Card, Netdev};
+use model::argv::scan::Run;
+use model::argv::{Line, scan};
+use model::error::{Error, Result};
+use model::inventory::Process;
+use model::mac::Mac;
+use model::report;
+use model::request::Nic;
+use model::text;
+use model::text::shell::quote;
+use serde_json::{Value, json};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+/// The arguments of `kvm-bridge attach`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Attach {
+    /// The VM, as for 'kvm-bridge ip'
+    #[arg(id = "guest", value_name = "VM")]
+    vm: String,
+    /// The bridge, and keys as for 'qemu-kvm --bridge'
+    #[arg(long, value_name = "BRIDGE[,KEY=VALUE]")]
+    bridge: String,
+    /// Also print what to add to the command line of the VM's next start
+    #[arg(long)]
+    save: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  kvm-bridge attach alice --bridge br0
+  kvm-bridge attach alice --bridge br1,model=virtio-net-pci --save
+The guest has to run with a QMP socket: qemu-kvm --bridge br0,monitor=on ..., or with one of your own.
+A q35 machine also needs a free port: -device pcie-root-port,id=hot0,chassis=1";
+
+/// What QEMU says of a bus on which nothing is plugged while the machine runs.
+pub(super) const NO_HOT_PLUG: &str = "does not support hotplugging";
+
+/// The class of a bridge of PCI (PCI Code and ID Assignment Specification, 06h 04h).
+const PCI_BRIDGE: u64 = 0x0604;
+
+/// Where QEMU has its devices, those with an id and those without (qom-list).
+const DEVICES: [&str; 2] = ["/machine/peripheral", "/machine/peripheral-anon"];
+
+/// A network card, as QEMU has it.
+pub(super) struct Device {
+    /// Its path among QEMU's objects.
+    pub(super) path: String,
+    pub(super) mac: Mac,
+    /// The id of its netdev.
+    pub(super) netdev: String,
+}
+
+impl Device {
+    /// Whether it is behind a guest's port: one that has sent nothing is known by its TAP.
+    pub(super) fn is_on(&self, guest: &Guest) -> bool {
+        let link = &guest.port.detail.link;
+        guest.port.mac == Some(self.mac) || link.mac == Some(self.mac.of_tap())
+    }
+}
+
+/// A guest that is talked with.
+pub(super) struct Talk {
+    pub(super) guests: Vec<Guest>,
+    pub(super) process: Process,
+    pub(super) monitor: Monitor,
+}
+
+impl Talk {
+    /// Finds a guest of the calling user's and the socket of its QEMU. One that libvirt has started is libvirt's to change: `virsh` is
+    /// the command for that.
+    pub(super) fn begin(search: &Search, virsh: impl FnOnce(&str) -> String) -> Result<Self> {
+        let (_, guests) = search.find_in_time(None)?;
+        let name = search.name();
+        let process = guests.iter().find_map(|guest| guest.port.process.clone()).filter(Process::is_qemu);
+        // That of a guest in a network of the user's own is outside.
+        let process = process.or_else(|| own_processes().find(|process| is_of(process, &guests))).ok_or_else(|| {
+            Error::new(format!("no QEMU of {name} is to be seen"), "Run this as who has started it; as root for all.")
+        })?;
+        // What another user's process says of itself is that user's word, which moves nothing of the caller's.
+        if process.uid != nix::unistd::geteuid().as_raw() {
+            let whose =
+                guests.iter().find_map(|guest| guest.port.user.clone()).unwrap_or_else(|| "another user".into());
+            let what = format!("{name} is a guest of {}", text::one_line(&whose));
+            let remedy =
+                format!("Run it as that user: sudo -u {} {} ...", quote(&whose), search.command_for(search.vm));
+            return Err(Error::new(what, remedy));
+        }
+        let line = QemuLine::read(process.words.get(1..).unwrap_or_default());
+        if line.is_libvirts {
+            return Err(Error::new(format!("{name} is a guest of libvirt"), format!("Use: {}", virsh(&name))));
+        }
+        let Some(socket) = line.monitors.first() else {
+            let what = format!("the QEMU of {name} has no QMP socket");
+            let bridge = guests.first().map(Guest::bridge_name).unwrap_or_default();
+            let remedy = format!(
+                "Start it with one: --bridge {},monitor=on, or -qmp unix:PATH,server=on,wait=off",
+                quote(bridge)
+            );
+            return Err(Error::new(what, remedy));
+        };
+        let socket = Path::new("/proc").join(process.pid.to_string()).join("cwd").join(socket);
+        let monitor = Monitor::connect(&socket, process.pid)?;
+        Ok(Self { guests, process, monitor })
+    }
+
+    /// The network cards on netdevs.
+    pub(super) fn devices(&mut self) -> Result<Vec<Device>> {
+        let cannot = |failure: Failure| failure.of("cannot ask for the devices");
+        let mut found = Vec::new();
+        for folder in DEVICES {
+            let devices = self.monitor.execute("qom-list", json!({ "path": folder })).map_err(cannot)?;
+            let names = devices.as_array().into_iter().flatten();
+            let names = names.filter(|one| one["type"].as_str().is_some_and(|kind| kind.starts_with("child<")));
+            for path in names.filter_map(|one| Some(format!("{folder}/{}", one["name"].as_str()?))) {
+                let mut get = |property: &str| {
+                    match self.monitor.execute("qom-get", json!({ "path": path, "property": property })) {
+                        Ok(value) => Ok(value.as_str().map(str::to_owned)),
+                        // Most devices have no such property.
+                        Err(Failure::Refused(_)) => Ok(None),
+                        Err(failure) => Err(cannot(failure)),
+                    }
+                };
+                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse())
+                    && let Some(netdev) = get("netdev")?
+                {
+                    found.push(Device { path, mac, netdev });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The network cards that it has, as QEMU shows them to people.
+    pub(super) fn cards(&mut self) -> Result<String> {
+        let asked = self.monitor.execute("human-monitor-command", json!({ "command-line": "info network" }));
+        let said = asked.map_err(|failure| failure.of("cannot ask for the network cards"))?;
+        Ok(said.as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// Whether a process is the QEMU of a guest, by an address that no other has.
+fn is_of(process: &Process, guests: &[Guest]) -> bool {
+    let line = || QemuLine::read(process.words.get(1..).unwrap_or_default());
+    let has = |mac: Mac| guests.iter().any(|guest| guest.port.mac == Some(mac));
+    process.is_qemu() && line().devices.iter().any(|device| device.mac.is_some_and(has))
+}
+
+impl Attach {
+    pub(super) fn run(self) -> Result<String> {
+        let rest = format!(" --bridge {}", quote(&self.bridge));
+        let search = Search { vm: &self.vm, command: ["attach", &rest], is_to_be_sure: false };
+        let mut talk = Talk::begin(&search, |name| {
+            let bridge = self.bridge.split(',').next().unwrap_or_default();
+            format!("virsh attach-interface {} bridge {} --live", quote(name), quote(bridge))
+        })?;
+        let store = Store::open()?;
+        let devices = talk.devices()?.into_iter();
+        let own: Vec<Mac> = devices
+            .filter(|device| talk.guests.iter().any(|guest| device.is_on(guest)))
+            .map(|device| device.mac)
+            .collect();
+        let (records, _) = store.list()?;
+        let known = own.iter().find_map(|mac| {
+            records.iter().find_map(|record| Some((VmId::from(record.vm.clone()), record.slot_of(*mac)?)))
+        });
+        let mut line = self.line(&talk.process)?;
+        if let Some((vm, _)) = &known {
+            line.vm = vm.identity();
+        }
+        let config = config::load()?;
+        argv::settle::settle(&mut line, config.model.as_deref(), &system(&talk.process), |_, _| None)?;
+        argv::rewrite::ids(&line)?;
+        let slot = known.map_or(0, |(_, slot)| slot);
+        // Beside the run that has the slot, as one that moves in.
+        line.run = Run { is_incoming: true, slot: Some(slot) };
+        let place = match line.nics[0].mac {
+            Some(_) => None,
+            None => {
+                let key = crate::vm::id_of(&line.vm).text;
+                let kept = records.iter().find(|record| record.vm == key);
+                let kept = kept.and_then(|record| record.slots.get(slot)).map(Vec::as_slice).unwrap_or_default();
+                let place = next_place(kept, &own);
+                line.nics[0].mac = Some(store.get(&key, slot, Some(place))?.2);
+                Some(place)
+            }
+        };
+        let applied = bring_up(&line, &config, |_| Ok(()))?;
+        let (netdev, bus) = plug(&mut talk, &line, &applied).map_err(|error| error.of(search.name()))?;
+        let tap = applied.taps.first().and_then(|queues| tap::name_of(queues.first()?).ok());
+        let nic = &line.nics[0];
+        let mac = netdev.mac;
+        // At its place on the line it gets this address by itself.
+        let has_it = place == Some(own.len()) || place.is_none();
+        let save = format!("--bridge {}{}", self.bridge, if has_it { String::new() } else { format!(",mac={mac}") });
+        let model = nic.model.clone().unwrap_or_default();
+        if self.json {
+            return Ok(report::json(&json!({
+                "vm": search.name(), "bridge": nic.bridge.as_str(), "port": tap.as_ref().map(|tap| tap.as_str()),
+                "mac": mac, "model": model, "id": netdev.id, "bus": bus, "save": save,
+            })));
+        }
+        let tap = tap.map(|tap| format!(", {tap}")).unwrap_or_default();
+        let mut text = format!("{} has a new network card on {}: {model}, {mac}{tap}\n", search.name(), nic.bridge);
+        for notice in &applied.notices {
+            crate::output::say("kvm-bridge", notice);
+        }
+        if self.save {
+            text += &format!("To have it at the next start, add behind the others: {}\n", quote_words(&save));
+        }
+        Ok(text)
+    }
+
+    /// The command line of the QEMU, as far as it goes, with the new card and no other of ours.
+    fn line(&self, process: &Process) -> Result<Line> {
+        let mut words = process.words.get(1..).unwrap_or_default().to_vec();
+        words.extend(["--bridge".into(), self.bridge.clone().into()]);
+        let mut line = scan(&words, || Ok(Vec::new()))?;
+        let nic = line.nics.pop();
+        let Some(mut nic) = nic else {
+            let what = "the command line of its QEMU is not understood";
+            return Err(Error::new(what, "Please report this, with what 'ps' shows of it."));
+        };
+        let refused = [
+            ("forward", !nic.forwards.is_empty()),
+            ("announce", nic.announce),
+            ("monitor", nic.has_monitor),
+            ("replace", nic.replaces_user),
+            ("vm", nic.vm.is_some()),
+            ("slot", nic.slot.is_some()),
+        ];
+        if let Some((key, _)) = refused.into_iter().find(|(_, is_given)| *is_given) {
+            let what = format!("--bridge {}: {key}= is for the start of a guest", nic.bridge);
+            return Err(Error::new(what, format!("Leave {key}= out.")));
+        }
+        if place::user_network().is_some() {
+            check_in_user_network(&mut nic)?;
+        }
+        line.nics = vec![nic];
+        Ok(line)
+    }
+}
+
+/// In a network of the user's own all is as on a host, where no other can be made.
+fn check_in_user_network(nic: &mut Nic) -> Result<()> {
+    let mut netlink = Netlink::open().map_err(unreadable)?;
+    if netlink.link(&nic.bridge).map_err(unreadable)?.is_none() {
+        let what = format!("the guest is in a network of your own that has no bridge {}", nic.bridge);
+        return Err(Error::new(what, "Its new card can be on the same bridge only."));
+    }
+    nic.uplink = None;
+    Ok(())
+}
+
+/// Which card of a VM is the next: the first whose address is not in use, behind those that have an address of another kind.
+fn next_place(kept: &[Option<Mac>], own: &[Mac]) -> usize {
+    let foreign = own.iter().filter(|mac| !kept.contains(&Some(**mac))).count();
+    let is_free = |place: &usize| kept.get(*place).copied().flatten().is_none_or(|mac| !own.contains(&mac));
+    (foreign..).find(is_free).unwrap_or(foreign)
+}
+
+/// What a QEMU emulates, by the name of its program.
+fn system(process: &Process) -> String {
+    let path = std::fs::read_link(format!("/proc/{}/exe", process.pid)).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.strip_prefix("qemu-system-").unwrap_or("x86_64").to_owned()
+}
+
+/// Gives the QEMU the TAP, and the guest a card on it. If that fails nothing of it stays there.
+fn plug(talk: &mut Talk, line: &Line, applied: &Inherited) -> Result<(Netdev, Option<String>)> {
+    let known = talk.cards()?;
+    let id = line.nics[0].id.clone();
+    // Nor one that the line has used: its device may be gone, and is no part of this.
+    let is_free = |id: &String| !known.contains(id.as_str()) && !line.devices_on.contains_key(id.as_bytes());
+    let mut free = (0..).map(|number| format!("bridge{number}")).filter(is_free);
+    let Some(id) = id.or_else(|| free.next()) else { return Err(Error::new("no id is free", "Give id=.")) };
+    let netdevs = argv::netdevs(line, vec![id], applied.backends(), applied.macs());
+    let Some(netdev) = netdevs.into_iter().next().filter(|netdev| matches!(netdev.card, Card::Device(_))) else {
+        return Err(Error::new("this machine takes no network card while it runs", "Start it with the card."));
+    };
+    if known.contains(&netdev.mac.to_string()) {
+        let what = format!("the guest has a network card {} already", netdev.mac);
+        return Err(Error::new(what, "Try again, or give another mac=."));
+    }
+    let files = applied.taps.first().map(Vec::as_slice).unwrap_or_default();
+    let vhosts: Vec<OwnedFd> =
+        applied.vhosts.iter().flatten().filter_map(|file| Some(file.try_clone().ok()?.into())).collect();
+    let names = |kind: &str, count: usize| (0..count).map(|at| format!("{}-{kind}{at}", netdev.id)).collect::<Vec<_>>();
+    let (queues, vhost) = (names("tap", files.len()), names("vhost", vhosts.len()));
+    let given = queues.iter().zip(files).chain(vhost.iter().zip(&vhosts));
+    let mut arguments = json!({ "type": "tap", "id": netdev.id });
+    let many = if queues.len() == 1 { "" } else { "s" };
+    arguments[format!("fd{many}")] = queues.join(":").into();
+    if !vhost.is_empty() {
+        arguments["vhost"] = true.into();
+        arguments[format!("vhostfd{many}")] = vhost.join(":").into();
+    }
+    // From here on a ^C would leave a part of it in the guest.
+    process::ignore_requests_to_end();
+    let gave: std::result::Result<(), Failure> =
+        given.into_iter().try_for_each(|(name, file)| talk.monitor.give(name, file));
+    if let Err(failure) = gave.and_then(|()| talk.monitor.execute("netdev_add", arguments).map(|_| ())) {
+        // Those that it has not taken.
+        for name in queues.iter().chain(&vhost) {
+            let _ = talk.monitor.execute("closefd", json!({ "fdname": name }));
+        }
+        return Err(failure.of("cannot add the network"));
+    }
+    let added = add_device(talk, &netdev).and_then(|bus| match talk.cards() {
+        Ok(cards) if cards.contains(&netdev.mac.to_string()) => Ok(bus),
+        other => {
+            Err(other.err().unwrap_or_else(|| Error::new("the card was added and is not there", "Please report this.")))
+        }
+    });
+    match added {
+        Ok(bus) => Ok((netdev, bus)),
+        Err(error) => {
+            let _ = talk.monitor.execute("netdev_del", json!({ "id": netdev.id }));
+            Err(error)
+        }
+    }
+}
+
+/// Adds the card itself: where the machine puts it, else, on a bus that takes none while it runs, in the first port for that
+/// which is free. Tells which.
+fn add_device(talk: &mut Talk, netdev: &Netdev) -> Result<Option<String>> {
+    let what = "cannot add the network card";
+    let mut device: Value = netdev.device(true).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    device["id"] = netdev.id.clone().into();
+    let refused = match talk.monitor.execute("device_add", device.clone()) {
+        Ok(_) => return Ok(None),
+        Err(Failure::Refused(why)) if why.contains(NO_HOT_PLUG) => why,
+        Err(failure) => return Err(failure.of(what)),
+    };
+    for port in ports(talk) {
+        device["bus"] = port.clone().into();
+        // Such a port has this place alone: another is taken without a word, and the guest never sees it.
+        device["addr"] = "0".into();
+        match talk.monitor.execute("device_add", device.clone()) {
+            Ok(_) => return Ok(Some(port)),
+            // It is taken.
+            Err(Failure::Refused(_)) => {}
+            Err(failure) => return Err(failure.of(what)),
+        }
+    }
+    let remedy = "A q35 needs a free port, at its start: -device pcie-root-port,id=hot0,chassis=1. A pc needs ACPI.";
+    Err(Error::new(
+        format!("{what}: no port that takes one while it runs is free ({})", text::one_line(&refused)),
+        remedy,
+    ))
+}
+
+/// The ports for cards that are plugged, by their names.
+fn ports(talk: &mut Talk) -> Vec<String> {
+    let buses = talk.monitor.execute("query-pci", json!({})).unwrap_or_default();
+    let devices =
+        buses.as_array().into_iter().flatten().flat_map(|bus| bus["devices"].as_array().into_iter().flatten());
+    let ports = devices.filter(|device| device["class_info"]["class"].as_u64() == Some(PCI_BRIDGE));
+    ports.filter_map(|port| port["qdev_id"].as_str().filter(|id| !id.is_empty()).map(str::to_owned)).take(64).collect()
+}
+
+/// Words for a shell.
+fn quote_words(words: &str) -> String {
+    words.split_once(' ').map_or_else(|| quote(words), |(option, value)| format!("{option} {}", quote(value)))
+}
