@@ -145,8 +145,7 @@ impl Search<'_> {
             };
             let is_outside = !process::is_root() && place::user_network().is_none();
             let networks = if is_outside { Place::all() } else { Vec::new() };
-            let its: Vec<Place> =
-                networks.into_iter().filter(|place| place.is_so_there(|| find().is_ok())).collect();
+            let its: Vec<Place> = networks.into_iter().filter(|place| place.is_so_there(|| find().is_ok())).collect();
             match its.as_slice() {
                 [] if end.is_none_or(|end| Instant::now() >= end) => return Err(error),
                 [] => {

@@ -16,6 +16,7 @@ use model::journal::Journal;
 use model::uplink::why_no_uplink;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// All that the host has of these things.
 pub(super) fn all(things: Thing) -> Vec<Candidate> {
@@ -125,8 +126,10 @@ fn guests() -> Vec<Candidate> {
     let bridges = Netlink::open().ok().and_then(|mut netlink| inventory::look(&mut netlink).ok()).unwrap_or_default();
     let ports = bridges.iter().flat_map(|bridge| bridge.ports.iter().map(move |port| (bridge, port)));
     let here = ports.filter_map(|(bridge, port)| Some((port.vm.clone()?, bridge.detail.link.name.to_string())));
-    let there =
-        user_network::each(&["status", "--json"]).iter().flat_map(|said| said.json("bridges")).collect::<Vec<_>>();
+    let there = user_network::each(&["status", "--json"], Duration::ZERO)
+        .iter()
+        .flat_map(|said| said.json("bridges"))
+        .collect::<Vec<_>>();
     let there = there.iter().flat_map(|bridge| {
         let ports = bridge["ports"].as_array().into_iter().flatten();
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
