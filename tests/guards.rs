@@ -190,6 +190,14 @@ fn a_user_gets_nobody_elses_address() {
     assert!(call(own).refusal().contains("is another's there"));
     drop(first);
     lab.waits_until_gone("kvb0");
+    let tap = call(own).gives_a_tap();
+    // Whoever sends in its name from elsewhere does not get what is for it, and has left nothing behind when it has gone.
+    lan.send(&frame(ALL, own, "spoofed"));
+    let guest = Wire::at("kvb0");
+    lan.send(&frame(own, OTHER, "for the guest"));
+    wait_for("the guest gets what is for it", 10, || (guest.went("for the guest") > 0).then_some(()));
+    drop(tap);
+    lab.waits_until_gone("kvb0");
     drop(call(own).gives_a_tap());
 }
 
