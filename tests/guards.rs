@@ -6,6 +6,7 @@ use crate::support::filters::text;
 use crate::support::guest::Guest;
 use crate::support::programs;
 use crate::support::user::{ALICE, Helper, Right, our_helper};
+use crate::support::wait_for;
 use crate::support::wire::{Wire, bytes, frame, tagged};
 use std::fs::File;
 use std::io::Write;
@@ -189,6 +190,14 @@ fn a_user_gets_nobody_elses_address() {
     assert!(call(own).refusal().contains("is another's there"));
     drop(first);
     lab.waits_until_gone("kvb0");
+    let tap = call(own).gives_a_tap();
+    // Whoever sends in its name from elsewhere does not get what is for it, and has left nothing behind when it has gone.
+    lan.send(&frame(ALL, own, "spoofed"));
+    let guest = Wire::at("kvb0");
+    lan.send(&frame(own, OTHER, "for the guest"));
+    wait_for("the guest gets what is for it", 10, || (guest.went("for the guest") > 0).then_some(()));
+    drop(tap);
+    lab.waits_until_gone("kvb0");
     drop(call(own).gives_a_tap());
 }
 
@@ -230,6 +239,12 @@ fn a_guarded_guest_is_where_the_bridge_has_it() {
     let shown = lab.sh(&format!("bridge -d link show dev {}", guest.tap)).run().succeeds().out;
     assert!(shown.contains("mcast_router 0"), "{shown}");
     assert_eq!(bytes(&guest.mac)[0] & 3, 2);
+    // What is held back is told.
+    let said = |words: &str| lab.kvm_bridge(words).run().out;
+    assert!(said("status").contains("guarded") && said("doctor br0 --verbose --quick").contains("has dropped nothing"));
+    Wire::in_namespace(&guest.stack.name, "eth0").send(&frame(ALL, OTHER, "another's"));
+    wait_for("the frame is dropped", 10, || said("status").contains("guarded (dropped 1)").then_some(()));
+    assert!(said("doctor br0").contains("has dropped 1 frame: none while it was watched"));
     guest.terminate();
     lab.becomes_as_before();
 }

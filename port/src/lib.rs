@@ -101,8 +101,9 @@ impl Policy {
         requests
     }
 
-    /// What is asked for when it is a port, and not up yet. An address that the bridge knows elsewhere is answered with EEXIST.
-    pub fn after(&self, tap: u32, mac: Option<[u8; 6]>) -> Vec<Request> {
+    /// What is asked for when it is a port, and not up yet. An address that the bridge knows elsewhere is answered with EEXIST;
+    /// one that it does not is the port's until somebody sends with it elsewhere, or, if it `keeps` it, until the port is gone.
+    pub fn after(&self, tap: u32, mac: Option<[u8; 6]>, keeps: bool) -> Vec<Request> {
         let mut requests = Vec::new();
         if self.vlans.is_some() {
             // The bridge has put it in the default one.
@@ -112,7 +113,7 @@ impl Policy {
             requests.push(Request::port(tap, self));
         }
         if let Some(mac) = mac.filter(|_| self.guard != Guard::Off) {
-            requests.push(Request::claim(tap, mac));
+            requests.push(Request::claim(tap, mac, keeps));
         }
         requests
     }

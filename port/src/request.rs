@@ -192,8 +192,10 @@ impl Request {
     }
 
     /// The bridge has the guest's address at this port until somebody sends with it elsewhere, as the guest itself does when it has
-    /// moved to another host.
-    pub(crate) fn claim(tap: u32, mac: [u8; 6]) -> Self {
+    /// moved to another host; or, if the port `keeps` it, until the port is gone. What has moved stays static where it is, also
+    /// when the TAP has gone, and is in the way of whoever claims it next.
+    pub(crate) fn claim(tap: u32, mac: [u8; 6], keeps: bool) -> Self {
+        const NTF_STICKY: u8 = 0x40;
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 0x04;
         const NDA_LLADDR: u16 = 2;
@@ -201,7 +203,7 @@ impl Request {
         let mut body = vec![AF_BRIDGE, 0, 0, 0];
         body.extend(tap.to_ne_bytes());
         body.extend(NUD_NOARP.to_ne_bytes());
-        body.extend([NTF_MASTER, 0]);
+        body.extend([if keeps { NTF_MASTER | NTF_STICKY } else { NTF_MASTER }, 0]);
         push(&mut body, NDA_LLADDR, &mac);
         Self::new(
             RTM_NEWNEIGH,

@@ -134,7 +134,7 @@ pub fn plug(
     let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
     let policy = |requests: Vec<port::Request>| requests.into_iter().map(of_port);
     let guest = guest.map(|mac| mac.0);
-    let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index, guest));
+    let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index, guest, false));
     let needs = std::iter::once(None).chain(before.iter().map(Some)).chain([None]).chain(after.iter().map(Some));
     let needs: Vec<Option<(&str, &str)>> = needs.map(|its| its.map(|its| (its.what, its.needs))).collect();
     let link = || LinkUnspec::new_with_index(index);

@@ -314,7 +314,11 @@ mod tests {
             ("uplink = \"eth0\"", 1, "uplink is of a bridge: write it below [bridge.br0]."),
             ("[bridge.br0]\nmodel = \"e1000\"", 2, "model is of the whole file"),
             ("[bridge.br0]\nuplnk = \"eth0\"", 2, "there is no key 'uplnk'\n  Is uplink meant?"),
-            ("[bridge.br0]\ncolour = 1", 2, "The keys here are uplink, keep, attach, follow, net, mtu, taps."),
+            (
+                "[bridge.br0]\ncolour = 1",
+                2,
+                "The keys here are uplink, keep, attach, follow, net, mtu, vlan_filtering, vlan, guard, isolated, rate, taps.",
+            ),
             ("qemu = 5", 1, "qemu cannot be '5'\n  Write qemu = \"/usr"),
             ("model = \"a b\"", 1, "model cannot be '\"a b\"'"),
             ("model = [\n1\n]", 1, "model cannot be '[...'"),

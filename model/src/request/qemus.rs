@@ -49,7 +49,7 @@ const KEYS: [(Of, &str); 10] = [
         "listen connect mcast localaddr udp sock port group mode chardev hubid src dst srcport dstport txsession rxsession \
          txcookie rxcookie cookie64 counter pincounter offset server reconnect reconnect-ms addr.type addr.host addr.port \
          addr.path local.type local.host local.port local.path remote.type remote.host remote.port remote.path remote.str \
-         start-address end-address subnet-mask isolated nat66-prefix force-copy xsk-fds start-queue map-path",
+         start-address end-address subnet-mask nat66-prefix force-copy xsk-fds start-queue map-path",
     ),
     (
         Of::Card,
