@@ -11,7 +11,7 @@
 //! same journal, reaper, dnsmasq and rules, in the user's run-time folder ([`place`]). What is left to do:
 //!
 //! - [`holder`] is the process that pasta starts in the namespace. It makes the bridge, hands the namespace to each start of the
-//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, [`slirp`] makes
+//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, `slirp` makes
 //!   the namespace.
 //! - [`join`] asks there, or has one started, and sends a child of its own into the namespace, which opens the TAP as root would.
 //! - [`relay`] is there for each guest with `forward=`: it listens on the host, and connects in the namespace.
