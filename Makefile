@@ -7,6 +7,7 @@
 # make soak       a thousand starts and ends, and a thousand guests at once, with kills: nothing may be left; ROUNDS=1000,
 #                 OUT=docs; LEAVE=tap or LEAVE=journal shows that it can fail
 # make bench-uplink  measures what a host feels while its interface is shared; RUNS=20
+# make bench-user    measures a network of a user's own beside other ways to one; ROUNDS=15 GUESTS=3 WAYS=user,slirp,bridge
 # make check-hosts     tries the .deb on a whole Debian host in a virtual machine, and writes docs/hosts.md;
 #                      SUITE=trixie MANAGER=nm, and others of tests/hosts/run; ONLY=REGEX (some rows);
 #                      DEB=FILE (on an older Debian than this one a package that was built there)
@@ -72,7 +73,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink install uninstall \
+.PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
 	deb rpm check-packages reproducible map clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -157,6 +158,10 @@ bench-uplink:
 	tests/packages demo
 	$(CARGO) build --release --locked --bins --examples
 	$(if $(AS_ROOT),env $(RUNNER)='sudo -E') $(CARGO) bench --locked --bench uplink
+
+bench-user: all guest
+	tests/packages check
+	$(AS_ROOT) $(if $(AS_ROOT),-E) benches/user
 
 install:
 	@for program in $(PROGRAMS) $(HELPER); do \

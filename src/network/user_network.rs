@@ -11,7 +11,7 @@
 //! same journal, reaper, dnsmasq and rules, in the user's run-time folder ([`place`]). What is left to do:
 //!
 //! - [`holder`] is the process that pasta starts in the namespace. It makes the bridge, hands the namespace to each start of the
-//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, [`slirp`] makes
+//!   user's who asks at its socket, and ends with the bridge; pasta ends with it. Where there is only slirp4netns, `slirp` makes
 //!   the namespace.
 //! - [`join`] asks there, or has one started, and sends a child of its own into the namespace, which opens the TAP as root would.
 //! - [`relay`] is there for each guest with `forward=`: it listens on the host, and connects in the namespace.
@@ -135,6 +135,13 @@ impl Place {
     fn knock(&self) -> Result<Option<Entrance>> {
         let connection = descriptors::connect(&self.socket()).map_err(|error| unusable(&self.socket(), &error))?;
         let Some(connection) = connection else { return Ok(None) };
+        // The holder stays, as it hears of this. It need not be waited for but where it has to make the bridge again.
+        if let Ok((user, network)) = descriptors::listener_of(&connection).and_then(userns::of)
+            && let Ok(found) = network.metadata()
+            && self.run().join(found.ino().to_string()).join(format!("{}.json", self.bridge)).exists()
+        {
+            return Ok(Some(Entrance { user: user.into(), network: network.into(), _connection: connection }));
+        }
         let answer = descriptors::receive(&connection, PATIENCE).map_err(|error| {
             let what = format!("the holder of your network {} does not answer: {}", self.bridge, reason(&error));
             Error::new(

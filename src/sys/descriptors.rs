@@ -63,6 +63,11 @@ pub fn accept(listener: &impl AsFd) -> io::Result<OwnedFd> {
     Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC)?)
 }
 
+/// The process that listens where this is connected to.
+pub fn listener_of(socket: &impl AsFd) -> io::Result<i32> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.pid.as_raw_nonzero().get())
+}
+
 /// Sends a message, and waits for room where there is none.
 pub fn send(socket: &impl AsFd, text: &[u8], files: &[BorrowedFd]) -> io::Result<()> {
     send_with(socket, text, files, SendFlags::empty())

@@ -3,7 +3,7 @@
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{getegid, geteuid};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,6 +20,12 @@ pub fn has_one_user_only() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let mut words = map.split_whitespace();
     (words.next(), words.nth(1), words.next()) == (Some("0"), Some("1"), None)
+}
+
+/// The user and the network namespace of a process of this user's.
+pub fn of(process: i32) -> io::Result<(File, File)> {
+    let open = |name: &str| File::open(format!("/proc/{process}/ns/{name}"));
+    Ok((open("user")?, open("net")?))
 }
 
 /// Takes this process into a user namespace of its user's and a network namespace of that, where it has all rights. It has to
