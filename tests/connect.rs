@@ -231,8 +231,10 @@ fn hosts_are_those_that_run_by_names_that_a_host_can_have() {
     let json: Value = serde_json::from_str(&lab.kvm_bridge("hosts --json").run().succeeds().out).expect("JSON");
     assert_eq!(json["hosts"][0], serde_json::json!({ "address": "10.77.0.6", "name": "my-vm-2", "vm": "My_VM.2" }));
     // Those that run are what is completed.
-    let said = lab.kvm_bridge("complete -- kvm-bridge ssh root@al").run().succeeds().out;
-    assert!(said.contains("root@") && said.contains("alice\ton br0"), "{said:?}");
+    for line in ["ssh root@al", "ssh --wait root@al", "connect --wait=3 al", "attach al", "detach al"] {
+        let said = lab.kvm_bridge(&format!("complete -- kvm-bridge {line}")).run().succeeds().out;
+        assert!(said.contains("root@") == line.contains('@') && said.contains("alice\ton br0"), "{line}: {said:?}");
+    }
     guests.into_iter().for_each(|guest| drop(guest.kill()));
 }
 

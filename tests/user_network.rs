@@ -123,6 +123,9 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     tells(listener);
     let own = TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own");
     tells(own);
+    // Before there is any network.
+    let waiting = kvm_bridge(&lab, ALICE, "-v connect alice 22 --wait=300").start();
+    wait_for("it to look", 20, || waiting.err().contains("asked the kernel for its links").then_some(()));
     let Some(mut alice) = Guest::boot(&lab, "alice", "unreal,uplink=user,forward=tcp:2222:22") else { return };
     let Some(mut carol) = Guest::boot(&lab, "carol", "unreal,uplink=user") else { return };
     let (address, carols) = (alice.address(), carol.address());
@@ -136,6 +139,7 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
     let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2222".parse().expect("an address")));
     assert!(said.contains("hello-from-alice"), "{said}");
+    assert_eq!(waiting.end_within(60).succeeds().out, "hello-from-alice\n");
     let said = kvm_bridge(&lab, ALICE, "connect alice 22 --wait=30").run().succeeds().out;
     assert!(said.contains("hello-from-alice"), "{said}");
     let refused = kvm_bridge(&lab, ALICE, "connect carol 23").run().exits_with(125).err;
