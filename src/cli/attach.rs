@@ -165,11 +165,12 @@ impl Talk {
     }
 }
 
-/// The one QEMU of the calling user's that has this name or number, on whatever network its guest is.
+/// The one QEMU of the calling user's on this host (a container has others) that has this name or number.
 fn without_card(vm: &str) -> Option<Process> {
+    let is_here = |pid: i32| process::network_of(&Path::new("/proc").join(pid.to_string())) == process::own_network();
     let is_called = |process: &Process| {
         let name = || QemuLine::read(process.words.get(1..).unwrap_or_default()).name;
-        process.is_qemu() && (process.pid.to_string() == vm || name().as_deref() == Some(vm))
+        process.is_qemu() && (process.pid.to_string() == vm || name().as_deref() == Some(vm)) && is_here(process.pid)
     };
     let mut found = own_processes().filter(is_called);
     let first = found.next();
