@@ -76,6 +76,15 @@ fn a_real_guest_gets_a_card_and_lets_go_of_it_and_has_the_same_at_its_next_start
     assert!(attach("br0").run().succeeds().out.contains(&first));
     let network = Qmp::connect(&socket).say("info network");
     assert!(network.contains(&first) && network.contains(&second), "{network}");
+    // None at all: it is found by its name.
+    lab.kvm_bridge("detach alice").arg(&second).run().succeeds();
+    lab.kvm_bridge("detach alice").run().succeeds();
+    wait_for("the TAPs to go", 10, || taps(&lab).is_empty().then_some(()));
+    let refused = lab.kvm_bridge("detach alice").run().exits_with(125).err;
+    assert!(refused.contains("It has: none."), "{refused}");
+    for mac in [&first, &second] {
+        assert!(attach("br0").run().succeeds().out.contains(mac.as_str()), "{mac}");
+    }
     is_as_documented(&lab, "attach", "attach alice --bridge br0 --json");
     is_as_documented(&lab, "detach", "detach alice kvb2 --json");
     guest.kill();

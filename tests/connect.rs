@@ -1,6 +1,7 @@
 //! `kvm-bridge connect`, `ssh` and `hosts`: into guests that run.
 
 use crate::guests::boot_linux_by;
+use crate::support::command::Cmd;
 use crate::support::guest::Guest;
 use crate::support::real::GuestShell;
 use crate::support::{Lab, have, wait_for};
@@ -10,7 +11,6 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
 use std::time::Duration;
 
 /// A server in a guest.
@@ -231,9 +231,24 @@ fn hosts_are_those_that_run_by_names_that_a_host_can_have() {
     let json: Value = serde_json::from_str(&lab.kvm_bridge("hosts --json").run().succeeds().out).expect("JSON");
     assert_eq!(json["hosts"][0], serde_json::json!({ "address": "10.77.0.6", "name": "my-vm-2", "vm": "My_VM.2" }));
     // Those that run are what is completed.
-    let said = lab.kvm_bridge("complete -- kvm-bridge ssh root@al").run().succeeds().out;
-    assert!(said.contains("root@") && said.contains("alice\ton br0"), "{said:?}");
+    for line in ["ssh root@al", "ssh --wait root@al", "connect --wait=3 al", "attach al", "detach al"] {
+        let said = lab.kvm_bridge(&format!("complete -- kvm-bridge {line}")).run().succeeds().out;
+        assert!(said.contains("root@") == line.contains('@') && said.contains("alice\ton br0"), "{line}: {said:?}");
+    }
     guests.into_iter().for_each(|guest| drop(guest.kill()));
+}
+
+/// What a netcat in a guest says that ends as soon as nobody speaks to it any more: all of it has come when `is_all` says so.
+#[track_caller]
+pub(crate) fn hear(cmd: Cmd, is_all: impl Fn(&str) -> bool) -> String {
+    let (from, into) = std::io::pipe().expect("a pipe");
+    let mut running = cmd.stdin(from).start();
+    wait_for("what the guest says", 90, || {
+        assert!(running.is_running(), "it ended: {}", running.err());
+        is_all(&running.out()).then_some(())
+    });
+    drop(into);
+    running.end().succeeds().out
 }
 
 #[test]
@@ -244,10 +259,13 @@ fn a_real_guest_is_connected_to() {
     let Some(guest) = boot_linux_by(&lab, cmd, "shell") else { return };
     let mut shell = GuestShell::new(shell);
     let connect = |words: &str| lab.kvm_bridge(&format!("connect alice {words}"));
-    let waiting = connect("80 --wait=120").stdin(Stdio::null()).start();
+    let (from, into) = std::io::pipe().expect("a pipe");
+    let waiting = connect("80 --wait=120").stdin(from).start();
     wait_for("the guest's shell", 120, || guest.out().contains("guest: shell").then_some(()));
     shell.run(&guest, "(while :; do echo hello | nc -l -p 80; done >/dev/null 2>&1 &)");
-    assert_eq!(waiting.end_within(60).succeeds().out, "hello\n");
+    wait_for("its word", 60, || (waiting.out() == "hello\n").then_some(()));
+    drop(into);
+    waiting.end().succeeds();
     // As much as an emulated guest carries in a few seconds, each way, with its sum.
     shell.run(
         &guest,
@@ -258,12 +276,7 @@ fn a_real_guest_is_connected_to() {
     fs::write(&file, &text).expect("write a file");
     let sum = lab.program("md5sum").stdin(File::open(&file).expect("open")).run().succeeds().out;
     connect("81 --wait=30").stdin(File::open(&file).expect("open")).run().succeeds();
-    assert_eq!(connect("82 --wait=30").run().succeeds().out, sum);
-    // This netcat ends as soon as nobody speaks to it any more.
-    let (from, into) = std::io::pipe().expect("a pipe");
-    let running = connect("83 --wait=30").stdin(from).start();
-    wait_for("all of it", 60, || (running.out().len() >= text.len()).then_some(()));
-    drop(into);
-    assert!(running.end().succeeds().out == text, "it is another text");
+    assert_eq!(hear(connect("82 --wait=30"), |out| out.ends_with('\n')), sum);
+    assert!(hear(connect("83 --wait=30"), |out| out.len() >= text.len()) == text, "it is another text");
     guest.kill();
 }

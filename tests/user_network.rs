@@ -1,5 +1,6 @@
 //! `uplink=user`: a network of a user's own, without any right. The real pasta, dnsmasq and nft, and real guests.
 
+use crate::connect::hear;
 use crate::guests::real;
 use crate::support::command::{Cmd, Running, fake_qemu};
 use crate::support::processes::Process;
@@ -126,6 +127,10 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     let own = TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own");
     tells(own);
     tells(TcpListener::bind("0.0.0.0:7778").expect("a server on all of the host's addresses"));
+    // Before there is any network.
+    let (from, into) = std::io::pipe().expect("a pipe");
+    let waiting = kvm_bridge(&lab, ALICE, "-v connect alice 22 --wait=300").stdin(from).start();
+    wait_for("it to look", 20, || waiting.err().contains("asked the kernel for its links").then_some(()));
     let Some(mut alice) = Guest::boot(&lab, "alice", "unreal,uplink=user,forward=tcp:2222:22") else { return };
     let Some(mut carol) = Guest::boot(&lab, "carol", "unreal,uplink=user") else { return };
     let (address, carols) = (alice.address(), carol.address());
@@ -139,8 +144,10 @@ fn guests_of_a_user_have_addresses_names_a_way_out_a_way_in_and_neighbours() {
     alice.succeeds("(while :; do echo hello-from-alice | nc -l -p 22; done >/dev/null 2>&1 &)");
     let said = wait_for("the forwarded port", 30, || read_from("127.0.0.1:2222".parse().expect("an address")));
     assert!(said.contains("hello-from-alice"), "{said}");
-    let said = kvm_bridge(&lab, ALICE, "connect alice 22 --wait=30").run().succeeds().out;
-    assert!(said.contains("hello-from-alice"), "{said}");
+    wait_for("its word", 60, || (waiting.out() == "hello-from-alice\n").then_some(()));
+    drop(into);
+    waiting.end().succeeds();
+    hear(kvm_bridge(&lab, ALICE, "connect alice 22 --wait=30"), |out| out == "hello-from-alice\n");
     let refused = kvm_bridge(&lab, ALICE, "connect carol 23").run().exits_with(125).err;
     assert!(refused.contains("refuses connections to port 23"), "{refused}");
     // Nothing of the host's loopback, by any address that leads to the host.

@@ -89,13 +89,20 @@ impl Talk {
     /// Finds a guest of the calling user's and the socket of its QEMU. One that libvirt has started is libvirt's to change: `virsh` is
     /// the command for that.
     pub(super) fn begin(search: &Search, virsh: impl FnOnce(&str) -> String) -> Result<Self> {
-        let (_, guests) = search.find_in_time(None)?;
         let name = search.name();
-        let process = guests.iter().find_map(|guest| guest.port.process.clone()).filter(Process::is_qemu);
-        // That of a guest in a network of the user's own is outside.
-        let process = process.or_else(|| own_processes().find(|process| is_of(process, &guests))).ok_or_else(|| {
-            Error::new(format!("no QEMU of {name} is to be seen"), "Run this as who has started it; as root for all.")
-        })?;
+        let (guests, process) = match search.find_in_time(None) {
+            Ok((_, guests)) => {
+                let process = guests.iter().find_map(|guest| guest.port.process.clone()).filter(Process::is_qemu);
+                // That of a guest in a network of the user's own is outside.
+                let process = process.or_else(|| own_processes().find(|process| is_of(process, &guests)));
+                let unseen = || {
+                    let what = format!("no QEMU of {name} is to be seen");
+                    Error::new(what, "Run this as the user who has started it.")
+                };
+                (guests, process.ok_or_else(unseen)?)
+            }
+            Err(error) => (Vec::new(), without_card(search.vm).ok_or(error)?),
+        };
         // What another user's process says of itself is that user's word, which moves nothing of the caller's.
         if process.uid != nix::unistd::geteuid().as_raw() {
             let whose =
@@ -111,7 +118,7 @@ impl Talk {
         }
         let Some(socket) = line.monitors.first() else {
             let what = format!("the QEMU of {name} has no QMP socket");
-            let bridge = guests.first().map(Guest::bridge_name).unwrap_or_default();
+            let bridge = guests.first().map_or("BR", Guest::bridge_name);
             let remedy = format!(
                 "Start it with one: --bridge {},monitor=on, or -qmp unix:PATH,server=on,wait=off",
                 quote(bridge)
@@ -156,6 +163,18 @@ impl Talk {
         let said = asked.map_err(|failure| failure.of("cannot ask for the network cards"))?;
         Ok(said.as_str().unwrap_or_default().to_owned())
     }
+}
+
+/// The one QEMU of the calling user's on this host (a container has others) that has this name or number.
+fn without_card(vm: &str) -> Option<Process> {
+    let is_here = |pid: i32| process::network_of(&Path::new("/proc").join(pid.to_string())) == process::own_network();
+    let is_called = |process: &Process| {
+        let name = || QemuLine::read(process.words.get(1..).unwrap_or_default()).name;
+        process.is_qemu() && (process.pid.to_string() == vm || name().as_deref() == Some(vm)) && is_here(process.pid)
+    };
+    let mut found = own_processes().filter(is_called);
+    let first = found.next();
+    first.filter(|_| found.next().is_none())
 }
 
 /// Whether a process is the QEMU of a guest, by an address that no other has.

@@ -74,8 +74,8 @@ impl Detach {
         match ours.iter().filter(is_meant).collect::<Vec<_>>().as_slice() {
             [device] => Ok(device),
             [] => {
-                let card = text::one_line(self.card.as_deref().unwrap_or_default());
-                let what = format!("{} has no network card {card} that can be removed", search.name());
+                let card = self.card.as_deref().map(|card| format!(" {}", text::one_line(card))).unwrap_or_default();
+                let what = format!("{} has no network card{card} that can be removed", search.name());
                 Err(Error::new(what, format!("It has: {}.", if list.is_empty() { "none" } else { &list })))
             }
             [first, ..] => {

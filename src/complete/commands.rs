@@ -52,7 +52,8 @@ pub(super) fn complete(mut definition: clap::Command, before: &[String], typed: 
         }
         if let Some(option) = word.strip_prefix("--") {
             let option = command.get_arguments().find(|argument| argument.get_long() == Some(option));
-            pending = option.filter(|option| takes_value(option));
+            // Where a value may be missing it never is the next word.
+            pending = option.filter(|option| takes_value(option) && !option.is_require_equals_set());
         } else if let Some(option) = word.strip_prefix('-') {
             let option = command.get_arguments().find(|argument| argument.get_short() == option.chars().last());
             pending = option.filter(|option| takes_value(option));
