@@ -121,6 +121,39 @@ fn a_port_that_is_pulled_out_joins_again() {
     }
 }
 
+/// Somebody took it off the bridge: it may be wanted so, and is told of until it is asked for again.
+#[test]
+fn a_port_that_was_taken_off_is_told_of_and_joins_again_when_it_is_asked_for() {
+    let Some(lab) = Lab::new() else { return };
+    lab.baseline();
+    for again in ["recover", "up br0", "up br0 --uplink usb0"] {
+        plug_in(&lab, "usb0");
+        lab.kvm_bridge("up br0 --uplink usb0").run().succeeds();
+        lab.ip("link set usb0 nomaster");
+        let status = lab.kvm_bridge("status br0").run().exits_with(1).out;
+        assert!(status.contains("its uplink usb0 is no port of it: kvm-bridge recover"), "{status}");
+        let doctor = lab.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
+        assert!(doctor.contains("usb0 is its uplink, and no port of br0"), "{doctor}");
+        lab.kvm_bridge(again).run().succeeds();
+        assert_eq!(lab.ports("br0"), ["usb0"], "{again}");
+        lab.kvm_bridge("status br0").run().succeeds();
+
+        // Another bridge's port is left to it.
+        lab.ip("link add name other type bridge");
+        lab.ip("link set usb0 master other");
+        let err = lab.kvm_bridge(again).run().exits_with(125).err;
+        assert!(err.contains("usb0 is a port of another link by now"), "{err}");
+        lab.ip("link del other");
+
+        // One that the host uses meanwhile is shared: as a port it would cut the host off.
+        lab.ip("addr add 10.99.0.2/24 dev usb0");
+        becomes("it to be shared", || lab.ports("br0") == ["kvbp-br0"]);
+        lab.kvm_bridge("down br0").run().succeeds();
+        pull_out(&lab, "usb0");
+        lab.becomes_as_before();
+    }
+}
+
 #[test]
 fn an_interface_that_comes_and_cannot_be_the_uplink_is_told_of() {
     let Some(lab) = Lab::new() else { return };

@@ -67,17 +67,14 @@ impl Bridge {
             faults.push(format!("it is down: ip link set dev {} up", quote(self.detail.link.name.as_str())));
         }
         faults.extend(journal.awaits().map(|awaited| format!("it waits for {}", awaited.in_words())));
-        let is_attached = |port: &Port| journal.port().is_none_or(|own| port.detail.link.index == own.index);
-        match (&self.shared, journal.port()) {
+        match (&self.shared, self.lost_uplink()) {
             (Some(shared), _) if shared.detail.is_none() => {
                 faults.push(format!("its uplink {} is not there; it joins again when it appears", shared.name()));
             }
             (Some(shared), _) if !shared.missing.is_empty() => {
                 faults.push(format!("{} of its filters are missing: kvm-bridge recover", shared.missing.len()));
             }
-            (None, Some(port)) if !self.ports.iter().any(is_attached) => {
-                faults.push(format!("its uplink {} is no port of it: kvm-bridge recover", port.uplink));
-            }
+            (None, Some(uplink)) => faults.push(format!("its uplink {uplink} is no port of it: kvm-bridge recover")),
             _ => {}
         }
         if let Some(nat) = &self.nat {
@@ -96,6 +93,12 @@ impl Bridge {
             faults.push("its reaper does not run: kvm-bridge recover".to_owned());
         }
         faults
+    }
+
+    /// The interface that was made its port, and is none of it any more.
+    pub fn lost_uplink(&self) -> Option<&IfName> {
+        let port = self.journal.as_ref()?.port()?;
+        (!self.ports.iter().any(|known| known.detail.link.index == port.index)).then_some(&port.uplink)
     }
 
     /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.

@@ -41,6 +41,10 @@ fn of_bridge(bridge: &Bridge, is_asked: bool) -> Vec<Check> {
         checks.push(UPLINK.failure(observed, "ip link; ip route show default"));
         return checks;
     }
+    if let Some(uplink) = bridge.lost_uplink() {
+        checks.push(UPLINK.failure(format!("{uplink} is its uplink, and no port of {name}"), "kvm-bridge recover"));
+        return checks;
+    }
     let ports: Vec<&Port> = bridge.ports.iter().filter(|port| !port.is_tap()).collect();
     // On somebody else's bridge a port that is no TAP may be the way out as well.
     if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {

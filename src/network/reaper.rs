@@ -351,6 +351,21 @@ fn called(link: &Link) -> String {
     }
 }
 
+/// Sees to it that a bridge of ours has its uplink as it should, whatever has become of that.
+pub fn mend(netlink: &mut Netlink, bridge: &IfName) -> Result<()> {
+    let files = Files::of(bridge)?;
+    if files.read()?.is_none() {
+        return Ok(());
+    }
+    let _lock = files.lock(Hold::Alone)?;
+    match files.read()? {
+        Some(mut journal) if journal.is_finished && is_there(netlink, &journal).map_err(unreadable)? => {
+            uplink::keep(netlink, &files, &mut journal).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The links that need the bridge, whosever they are; `None` where our bridge is gone.
 fn users(netlink: &mut Netlink, journal: &Journal) -> std::io::Result<Option<Vec<Link>>> {
     if !is_there(netlink, journal)? {

@@ -43,6 +43,7 @@ pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
     process::hold_standard_places()?;
     reaper::ensure_all()?;
     let mut netlink = Netlink::open().map_err(unreadable)?;
+    reaper::mend(&mut netlink, bridge).map_err(|error| error.of(format_args!("up {bridge}")))?;
     let nics = std::slice::from_ref(nic);
     let check_names = |missing: &[&IfName]| missing.iter().try_for_each(|bridge| check_name(bridge));
     let (planned, locks) = planned_locked(&mut netlink, nics, config, check_names)?;

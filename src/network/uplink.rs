@@ -117,6 +117,7 @@ fn finish(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result
 /// alone. Whether anything was changed.
 pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
     let is_changed = follow(netlink, files, journal)?;
-    let is_mended = share::keep(netlink, files, journal)? | nat::keep(netlink, files, journal)?;
+    let is_mended =
+        share::keep(netlink, files, journal)? | nat::keep(netlink, files, journal)? | port::keep(netlink, journal)?;
     Ok(is_mended || is_changed)
 }

@@ -59,6 +59,31 @@ impl Restore {
     }
 }
 
+/// Makes the interface a port again that somebody took off the bridge, and that nobody uses. Whether it did.
+///
+/// # Errors
+///
+/// Where it is a port of another link by now.
+pub(super) fn keep(netlink: &mut Netlink, journal: &Journal) -> Result<bool> {
+    let Some(port) = journal.port() else { return Ok(false) };
+    let unsure = |error: io::Error| failed(&journal.bridge, "cannot look at its uplink", &error);
+    let Some(link) = netlink.link_at(port.index).map_err(unsure)? else { return Ok(false) };
+    let addresses = netlink.addresses(port.index).map_err(unsure)?;
+    let is_used = addresses.iter().any(|address| !address.is_link_local);
+    if link.controller == Some(journal.index) || !journal.is_port_of(&link) || is_used {
+        return Ok(false);
+    }
+    if link.controller.is_some() {
+        let what = format!("its uplink {} is a port of another link by now", link.name);
+        return Err(Error::new(
+            what,
+            format!("To have it back: ip link set dev {} nomaster; kvm-bridge recover", link.name),
+        ));
+    }
+    prepare(journal, port)?;
+    Change::all(netlink, &journal.bridge, attach(journal, port)).map(|()| true)
+}
+
 /// An interface that has gone is waited for. One that nobody used, and that the host has an address on by now, is shared: as a
 /// port it would carry nothing of the host's.
 pub(super) fn next(netlink: &mut Netlink, journal: &Journal, port: &Port) -> Result<Option<Attachment>> {
