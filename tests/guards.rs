@@ -235,7 +235,7 @@ fn a_guarded_guest_is_where_the_bridge_has_it() {
     let Some(lab) = host() else { return };
     let guest = Guest::boot_with(&lab, 11, "--bridge br0,guard=on");
     let shown = lab.sh(&format!("bridge fdb show dev {}", guest.tap)).run().succeeds().out;
-    assert!(shown.lines().any(|line| line.starts_with(&guest.mac) && line.contains("static")), "{shown}");
+    assert!(shown.lines().any(|line| line.starts_with(&guest.mac) && line.contains("master br0")), "{shown}");
     let shown = lab.sh(&format!("bridge -d link show dev {}", guest.tap)).run().succeeds().out;
     assert!(shown.contains("mcast_router 0"), "{shown}");
     assert_eq!(bytes(&guest.mac)[0] & 3, 2);

@@ -175,7 +175,7 @@ fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
         commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));
     }
     if policy.guard != Guard::Off {
-        commands.push(format!("bridge fdb add {mac} dev {dev} master static"));
+        commands.push(format!("bridge fdb add {mac} dev {dev} master dynamic"));
     }
     commands
 }

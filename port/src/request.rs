@@ -191,19 +191,20 @@ impl Request {
         Self::new(RTM_SETLINK, 0, body, "set the TAP up as a port", needs)
     }
 
-    /// The bridge has the guest's address at this port until somebody sends with it elsewhere, as the guest itself does when it has
-    /// moved to another host; or, if the port `keeps` it, until the port is gone. What has moved stays static where it is, also
-    /// when the TAP has gone, and is in the way of whoever claims it next.
+    /// The bridge has the guest's address at this port: as if the guest had spoken, until it is heard elsewhere or not for long; or,
+    /// if the port `keeps` it, until the port is gone (NTF_STICKY of linux/neighbour.h).
     pub(crate) fn claim(tap: u32, mac: [u8; 6], keeps: bool) -> Self {
         const NTF_STICKY: u8 = 0x40;
+        const NUD_REACHABLE: u16 = 0x02;
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 0x04;
         const NDA_LLADDR: u16 = 2;
         // struct ndmsg: family, padding, index, state, flags, type.
         let mut body = vec![AF_BRIDGE, 0, 0, 0];
         body.extend(tap.to_ne_bytes());
-        body.extend(NUD_NOARP.to_ne_bytes());
-        body.extend([if keeps { NTF_MASTER | NTF_STICKY } else { NTF_MASTER }, 0]);
+        let (state, flags) = if keeps { (NUD_NOARP, NTF_MASTER | NTF_STICKY) } else { (NUD_REACHABLE, NTF_MASTER) };
+        body.extend(state.to_ne_bytes());
+        body.extend([flags, 0]);
         push(&mut body, NDA_LLADDR, &mac);
         Self::new(
             RTM_NEWNEIGH,
