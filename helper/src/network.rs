@@ -85,7 +85,7 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     }
     socket.change(tap.index, &[Change::Controller(bridge.index)]).map_err(cannot("attach the TAP"))?;
     // It carries nothing before it is up.
-    for request in policy.after(tap.index, task.mac, true) {
+    for request in policy.after(tap.index).into_iter().chain(policy.claim(tap.index, task.mac)) {
         socket.carry_out(&request).map_err(|error| not_held(task, &request, &error))?;
     }
     socket.change(tap.index, &[Change::Up]).map_err(cannot("set the TAP up"))?;

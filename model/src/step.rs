@@ -123,7 +123,7 @@ impl Tap {
             ),
         ];
         commands.extend(before(&dev, &self.policy, mac));
-        match after(&dev, &self.policy, mac) {
+        match after(&dev, &self.policy) {
             after if after.is_empty() => {
                 commands.push(format!("ip link set dev {dev} master {} up", quote(&self.bridge)))
             }
@@ -161,7 +161,7 @@ fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
 }
 
 /// The commands of what it is held to as a port: see `Policy::after`.
-fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
+fn after(dev: &str, policy: &Policy) -> Vec<String> {
     let mut commands = Vec::new();
     if let Some(Vlans { untagged, tagged }) = &policy.vlans {
         commands.push(format!("bridge vlan del dev {dev} vid 1-4094"));
@@ -173,9 +173,6 @@ fn after(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
     let flags: String = flags.into_iter().flatten().collect();
     if !flags.is_empty() {
         commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));
-    }
-    if policy.guard != Guard::Off {
-        commands.push(format!("bridge fdb add {mac} dev {dev} master dynamic"));
     }
     commands
 }

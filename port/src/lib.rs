@@ -101,9 +101,8 @@ impl Policy {
         requests
     }
 
-    /// What is asked for when it is a port, and not up yet. An address that the bridge knows elsewhere is answered with EEXIST;
-    /// one that it does not is the port's until somebody sends with it elsewhere, or, if it `keeps` it, until the port is gone.
-    pub fn after(&self, tap: u32, mac: Option<[u8; 6]>, keeps: bool) -> Vec<Request> {
+    /// What is asked for when it is a port, and not up yet.
+    pub fn after(&self, tap: u32) -> Vec<Request> {
         let mut requests = Vec::new();
         if self.vlans.is_some() {
             // The bridge has put it in the default one.
@@ -112,10 +111,12 @@ impl Policy {
         if self.guard != Guard::Off || self.isolated || self.vlans.is_some() {
             requests.push(Request::port(tap, self));
         }
-        if let Some(mac) = mac.filter(|_| self.guard != Guard::Off) {
-            requests.push(Request::claim(tap, mac, keeps));
-        }
         requests
+    }
+
+    /// What is asked for then by whoever is not to have an address that is another's: EEXIST tells that the bridge knows it elsewhere.
+    pub fn claim(&self, tap: u32, mac: Option<[u8; 6]>) -> Option<Request> {
+        mac.filter(|_| self.guard != Guard::Off).map(|mac| Request::claim(tap, mac))
     }
 
     /// The program of the guard. One that goes by IP addresses begins with none; it needs the guest's own address, without which

@@ -64,11 +64,6 @@ impl Request {
         Self::new(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, tc(tap, 0, INGRESS, info, "bpf", options), what, needs)
     }
 
-    /// Whether it claims the guest's address for its port: EEXIST means that the bridge knows it elsewhere.
-    pub fn is_claim(&self) -> bool {
-        self.kind == RTM_NEWNEIGH
-    }
-
     /// A place for filters of what comes in.
     pub(crate) fn clsact(tap: u32) -> Self {
         let needs = "sch_ingress (CONFIG_NET_SCH_INGRESS)";
@@ -191,20 +186,19 @@ impl Request {
         Self::new(RTM_SETLINK, 0, body, "set the TAP up as a port", needs)
     }
 
-    /// The bridge has the guest's address at this port: as if the guest had spoken, until it is heard elsewhere or not for long; or,
-    /// if the port `keeps` it, until the port is gone (NTF_STICKY of linux/neighbour.h).
-    pub(crate) fn claim(tap: u32, mac: [u8; 6], keeps: bool) -> Self {
+    /// The bridge has the guest's address at this port until the port is gone, whoever says that it is elsewhere (NTF_STICKY of
+    /// linux/neighbour.h).
+    pub(crate) fn claim(tap: u32, mac: [u8; 6]) -> Self {
+        const RTM_NEWNEIGH: u16 = 28;
         const NTF_STICKY: u8 = 0x40;
-        const NUD_REACHABLE: u16 = 0x02;
         const NUD_NOARP: u16 = 0x40;
         const NTF_MASTER: u8 = 0x04;
         const NDA_LLADDR: u16 = 2;
         // struct ndmsg: family, padding, index, state, flags, type.
         let mut body = vec![AF_BRIDGE, 0, 0, 0];
         body.extend(tap.to_ne_bytes());
-        let (state, flags) = if keeps { (NUD_NOARP, NTF_MASTER | NTF_STICKY) } else { (NUD_REACHABLE, NTF_MASTER) };
-        body.extend(state.to_ne_bytes());
-        body.extend([flags, 0]);
+        body.extend(NUD_NOARP.to_ne_bytes());
+        body.extend([NTF_MASTER | NTF_STICKY, 0]);
         push(&mut body, NDA_LLADDR, &mac);
         Self::new(
             RTM_NEWNEIGH,
@@ -217,7 +211,6 @@ impl Request {
 }
 
 const RTM_SETLINK: u16 = 19;
-const RTM_NEWNEIGH: u16 = 28;
 const IFLA_AF_SPEC: u16 = 26;
 const FILTERING: &str = "VLAN filtering of bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
 

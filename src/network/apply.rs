@@ -134,7 +134,7 @@ pub fn plug(
     let failed = |error: io::Error| failed(&tap.bridge, &format!("cannot attach {name}"), &error);
     let policy = |requests: Vec<port::Request>| requests.into_iter().map(of_port);
     let guest = guest.map(|mac| mac.0);
-    let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index, guest, false));
+    let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index));
     let needs = std::iter::once(None).chain(before.iter().map(Some)).chain([None]).chain(after.iter().map(Some));
     let needs: Vec<Option<(&str, &str)>> = needs.map(|its| its.map(|its| (its.what, its.needs))).collect();
     let link = || LinkUnspec::new_with_index(index);
@@ -188,11 +188,9 @@ pub(super) fn delete_owned(netlink: &mut Netlink, journal: &Journal, index: u32)
     }
 }
 
-/// A request that is there byte by byte. Where a guest's address is known elsewhere, it is there until it speaks here: a guest
-/// that moves in from another host does so when it has moved.
+/// A request that is there byte by byte.
 pub(super) fn of_port(request: port::Request) -> Request {
-    let so_already: &[i32] = if request.is_claim() { &[libc::EEXIST] } else { &[] };
-    (Body::Bytes(request.kind, request.body), request.flags, so_already)
+    (Body::Bytes(request.kind, request.body), request.flags, &[])
 }
 
 pub(super) fn set(message: LinkMessage) -> Request {
