@@ -227,6 +227,7 @@ fn slirp4netns_is_the_way_out_where_there_is_no_pasta() {
     lab.sh("mount --bind /dev/null /usr/bin/pasta").run().succeeds();
     tells(lab.lan.thread(|| TcpListener::bind("10.77.0.1:80").expect("a server")).join().expect("a thread"));
     tells(TcpListener::bind("127.0.0.1:7777").expect("a server of the host's own"));
+    fs::remove_file("/etc/resolv.conf").ok();
     fs::write("/etc/resolv.conf", "nameserver 127.0.0.1\n").expect("a resolver");
     let at = "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --pid-file= --keep-in-foreground --user=root --bind-interfaces";
     let server = lab.sh(&format!("exec {at} --listen-address=127.0.0.1 --address=/host.test/192.0.2.77"));
@@ -431,6 +432,7 @@ fn folders_may_be_long_and_those_that_cannot_be_used_are_named() {
 #[test]
 fn names_come_from_a_resolver_on_the_lan_too() {
     let Some(lab) = host() else { return };
+    fs::remove_file("/etc/resolv.conf").ok();
     fs::write("/etc/resolv.conf", "nameserver 10.77.0.1\n").expect("a resolver");
     let at = "dnsmasq --conf-file=/dev/null --no-resolv --no-hosts --pid-file= --keep-in-foreground --user=root --bind-interfaces";
     let server =

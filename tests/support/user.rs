@@ -2,7 +2,7 @@
 
 use super::command::{Cmd, Ended, fake_qemu};
 use super::lab::Lab;
-use super::{have, namespaces, skip};
+use super::{have, namespaces, programs, skip};
 use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair};
 use std::fs;
 use std::io::IoSliceMut;
@@ -117,7 +117,8 @@ impl Lab {
     pub fn install(&self, program: &Path, right: Right) -> PathBuf {
         let path = Path::new(BIN).join(program.file_name().expect("a name"));
         let _ = fs::remove_file(&path);
-        fs::copy(program, &path).expect("copy a program");
+        // By another process: what this one has open for writing, a child of another test may still have.
+        programs::copy(program, &path);
         let mode = if right == Right::Setuid { 0o4755 } else { 0o755 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set the mode");
         if right == Right::Capability {
