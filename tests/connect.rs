@@ -125,7 +125,8 @@ fn a_guest_that_dies_ends_the_connection_and_one_that_breaks_it_off_is_told() {
     });
     let (from, _open) = std::io::pipe().expect("a pipe");
     let err = lab.kvm_bridge("connect guest5 80").stdin(from).run().exits_with(125).err;
-    assert!(err.contains("guest5 broke the connection off: Connection reset"), "{err}");
+    // As it comes, also before this end knows that there is a connection.
+    assert!(err.contains("guest5") && err.contains("Connection reset"), "{err}");
     server.join().expect("the server");
     let (told, hears) = std::sync::mpsc::channel::<()>();
     let server = serve(listen(&guest, "0.0.0.0:80"), move |mut stream| {

@@ -153,7 +153,8 @@ fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
     }
     if let Some(rate) = policy.rate {
         let (all, burst) = (bytecode(&[crate::bpf::WHOLE]), rate.burst());
-        let police = format!("action police rate {rate} burst {burst} mtu 4294967295 conform-exceed drop/ok");
+        let of_guest = rate.burst_of_guest();
+        let police = format!("action police rate {rate} burst {of_guest} mtu 4294967295 conform-exceed drop/ok");
         commands.push(format!("{} bytecode {all} {police}", filter(RATE_PREF)));
         commands.push(format!("tc qdisc add dev {dev} root tbf rate {rate} burst {burst} latency 50ms"));
     }

@@ -100,7 +100,7 @@ impl Request {
         const TC_ACT_SHOT: u32 = 2;
         // struct tc_police: index, action, limit, burst, mtu, two of struct tc_ratespec, refcnt, bindcnt, capab. A burst is
         // counted in ticks of 64 ns.
-        let ticks = u64::from(rate.burst()) * 1_000_000_000 / rate.bytes / 64;
+        let ticks = u64::from(rate.burst_of_guest()) * 1_000_000_000 / rate.bytes / 64;
         let mut parms = Vec::new();
         for word in [0, TC_ACT_SHOT, 0, ticks.min(u32::MAX.into()) as u32, u32::MAX] {
             parms.extend(word.to_ne_bytes());

@@ -84,8 +84,19 @@ impl Rate {
     /// So many bytes may come at once: what comes in 20 ms, and at the least two of the largest frames that a guest hands over (64 KiB
     /// with its segments undone), without which none would ever pass.
     pub fn burst(self) -> u32 {
+        self.within(50)
+    }
+
+    /// The same of what a guest sends, which is dropped and not kept waiting: TCP slows down at each drop, and catches up with what it
+    /// may send at once, which is what comes in half a second.
+    pub fn burst_of_guest(self) -> u32 {
+        self.within(2)
+    }
+
+    /// What comes in such a part of a second, or two of the largest frames.
+    fn within(self, part: u64) -> u32 {
         const LEAST: u64 = 2 * 66_000;
-        (self.bytes / 50).max(LEAST).min(u32::MAX.into()) as u32
+        (self.bytes / part).max(LEAST).min(u32::MAX.into()) as u32
     }
 }
 

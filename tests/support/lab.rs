@@ -133,7 +133,8 @@ impl Lab {
     pub fn add_bridge(&self, name: &str) {
         self.files.set(self.files.get() + 1);
         let port = format!("port{}", self.files.get());
-        self.ip(&format!("link add {port} type ifb"));
+        // Below those of TAPs: a bridge has the lowest address of its ports.
+        self.ip(&format!("link add {port} address 02:77:00:00:00:{:02x} type ifb", self.files.get()));
         self.ip(&format!("link add name {name} type bridge"));
         self.ip(&format!("link set dev {port} master {name} up"));
         self.ip(&format!("link set dev {name} up"));
