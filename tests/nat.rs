@@ -258,8 +258,9 @@ fn whatever_is_killed_is_there_again_or_gone() {
 /// The server on the LAN sees a guest with this address of the host's. On a busy machine it may have to try again.
 #[track_caller]
 fn goes_out_as(guest: &mut Guest, address: &str) {
-    let seen =
-        wait_for("its way out", 60, || Some(guest.run("nc -w 5 192.0.2.1 80").1).filter(|said| said.contains("seen")));
+    let seen = wait_for("its way out", 90, || {
+        Some(guest.run("nc -w 5 192.0.2.1 80 </dev/null").1).filter(|said| said.contains("seen"))
+    });
     assert!(seen.contains(&format!("seen {address}")), "{seen}");
 }
 
