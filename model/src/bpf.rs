@@ -5,8 +5,7 @@
 pub use port::bpf::Instruction;
 pub(crate) use port::bpf::{DROP, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_HALF, LOAD_WORD, RETURN, SKIP};
 
-const LOAD_HALF_AT_X: u16 = 0x48;
-const LOAD_IP_HEADER_LENGTH: u16 = 0xb1;
+use port::bpf::{LOAD_HALF_AT_X, LOAD_IP_HEADER_LENGTH};
 /// All of it is heard.
 pub(crate) const WHOLE: Instruction = Instruction(RETURN, 0, 0, u32::MAX);
 /// It is not heard.

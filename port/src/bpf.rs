@@ -104,6 +104,17 @@ fn need(value: u32) -> [Instruction; 2] {
     [Instruction(IF_EQUAL, 1, 0, value), DROP]
 }
 
+/// The same of an Ethernet address that stands there.
+fn need_address(at: u32, [a, b, c, d, e, f]: [u8; 6]) -> [Instruction; 5] {
+    [
+        Instruction(LOAD_WORD, 0, 0, at),
+        Instruction(IF_EQUAL, 0, 2, word([a, b, c, d])),
+        Instruction(LOAD_HALF, 0, 0, at + 4),
+        Instruction(IF_EQUAL, 1, 0, word([0, 0, e, f])),
+        DROP,
+    ]
+}
+
 fn drop_if(value: u32) -> [Instruction; 2] {
     [Instruction(IF_EQUAL, 0, 1, value), DROP]
 }
@@ -117,13 +128,7 @@ fn pass_if(value: u32) -> [Instruction; 2] {
 fn of_frames(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
     let mut program = Vec::new();
     match mac {
-        Some([a, b, c, d, e, f]) => program.extend([
-            Instruction(LOAD_WORD, 0, 0, 6),
-            Instruction(IF_EQUAL, 0, 2, word([a, b, c, d])),
-            Instruction(LOAD_HALF, 0, 0, 10),
-            Instruction(IF_EQUAL, 1, 0, word([0, 0, e, f])),
-            DROP,
-        ]),
+        Some(mac) => program.extend(need_address(6, mac)),
         None => program.extend([
             Instruction(LOAD_BYTE, 0, 0, 6),
             Instruction(IF_ANY_BIT, 1, 0, 1),
@@ -160,11 +165,8 @@ fn of_frames(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
 }
 
 /// The sender's addresses stand at 22 and 28 (RFC 826); whoever asks whether an address is free has none (RFC 5227).
-fn of_arp([a, b, c, d, e, f]: [u8; 6], addresses: &[[u8; 4]]) -> Vec<Instruction> {
-    let mut program = vec![Instruction(LOAD_WORD, 0, 0, 22)];
-    program.extend(need(word([a, b, c, d])));
-    program.push(Instruction(LOAD_HALF, 0, 0, 26));
-    program.extend(need(word([0, 0, e, f])));
+fn of_arp(mac: [u8; 6], addresses: &[[u8; 4]]) -> Vec<Instruction> {
+    let mut program = Vec::from(need_address(22, mac));
     program.push(Instruction(LOAD_WORD, 0, 0, 28));
     program.extend(addresses.iter().flat_map(|address| pass_if(word(*address))));
     program.extend(pass_if(0));

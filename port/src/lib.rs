@@ -14,7 +14,7 @@ mod request;
 mod words;
 
 pub use request::{FILTER_PREF, RATE_PREF, Request};
-pub use words::{Rate, Vlans};
+pub use words::{Rate, Vlans, write_tagged};
 
 /// Whether a port lets in only what an honest guest sends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

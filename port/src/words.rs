@@ -58,14 +58,19 @@ fn vlan(text: &str) -> Result<u16, ()> {
 impl fmt::Display for Vlans {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.untagged)?;
-        for (range, before) in self.tagged.iter().zip(std::iter::once(':').chain(std::iter::repeat('+'))) {
-            match range.start() == range.end() {
-                true => write!(out, "{before}{}", range.start())?,
-                false => write!(out, "{before}{}-{}", range.start(), range.end())?,
-            }
-        }
-        Ok(())
+        write_tagged(out, &self.tagged)
     }
+}
+
+/// Writes what stands behind the first VLAN: nothing, or `:20-30+40`.
+pub fn write_tagged(out: &mut fmt::Formatter<'_>, ranges: &[RangeInclusive<u16>]) -> fmt::Result {
+    for (range, before) in ranges.iter().zip(std::iter::once(':').chain(std::iter::repeat('+'))) {
+        match range.start() == range.end() {
+            true => write!(out, "{before}{}", range.start())?,
+            false => write!(out, "{before}{}-{}", range.start(), range.end())?,
+        }
+    }
+    Ok(())
 }
 
 /// How fast a port is, as `tc` writes it: `100mbit`, `1gbit`, `512kbit`.

@@ -114,13 +114,7 @@ impl fmt::Display for PortVlans {
             Some(untagged) => write!(out, "{untagged}")?,
             None => write!(out, "-")?,
         }
-        for (range, before) in self.others.iter().zip(std::iter::once(':').chain(std::iter::repeat('+'))) {
-            match range.start() == range.end() {
-                true => write!(out, "{before}{}", range.start())?,
-                false => write!(out, "{before}{}-{}", range.start(), range.end())?,
-            }
-        }
-        Ok(())
+        port::write_tagged(out, &self.others)
     }
 }
 
