@@ -4,7 +4,7 @@
 //! host has to be as it was: links, addresses, routes, processes, run-time files; each guest may have had two descriptors
 //! of ours, and a reaper no more behind a thousand guests than behind one. ROUNDS=N says how many (1000). LEAVE=tap or
 //! LEAVE=journal leaves such a thing behind, to see that it is found.
-#![allow(missing_docs, unreachable_pub, dead_code, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, dead_code, clippy::expect_used, clippy::panic, clippy::incompatible_msrv)]
 
 /// The laboratory of the tests.
 #[path = "../tests"]

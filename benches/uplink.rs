@@ -10,7 +10,7 @@
 //! - host: the host's own traffic with 0, 1, 100 and 1,000 addresses behind the bridge.
 //!
 //! The ways take turns. RUNS=N says how often; the default is 20.
-#![allow(missing_docs, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::incompatible_msrv)]
 
 /// The laboratory of the tests.
 #[path = "../tests"]

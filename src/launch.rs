@@ -98,7 +98,7 @@ impl Qemu {
     fn tell<W: AsRef<OsStr>>(&self, words: &[W], text: &str) -> Option<Answer> {
         process::hold_standard_places().ok()?;
         // As little as this fits into a pipe that nobody reads yet.
-        let (stdin, mut ours) = std::io::pipe().ok()?;
+        let (stdin, mut ours) = files::pipe().ok()?;
         ours.write_all(text.as_bytes()).ok()?;
         drop(ours);
         self.talk(words, stdin)

@@ -124,8 +124,8 @@ impl Monitor {
     /// Waits for an event that is wanted; `None` if it has not come until `end`.
     pub fn event(&mut self, end: Instant, is_wanted: impl Fn(&Value) -> bool) -> io::Result<Option<Value>> {
         loop {
-            if let Some(found) = self.events.extract_if(.., |event| is_wanted(event)).next() {
-                return Ok(Some(found));
+            if let Some(at) = self.events.iter().position(&is_wanted) {
+                return Ok(Some(self.events.remove(at)));
             }
             match self.message(end) {
                 Ok(event) => self.events.push(event),

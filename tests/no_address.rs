@@ -53,9 +53,8 @@ fn plain(line: &str) -> String {
         }
     });
     let mut words: Vec<String> = words.collect();
-    if let Some(at) = words.iter().position(|word| word.starts_with("frame")).filter(|_| line.contains("it has sent"))
-        && let Some(count) = words.get_mut(at - 1).filter(|count| is_number(count))
-    {
+    let at = words.iter().position(|word| word.starts_with("frame")).filter(|_| line.contains("it has sent"));
+    if let Some(count) = at.and_then(|at| words.get_mut(at - 1)).filter(|count| is_number(count)) {
         "N".clone_into(count);
     }
     if line.contains("servers answer") || line.contains("fix: bridge fdb show") {

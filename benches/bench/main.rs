@@ -3,7 +3,7 @@
 //! In network namespaces of its own. The ways of one work take turns, so that what else goes on meets all of them. The
 //! table goes to standard output, and with the figures and the plot into the folder OUT. RUNS=N says how often (40), PORTS=N
 //! how many guests one bridge gets (1000), BENCH=row,row which rows; some rows alone never go to docs/.
-#![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, unreachable_pub, clippy::expect_used, clippy::panic, clippy::incompatible_msrv)]
 
 /// The laboratory of the tests.
 #[path = "../../tests"]

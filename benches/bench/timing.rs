@@ -103,7 +103,7 @@ pub fn take_turns(ways: &mut [Way], runs: usize) {
     for run in 0..=runs {
         for turn in 0..ways.len() {
             let at = (turn + run) % ways.len();
-            let at = if (run / ways.len()).is_multiple_of(2) { at } else { ways.len() - 1 - at };
+            let at = if (run / ways.len()) % 2 == 0 { at } else { ways.len() - 1 - at };
             let way = &mut ways[at];
             let ready = start((way.command)());
             let took = ready.took;

@@ -35,9 +35,7 @@ fn run(words: Vec<OsString>) -> Result<(), Failure> {
     let (caller, reserve) = privilege::drop_to_caller()
         .map_err(|error| Failure::new(format!("cannot give rights up: {}", reason(&error)), "Please report this."))?;
     hold_standard_places()?;
-    if let [_, word] = words.as_slice()
-        && word == "--version"
-    {
+    if words.len() == 2 && words[1] == "--version" {
         return print_version();
     }
     let options = Options::parse(words.into_iter().skip(1)).map_err(|why| Failure::new(why, ""))?;

@@ -166,13 +166,12 @@ fn lz4(packed: &[u8]) -> Vec<u8> {
     let mut kernel = Vec::new();
     let mut block = vec![0; BLOCK];
     let mut rest = packed.get(LZ4.len()..).unwrap_or_default();
-    while let Some(length) = word(rest, 0)
-        && let Some(bytes) = rest.get(4..4 + length)
-        && let Ok(size) = lz4_flex::block::decompress_into(bytes, &mut block)
-        && (kernel.len() as u64) < LIMIT
-    {
-        kernel.extend_from_slice(&block[..size]);
-        rest = &rest[4 + length..];
+    while let Some(bytes) = word(rest, 0).and_then(|length| rest.get(4..4 + length)) {
+        match lz4_flex::block::decompress_into(bytes, &mut block) {
+            Ok(size) if (kernel.len() as u64) < LIMIT => kernel.extend_from_slice(&block[..size]),
+            _ => break,
+        }
+        rest = &rest[4 + bytes.len()..];
     }
     kernel
 }

@@ -95,9 +95,8 @@ pub fn plan(nics: &[Nic], config: &Config, host: &Host) -> Result<Plan> {
     }
     for nic in nics {
         let keys = [("net", nic.net.is_some()), ("forward", !nic.forwards.is_empty())];
-        if let Some((key, _)) = keys.iter().find(|(_, is_given)| *is_given)
-            && !has_network(&nic.bridge, &plan, host)
-        {
+        let key = keys.iter().find(|(_, is_given)| *is_given && !has_network(&nic.bridge, &plan, host));
+        if let Some((key, _)) = key {
             let what =
                 format!("--bridge {0}: {key}= is for uplink=nat, and {0} has another way to the network", nic.bridge);
             return Err(Error::new(what, format!("Leave {key}= out: its guests are reached by their own addresses.")));
@@ -212,11 +211,9 @@ fn join(spec: &BridgeSpec, link: &Link, host: &Host) -> Result<BridgePlan> {
     if spec.said.follow == Some(true) && !spec.uplink.is_late && share.is_none_or(|share| !share.follow) {
         return refuse("does not follow the default route".to_owned(), "follow");
     }
-    if let Some(net) = spec.said.net
-        && host.networks.get(name).is_none_or(|network| network.subnet != net)
-    {
-        let its =
-            host.networks.get(name).map_or("no network of the host's own".to_owned(), |its| its.subnet.to_string());
+    let its = host.networks.get(name).map(|network| network.subnet);
+    if let Some(net) = spec.said.net.filter(|net| its != Some(*net)) {
+        let its = its.map_or("no network of the host's own".to_owned(), |its| its.to_string());
         return refuse(format!("has {its}, not {net}"), "net");
     }
     if let Some(mtu) = spec.said.mtu.filter(|mtu| *mtu != link.mtu) {

@@ -293,9 +293,8 @@ impl Nic {
             ));
         }
         let is_of_nat = [("net", nic.net.is_some()), ("forward", !nic.forwards.is_empty())];
-        if let Some((key, _)) = is_of_nat.iter().find(|(_, is_given)| *is_given)
-            && nic.uplink.as_ref().is_some_and(|uplink| !uplink.has_subnet())
-        {
+        let has_none = nic.uplink.as_ref().is_some_and(|uplink| !uplink.has_subnet());
+        if let Some((key, _)) = is_of_nat.iter().find(|(_, is_given)| *is_given && has_none) {
             let what = format!("{key}= is for uplink=nat or uplink=user");
             return Err(Error::new(what, format!("Write one of these, or leave {key}= out.")));
         }
@@ -496,9 +495,7 @@ fn check_pair(one: &Nic, other: &Nic) -> Result<()> {
                 return Err(Error::new(format!("{key}= is given twice for this bridge"), "Give it once."));
             }
         }
-    } else if one.uplink == other.uplink
-        && let Some(link) = one.uplink.as_ref().and_then(Uplink::interface)
-    {
+    } else if let Some(link) = one.uplink.as_ref().filter(|_| one.uplink == other.uplink).and_then(Uplink::interface) {
         return Err(taken_twice(link, &one.bridge));
     }
     Ok(())

@@ -121,7 +121,7 @@ impl FromStr for Rate {
 impl fmt::Display for Rate {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bits = self.bytes * 8;
-        let (unit, size) = UNITS.iter().find(|(_, size)| bits.is_multiple_of(*size)).unwrap_or(&("bit", 1));
+        let (unit, size) = UNITS.iter().find(|(_, size)| bits % size == 0).unwrap_or(&("bit", 1));
         write!(out, "{}{unit}", bits / size)
     }
 }

@@ -147,10 +147,8 @@ impl Talk {
                         Err(failure) => Err(cannot(failure)),
                     }
                 };
-                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse())
-                    && let Some(netdev) = get("netdev")?
-                {
-                    found.push(Device { path, mac, netdev });
+                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse()) {
+                    found.extend(get("netdev")?.map(|netdev| Device { path, mac, netdev }));
                 }
             }
         }

@@ -57,9 +57,8 @@ impl Ip {
         let end = self.wait.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
         let search = Search { vm: &self.vm, command: ["ip", ""], is_to_be_sure: self.first };
         let (mut netlink, mut guests) = search.find_in_time(end)?;
-        if let Some(end) = end.or_else(|| search.is_strict().then(|| Instant::now() + A_MOMENT))
-            && !guests.iter().all(Guest::has_enough)
-        {
+        let end = end.or_else(|| search.is_strict().then(|| Instant::now() + A_MOMENT));
+        if let Some(end) = end.filter(|_| !guests.iter().all(Guest::has_enough)) {
             wait(&search, &mut netlink, &mut guests, end)?;
         }
         let mut found = in_order(&guests);

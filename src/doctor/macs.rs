@@ -43,9 +43,8 @@ fn owners(bridge: &Bridge) -> BTreeMap<Mac, Vec<String>> {
     }
     for entry in bridge.fdb.iter().filter(|entry| !entry.is_own) {
         let port = bridge.ports.iter().find(|port| port.detail.link.index == entry.port);
-        if let (Some(owners), Some(port)) = (owners.get_mut(&entry.mac), port)
-            && ![port.mac, port.detail.link.mac].contains(&Some(entry.mac))
-        {
+        let port = port.filter(|port| ![port.mac, port.detail.link.mac].contains(&Some(entry.mac)));
+        if let (Some(owners), Some(port)) = (owners.get_mut(&entry.mac), port) {
             owners.push(format!("somebody behind {}", port.detail.link.name));
         }
     }

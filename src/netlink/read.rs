@@ -186,9 +186,8 @@ impl Netlink {
         whole(|| {
             let mut found = Vec::new();
             self.dump_routes(AddressFamily::Inet, |route| {
-                if let Some(IpAddr::V4(address)) = route.to
-                    && (but.is_none() || route.link != but)
-                {
+                let is_asked_for = but.is_none() || route.link != but;
+                if let (Some(IpAddr::V4(address)), true) = (route.to, is_asked_for) {
                     found.push(Ipv4Net::of(address, route.prefix));
                 }
             })?;

@@ -70,10 +70,8 @@ impl Announcer {
                 Ok(None) => return false,
                 Err(_) => return true,
                 Ok(Some(length)) => {
-                    if let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read)
-                        && (message.kind, message.client) == (Kind::Ack, self.mac)
-                        && message.address.is_some()
-                    {
+                    let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read) else { continue };
+                    if (message.kind, message.client) == (Kind::Ack, self.mac) && message.address.is_some() {
                         self.tell(&message);
                         return true;
                     }
@@ -212,7 +210,7 @@ mod tests {
         let mut text = [0; 4];
         reader.read_exact(&mut text).unwrap();
         assert_eq!(&text, b"told");
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = crate::sys::files::pipe().unwrap();
         write_at_once(writer.as_fd(), "told");
         reader.read_exact(&mut text).unwrap();
         drop(reader);

@@ -146,9 +146,7 @@ pub fn plug(
         .chain(more);
     let mut answers = netlink.change(requests.collect()).map_err(failed)?;
     // A kernel without IPv6 has no address to be kept off.
-    if let Err(error) = &answers[0]
-        && error.raw_os_error() == Some(libc::EAFNOSUPPORT)
-    {
+    if answers[0].as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAFNOSUPPORT)) {
         answers[0] = only(netlink.change(vec![set(dress(false).build())]).map_err(failed)?);
     }
     for (answer, policy) in answers.into_iter().zip(needs.into_iter().chain(std::iter::repeat(None))) {

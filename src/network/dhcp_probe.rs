@@ -106,10 +106,11 @@ impl Asker {
     }
 
     fn hear(&mut self, bytes: &[u8]) {
-        if let Some(Told::Dhcp(message)) = frame::read(bytes)
-            && (message.kind, message.transaction, message.client) == (Kind::Offer, self.transaction, self.client)
-            && let (Some(address), Some(mac)) = (message.address, bytes.get(6..12))
-        {
+        let Some(Told::Dhcp(message)) = frame::read(bytes) else { return };
+        if (message.kind, message.transaction, message.client) != (Kind::Offer, self.transaction, self.client) {
+            return;
+        }
+        if let (Some(address), Some(mac)) = (message.address, bytes.get(6..12)) {
             let mac = Mac(mac.try_into().unwrap_or_default());
             let (server, prefix, router) = (message.server, message.prefix, message.router);
             if self.offers.len() < MOST_OFFERS

@@ -99,11 +99,11 @@ fn free(
         let remedy = format!("To take them off it: {}", commands.join("; "));
         return Err(Error::new(what, remedy).with_detail("ports", json!(names)));
     }
-    if ours.is_some()
-        && let Some(link) = netlink.stacked_on(bridge.index).map_err(unreadable)?.first()
-    {
-        let what = format!("{} is stacked on it, which kvm-bridge did not create", link.name);
-        return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
+    if ours.is_some() {
+        if let Some(link) = netlink.stacked_on(bridge.index).map_err(unreadable)?.first() {
+            let what = format!("{} is stacked on it, which kvm-bridge did not create", link.name);
+            return Err(Error::new(what, format!("To delete that: ip link del {}", link.name)));
+        }
     }
     let of = |port: &Link| known.iter().find(|known| known.detail.link.index == port.index);
     // A TAP has a carrier while somebody has it open, unless they switch it off.

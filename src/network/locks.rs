@@ -32,7 +32,10 @@ impl Drop for BridgeLock {
     /// Who made nothing leaves nothing, if nobody else has the lock. One that was deleted is nobody's: the file of its
     /// name is another's by now.
     fn drop(&mut self) {
-        let is_alone = || self.lock.try_lock().is_ok() && lock::is_current(&self.lock).unwrap_or_default();
+        let is_alone = || {
+            lock::try_lock(&self.lock, Hold::Alone).is_ok_and(|is_ours| is_ours)
+                && lock::is_current(&self.lock).unwrap_or_default()
+        };
         if !self.files.exist() && is_alone() && !self.files.exist() {
             self.making = None;
             self.files.remove();

@@ -19,9 +19,8 @@ pub fn of(link: &Link) -> io::Result<Option<Manager>> {
         return Ok(Some(Manager::NetworkManager));
     }
     let state = text(format!("/run/systemd/netif/links/{}", link.index))?;
-    if let Some(file) = value(&state, "NETWORK_FILE").filter(|file| !file.is_empty())
-        && value(&state, "ADMIN_STATE") != Some("unmanaged")
-    {
+    let is_managed = value(&state, "ADMIN_STATE") != Some("unmanaged");
+    if let Some(file) = value(&state, "NETWORK_FILE").filter(|file| !file.is_empty() && is_managed) {
         return Ok(Some(Manager::Networkd(file.into())));
     }
     let up = text("/run/network/ifstate".into())?;

@@ -34,9 +34,11 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
     output::step(|| format!("undoes what was made for {}", journal.bridge));
     let bridge = netlink.link_at(journal.index).map_err(unsure)?;
     let is_ours = bridge.as_ref().is_none_or(|link| journal.owns(link));
-    if is_ours && let Some(link) = &bridge {
-        if !is_forced && let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
-            return Err(in_use(link, user));
+    if let Some(link) = bridge.as_ref().filter(|_| is_ours) {
+        if !is_forced {
+            if let Some(user) = users(netlink, journal).map_err(unsure)?.first() {
+                return Err(in_use(link, user));
+            }
         }
         // Whoever is killed from here on leaves less than a bridge.
         files.write(&journal.unfinished())?;

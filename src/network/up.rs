@@ -155,9 +155,7 @@ fn check(netlink: &mut Netlink, tap: &PersistentTap, user: Uid, bridge: &IfName,
         return refuse("is there and is no persistent TAP".into(), "Give --tap another name.".into());
     }
     let owner = netlink.details().map_err(unreadable)?.into_iter().find(|found| found.link.index == link.index);
-    if let Some(owner) = owner.map(|found| found.owner)
-        && owner != Some(user.as_raw())
-    {
+    if let Some(owner) = owner.map(|found| found.owner).filter(|owner| *owner != Some(user.as_raw())) {
         let whose = owner.map_or("is nobody's, so that anybody can attach to it".to_owned(), |owner| {
             format!("is there and belongs to {}", user_name(owner))
         });

@@ -34,7 +34,7 @@ use crate::output::errno::{reason, to_write_own};
 use crate::state::journal::Files;
 use crate::state::networks;
 use crate::sys::lock::Passing;
-use crate::sys::{descriptors, place, process, program, tap, userns};
+use crate::sys::{descriptors, files, place, process, program, tap, userns};
 use crate::vm::VmId;
 use model::config::Config;
 use model::error::{Error, FAILED, Result};
@@ -46,7 +46,7 @@ use model::uplink::Uplink;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::geteuid;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -136,11 +136,12 @@ impl Place {
         let connection = descriptors::connect(&self.socket()).map_err(|error| unusable(&self.socket(), &error))?;
         let Some(connection) = connection else { return Ok(None) };
         // The holder stays, as it hears of this. It need not be waited for but where it has to make the bridge again.
-        if let Ok((user, network)) = descriptors::listener_of(&connection).and_then(userns::of)
-            && let Ok(found) = network.metadata()
-            && self.run().join(found.ino().to_string()).join(format!("{}.json", self.bridge)).exists()
-        {
-            return Ok(Some(Entrance { user: user.into(), network: network.into(), _connection: connection }));
+        if let Ok((user, network)) = descriptors::listener_of(&connection).and_then(userns::of) {
+            let journal =
+                |network: Metadata| self.run().join(network.ino().to_string()).join(format!("{}.json", self.bridge));
+            if network.metadata().is_ok_and(|network| journal(network).exists()) {
+                return Ok(Some(Entrance { user: user.into(), network: network.into(), _connection: connection }));
+            }
         }
         let answer = descriptors::receive(&connection, PATIENCE).map_err(|error| {
             let what = format!("the holder of your network {} does not answer: {}", self.bridge, reason(&error));
@@ -222,7 +223,7 @@ pub fn check(bridge: &IfName) -> Result<()> {
 pub fn join(nic: &Nic, new: &Nic, mac: Mac, vm: &VmId) -> Result<Joined> {
     let place = Place::of(&nic.bridge)?;
     let mut ports = nic.forwards.iter().map(gateway::listen_on).collect::<Result<Vec<OwnedFd>>>()?;
-    let (lives, holds) = std::io::pipe().map_err(|error| unusable(&place.run(), &error))?;
+    let (lives, holds) = files::pipe().map_err(|error| unusable(&place.run(), &error))?;
     let lives = OwnedFd::from(lives);
     let lock = place.lock()?;
     let mut notice = None;

@@ -60,10 +60,11 @@ fn read(path: &Path) -> Vec<DhcpLease> {
 pub fn keep(files: &Files, new: &[DhcpLease], is_port: impl Fn(u32) -> bool) {
     let before = read(&files.leases());
     let after = merged(before.clone(), new, now(), is_port);
-    if after != before
-        && let Ok(namespace) = netns::cookie()
-        && let Ok(text) = serde_json::to_vec(&Kept { namespace, leases: after })
-    {
+    if after == before {
+        return;
+    }
+    let Ok(namespace) = netns::cookie() else { return };
+    if let Ok(text) = serde_json::to_vec(&Kept { namespace, leases: after }) {
         let path = files.leases();
         let _ = files::create_folder_of(&path);
         let _ = files::replace(&path, &path.with_extension("leases-new"), &text, false);
@@ -98,10 +99,10 @@ impl Listeners {
         let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let room = usize::try_from(most.saturating_sub(RESERVE) / 2).unwrap_or(usize::MAX);
         for tap in taps() {
-            if self.ports.len() < room
-                && !self.ports.contains_key(&tap.index)
-                && let Ok(packets) = Packets::open_for_all_of_dhcp(tap.index)
-            {
+            if self.ports.len() >= room || self.ports.contains_key(&tap.index) {
+                continue;
+            }
+            if let Ok(packets) = Packets::open_for_all_of_dhcp(tap.index) {
                 let is_guests = matches!(tap.kind, LinkKind::Tap { is_persistent: false, .. }) && tap.vm().is_some();
                 let ear = Ear { packets, asked: Asked::by_nobody(tap.mac.filter(|_| is_guests)) };
                 self.ports.insert(tap.index, ear);
@@ -149,9 +150,8 @@ impl Ear {
         let mut buffer = [0; BUFFER];
         for count in 0..AT_ONCE {
             let Some((length, is_sent)) = self.packets.receive_from(&mut buffer)? else { return Ok(count) };
-            if let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read)
-                && self.asked.hear(&message, is_sent)
-            {
+            let Some(Told::Dhcp(message)) = buffer.get(..length).and_then(frame::read) else { continue };
+            if self.asked.hear(&message, is_sent) {
                 leases.extend(DhcpLease::of(port, &message, now()));
             }
         }

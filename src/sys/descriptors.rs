@@ -138,7 +138,7 @@ mod tests {
         let listener = listen(&path).unwrap();
         let client = connect(&path).unwrap().unwrap();
         let server = accept(&listener).unwrap();
-        let (mut out, into) = std::io::pipe().unwrap();
+        let (mut out, into) = crate::sys::files::pipe().unwrap();
         send(&server, b"a", &[into.as_fd()]).unwrap();
         send(&server, b"bc", &[]).unwrap();
         drop((into, server));

@@ -3,8 +3,8 @@
 //! A umask makes what a user has more private still. Not what root makes: users have to read the rules and the
 //! configuration, also those of an admin whose umask is 077.
 use crate::sys::userns;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::{AccessFlags, faccessat, pipe2};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
@@ -15,6 +15,12 @@ use std::path::Path;
 pub fn own(received: RawFd) -> OwnedFd {
     // SAFETY: the kernel has made it for this process just now, and nobody else knows of it.
     unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// A pipe that programs do not inherit: what it is read from, and what it is written to. (As `std::io::pipe` of later compilers.)
+pub fn pipe() -> io::Result<(File, File)> {
+    let (from, into) = pipe2(OFlag::O_CLOEXEC)?;
+    Ok((from.into(), into.into()))
 }
 
 /// Whether the calling thread may do this with a file, with the IDs that it opens files with: access(2), and eaccess(3) in some C
@@ -120,12 +126,10 @@ pub fn create(path: &Path) -> io::Result<File> {
 
 fn create_with(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    if nix::unistd::geteuid().is_root()
-        && let Err(error) = file.set_permissions(Permissions::from_mode(mode))
-    {
+    if nix::unistd::geteuid().is_root() {
         // Who is told that it could not be made does not take it away.
-        let _ = fs::remove_file(path);
-        return Err(error);
+        let set = file.set_permissions(Permissions::from_mode(mode));
+        set.inspect_err(|_| drop(fs::remove_file(path)))?;
     }
     Ok(file)
 }
@@ -141,7 +145,7 @@ pub fn in_memory(text: &[u8]) -> io::Result<File> {
 
 /// Has reading from a file fail (EAGAIN) where there is nothing to be read now.
 pub fn do_not_block(file: &impl AsFd) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::fcntl::{FcntlArg, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())

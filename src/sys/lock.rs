@@ -12,7 +12,8 @@ use model::error::{Error, Result};
 use model::{proc, text};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use rustix::fs::FlockOperation;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -53,10 +54,23 @@ pub fn wait_if_there(path: &Path, cannot: impl Fn(&io::Error) -> Error) -> Resul
 pub fn wait_for_ever(path: &Path) -> io::Result<File> {
     loop {
         let file = open(path)?;
-        file.lock()?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
         if is_current(&file)? {
             return Ok(file);
         }
+    }
+}
+
+/// Takes the lock on a file if nobody is in the way, and tells whether it did. (As `File::try_lock` of later compilers.)
+pub fn try_lock(file: &File, hold: Hold) -> io::Result<bool> {
+    let operation = match hold {
+        Hold::Shared => FlockOperation::NonBlockingLockShared,
+        Hold::Alone => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -74,9 +88,9 @@ pub fn is_held(path: &Path) -> bool {
 /// of these the kernel tells whether they are held.
 pub fn try_for_life(path: &Path) -> io::Result<Option<File>> {
     try_with(path, open, |file| match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file())) {
-        Ok(_) => Ok(()),
-        Err(Errno::EAGAIN | Errno::EACCES) => Err(TryLockError::WouldBlock),
-        Err(error) => Err(TryLockError::Error(error.into())),
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error.into()),
     })
 }
 
@@ -97,14 +111,14 @@ fn is_in_the_way(file: &File, mut lock: flock) -> nix::Result<bool> {
 
 /// Takes the lock alone if nobody has it.
 pub fn try_alone(path: &Path) -> io::Result<Option<File>> {
-    try_with(path, open, File::try_lock)
+    try_with(path, open, |file| try_lock(file, Hold::Alone))
 }
 
 /// The same, by a descriptor that nothing can be written with: for one that another program is going to hold. On file systems
 /// that let only writers lock alone (NFS) it can be written with.
 pub fn try_alone_read_only(path: &Path) -> io::Result<Option<File>> {
     let open = |path: &Path| open_with(path, OpenOptions::new().read(true).custom_flags(libc::O_CREAT));
-    match try_with(path, open, File::try_lock) {
+    match try_with(path, open, |file| try_lock(file, Hold::Alone)) {
         Err(error) if error.raw_os_error() == Some(libc::EBADF) => try_alone(path),
         tried => tried,
     }
@@ -113,15 +127,15 @@ pub fn try_alone_read_only(path: &Path) -> io::Result<Option<File>> {
 fn try_with(
     path: &Path,
     open: impl Fn(&Path) -> io::Result<File>,
-    lock: impl Fn(&File) -> std::result::Result<(), TryLockError>,
+    lock: impl Fn(&File) -> io::Result<bool>,
 ) -> io::Result<Option<File>> {
     loop {
         let file = open(path)?;
-        match lock(&file) {
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
-            Ok(()) if is_current(&file)? => return Ok(Some(file)),
-            Ok(()) => {}
+        if !lock(&file)? {
+            return Ok(None);
+        }
+        if is_current(&file)? {
+            return Ok(Some(file));
         }
     }
 }
@@ -184,30 +198,25 @@ fn wait_for(
     let mut has_told = false;
     while let Some(file) = open().map_err(failed)? {
         loop {
-            let locked = match hold {
-                Hold::Shared => file.try_lock_shared(),
-                Hold::Alone => file.try_lock(),
-            };
-            match locked {
-                Ok(()) if is_current(&file).map_err(failed)? => return Ok(Some(file)),
+            if try_lock(&file, hold).map_err(failed)? {
+                if is_current(&file).map_err(failed)? {
+                    return Ok(Some(file));
+                }
                 // It was deleted by who had it: there may be another by now.
-                Ok(()) => break,
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-                Err(TryLockError::WouldBlock) if start.elapsed() >= limit => {
-                    let (path, limit) = (path.display(), limit.as_secs());
-                    let what = format!("{} has held {path} for {limit} seconds", holder(&file));
-                    return Err(Error::new(what, "End that process if it hangs, and try again."));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    if !has_told && start.elapsed() >= SILENCE {
-                        let own = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-                        let own = own.file_name().unwrap_or_default().to_string_lossy();
-                        output::say(&own, format_args!("waits for {}, which holds {}", holder(&file), path.display()));
-                        has_told = true;
-                    }
-                    std::thread::sleep(STEP);
-                }
+                break;
             }
+            if start.elapsed() >= limit {
+                let (path, limit) = (path.display(), limit.as_secs());
+                let what = format!("{} has held {path} for {limit} seconds", holder(&file));
+                return Err(Error::new(what, "End that process if it hangs, and try again."));
+            }
+            if !has_told && start.elapsed() >= SILENCE {
+                let own = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+                let own = own.file_name().unwrap_or_default().to_string_lossy();
+                output::say(&own, format_args!("waits for {}, which holds {}", holder(&file), path.display()));
+                has_told = true;
+            }
+            std::thread::sleep(STEP);
         }
     }
     Ok(None)

@@ -7,7 +7,8 @@ use model::error::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, killpg, sigaction};
 use nix::unistd::Pid;
-use std::io::{self, PipeReader, Read};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -44,8 +45,8 @@ pub struct Answer {
 pub fn answer(command: &mut Command, limit: Duration) -> io::Result<Option<Answer>> {
     let end = Instant::now() + limit;
     let _heard = EndsAreTold::new()?;
-    let (out, child_out) = io::pipe()?;
-    let (err, child_err) = io::pipe()?;
+    let (out, child_out) = files::pipe()?;
+    let (err, child_err) = files::pipe()?;
     files::do_not_block(&out)?;
     files::do_not_block(&err)?;
     let spawned = command.stdout(child_out).stderr(child_err).spawn();
@@ -75,12 +76,12 @@ pub fn answer(command: &mut Command, limit: Duration) -> io::Result<Option<Answe
 
 /// What comes through a pipe, as far as anybody wants to know it.
 struct Stream {
-    pipe: Option<PipeReader>,
+    pipe: Option<File>,
     said: Vec<u8>,
 }
 
 impl Stream {
-    fn new(pipe: PipeReader) -> Self {
+    fn new(pipe: File) -> Self {
         Self { pipe: Some(pipe), said: Vec::new() }
     }
 

@@ -150,9 +150,8 @@ pub fn held_by(process: &Path, end: Instant) -> Option<BTreeMap<IfName, Vec<i32>
         }
         let info = std::fs::read_to_string(process.join("fdinfo").join(file.file_name())).unwrap_or_default();
         let name = info.lines().find_map(|line| line.strip_prefix("iff:\t"));
-        if let (Some(name), Some(fd)) = (name, file.file_name().to_str().and_then(|fd| fd.parse().ok()))
-            && is_here(process, fd)
-        {
+        let fd = file.file_name().to_str().and_then(|fd| fd.parse().ok());
+        if let (Some(name), Some(fd)) = (name, fd.filter(|fd| is_here(process, *fd))) {
             taps.entry(IfName::seen(name.to_owned())).or_default().push(fd);
         }
     }

@@ -1,6 +1,7 @@
 //! Connections by TCP: to the first of several addresses that answers, and joined with the standard files.
 #![forbid(unsafe_code)]
 
+use crate::sys::files;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use rustix::net::sockopt::{
@@ -8,7 +9,7 @@ use rustix::net::sockopt::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, PipeReader};
+use std::io::{self, IsTerminal};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -40,9 +41,8 @@ pub fn connect(targets: &[Target], end: Instant) -> io::Result<(usize, TcpStream
     let mut next = Instant::now();
     loop {
         let now = Instant::now();
-        if (pending.is_empty() || now >= next)
-            && let Some((at, target)) = waiting.next()
-        {
+        let is_time = pending.is_empty() || now >= next;
+        if let Some((at, target)) = is_time.then(|| waiting.next()).flatten() {
             match begin(target) {
                 Ok(socket) => pending.push((at, socket)),
                 Err(error) => failure = Some(worse(failure, error)),
@@ -58,8 +58,9 @@ pub fn connect(targets: &[Target], end: Instant) -> io::Result<(usize, TcpStream
             pending.iter().map(|(_, socket)| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
         wait(&mut files, Some(until))?;
         let ready: Vec<bool> = files.iter().map(|file| file.any().unwrap_or_default()).collect();
-        let mut ready = ready.into_iter();
-        for (at, socket) in pending.extract_if(.., |_| ready.next().unwrap_or_default()) {
+        let (ready, waits): (Vec<_>, Vec<_>) = pending.drain(..).zip(ready).partition(|(_, is_ready)| *is_ready);
+        pending = waits.into_iter().map(|(socket, _)| socket).collect();
+        for ((at, socket), _) in ready {
             match socket_error(&socket).map_err(io::Error::from).and_then(|outcome| Ok(outcome?)) {
                 Ok(()) => return prepare(socket).map(|stream| (at, stream)),
                 Err(error) => failure = Some(worse(failure, error)),
@@ -119,7 +120,7 @@ pub enum End {
 /// anybody left at the other side.
 pub fn join(stream: TcpStream, news: BorrowedFd, mut is_over: impl FnMut() -> bool) -> io::Result<End> {
     let stream = Arc::new(stream);
-    let (done, told) = io::pipe()?;
+    let (done, told) = files::pipe()?;
     let up = Arc::clone(&stream);
     Builder::new().spawn(move || {
         let _ = carry(&io::stdin(), &*up);
@@ -156,7 +157,6 @@ pub fn join(stream: TcpStream, news: BorrowedFd, mut is_over: impl FnMut() -> bo
         return Ok(End::Done);
     }
     close_stdout();
-    let done: PipeReader = done;
     Ok(if hear(&done)? { End::Done } else { End::Over })
 }
 
@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn all_is_carried_to_its_end() {
-        let (mut out, into) = io::pipe().unwrap();
-        let (from, text) = io::pipe().unwrap();
+        let (mut out, into) = files::pipe().unwrap();
+        let (from, text) = files::pipe().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || write_all(&text, &vec![7; 300_000]));
             scope.spawn(move || carry(&from, &into));

@@ -94,12 +94,12 @@ impl Store {
         if owner.as_ref() == Some(&vm.text) {
             return Ok(());
         }
-        if let Some(owner) = owner.map(VmId::from)
-            && self.read(&owner)?.is_some_and(|record| record.slot_of(mac).is_some())
-        {
-            let (vm, owner) = (vm.display(), owner.display());
-            let what = format!("{mac} is the address of {owner} and of {vm}");
-            return Err(Error::new(what, format!("Have {vm} get another: kvm-bridge mac forget {}", quote(vm))));
+        if let Some(owner) = owner.map(VmId::from) {
+            if self.read(&owner)?.is_some_and(|record| record.slot_of(mac).is_some()) {
+                let (vm, owner) = (vm.display(), owner.display());
+                let what = format!("{mac} is the address of {owner} and of {vm}");
+                return Err(Error::new(what, format!("Have {vm} get another: kvm-bridge mac forget {}", quote(vm))));
+            }
         }
         self.write_key(&path, vm)
     }

@@ -1,6 +1,6 @@
 //! Slots: which of a VM's simultaneous runs this is, held by the lock of a file that QEMU inherits.
 
-use crate::sys::lock;
+use crate::sys::lock::{self, Hold};
 use crate::vm::{Record, Store, VmId, unusable};
 use model::error::{Error, Result};
 use model::mac::Mac;
@@ -87,7 +87,7 @@ impl Store {
 /// Whether somebody has a lock; one of which that can't be found out may be somebody's.
 fn is_locked(path: &Path) -> bool {
     match File::open(path) {
-        Ok(file) => file.try_lock().is_err(),
+        Ok(file) => !lock::try_lock(&file, Hold::Alone).unwrap_or_default(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }

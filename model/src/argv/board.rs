@@ -125,11 +125,8 @@ impl Board {
         let mut buses: Vec<String> = Vec::new();
         // Below each `bus: NAME` stands its type.
         for (line, next) in tree.lines().zip(tree.lines().skip(1)) {
-            if let (true, Some(kind)) = (line.trim_start().starts_with("bus: "), next.trim().strip_prefix("type "))
-                && !buses.iter().any(|known| known == kind)
-            {
-                buses.push(kind.to_owned());
-            }
+            let kind = next.trim().strip_prefix("type ").filter(|_| line.trim_start().starts_with("bus: "));
+            buses.extend(kind.filter(|kind| !buses.iter().any(|known| known == kind)).map(str::to_owned));
         }
         // ` \ card0: lan9118.0: index=0,type=nic,...`: what is behind a port of a hub.
         let cards = (0..).map_while(|number| {

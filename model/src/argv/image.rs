@@ -93,9 +93,7 @@ fn described(options: &Value, depth: u32) -> Option<Place> {
         return None;
     }
     let local = |path: &str| (!path.is_empty()).then(|| Place::Local(path.as_bytes().to_vec()));
-    if driver.is_none_or(|driver| LOCAL.contains(&driver))
-        && let Some(path) = text("filename")
-    {
+    if let Some(path) = text("filename").filter(|_| driver.is_none_or(|driver| LOCAL.contains(&driver))) {
         return local(path);
     }
     if driver == Some("vvfat") {

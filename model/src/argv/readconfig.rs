@@ -34,10 +34,9 @@ pub fn parse(text: &[u8]) -> Vec<Section> {
         if let Some(head) = line.strip_prefix(b"[").and_then(|line| line.strip_suffix(b"]")) {
             let end = head.iter().position(|byte| matches!(byte, b' ' | b'"')).unwrap_or(head.len());
             sections.push(Section { group: head[..end].to_vec(), id: quoted(&head[end..]), params: Vec::new() });
-        } else if let (Some(at), Some(section)) = (line.iter().position(|byte| *byte == b'='), sections.last_mut())
-            && let Some(value) = quoted(&line[at + 1..])
-        {
-            section.params.push((line[..at].trim_ascii().to_vec(), value));
+        } else if let (Some(at), Some(section)) = (line.iter().position(|byte| *byte == b'='), sections.last_mut()) {
+            let value = quoted(&line[at + 1..]);
+            section.params.extend(value.map(|value| (line[..at].trim_ascii().to_vec(), value)));
         }
     }
     sections

@@ -76,13 +76,11 @@ pub fn settle(
             _ => None,
         };
         nic.is_on_board = matches!(place, Some(Place::OnBoard(_)));
-        if let (None, Some(model)) = (&own, &nic.model)
-            && is_pci(model) == Some(true)
-            && let Some((card, why)) = &other
-            && has_never_pci(line.machine.as_deref(), system)
-        {
-            let what = format!("--bridge {}: model={model}: this machine has {why}", nic.bridge);
-            return Err(Error::new(what, format!("Leave model= out, for {card}.")));
+        if let (None, Some(model), Some((card, why))) = (&own, &nic.model, &other) {
+            if is_pci(model) == Some(true) && has_never_pci(line.machine.as_deref(), system) {
+                let what = format!("--bridge {}: model={model}: this machine has {why}", nic.bridge);
+                return Err(Error::new(what, format!("Leave model= out, for {card}.")));
+            }
         }
         let card = match (own.clone().or(nic.model.take()), place, &other) {
             (Some(card), ..) => card,

@@ -89,8 +89,9 @@ impl Guests {
 
     /// Forgets those whose TAP is gone: their addresses are free then for others. Who comes back may have another.
     pub fn forget(&mut self, is_there: impl Fn(u32) -> bool) -> Vec<Mac> {
-        let gone = self.0.extract_if(.., |known| !is_there(known.tap));
-        gone.map(|known| known.guest.mac).collect()
+        let (there, gone): (Vec<_>, Vec<_>) = self.0.drain(..).partition(|known| is_there(known.tap));
+        self.0 = there;
+        gone.into_iter().map(|known| known.guest.mac).collect()
     }
 
     /// Whether another guest can have an address.

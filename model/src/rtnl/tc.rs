@@ -242,9 +242,8 @@ pub fn parse(body: &[u8]) -> Option<Found> {
         if is_mirred && found.target.is_none() {
             found.target = parms.and_then(|parms| u32_at(parms, 24));
         }
-        if number == 1
-            && let Some(basic) = attribute(action, TCA_ACT_STATS).and_then(|stats| attribute(stats, TCA_STATS_BASIC))
-        {
+        let stats = attribute(action, TCA_ACT_STATS).filter(|_| number == 1);
+        if let Some(basic) = stats.and_then(|stats| attribute(stats, TCA_STATS_BASIC)) {
             // struct gnet_stats_basic.
             found.bytes = u64_at(basic, 0).unwrap_or_default();
             found.packets = u32_at(basic, 8).unwrap_or_default().into();

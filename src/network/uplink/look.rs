@@ -32,9 +32,8 @@ pub(in crate::network) fn look_for(netlink: &mut Netlink, spec: &BridgeSpec, hos
         }
         Uplink::Auto => {
             for index in netlink.default_interfaces().map_err(unreadable)? {
-                if let Some(link) = netlink.link_at(index).map_err(unreadable)?
-                    && !host.default_uplinks.contains(&link.name)
-                {
+                let link = netlink.link_at(index).map_err(unreadable)?;
+                if let Some(link) = link.filter(|link| !host.default_uplinks.contains(&link.name)) {
                     let name = link.name.clone();
                     host.links.insert(name.clone(), Some(link));
                     is_in_sight |= look_closely(netlink, host, &name, spec.attach)?;

@@ -209,7 +209,7 @@ impl Network {
             while matches!(self.ended.read_signal(), Ok(Some(_))) {}
             // It is the first process of its namespace, whose orphans are its children.
             while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
-            if asked && let Ok(guest) = descriptors::accept(&self.listener) {
+            if let Ok(Some(guest)) = asked.then(|| descriptors::accept(&self.listener)).transpose() {
                 match self.let_in(&guest) {
                     Ok(()) => guests_to_be.push(guest),
                     Err(error) => {
