@@ -49,7 +49,7 @@ PAGES = $(wildcard docs/*.md docs/*.svg)
 LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
-	completions/kvm-bridge.load.bash packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm packaging/reproducible \
+	completions/kvm-bridge.load.bash packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm packaging/reproducible \
 	tests/packages_installed tests/managers/build $(addprefix tests/hosts/,build run state features table) \
 	$(filter-out %.py,$(wildcard tests/clients/*))
 

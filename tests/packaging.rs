@@ -42,7 +42,7 @@ fn the_configuration_that_packages_bring_says_nothing_and_all_of_its_comments_ar
 
 #[test]
 fn packages_have_the_version_of_the_programs() {
-    let changelog = read("packaging/deb/changelog");
+    let changelog = read("packaging/debian/changelog");
     assert!(changelog.starts_with(&format!("kvm-bridge ({}-", env!("CARGO_PKG_VERSION"))), "{changelog}");
 }
 

@@ -5,7 +5,7 @@ use crate::host::Link;
 use crate::ifname::IfName;
 use crate::manager::{Manager, is_of_netplan};
 
-const PAGE: &str = include_str!("../../../docs/managers.md");
+const PAGE: &str = include_str!("../../managers.md");
 
 /// The commands that set up a permanent bridge with this uplink, a line of its own each and indented, to be pasted.
 pub fn setup(manager: Option<&Manager>, bridge: &IfName, link: &Link) -> String {
