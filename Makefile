@@ -18,6 +18,8 @@
 # make deb, make rpm   build packages, in target/
 # make check-packages  installs, uses, upgrades and removes them, in a root file system that ends with the test
 # make reproducible    builds all of it twice, in two places, and compares every bit
+# make source     the source with all crates, also for Debian, in target/source
+# make release    checks, and builds all files of a release in target/release-VERSION; docs/releasing.md
 
 PREFIX = /usr/local
 DESTDIR =
@@ -49,7 +51,7 @@ PAGES = $(wildcard docs/*.md docs/*.svg)
 LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
 SCRIPTS = .ci/run demo/run tests/packages tests/guest/build tests/guest/init completions/kvm-bridge.bash \
-	completions/kvm-bridge.load.bash packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm packaging/reproducible \
+	completions/kvm-bridge.load.bash packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm packaging/reproducible packaging/source packaging/release \
 	tests/packages_installed tests/managers/build $(addprefix tests/hosts/,build run state features table) \
 	$(filter-out %.py,$(wildcard tests/clients/*))
 
@@ -72,9 +74,10 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
+CARGO_CYCLONEDX = $(TOOLS)/bin/cargo-cyclonedx
 
 .PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
-	deb rpm check-packages reproducible map clean
+	deb rpm check-packages reproducible source release map clean
 
 all: export RUSTFLAGS += $(REMAP)
 all:
@@ -240,6 +243,9 @@ $(CARGO_DEB):
 $(CARGO_RPM):
 	$(CARGO) install --locked --debug --root $(TOOLS) cargo-generate-rpm@0.21.1
 
+$(CARGO_CYCLONEDX):
+	$(CARGO) install --locked --debug --root $(TOOLS) cargo-cyclonedx@0.5.9
+
 # Two builds that an upgrade goes between; the older one has nothing older about it but its number.
 check-packages: guest
 	tests/packages packages
@@ -251,6 +257,12 @@ check-packages: guest
 
 reproducible: $(CARGO_DEB) $(CARGO_RPM)
 	packaging/reproducible
+
+source:
+	packaging/source target/source
+
+release: $(CARGO_DEB) $(CARGO_RPM) $(CARGO_CYCLONEDX)
+	packaging/release
 
 clean:
 	$(CARGO) clean
