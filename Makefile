@@ -44,7 +44,7 @@ INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 qemu-kvm-shim.1 kvm-bridge.1 kvm-bridge.conf.5 kvm-bridge-helper.8
-PAGES = $(wildcard docs/*.md docs/*.svg)
+PAGES = $(wildcard docs/*.md docs/*.svg) docs/status.schema.json
 # Bash and fish look for a file of the command's name: those that people link to qemu-kvm.
 LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE

@@ -3,6 +3,7 @@
 //!     guest ---- kvb0 :br0: SUBNET.1 :host: eth0 10.77.0.2 ====== 10.77.0.1 :lan
 
 use crate::guests::real;
+use crate::report;
 use crate::support::command::Running;
 use crate::support::processes::{Process, is_alive};
 use crate::support::real::{GuestShell, linux};
@@ -555,6 +556,7 @@ fn the_switch_of_ipv6_may_be_killed_at_every_write() {
 #[test]
 fn a_server_that_cannot_start_keeps_nothing_else_from_being_done() {
     let Some(lab) = host() else { return };
+    let log = report::journal();
     let guest = lab.shim("--bridge br0,uplink=nat,forward=tcp:2222:22 -name alice").boot();
     let server = wait_for("dnsmasq", 20, || dnsmasq_of(&lab, "br0"));
     // As its user could not do it, but something else may.
@@ -574,6 +576,9 @@ fn a_server_that_cannot_start_keeps_nothing_else_from_being_done() {
     fs::remove_dir(&leases).expect("away");
     wait_for("dnsmasq again", 30, || dnsmasq_of(&lab, "br0"));
     wait_for("nothing to be told", 20, || failure().is_empty().then_some(()));
+    let said = report::read(&log);
+    let place = |event: &str| said.iter().position(|entry| entry.contains(&report::id(event)));
+    assert!(place("fault").is_some() && place("fault") < place("fault over"), "{said:?}");
     other.kill();
 }
 

@@ -5,6 +5,7 @@
 pub mod bridge;
 pub mod down;
 pub mod dry_run;
+pub mod prometheus;
 pub mod up;
 
 use crate::text;
