@@ -1,5 +1,5 @@
 # make            builds the programs
-# make demo       shows what they do, for real, in network namespaces of its own
+# make demo       shows what they do, for real, in network namespaces of its own; demo-svg records it as docs/demo.svg
 # make check      runs all tests
 # make check-managers  runs the tests with network managers alone
 # make bench      measures everything beside other ways, as root; RUNS=40 PORTS=1000 BENCH=join,many (some rows alone);
@@ -73,7 +73,7 @@ TOOLS = target/tools
 CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 
-.PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
+.PHONY: all guest managers demo demo-svg check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
 	deb rpm check-packages reproducible map clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -92,6 +92,10 @@ demo:
 	tests/packages demo
 	$(MAKE) --no-print-directory all guest
 	$(AS_ROOT) demo/run target/release target/guest
+
+demo-svg: all guest
+	$(AS_ROOT) demo/record target/release target/guest >target/demo.svg
+	mv target/demo.svg docs/demo.svg
 
 check:
 	tests/packages check
