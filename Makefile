@@ -1,5 +1,5 @@
 # make            builds the programs
-# make demo       shows what they do, for real, in network namespaces of its own
+# make demo       shows what they do, for real, in network namespaces of its own; demo-svg records it as docs/demo.svg
 # make check      runs all tests
 # make check-managers  runs the tests with network managers alone
 # make bench      measures everything beside other ways, as root; RUNS=40 PORTS=1000 BENCH=join,many (some rows alone);
@@ -46,7 +46,7 @@ INSTALL = install
 PROGRAMS = qemu-kvm kvm-bridge
 HELPER = kvm-bridge-helper
 MANUALS = qemu-kvm-bridge.1 qemu-kvm-shim.1 kvm-bridge.1 kvm-bridge.conf.5 kvm-bridge-helper.8
-PAGES = $(wildcard docs/*.md docs/*.svg)
+PAGES = $(wildcard docs/*.md docs/*.svg) docs/status.schema.json
 # Bash and fish look for a file of the command's name: those that people link to qemu-kvm.
 LINKS = qemu-kvm kvm qemu-system-x86_64 qemu-system-aarch64
 DOCUMENTS = README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE
@@ -76,7 +76,7 @@ CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 CARGO_CYCLONEDX = $(TOOLS)/bin/cargo-cyclonedx
 
-.PHONY: all guest managers demo check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
+.PHONY: all guest managers demo demo-svg check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
 	deb rpm check-packages reproducible source release map clean
 
 all: export RUSTFLAGS += $(REMAP)
@@ -95,6 +95,10 @@ demo:
 	tests/packages demo
 	$(MAKE) --no-print-directory all guest
 	$(AS_ROOT) demo/run target/release target/guest
+
+demo-svg: all guest
+	$(AS_ROOT) demo/record target/release target/guest >target/demo.svg
+	mv target/demo.svg docs/demo.svg
 
 check:
 	tests/packages check

@@ -221,3 +221,41 @@ fn help_is_a_command_too() {
         assert_eq!(lab.kvm_bridge(asked).run().succeeds().out, lab.kvm_bridge(means).run().succeeds().out, "{asked}");
     }
 }
+
+/// A JSON Schema of what the page says of a command.
+fn schema(command: &str) -> Value {
+    let fields = documented().remove(command).expect("a section");
+    let mut root = serde_json::json!({ "type": "object" });
+    for (field, types) in &fields {
+        let mut at = &mut root;
+        for part in field.split('.') {
+            let name = part.trim_end_matches("[]");
+            at = &mut at["properties"][name];
+            if part.ends_with("[]") {
+                at["type"] = "array".into();
+                at = &mut at["items"];
+            }
+            if at["type"].is_null() {
+                at["type"] = "object".into();
+            }
+        }
+        let types: Vec<&String> = types.iter().collect();
+        at["type"] = match types.as_slice() {
+            [one] => (*one).clone().into(),
+            several => serde_json::json!(several),
+        };
+    }
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    root["title"] = format!("kvm-bridge {command} --json").into();
+    root
+}
+
+#[test]
+fn the_schema_of_status_is_that_of_the_page() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/status.schema.json");
+    let wanted = format!("{:#}\n", schema("status"));
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, &wanted).expect("write the schema");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), wanted, "UPDATE_SNAPSHOTS=1 writes it");
+}

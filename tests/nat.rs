@@ -3,10 +3,11 @@
 //!     guest ---- kvb0 :br0: SUBNET.1 :host: eth0 10.77.0.2 ====== 10.77.0.1 :lan
 
 use crate::guests::real;
+use crate::report;
 use crate::support::command::Running;
 use crate::support::processes::{Process, is_alive};
 use crate::support::real::{GuestShell, linux};
-use crate::support::served::{read_from, tells};
+use crate::support::served::{echoes, read_from, tells};
 use crate::support::{Lab, have, wait_for};
 use serde_json::Value;
 use std::fs;
@@ -277,16 +278,28 @@ fn two_bridges_have_two_networks_and_follow_the_default_route() {
     lab.lan.run("ip addr add 192.0.2.1/32 dev lo");
     let listener = lab.lan.thread(|| TcpListener::bind("192.0.2.1:80").expect("a server")).join().expect("a thread");
     tells(listener);
+    let echo = lab.lan.thread(|| TcpListener::bind("192.0.2.1:81").expect("a server")).join().expect("a thread");
+    echoes(echo);
     let Some(mut alice) = Guest::boot(&lab, "alice", "br0,uplink=nat") else { return };
     let mut bob = Guest::boot(&lab, "bob", "br1,uplink=nat,net=192.168.77.0/24").expect("as before");
     assert!(bob.address.to_string().starts_with("192.168.77."), "{}", bob.address);
     for guest in [&mut alice, &mut bob] {
         goes_out_as(guest, "10.77.0.2");
     }
+    // An open connection, by which a line comes back.
+    let (status, said) = alice.run(
+        "mkfifo /way; (nc 192.0.2.1 81 </way >/said; echo broken >>/said) 2>/dev/null & exec 3>/way; echo one >&3; \
+         for try in 1 2 3 4 5 6 7 8 9; do grep -q one /said && break; sleep 1; done; cat /said",
+    );
+    assert_eq!((status, said.trim()), (0, "one"));
     lab.ip("route replace default via 10.78.0.1");
     for guest in [&mut alice, &mut bob] {
         goes_out_as(guest, "10.78.0.2");
     }
+    // It had the other address.
+    let (_, said) =
+        alice.run("echo two >&3; for try in $(seq 30); do grep -q broken /said && break; sleep 1; done; cat /said");
+    assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["one", "broken"]);
     // The one does not reach the other but through the host, which lets nothing in.
     assert_ne!(alice.run(&format!("ping -c 1 -W 2 {}", bob.address)).0, 0);
     alice.qemu.terminate();
@@ -555,6 +568,7 @@ fn the_switch_of_ipv6_may_be_killed_at_every_write() {
 #[test]
 fn a_server_that_cannot_start_keeps_nothing_else_from_being_done() {
     let Some(lab) = host() else { return };
+    let log = report::journal();
     let guest = lab.shim("--bridge br0,uplink=nat,forward=tcp:2222:22 -name alice").boot();
     let server = wait_for("dnsmasq", 20, || dnsmasq_of(&lab, "br0"));
     // As its user could not do it, but something else may.
@@ -574,6 +588,9 @@ fn a_server_that_cannot_start_keeps_nothing_else_from_being_done() {
     fs::remove_dir(&leases).expect("away");
     wait_for("dnsmasq again", 30, || dnsmasq_of(&lab, "br0"));
     wait_for("nothing to be told", 20, || failure().is_empty().then_some(()));
+    let said = report::read(&log);
+    let place = |event: &str| said.iter().position(|entry| entry.contains(&report::id(event)));
+    assert!(place("fault").is_some() && place("fault") < place("fault over"), "{said:?}");
     other.kill();
 }
 

@@ -51,6 +51,7 @@ mod ownership;
 mod packaging;
 mod pass_through;
 mod reaper;
+mod report;
 mod rewriting;
 mod rooms;
 mod sharing;

@@ -11,6 +11,7 @@ pub mod image;
 pub mod inspect;
 pub mod json;
 pub mod lacks;
+pub mod masked;
 pub mod models;
 pub mod needs;
 pub mod qcow2;

@@ -5,6 +5,7 @@
 //! modules from the top floor to the lowest.
 #![forbid(unsafe_code)]
 
+pub mod anonymous;
 pub mod argv;
 pub mod bpf;
 pub mod chain;

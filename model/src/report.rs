@@ -5,6 +5,7 @@
 pub mod bridge;
 pub mod down;
 pub mod dry_run;
+pub mod prometheus;
 pub mod up;
 
 use crate::text;
@@ -12,35 +13,5 @@ use serde_json::Value;
 
 /// JSON for a program, with a newline behind it.
 pub fn json(value: &Value) -> String {
-    let mut value = value.clone();
-    add_old_keys(&mut value);
     text::json_for_terminals(&format!("{value:#}\n"))
-}
-
-/// Keys that had another name before 0.2, each with that: it stands beside the new one until the next version.
-const OLD_KEYS: [(&str, &str); 9] = [
-    ("observed", "saw"),
-    ("fix", "mend"),
-    ("permanent_setup", "for_good"),
-    ("managed", "made_by_us"),
-    ("persistent", "kept"),
-    ("removed", "taken_back"),
-    ("exists", "there"),
-    ("disconnected", "cut_off"),
-    ("fixed", "mended"),
-];
-
-fn add_old_keys(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.values_mut().for_each(add_old_keys);
-            for (key, old) in OLD_KEYS {
-                if let Some(value) = fields.get(key).cloned() {
-                    fields.insert(old.to_owned(), value);
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(add_old_keys),
-        _ => {}
-    }
 }

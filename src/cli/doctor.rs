@@ -1,5 +1,7 @@
 //! `kvm-bridge doctor`.
 
+mod report;
+
 use crate::doctor::{Query, examine};
 use crate::network::user_network;
 use crate::output;
@@ -13,6 +15,7 @@ use model::text;
 use serde_json::json;
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +37,10 @@ pub(super) struct Doctor {
     /// Print JSON, with all checks
     #[arg(long)]
     json: bool,
+    /// Print a report for a bug report, without names, addresses and values of this host; with FILE also write it there
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with_all = ["user", "words"])]
+    #[expect(clippy::option_option, reason = "clap's type for an option whose value may be missing")]
+    report: Option<Option<PathBuf>>,
     /// The arguments of qemu-kvm
     #[arg(last = true, value_name = "ARGS")]
     words: Vec<OsString>,
@@ -44,6 +51,7 @@ Examples:
   kvm-bridge doctor
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
   kvm-bridge doctor br0 --user alice --verbose
+  kvm-bridge doctor br0 --report=report.json     shows it, then writes it
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").fix'
 The command changes nothing. It asks for DHCP servers on each bridge as a guest would, for four
 seconds. If the host does not know the address of a guest, it asks the guest (by ARP, on the guest's
@@ -86,6 +94,10 @@ impl Doctor {
         // The machine is the same there.
         let others: Vec<Check> = elsewhere.into_iter().filter(|check| !checks.contains(check)).collect();
         checks.extend(others);
+        if let Some(file) = &self.report {
+            let report = report::report(&query, &checks)?;
+            return report::show(&report, file.as_deref()).map(|text| (text, ExitCode::SUCCESS));
+        }
         let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
         let (failures, warnings) = (count(Verdict::Failure), count(Verdict::Warning));
         let status = if failures > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS };

@@ -18,6 +18,7 @@ use model::ifname::IfName;
 use model::manager::Manager;
 use model::report::bridge::{to_json, tree};
 use model::report::json;
+use model::report::prometheus::metrics;
 use model::text;
 use model::text::shell::quote;
 use serde_json::json;
@@ -34,12 +35,16 @@ pub(super) struct Status {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print metrics for the textfile collector of Prometheus' node exporter
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   kvm-bridge status
   kvm-bridge status br0
+  kvm-bridge status --prometheus >/var/lib/prometheus/node-exporter/kvm-bridge.prom
   kvm-bridge status --json | jq -r '.bridges[].ports[] | select(.vm == \"alice\").pid'
 The command needs no privileges; only root sees the processes of other users.
 Exit status: 0, 1 a bridge created by kvm-bridge has a fault, 125 there is no such bridge.";
@@ -87,6 +92,9 @@ impl Status {
             if self.bridge.is_none() { user_network::each(&self.words(), Duration::ZERO) } else { Vec::new() };
         let status =
             elsewhere.iter().map(|there| there.status).find(|status| *status != 0).map_or(status, ExitCode::from);
+        if self.prometheus {
+            return Ok((metrics(bridges.iter().map(|(bridge, _)| bridge)), status));
+        }
         if self.json {
             let bridges = bridges.iter().map(|(bridge, manager)| to_json(bridge, manager.as_ref(), dhcp_leases::now()));
             let bridges: Vec<_> = bridges.chain(elsewhere.iter().flat_map(|there| there.json("bridges"))).collect();

@@ -10,6 +10,7 @@ use crate::network::reaper;
 use crate::network::undo::undo;
 use crate::network::uplink::{nat, share};
 use crate::output;
+use crate::state::events::{self, Event};
 use crate::state::journal;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
@@ -129,7 +130,7 @@ impl Made {
             let (Some(lock), Some(create)) = (lock, &plan.create) else {
                 return Err(Error::new("it went away in this moment", "Try again."));
             };
-            return self.make(plan, create, &lock.files, keep.unwrap_or_default());
+            return self.make(plan, create, &lock.files, keep.unwrap_or_default(), host);
         };
         match lock {
             Some(BridgeLock { files, journal: Some(journal), .. }) => {
@@ -152,7 +153,7 @@ impl Made {
         }
     }
 
-    fn make(&mut self, plan: &BridgePlan, create: &Create, files: &Files, keep: bool) -> Result<u32> {
+    fn make(&mut self, plan: &BridgePlan, create: &Create, files: &Files, keep: bool, host: &Host) -> Result<u32> {
         self.forget_stale(files)?;
         let mut journal = journal::begin(plan.bridge.clone(), keep, create.clone(), plan.attachment.clone())?;
         if journal.needs_reaper() {
@@ -166,6 +167,8 @@ impl Made {
         });
         let Err(error) = made else {
             let index = journal.index;
+            let said = notices(&journal, host).unwrap_or_else(|| format!("made {}", plan.bridge));
+            events::tell(Event::BridgeCreated, &plan.bridge, &said);
             for command in plan.commands() {
                 output::step(|| format!("done: {command}"));
             }

@@ -6,6 +6,7 @@ use crate::network::dhcp_probe::is_probe;
 use crate::network::uplink;
 use crate::output;
 use crate::output::errno::reason;
+use crate::state::events::{self, Event};
 use crate::state::journal;
 use crate::state::journal::Files;
 use model::error::{Error, Result};
@@ -49,7 +50,10 @@ pub fn undo_with(netlink: &mut Netlink, files: &Files, journal: &Journal, is_for
         faults.extend(uplink::detach(netlink, journal, attachment).err().map(|error| reason(&error)));
     }
     if faults.is_empty() && is_ours && bridge.is_some() {
-        faults.extend(delete_owned(netlink, journal, journal.index).err().map(|error| reason(&error)));
+        match delete_owned(netlink, journal, journal.index) {
+            Ok(()) => events::tell(Event::BridgeRemoved, &journal.bridge, &format!("removed {}", journal.bridge)),
+            Err(error) => faults.push(reason(&error)),
+        }
     }
     if faults.is_empty() {
         return Ok(());

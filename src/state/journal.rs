@@ -1,8 +1,8 @@
 //! Where journals are: the files of each bridge of ours, in a folder of its network namespace, and their locks.
 
 use crate::output::errno::{reason, to_write};
+use crate::state::events::{self, Event};
 use crate::sys::files::{self, if_there};
-use crate::sys::journald;
 use crate::sys::lock;
 use crate::sys::lock::{Hold, Passing};
 use crate::sys::netns;
@@ -195,14 +195,16 @@ impl Files {
     /// Leaves an error for people to find, once: the reaper has no terminal.
     pub fn report_failure(&self, error: &Error) {
         if self.last_failure().is_none_or(|known| known.trim_end() != error.to_string()) {
-            journald::warn("kvm-bridge-reaper", &format!("{}: {error}", self.bridge));
+            events::tell(Event::Fault, &self.bridge, &format!("{}: {error}", self.bridge));
         }
         let _ = files::replace(&self.path("error"), &self.path("new"), format!("{error}\n").as_bytes(), false);
     }
 
     /// What was wrong is so no longer.
     pub fn forget_failure(&self) {
-        let _ = fs::remove_file(self.path("error"));
+        if fs::remove_file(self.path("error")).is_ok() {
+            events::tell(Event::FaultOver, &self.bridge, &format!("{}: what was wrong is so no longer", self.bridge));
+        }
     }
 
     /// The error that was left.

@@ -15,6 +15,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "layout",
             "chain",
             "mac",
+            "anonymous",
             "ifname",
             "optstr",
             "options",

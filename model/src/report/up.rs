@@ -77,12 +77,11 @@ impl Up {
 
     /// For programs.
     pub fn to_json(&self, bridge: &IfName, saved: Option<&Path>) -> Value {
-        // The second is the value of the old key.
-        let (result, became) = match self.bridge {
-            Became::Created => ("created", "made"),
-            Became::MadePersistent => ("made-persistent", "kept"),
-            Became::Unchanged => ("unchanged", "as-it-was"),
-            Became::Foreign => ("foreign", "found"),
+        let result = match self.bridge {
+            Became::Created => "created",
+            Became::MadePersistent => "made-persistent",
+            Became::Unchanged => "unchanged",
+            Became::Foreign => "foreign",
         };
         let taps: Vec<_> = (self.taps.iter())
             .map(|(tap, is_new)| json!({ "name": tap.name.as_str(), "user": tap.user, "made": is_new }))
@@ -92,7 +91,6 @@ impl Up {
         json!({
             "bridge": bridge.as_str(),
             "result": result,
-            "became": became,
             "uplink": uplink,
             "network": network,
             "waits_for": self.awaits,

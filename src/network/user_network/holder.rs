@@ -8,6 +8,7 @@ use crate::network::uplink::nat::rules::carry_out;
 use crate::network::user_network::{PATIENCE, Place, message, slirp, told};
 use crate::network::{made, reaper};
 use crate::output::errno::reason;
+use crate::state::events::{self, Event};
 use crate::state::journal::Files;
 use crate::sys::lock::{Hold, Passing};
 use crate::sys::process::{Stderr, leave_behind};
@@ -135,10 +136,11 @@ pub fn main(spec: &str) -> i32 {
     drop(starter);
     let Ok((network, _)) = made else { return 1 };
     memory::trim();
+    let bridge = network.nic.bridge.clone();
     match network.hold() {
         Ok(()) => 0,
         Err(error) => {
-            crate::sys::journald::warn("kvm-bridge-hold", &error.to_string());
+            events::tell(Event::Fault, &bridge, &format!("{bridge}: {error}"));
             1
         }
     }
