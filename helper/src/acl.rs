@@ -169,6 +169,8 @@ pub struct Grant {
     pub max: Option<(u32, Place)>,
     /// What each of them is held to as a port.
     pub policy: Policy,
+    /// Whether the guest's address has to be told: a rule says `guard`, and is not satisfied by any address.
+    pub needs_address: bool,
 }
 
 /// What the rules say.
@@ -308,7 +310,8 @@ fn granted(rules: &[&Rule]) -> Result<Grant, Fault> {
         vlans: vlans.map(|(vlans, _)| vlans.clone()),
         rate: said().filter_map(|said| said.rate).min(),
     };
-    Ok(Grant { max, policy })
+    let needs_address = policy.is_guarded() && said().any(|said| said.guard.is_some());
+    Ok(Grant { max, policy, needs_address })
 }
 
 /// How closely a rule names the caller; `None` if it is not for them.

@@ -1,7 +1,7 @@
 //! The requests, byte by byte (linux/rtnetlink.h, linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h).
 
 use crate::bpf::Instruction;
-use crate::{Guard, Policy, Rate};
+use crate::{Policy, Rate};
 use std::ops::RangeInclusive;
 
 /// The place of the guard among the filters of a TAP (`pref` of tc(8)).
@@ -165,7 +165,7 @@ impl Request {
         const BRIDGE_VLAN_INFO_PVID: u16 = 2;
         const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
         let mut flags = Vec::new();
-        if policy.guard != Guard::Off {
+        if policy.is_guarded() {
             // A guest that asks who is in a multicast group does not get all of them.
             push(&mut flags, IFLA_BRPORT_MULTICAST_ROUTER, &[0]);
         }

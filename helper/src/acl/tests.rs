@@ -39,7 +39,8 @@ fn verdict(files: &[(&str, &str)], bridge: &str, caller: &Caller) -> Result<Verd
 
 /// Any number of TAPs, each guarded.
 fn unlimited() -> Verdict {
-    Verdict::Allowed(Grant { max: None, policy: Policy { guard: Guard::Mac, ..Policy::default() } })
+    let policy = Policy { guard: Guard::Mac, ..Policy::default() };
+    Verdict::Allowed(Grant { max: None, policy, needs_address: false })
 }
 
 fn may(files: &[(&str, &str)], bridge: &str) -> bool {
