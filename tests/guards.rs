@@ -226,6 +226,16 @@ fn a_user_is_told_what_is_roots_to_decide() {
         let said = lab.as_user(ALICE, &shim).words(&format!("--bridge br0,{words}")).run().exits_with(125).err;
         assert!(said.contains("is root's to decide") && said.contains(says), "{words}: {said}");
     }
+    // What the helper would refuse a dry run refuses, and what it prints tells it the address.
+    let factorys = format!("--bridge br0,mac={GATEWAY}");
+    let said = lab.as_user(ALICE, &shim).words(&factorys).run().exits_with(125).err;
+    assert!(said.contains("one of the factory's") && !said.contains("helper"), "{said}");
+    let plan = lab.as_user(ALICE, &shim).words(&factorys).words("--bridge-dry-run").run().succeeds().out;
+    assert!(plan.starts_with("# Not as this user") && plan.contains("one of the factory's"), "{plan}");
+    let own = "52:54:00:11:22:33";
+    let plan =
+        lab.as_user(ALICE, &shim).words(&format!("--bridge br0,mac={own} --bridge-dry-run")).run().succeeds().out;
+    assert!(plan.contains(&format!("kvm-bridge-helper --mac={own}")), "{plan}");
     let plan = lab.as_user(ALICE, &shim).words("--bridge br0,guard=on,isolated=on --bridge-dry-run").run().succeeds();
     assert!(plan.out.contains("(guarded, isolated)"), "{}", plan.out);
 }
@@ -344,6 +354,31 @@ fn a_tap_that_could_be_opened_anew_is_taken_off_the_bridge() {
     roots.terminate();
     lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
+}
+
+/// A rule that names somebody counts instead of the one for everybody, and the configuration is for root's guests alone.
+#[test]
+fn rules_that_hold_users_to_less_than_one_would_think_are_told() {
+    let Some((lab, _)) = with_rules("allow br0 isolated\nallow br0 user alice max 4\nallow br0 user bob guard on\n")
+    else {
+        return;
+    };
+    let told = |words: &str| {
+        let ended = lab.kvm_bridge(words).run();
+        [ended.out, ended.err].concat()
+    };
+    for words in ["install --check", "doctor br0 --quick"] {
+        let said = told(words);
+        let line = "line 2 says nothing of ports: whom it names is not held to what /etc/kvm-bridge/bridge.conf, line 1 says (isolated)";
+        assert!(said.contains(line) && !said.contains("line 3"), "{words}: {said}");
+    }
+    lab.configure("[bridge.br0]\nguard = true\nrate = \"10mbit\"\n");
+    lab.allow_more("allow br0\nallow br0 user bob guard on\n");
+    for words in ["install --check", "doctor br0 --quick"] {
+        let said = told(words);
+        let line = "line 1 says nothing of ports: users' guests on br0 are not held to what /etc/kvm-bridge/config.toml says (10mbit)";
+        assert!(said.contains(line) && !said.contains("line 2"), "{words}: {said}");
+    }
 }
 
 /// Who asks who is in which multicast group gets what is for all of them.

@@ -99,8 +99,14 @@ pub fn check(plan: &Plan, nics: &[Nic]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what a card asks its port to be held to, if the rules have it otherwise.
+/// Refuses what a card asks its port to be held to, if the rules have it otherwise, and an address that our helper would refuse.
 pub fn check_policy(nic: &Nic, granted: &Policy) -> Result<()> {
+    if let Some(mac) = nic.mac.filter(|mac| granted.is_guarded() && mac.0[0] & 2 == 0) {
+        let what = format!("mac={mac} is one of the factory's, and may be another's");
+        let remedy =
+            "Give a locally administered one, as 52:54:00:..., or ask your admin for a rule that has: guard off";
+        return Err(Error::new(what, remedy));
+    }
     fn differs<T: PartialEq>(said: Option<T>, granted: T) -> bool {
         said.is_some_and(|said| said != granted)
     }

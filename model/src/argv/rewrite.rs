@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
+use crate::text::shell::quote;
+use crate::unprivileged::helper::NAME;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -45,8 +47,8 @@ impl Backend {
         }
     }
 
-    /// The `-netdev` of this id.
-    fn netdev(&self, id: &str) -> String {
+    /// The `-netdev` of this id, for a guest with this address.
+    fn netdev(&self, id: &str, mac: Mac) -> String {
         match self {
             Self::Inherited { queues, vhost } => {
                 let list = |fds: &[RawFd]| fds.iter().map(RawFd::to_string).collect::<Vec<_>>().join(":");
@@ -64,7 +66,11 @@ impl Backend {
                 format!("tap,id={id},ifname={name},script=no,downscript=no{queues}{vhost}")
             }
             Self::Helper(helper, bridge) => {
-                let helper = optstr::escape(&helper.to_string_lossy());
+                // QEMU tells no helper the guest's address, and gives what has a blank to a shell.
+                let is_ours = helper.file_name().is_some_and(|name| name == NAME);
+                let helper = helper.to_string_lossy();
+                let helper = if is_ours { format!("{} --mac={mac}", quote(&*helper)) } else { helper.into_owned() };
+                let helper = optstr::escape(&helper);
                 format!("bridge,id={id},br={},helper={helper}", optstr::escape(bridge.as_str()))
             }
         }
@@ -130,7 +136,7 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
             Part::Nic(number) => netdevs.get(*number),
         };
         if let Some(netdev) = netdev {
-            words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id).into()]);
+            words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id, netdev.mac).into()]);
             let device = netdev.device(line.has_json_device).map(|device| ["-device".into(), device.into()]);
             if netdev.card == Card::OnBoard {
                 words.extend(["-net".into(), format!("nic,netdev={},macaddr={}", netdev.id, netdev.mac).into()]);
@@ -335,7 +341,7 @@ mod tests {
         let has = |key: &str, value: &str| text.contains(&format!(",{key}={value}"));
         assert_eq!(json["mq"] == true, has("mq", "on"));
         assert!(json["vectors"].is_null() || has("vectors", &json["vectors"].to_string()));
-        format!("-netdev {} -device {text}", netdev.backend.netdev("n"))
+        format!("-netdev {} -device {text}", netdev.backend.netdev("n", netdev.mac))
     }
 
     #[test]
