@@ -327,6 +327,14 @@ fn a_checksum_is_no_way_past_the_guard() {
     send(&arp(b"last"));
     wait_for("the last frame", 10, || (!peer.from(own).is_empty()).then_some(()));
     assert_eq!(peer.from(own), [arp(b"last")]);
+    // Where the MAC address is the kernel itself lets none be written.
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let tap = File::from(lab.call(&helper, &format!("--use-vnet --br=br0 --fd=0 --mac={own}")).gives_a_tap());
+    for start in 0..20_u16 {
+        let header = [&[1, 0, 0, 0, 0, 0][..], &start.to_ne_bytes(), &6_u16.to_ne_bytes()].concat();
+        let written = (&tap).write_all(&[header, arp(b"forged")].concat());
+        assert_eq!(written.map_err(|error| error.raw_os_error()), Err(Some(libc::EINVAL)), "{start}");
+    }
 }
 
 /// A guest that may not have such headers has none, and is off the bridge when its TAP could be opened anew with them.

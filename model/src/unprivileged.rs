@@ -65,7 +65,11 @@ impl Way {
     pub fn backend(&self, vhost: bool) -> Backend {
         match self {
             Self::OwnTap(tap, name, _) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
-            Self::Helper(path, bridge, _) => Backend::Helper(path.clone(), bridge.clone()),
+            Self::Helper(path, bridge, _) => Backend::Helper {
+                path: path.clone(),
+                bridge: bridge.clone(),
+                wants_mac: path.file_name().is_some_and(|name| name == helper::NAME),
+            },
             Self::UserNetwork(_, first) => Backend::Named { name: first.clone(), queues: 1, vhost },
         }
     }

@@ -65,7 +65,7 @@ impl Request {
     }
 
     /// A place for filters of what comes in.
-    pub(crate) fn clsact(tap: u32) -> Self {
+    pub fn clsact(tap: u32) -> Self {
         let needs = "sch_ingress (CONFIG_NET_SCH_INGRESS)";
         Self::of_qdisc(tap, (CLSACT, OF_CLSACT), "clsact", &[], "give the TAP a place for filters", needs)
     }
@@ -188,7 +188,7 @@ impl Request {
 
     /// The bridge has the guest's address at this port until the port is gone, whoever says that it is elsewhere (NTF_STICKY of
     /// linux/neighbour.h).
-    pub(crate) fn claim(tap: u32, mac: [u8; 6]) -> Self {
+    pub fn claim(tap: u32, mac: [u8; 6]) -> Self {
         const RTM_NEWNEIGH: u16 = 28;
         const NTF_STICKY: u8 = 0x40;
         const NUD_NOARP: u16 = 0x40;

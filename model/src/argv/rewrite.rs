@@ -8,7 +8,6 @@ use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
 use crate::text::shell::quote;
-use crate::unprivileged::helper::NAME;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -35,7 +34,14 @@ pub enum Backend {
         vhost: bool,
     },
     /// It calls this helper for a TAP on this bridge, likewise.
-    Helper(PathBuf, IfName),
+    Helper {
+        /// The program.
+        path: PathBuf,
+        /// The bridge.
+        bridge: IfName,
+        /// Whether the helper wants to be told the guest's address: QEMU's does not.
+        wants_mac: bool,
+    },
 }
 
 impl Backend {
@@ -43,7 +49,7 @@ impl Backend {
         match self {
             Self::Inherited { queues, .. } => queues.len(),
             Self::Named { queues, .. } => usize::from(*queues),
-            Self::Helper(..) => 1,
+            Self::Helper { .. } => 1,
         }
     }
 
@@ -65,11 +71,10 @@ impl Backend {
                 let vhost = if *vhost { ",vhost=on" } else { "" };
                 format!("tap,id={id},ifname={name},script=no,downscript=no{queues}{vhost}")
             }
-            Self::Helper(helper, bridge) => {
+            Self::Helper { path, bridge, wants_mac } => {
                 // QEMU tells no helper the guest's address, and gives what has a blank to a shell.
-                let is_ours = helper.file_name().is_some_and(|name| name == NAME);
-                let helper = helper.to_string_lossy();
-                let helper = if is_ours { format!("{} --mac={mac}", quote(&*helper)) } else { helper.into_owned() };
+                let path = path.to_string_lossy();
+                let helper = if *wants_mac { format!("{} --mac={mac}", quote(&*path)) } else { path.into_owned() };
                 let helper = optstr::escape(&helper);
                 format!("bridge,id={id},br={},helper={helper}", optstr::escape(bridge.as_str()))
             }
