@@ -46,7 +46,8 @@ pub fn add(bridge: &IfName, (index, mac): (u32, Mac), nat: &Nat, guests: &[Guest
     json!({ "nftables": commands })
 }
 
-/// About the same rules as a person would type them: without ports that are forwarded, and what only these need.
+/// About the same rules as a person would type them: without ports that are forwarded, what only these need, and what keeps the host
+/// from routing between guests.
 pub fn typed(bridge: &IfName, nat: &Nat) -> String {
     let pairs = [("ip", nat.subnet.to_string())].into_iter().chain(nat.ula.map(|ula| ("ip6", ula.to_string())));
     let (mut out, mut masquerade) = (String::new(), String::new());
