@@ -1,5 +1,6 @@
 //! What a guest's port is held to: with frames that are written by hand, and honest ones beside them.
 
+use crate::helper_attacked::request::set_persistent;
 use crate::sharing::host;
 use crate::support::Lab;
 use crate::support::filters::text;
@@ -7,10 +8,10 @@ use crate::support::guest::Guest;
 use crate::support::programs;
 use crate::support::user::{ALICE, Helper, Right, our_helper};
 use crate::support::wait_for;
-use crate::support::wire::{Wire, frame, tagged};
+use crate::support::wire::{self, Wire, frame, tagged};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 const ALL: &str = "ff:ff:ff:ff:ff:ff";
 /// Somebody whom no frame here is really of.
@@ -225,8 +226,167 @@ fn a_user_is_told_what_is_roots_to_decide() {
         let said = lab.as_user(ALICE, &shim).words(&format!("--bridge br0,{words}")).run().exits_with(125).err;
         assert!(said.contains("is root's to decide") && said.contains(says), "{words}: {said}");
     }
+    // What the helper would refuse a dry run refuses, and what it prints tells it the address.
+    let factorys = format!("--bridge br0,mac={GATEWAY}");
+    let said = lab.as_user(ALICE, &shim).words(&factorys).run().exits_with(125).err;
+    assert!(said.contains("one of the factory's") && !said.contains("helper"), "{said}");
+    let plan = lab.as_user(ALICE, &shim).words(&factorys).words("--bridge-dry-run").run().succeeds().out;
+    assert!(plan.starts_with("# Not as this user") && plan.contains("one of the factory's"), "{plan}");
+    let own = "52:54:00:11:22:33";
+    let plan =
+        lab.as_user(ALICE, &shim).words(&format!("--bridge br0,mac={own} --bridge-dry-run")).run().succeeds().out;
+    assert!(plan.contains(&format!("kvm-bridge-helper --mac={own}")), "{plan}");
     let plan = lab.as_user(ALICE, &shim).words("--bridge br0,guard=on,isolated=on --bridge-dry-run").run().succeeds();
     assert!(plan.out.contains("(guarded, isolated)"), "{}", plan.out);
+}
+
+#[test]
+fn a_user_does_not_get_the_routers_address_which_the_bridge_has_not_heard() {
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let call = |mac: &str| lab.call(&helper, &format!("--br=br0 --fd=0 --mac={mac}"));
+    for (number, words) in [
+        (1, "addr add 10.99.0.2/24 dev way; route add default via 10.99.0.1; neigh add 10.99.0.1"),
+        (2, "addr add fd99::2/64 dev way nodad; -6 route add default via fd99::1; neigh add fd99::1"),
+        (3, "addr add fd99::2/64 dev way nodad; route add default via inet6 fd99::1 dev way; neigh add fd99::1"),
+    ] {
+        let router = format!("52:54:00:99:00:0{number}");
+        lab.ip("link add way type veth peer name other");
+        lab.ip("link set way up");
+        lab.ip("link set other up");
+        drop(call(&router).gives_a_tap());
+        for words in words.split("; ") {
+            let rest = if words.starts_with("neigh") { format!(" lladdr {router} dev way") } else { String::new() };
+            lab.ip(&format!("{words}{rest}"));
+        }
+        let said = call(&router).refusal();
+        assert!(said.contains("it is the router's, through which this host sends"), "{words}: {said}");
+        drop(call("52:54:00:11:22:33").gives_a_tap());
+        lab.ip("link del way");
+    }
+    // Routes that lead nowhere are no routers.
+    lab.ip("route add blackhole default");
+    lab.ip("-6 route add unreachable default");
+    drop(call("52:54:00:11:22:33").gives_a_tap());
+    lab.waits_until_gone("kvb0");
+    lab.baseline();
+}
+
+/// Whoever has a TAP can take another's address from the bridge's memory, and not from the mark.
+#[test]
+fn an_address_that_the_bridge_was_made_to_forget_is_still_its_users() {
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let call = |mac: &str| lab.call(&helper, &format!("--br=br0 --fd=0 --mac={mac}"));
+    let victims = "52:54:00:11:22:44";
+    let (_attackers, victim) = (call("52:54:00:11:22:33").gives_a_tap(), call(victims).gives_a_tap());
+    let own = lab.a_link("kvb0")["address"].as_str().expect("an address").to_owned();
+    let said = call(victims).refusal();
+    assert!(said.contains("is another's there: the bridge has it at the port kvb1, of the user alice"), "{said}");
+    for mac in [victims, &own] {
+        lab.ip(&format!("link set dev kvb0 address {mac}"));
+    }
+    let fdb = lab.sh("bridge fdb show br br0").run().succeeds().out;
+    assert!(!fdb.contains(victims), "{fdb}");
+    let said = call(victims).refusal();
+    assert!(said.contains("at the port kvb1, of the user alice"), "{said}");
+    drop(victim);
+    lab.waits_until_gone("kvb1");
+    drop(call(victims).gives_a_tap());
+}
+
+#[test]
+fn a_rule_that_says_guard_is_for_guests_whose_address_is_told() {
+    for guard in ["on", "ip"] {
+        let Some((lab, helper)) = with_rules(&format!("allow br0 guard {guard}\n")) else { return };
+        let said = lab.call(&helper, "--br=br0 --fd=0").refusal();
+        assert!(said.contains(&format!("the rules say guard {guard}")) && said.contains("--mac="), "{said}");
+        drop(lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap());
+    }
+}
+
+/// A guest can have a checksum written into its frame behind the guard, by the header before it (virtio_net_hdr): from byte 20
+/// on, 16 bits of its choice.
+#[test]
+fn a_checksum_is_no_way_past_the_guard() {
+    let own = "52:54:00:11:22:33";
+    let arp = |rest: &[u8]| {
+        let head =
+            [[255; 6].as_slice(), &wire::bytes(own), &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &wire::bytes(own)].concat();
+        let mut frame = [head.as_slice(), &[0; 14], rest].concat();
+        frame.resize(60, 0);
+        frame
+    };
+    let Some((lab, helper)) = with_rules("allow br0 guard ip\n") else { return };
+    let tap = lab.call(&helper, &format!("--use-vnet --br=br0 --fd=0 --mac={own}")).gives_a_tap();
+    // For who takes no checksums of others the kernel writes them.
+    let _peers = lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:44").gives_a_tap();
+    let (send, peer) = (sender(tap), Wire::at("kvb1"));
+    // struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, no segments, csum_start and csum_offset: the sender's IP address. What is
+    // no header to the TAP is the beginning of a frame.
+    let header = [&[1, 0, 0, 0, 0, 0][..], &20_u16.to_ne_bytes(), &10_u16.to_ne_bytes()].concat();
+    send(&[header, arp(b"forged")].concat());
+    send(&arp(b"last"));
+    wait_for("the last frame", 10, || (!peer.from(own).is_empty()).then_some(()));
+    assert_eq!(peer.from(own), [arp(b"last")]);
+    // Where the MAC address is the kernel itself lets none be written.
+    let Some((lab, helper)) = with_rules("allow br0\n") else { return };
+    let tap = File::from(lab.call(&helper, &format!("--use-vnet --br=br0 --fd=0 --mac={own}")).gives_a_tap());
+    for start in 0..20_u16 {
+        let header = [&[1, 0, 0, 0, 0, 0][..], &start.to_ne_bytes(), &6_u16.to_ne_bytes()].concat();
+        let written = (&tap).write_all(&[header, arp(b"forged")].concat());
+        assert_eq!(written.map_err(|error| error.raw_os_error()), Err(Some(libc::EINVAL)), "{start}");
+    }
+}
+
+/// A guest that may not have such headers has none, and is off the bridge when its TAP could be opened anew with them.
+#[test]
+fn a_tap_that_could_be_opened_anew_is_taken_off_the_bridge() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
+    let helper = lab.install_helper(&our_helper(), true, Right::Capability);
+    lab.allow_more("allow br0 user alice guard ip\n");
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let roots = Guest::boot_silent(&lab, "alice", "--bridge br0,guard=ip");
+    let tap = lab.call(&helper, "--use-vnet --br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap();
+    for name in [roots.tap.as_str(), "kvb1"] {
+        let info = lab.a_link(name)["linkinfo"]["info_data"].clone();
+        assert_eq!((&info["vnet_hdr"], &info["persist"]), (&false.into(), &false.into()), "{name}: {info}");
+    }
+    lab.reapers_rest();
+    assert!(lab.ports("br0").contains(&"kvb1".to_owned()));
+    // SAFETY: a number only, for a descriptor of this test's.
+    #[allow(unsafe_code)]
+    unsafe { set_persistent(tap.as_raw_fd(), 1) }.expect("make it persistent");
+    wait_for("the TAP to be taken off", 10, || (!lab.ports("br0").contains(&"kvb1".to_owned())).then_some(()));
+    drop(tap);
+    lab.ip("tuntap del dev kvb1 mode tap");
+    assert!(lab.ports("br0").contains(&roots.tap));
+    roots.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+/// A rule that names somebody counts instead of the one for everybody, and the configuration is for root's guests alone.
+#[test]
+fn rules_that_hold_users_to_less_than_one_would_think_are_told() {
+    let Some((lab, _)) = with_rules("allow br0 isolated\nallow br0 user alice max 4\nallow br0 user bob guard on\n")
+    else {
+        return;
+    };
+    let told = |words: &str| {
+        let ended = lab.kvm_bridge(words).run();
+        [ended.out, ended.err].concat()
+    };
+    for words in ["install --check", "doctor br0 --quick"] {
+        let said = told(words);
+        let line = "line 2 says nothing of ports: whom it names is not held to what /etc/kvm-bridge/bridge.conf, line 1 says (isolated)";
+        assert!(said.contains(line) && !said.contains("line 3"), "{words}: {said}");
+    }
+    lab.configure("[bridge.br0]\nguard = true\nrate = \"10mbit\"\n");
+    lab.allow_more("allow br0\nallow br0 user bob guard on\n");
+    for words in ["install --check", "doctor br0 --quick"] {
+        let said = told(words);
+        let line = "line 1 says nothing of ports: users' guests on br0 are not held to what /etc/kvm-bridge/config.toml says (10mbit)";
+        assert!(said.contains(line) && !said.contains("line 2"), "{words}: {said}");
+    }
 }
 
 /// Who asks who is in which multicast group gets what is for all of them.

@@ -831,7 +831,7 @@ fn the_quota_is_not_evaded_with_the_descriptor() {
     lab.call(&helper, WORDS).gives_a_tap();
 }
 
-mod request {
+pub(crate) mod request {
     nix::ioctl_write_int_bad!(set_persistent, nix::request_code_write!(b'T', 203, 4));
     nix::ioctl_write_int_bad!(set_owner, nix::request_code_write!(b'T', 204, 4));
 }

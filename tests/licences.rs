@@ -76,7 +76,7 @@ fn the_page_has_a_reason_for_every_crate_that_is_taken_and_for_no_other() {
     let rows = reasons.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
     let names =
         rows.filter_map(|line| line.strip_prefix("| ")?.split_once(" | ")).flat_map(|(names, _)| names.split(", "));
-    let manifests = ["Cargo.toml", "model/Cargo.toml", "helper/Cargo.toml"];
+    let manifests = ["Cargo.toml", "model/Cargo.toml", "helper/Cargo.toml", "port/Cargo.toml"];
     let taken = manifests.iter().flat_map(|name| {
         let text = fs::read_to_string(path(name)).expect("read a manifest");
         let manifest: toml::Table = toml::from_str(&text).expect("a manifest");

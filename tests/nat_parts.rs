@@ -23,6 +23,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+/// The bridge's own.
+const BRIDGE: Mac = Mac([2, 0, 0, 0, 0, 5]);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A bridge with a network of its own, and one guest on it.
@@ -52,10 +54,10 @@ impl<'a> House<'a> {
         let address = address_of(&nat, MAC, &[]).expect("an address");
         let forwards = forwards.iter().map(|text| text.parse().expect("a port")).collect();
         let alice = Guest { mac: MAC, name: label("alice"), address, forwards };
-        lab.ip("link add br0 address 02:00:00:00:00:05 type bridge");
+        lab.ip(&format!("link add br0 address {BRIDGE} type bridge"));
         lab.ip("link set br0 up");
         let index = lab.a_link("br0")["ifindex"].as_u64().expect("an index") as u32;
-        rules::apply(&bridge, index, &nat, std::slice::from_ref(&alice)).expect("rules");
+        rules::apply(&bridge, (index, BRIDGE), &nat, std::slice::from_ref(&alice)).expect("rules");
         gateway::give(&mut netlink, &bridge, index, &nat).expect("addresses");
         gateway::open_loopback(&bridge, std::slice::from_ref(&alice)).expect("a setting");
         forwarding::lend(&bridge, index, ipv6, false).expect("forwarding");
@@ -262,6 +264,16 @@ fn a_guest_has_an_address_a_name_a_way_out_and_no_way_in_but_what_is_forwarded()
         if !is_there || called == "0" {
             assert!(seen_from("guest", "10.77.0.2:8080").is_some());
         }
+    }
+    // By way of the host nobody gets to a neighbour, who may be one that is kept apart; past the host they do.
+    serve("guest", "0.0.0.0:90");
+    let to_alice = format!("{alice}:90");
+    for called in ["1", "0"] {
+        let _ = fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", called);
+        assert!(seen_from("bob", &to_alice).is_some(), "{called}");
+        run("ip", &format!("-n bob route add {alice} via {gateway}"));
+        assert_eq!(seen_from("bob", &to_alice), None, "{called}");
+        run("ip", &format!("-n bob route del {alice}"));
     }
     lab.ip("link del v1");
 

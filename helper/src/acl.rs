@@ -169,6 +169,8 @@ pub struct Grant {
     pub max: Option<(u32, Place)>,
     /// What each of them is held to as a port.
     pub policy: Policy,
+    /// Whether the guest's address has to be told: a rule says `guard`, and is not satisfied by any address.
+    pub needs_address: bool,
 }
 
 /// What the rules say.
@@ -267,6 +269,48 @@ impl Acl {
         })
     }
 
+    /// Where those whom rules name are let on a bridge by rules that say nothing of ports: the first of these rules of each.
+    pub fn silent<'a>(&'a self, bridge: &'a [u8]) -> impl Iterator<Item = &'a Place> {
+        self.silent_groups(bridge).map(|rule| &rule.place)
+    }
+
+    /// Of these those that name somebody, beside one for everybody that says what ports are held to: it does not count for whom
+    /// they name. That place, and what it says, follow. (`guard on` holds for whoever is told nothing, too.)
+    pub fn overruling(&self) -> Vec<(&Place, &Place, Policy)> {
+        let names = self.rules.iter().filter_map(|rule| match &rule.bridge {
+            Bridge::Named(name) => Some(name.as_slice()),
+            // Whatever else there is.
+            Bridge::All => Some(&b""[..]),
+            Bridge::Words(_) => None,
+        });
+        let mut found: Vec<(&Place, &Place, Policy)> = Vec::new();
+        for bridge in names {
+            let everybodys = self.allowing(bridge).filter(|rule| rule.who == Who::Anybody).collect::<Vec<_>>();
+            let Some(said) = everybodys.iter().find(|rule| !rule.said.is_silent()) else { continue };
+            let Ok(Grant { policy, .. }) = granted(&everybodys) else { continue };
+            let policy = beyond_default(policy);
+            for rule in self.silent_groups(bridge).filter(|rule| rule.who != Who::Anybody && !policy.is_free()) {
+                if found.iter().all(|(place, ..)| **place != rule.place) {
+                    found.push((&rule.place, &said.place, policy.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    fn allowing<'a>(&'a self, bridge: &'a [u8]) -> impl Iterator<Item = &'a Rule> {
+        self.rules.iter().filter(move |rule| rule.allows && rule.bridge.is(bridge))
+    }
+
+    /// The first rules of those for the same people, none of which says anything of ports.
+    fn silent_groups<'a>(&'a self, bridge: &'a [u8]) -> impl Iterator<Item = &'a Rule> {
+        self.allowing(bridge).filter(move |rule| {
+            let of_same = || self.allowing(bridge).filter(|other| other.who == rule.who);
+            of_same().all(|other| other.said.is_silent())
+                && of_same().next().is_some_and(|first| first.place == rule.place)
+        })
+    }
+
     /// Whether `caller` may put a TAP on `bridge`.
     pub fn judge(&self, bridge: &[u8], caller: &Caller, names: &dyn Names) -> Result<Verdict, Fault> {
         let mut closest: (u8, Vec<&Rule>) = (0, Vec::new());
@@ -308,7 +352,14 @@ fn granted(rules: &[&Rule]) -> Result<Grant, Fault> {
         vlans: vlans.map(|(vlans, _)| vlans.clone()),
         rate: said().filter_map(|said| said.rate).min(),
     };
-    Ok(Grant { max, policy })
+    let needs_address = policy.is_guarded() && said().any(|said| said.guard.is_some());
+    Ok(Grant { max, policy, needs_address })
+}
+
+/// What of a policy a user's port is not held to, if no rule says anything.
+pub fn beyond_default(policy: Policy) -> Policy {
+    let guard = if policy.guard == Guard::Ip { Guard::Ip } else { Guard::Off };
+    Policy { guard, ..policy }
 }
 
 /// How closely a rule names the caller; `None` if it is not for them.

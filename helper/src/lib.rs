@@ -39,6 +39,7 @@ pub mod container;
 pub mod entry;
 pub mod failure;
 pub mod files;
+pub mod known;
 pub mod netlink;
 pub mod network;
 pub mod options;

@@ -14,6 +14,8 @@ const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_NEWNEIGH: u16 = 28;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -113,7 +115,7 @@ impl Request {
     }
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut whole = Request(Vec::new());
     whole.attribute(kind, value);
     whole.0
@@ -154,6 +156,8 @@ pub struct Answer {
 pub enum Content {
     /// A link.
     Link(Link),
+    /// A route, or what a link-layer address is of: a header of twelve bytes and attributes.
+    Entry(Vec<u8>),
     /// The end, well or with an errno.
     End(Result<(), i32>),
 }
@@ -167,6 +171,7 @@ pub fn answers(mut bytes: &[u8]) -> Option<Vec<Answer>> {
         let body = bytes.get(HEADER..length)?;
         let content = match u16_at(bytes, 4)? {
             RTM_NEWLINK => Content::Link(link(body)?),
+            RTM_NEWROUTE | RTM_NEWNEIGH => Content::Entry(body.to_vec()),
             NLMSG_ERROR | NLMSG_DONE => match u32_at(body, 0)? as i32 {
                 code if code < 0 => Content::End(Err(code.saturating_neg())),
                 _ => Content::End(Ok(())),
@@ -210,7 +215,7 @@ fn link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn attributes(mut bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
     let mut attributes = Vec::new();
     while !bytes.is_empty() {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -228,7 +233,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -263,19 +268,23 @@ impl Socket {
             request.attribute(IFLA_IFNAME, &[name, b"\0"].concat());
         }
         match self.ask(&request.finish(), false) {
-            Ok(links) => Ok(links.into_iter().next()),
+            Ok(found) => Ok(links_of(found).into_iter().next()),
             Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// All links. A list through which a change went may lack something, and is asked for again.
-    pub fn links(&mut self) -> io::Result<Vec<Link>> {
+    /// All links, or those that are ports of the bridge with this index. A list through which a change went may lack something,
+    /// and is asked for again.
+    pub fn links(&mut self, controller: Option<u32>) -> io::Result<Vec<Link>> {
         for _ in 0..100 {
-            let request = Request::new(RTM_GETLINK, NLM_F_DUMP, self.sequence + 1, 0, false).finish();
-            match self.ask(&request, true) {
+            let mut request = Request::new(RTM_GETLINK, NLM_F_DUMP, self.sequence + 1, 0, false);
+            if let Some(index) = controller {
+                request.attribute(IFLA_MASTER, &index.to_ne_bytes());
+            }
+            match self.ask(&request.finish(), true) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-                answered => return answered,
+                answered => return answered.map(links_of),
             }
         }
         Err(io::Error::other("the list of all links changes while it is read, each time"))
@@ -288,18 +297,30 @@ impl Socket {
 
     /// Carries out a request that is there byte by byte.
     pub fn carry_out(&mut self, request: &port::Request) -> io::Result<()> {
-        let length = (HEADER + request.body.len()) as u32;
-        let mut bytes = Vec::from(length.to_ne_bytes());
-        bytes.extend(request.kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | NLM_F_ACK | request.flags).to_ne_bytes());
-        bytes.extend((self.sequence + 1).to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(&request.body);
-        self.ask(&bytes, true).map(|_| ())
+        self.ask_whole(request.kind, NLM_F_ACK | request.flags, &request.body, true).map(|_| ())
     }
 
-    /// Sends a request and gathers the links that it is answered with, until its end is told or, without one, the first.
-    fn ask(&mut self, request: &[u8], has_end: bool) -> io::Result<Vec<Link>> {
+    /// The one route or neighbour that a question is about.
+    pub(crate) fn entry(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+        let found = self.ask_whole(kind, 0, body, false)?.into_iter().next();
+        match found {
+            Some(Content::Entry(entry)) => Ok(entry),
+            _ => Err(not_understood()),
+        }
+    }
+
+    fn ask_whole(&mut self, kind: u16, flags: u16, body: &[u8], has_end: bool) -> io::Result<Vec<Content>> {
+        let mut bytes = Vec::from(((HEADER + body.len()) as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend((self.sequence + 1).to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(body);
+        self.ask(&bytes, has_end)
+    }
+
+    /// Sends a request and gathers what it is answered with, until its end is told or, without one, the first.
+    fn ask(&mut self, request: &[u8], has_end: bool) -> io::Result<Vec<Content>> {
         self.sequence += 1;
         loop {
             match send(self.socket.as_raw_fd(), request, MsgFlags::empty()) {
@@ -307,20 +328,20 @@ impl Socket {
                 sent => break sent.map(|_| ())?,
             }
         }
-        let (mut links, mut is_whole) = (Vec::new(), true);
+        let (mut found, mut is_whole) = (Vec::new(), true);
         loop {
             let answers = self.receive()?;
             for answer in answers.into_iter().filter(|answer| answer.sequence == self.sequence) {
                 is_whole &= answer.is_whole;
                 match answer.content {
-                    Content::Link(link) => links.push(link),
                     Content::End(Err(errno)) => return Err(io::Error::from_raw_os_error(errno)),
-                    Content::End(Ok(())) if is_whole => return Ok(links),
+                    Content::End(Ok(())) if is_whole => return Ok(found),
                     Content::End(Ok(())) => return Err(io::ErrorKind::ResourceBusy.into()),
+                    content => found.push(content),
                 }
             }
-            if !has_end && !links.is_empty() {
-                return Ok(links);
+            if !has_end && !found.is_empty() {
+                return Ok(found);
             }
         }
     }
@@ -340,8 +361,17 @@ impl Socket {
             }
         };
         let whole = buffer.get(..size).filter(|_| !is_cut);
-        whole.and_then(answers).ok_or_else(|| io::Error::other("the kernel's answer is not understood"))
+        whole.and_then(answers).ok_or_else(not_understood)
     }
+}
+
+fn links_of(found: Vec<Content>) -> Vec<Link> {
+    let link = |content| if let Content::Link(link) = content { Some(link) } else { None };
+    found.into_iter().filter_map(link).collect()
+}
+
+pub(crate) fn not_understood() -> io::Error {
+    io::Error::other("the kernel's answer is not understood")
 }
 
 #[cfg(test)]

@@ -5,13 +5,14 @@ use crate::NAME;
 use crate::acl::{Grant, Place, quote, show};
 use crate::container;
 use crate::failure::{Failure, reason};
+use crate::files::Accounts;
+use crate::known;
 use crate::netlink::{Change, Link, Socket};
 use crate::privilege::Reserve;
 use crate::sys;
 use nix::libc::{
     EACCES, EAFNOSUPPORT, EBUSY, EEXIST, EINVAL, EMFILE, ENFILE, ENODEV, ENOENT, ENXIO, EOPNOTSUPP, EPERM, EXFULL,
 };
-use port::Guard;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Task<'a> {
     /// The bridge, which the rules allow.
     pub bridge: &'a [u8],
-    /// Whether the TAP has vnet headers, where the kernel has them.
+    /// Whether the TAP has vnet headers, where the kernel and the policy have them.
     pub use_vnet: bool,
     /// For whom.
     pub uid: u32,
@@ -36,6 +37,13 @@ pub struct Task<'a> {
     pub mac: Option<[u8; 6]>,
     /// What the rules allow this user on the bridge.
     pub grant: Grant,
+}
+
+impl Task<'_> {
+    /// The address that is to be this guest's alone.
+    fn claimed(&self) -> Option<[u8; 6]> {
+        self.mac.filter(|_| self.grant.policy.is_guarded())
+    }
 }
 
 /// Makes a TAP that is up and a port of the bridge, and gives the right to do so up. The TAP is there as long as the
@@ -49,12 +57,18 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     let bridge = find_bridge(&mut socket, task.bridge, cannot("ask the kernel"))?;
     let policy = &task.grant.policy;
     check_policy(task, &bridge)?;
+    if let Some(mac) = task.claimed() {
+        let routers = known::routers(&mut socket).map_err(cannot("ask the kernel for routers"))?;
+        if routers.iter().any(|router| *router == mac) {
+            return Err(anothers(task, mac, ": it is the router's, through which this host sends"));
+        }
+    }
     let device = open_device()?;
 
     let right = reserve.take().map_err(cannot("take the right to change the network"))?;
     // The kernel asks for the right of who opened the socket, too.
     let mut socket = Socket::open().map_err(cannot("ask the kernel"))?;
-    let name = sys::make_tap(&device, task.use_vnet).map_err(cannot("make a TAP"))?;
+    let name = sys::make_tap(&device, task.use_vnet && policy.has_vnet_headers()).map_err(cannot("make a TAP"))?;
     sys::set_tap_owner(&device, task.uid).map_err(cannot("make the TAP the caller's"))?;
     let tap = socket.link(&name).map_err(cannot("find the TAP"))?;
     let tap = tap.filter(|tap| tap.name == name && tap.kind == b"tun" && tap.controller.is_none());
@@ -70,7 +84,7 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
         Err(error) if matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EOPNOTSUPP)) => {}
         changed => changed.map_err(cannot("keep IPv6 addresses off the TAP"))?,
     }
-    let mark = mark(task.uid, bridge.index);
+    let mark = [mark(task.uid, bridge.index), task.claimed().map(mark_of_address).unwrap_or_default()].concat();
     let settings = [Change::Address(&address), Change::Mtu(bridge.mtu), Change::Alias(&mark)];
     socket.change(tap.index, &settings).map_err(cannot("prepare the TAP"))?;
     for request in policy.before(tap.index, task.mac) {
@@ -86,7 +100,18 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     socket.change(tap.index, &[Change::Controller(bridge.index)]).map_err(cannot("attach the TAP"))?;
     // It carries nothing before it is up.
     for request in policy.after(tap.index).into_iter().chain(policy.claim(tap.index, task.mac)) {
-        socket.carry_out(&request).map_err(|error| not_held(task, &request, &error))?;
+        socket.carry_out(&request).map_err(|error| match (error.raw_os_error(), task.claimed()) {
+            (Some(EEXIST), Some(mac)) => anothers(task, mac, &holder(&mut socket, bridge.index, tap.index, mac)),
+            _ => not_held(task, &request, &error),
+        })?;
+    }
+    // Whoever has a TAP's descriptor can have the bridge forget where an address is (SIOCSIFHWADDR), but not the mark. Of two that
+    // come at once, each is a marked port before it looks.
+    if let Some(mac) = task.claimed() {
+        let ports = socket.links(Some(bridge.index)).map_err(cannot("list its ports"))?;
+        if let Some(other) = marked_with(&ports, tap.index, mac) {
+            return Err(anothers(task, mac, &of_port(other)));
+        }
     }
     socket.change(tap.index, &[Change::Up]).map_err(cannot("set the TAP up"))?;
 
@@ -130,12 +155,12 @@ fn check_policy(task: &Task, bridge: &Link) -> Result<(), Failure> {
         return Err(Failure::new(what, remedy));
     }
     match task.mac {
-        Some(mac) if policy.guard != Guard::Off && mac[0] & 2 == 0 => Err(Failure::new(
+        Some(mac) if policy.is_guarded() && mac[0] & 2 == 0 => Err(Failure::new(
             format!("{}: the address {} is one of the factory's, and may be another's", shown, text(mac)),
             format!("Give the guest a locally administered one, as 52:54:00:... {}", ask_for_no_guard(task)),
         )),
-        None if policy.guard == Guard::Ip => Err(Failure::new(
-            format!("{shown}: the rules guard your guest's IP addresses, and its MAC address was not told"),
+        None if task.grant.needs_address => Err(Failure::new(
+            format!("{shown}: the rules say guard {}, and your guest's MAC address was not told", policy.guard),
             "Start it with qemu-kvm of kvm-bridge, or give the helper --mac=ADDRESS.",
         )),
         _ => Ok(()),
@@ -153,17 +178,46 @@ fn text(mac: [u8; 6]) -> String {
 
 /// What a port is to be held to and could not be: it is none then.
 fn not_held(task: &Task, request: &port::Request, error: &io::Error) -> Failure {
-    let shown = show(task.bridge);
-    match (error.raw_os_error(), task.mac) {
-        (Some(EEXIST), Some(mac)) => Failure::new(
-            format!("{shown}: the address {} is another's there", text(mac)),
-            format!("Give the guest another one. {}", ask_for_no_guard(task)),
-        ),
-        _ => Failure::new(
-            format!("{shown}: cannot {}: {}", request.what, reason(error)),
-            format!("The kernel needs {} for that. {}", request.needs, ask_for_no_guard(task)),
-        ),
+    Failure::new(
+        format!("{}: cannot {}: {}", show(task.bridge), request.what, reason(error)),
+        format!("The kernel needs {} for that. {}", request.needs, ask_for_no_guard(task)),
+    )
+}
+
+/// The address is not to be had; `whose` ends the sentence.
+fn anothers(task: &Task, mac: [u8; 6], whose: &str) -> Failure {
+    Failure::new(
+        format!("{}: the address {} is another's there{whose}", show(task.bridge), text(mac)),
+        format!("Give the guest another one. {}", ask_for_no_guard(task)),
+    )
+}
+
+/// Who has an address on the bridge already, as far as that can be told.
+fn holder(socket: &mut Socket, bridge: u32, own: u32, mac: [u8; 6]) -> String {
+    let marked = socket.links(Some(bridge)).ok().and_then(|ports| marked_with(&ports, own, mac).cloned());
+    let known = || {
+        let port = known::port_of(socket, bridge, &mac).ok()??;
+        socket.link_at(port).ok()?
+    };
+    match marked.or_else(known) {
+        Some(link) if link.index == bridge => ": it is the bridge's own".to_owned(),
+        Some(link) => of_port(&link),
+        None => String::new(),
     }
+}
+
+fn of_port(port: &Link) -> String {
+    let uid = std::str::from_utf8(&port.alias)
+        .ok()
+        .and_then(|alias| alias.strip_prefix(NAME)?.strip_prefix(" uid ")?.split(' ').next()?.parse().ok());
+    let user = uid.map(|uid| format!(", of the user {}", Accounts::read().user(uid))).unwrap_or_default();
+    format!(": the bridge has it at the port {}{user}", show(&port.name))
+}
+
+/// Another port that is marked for a guest with this address.
+fn marked_with(ports: &[Link], own: u32, mac: [u8; 6]) -> Option<&Link> {
+    let end = mark_of_address(mac);
+    ports.iter().find(|port| port.index != own && port.alias.starts_with(NAME.as_bytes()) && port.alias.ends_with(&end))
 }
 
 fn open_device() -> Result<File, Failure> {
@@ -212,6 +266,11 @@ fn mark(uid: u32, bridge: u32) -> Vec<u8> {
     format!("{NAME} uid {uid} bridge {bridge}").into_bytes()
 }
 
+/// How the mark of a TAP ends whose guest has an address to itself.
+fn mark_of_address(mac: [u8; 6]) -> Vec<u8> {
+    format!(" mac {}", text(mac)).into_bytes()
+}
+
 enum Over {
     Quota(Failure),
     Unknown(io::Error),
@@ -227,7 +286,7 @@ enum Over {
 fn keep_quota(socket: &mut Socket, task: &Task, own: u32, bridge: u32, max: u32, place: &Place) -> Result<(), Over> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let links = socket.links().map_err(Over::Unknown)?;
+        let links = socket.links(None).map_err(Over::Unknown)?;
         match standing(&links, own, bridge, task.uid, max) {
             Some(Standing::Within) => return Ok(()),
             Some(Standing::Undecided) if Instant::now() < end => sleep(Duration::from_millis(5)),
@@ -255,8 +314,12 @@ fn standing(links: &[Link], own: u32, bridge: u32, uid: u32, max: u32) -> Option
     // One that root has moved here from another bridge.
     let any = format!("{NAME} uid {uid} bridge ").into_bytes();
     let is_port = |link: &Link| link.controller == Some(bridge);
-    let counted = |link: &&Link| link.alias == mark || (is_port(link) && link.alias.starts_with(&any));
-    links.iter().find(|link| link.index == own && link.alias == mark)?;
+    let is_marked = |link: &Link| {
+        let rest = link.alias.strip_prefix(mark.as_slice());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b" mac "))
+    };
+    let counted = |link: &&Link| is_marked(link) || (is_port(link) && link.alias.starts_with(&any));
+    links.iter().find(|link| link.index == own && is_marked(link))?;
     let (mut all, mut ahead) = (1, 0);
     for link in links.iter().filter(counted).filter(|link| link.index != own) {
         all += 1;
@@ -313,6 +376,32 @@ mod tests {
         let links = [tap(1, 100, 8, Some(9)), tap(2, 100, 9, Some(8)), tap(3, 100, 9, None)];
         assert_eq!(standing(&links, 3, 9, 100, 3), Some(Standing::Within));
         assert_eq!(standing(&links, 3, 9, 100, 2), Some(Standing::Beyond));
+    }
+
+    #[test]
+    fn one_with_an_address_counts_as_one_without() {
+        let with = |index: u32, bridge: u32| Link {
+            alias: [mark(100, bridge), mark_of_address([2, 0, 0, 0, 0, 1])].concat(),
+            ..tap(index, 100, bridge, Some(bridge))
+        };
+        let links = [with(1, 9), with(2, 9), with(3, 90), tap(4, 100, 9, None)];
+        assert_eq!(standing(&links, 4, 9, 100, 3), Some(Standing::Within));
+        assert_eq!(standing(&links, 4, 9, 100, 2), Some(Standing::Beyond));
+        assert_eq!(standing(&links, 1, 9, 100, 3), Some(Standing::Within));
+        assert_eq!(standing(&links, 3, 90, 100, 1), Some(Standing::Within));
+    }
+
+    #[test]
+    fn an_address_is_marked_at_another_port_alone() {
+        let (mac, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 0x11]);
+        let port =
+            |index: u32, mac| Link { alias: [mark(100, 9), mark_of_address(mac)].concat(), ..tap(index, 0, 9, None) };
+        // Root's own links may be called anything.
+        let roots = Link { alias: b"web mac 02:00:00:00:00:01".to_vec(), ..Link::default() };
+        let ports = [port(1, mac), port(2, other), tap(3, 100, 9, None), roots];
+        assert_eq!(marked_with(&ports, 1, mac), None);
+        assert_eq!(marked_with(&ports, 2, mac).map(|port| port.index), Some(1));
+        assert_eq!(marked_with(&ports, 3, other).map(|port| port.index), Some(2));
     }
 
     #[test]

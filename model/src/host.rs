@@ -164,6 +164,8 @@ pub struct BridgeDetail {
     pub forward_delay: u32,
     /// Whether ports are members of VLANs.
     pub vlan_filtering: bool,
+    /// Whether its VLANs are those of 802.1ad (IFLA_BR_VLAN_PROTOCOL): service tags, in which customers have tags of their own.
+    pub has_service_tags: bool,
     /// The VLAN of what a new port sends without a tag; with none, that is dropped.
     pub default_vlan: Option<u16>,
 }

@@ -8,6 +8,7 @@
 use crate::error;
 use crate::host::{Kind, Link};
 use crate::ifname::IfName;
+use crate::mac::Mac;
 use crate::share::Share;
 use crate::step::Create;
 use crate::uplink::{Attachment, Awaited, Masquerade, Port};
@@ -93,6 +94,11 @@ impl Journal {
     /// The same journal of what is about to be removed.
     pub fn unfinished(&self) -> Self {
         Self { is_finished: false, ..self.clone() }
+    }
+
+    /// The bridge's index and its own MAC address.
+    pub fn link(&self) -> (u32, Mac) {
+        (self.index, self.create.mac)
     }
 
     /// The index of the host's end of the veth pair.

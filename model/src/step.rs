@@ -7,7 +7,7 @@ use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::share::Share;
 use crate::text::shell::quote;
-use port::{FILTER_PREF, Guard, Policy, RATE_PREF, Vlans};
+use port::{FILTER_PREF, Policy, RATE_PREF, Vlans};
 use serde::{Deserialize, Serialize};
 
 /// A bridge that is made: no STP, no forward delay, its address pinned.
@@ -113,8 +113,9 @@ impl Tap {
             None => {}
         }
         let queues = if self.queues > 1 { " multi_queue" } else { "" };
+        let headers = if self.policy.has_vnet_headers() { " vnet_hdr" } else { "" };
         let mut commands = vec![
-            format!("ip tuntap add dev {dev} mode tap vnet_hdr{queues}"),
+            format!("ip tuntap add dev {dev} mode tap{headers}{queues}"),
             format!(
                 "ip link set dev {dev} address {} mtu {} addrgenmode none alias {}",
                 mac.of_tap(),
@@ -144,10 +145,10 @@ impl Tap {
 fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
     let mut commands = Vec::new();
     let filter = |pref| format!("tc filter add dev {dev} ingress protocol all pref {pref} bpf");
-    if policy.guard != Guard::Off || policy.rate.is_some() {
+    if policy.is_guarded() || policy.rate.is_some() {
         commands.push(format!("tc qdisc add dev {dev} clsact"));
     }
-    if policy.guard != Guard::Off {
+    if policy.is_guarded() {
         let program = bytecode(&policy.program(Some(mac.0)));
         commands.push(format!("{} direct-action bytecode {program}", filter(FILTER_PREF)));
     }
@@ -170,7 +171,7 @@ fn after(dev: &str, policy: &Policy) -> Vec<String> {
         let add = |first, last| format!("bridge vlan add dev {dev} vid {first}-{last}");
         commands.extend(tagged.iter().map(|range| add(range.start(), range.end())));
     }
-    let flags = [(policy.guard != Guard::Off).then_some(" mcast_router 0"), policy.isolated.then_some(" isolated on")];
+    let flags = [(policy.is_guarded()).then_some(" mcast_router 0"), policy.isolated.then_some(" isolated on")];
     let flags: String = flags.into_iter().flatten().collect();
     if !flags.is_empty() {
         commands.push(format!("ip link set dev {dev} type bridge_slave{flags}"));

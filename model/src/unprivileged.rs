@@ -65,7 +65,11 @@ impl Way {
     pub fn backend(&self, vhost: bool) -> Backend {
         match self {
             Self::OwnTap(tap, name, _) => Backend::Named { name: name.clone(), queues: tap.queues, vhost },
-            Self::Helper(path, bridge, _) => Backend::Helper(path.clone(), bridge.clone()),
+            Self::Helper(path, bridge, _) => Backend::Helper {
+                path: path.clone(),
+                bridge: bridge.clone(),
+                wants_mac: path.file_name().is_some_and(|name| name == helper::NAME),
+            },
             Self::UserNetwork(_, first) => Backend::Named { name: first.clone(), queues: 1, vhost },
         }
     }
@@ -99,8 +103,14 @@ pub fn check(plan: &Plan, nics: &[Nic]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what a card asks its port to be held to, if the rules have it otherwise.
+/// Refuses what a card asks its port to be held to, if the rules have it otherwise, and an address that our helper would refuse.
 pub fn check_policy(nic: &Nic, granted: &Policy) -> Result<()> {
+    if let Some(mac) = nic.mac.filter(|mac| granted.is_guarded() && mac.0[0] & 2 == 0) {
+        let what = format!("mac={mac} is one of the factory's, and may be another's");
+        let remedy =
+            "Give a locally administered one, as 52:54:00:..., or ask your admin for a rule that has: guard off";
+        return Err(Error::new(what, remedy));
+    }
     fn differs<T: PartialEq>(said: Option<T>, granted: T) -> bool {
         said.is_some_and(|said| said != granted)
     }

@@ -86,13 +86,25 @@ impl Policy {
         *self == Self::default()
     }
 
+    /// Whether it lets in only what an honest guest sends.
+    pub fn is_guarded(&self) -> bool {
+        self.guard != Guard::Off
+    }
+
+    /// Whether its TAP may have vnet headers (IFF_VNET_HDR). By those a guest has the kernel write a checksum into its frame behind the
+    /// guard: 16 bits of its choice, at byte 20 or behind, where IP addresses are (csum_start and csum_offset of struct
+    /// virtio_net_hdr; linux/virtio_net.h, skb_checksum_help in net/core/dev.c).
+    pub fn has_vnet_headers(&self) -> bool {
+        self.guard != Guard::Ip
+    }
+
     /// What is asked for before a TAP becomes a port; `mac` is the guest's address, where that is known.
     pub fn before(&self, tap: u32, mac: Option<[u8; 6]>) -> Vec<Request> {
         let mut requests = Vec::new();
-        if self.guard != Guard::Off || self.rate.is_some() {
+        if self.is_guarded() || self.rate.is_some() {
             requests.push(Request::clsact(tap));
         }
-        if self.guard != Guard::Off {
+        if self.is_guarded() {
             requests.push(Request::guard(tap, &self.program(mac)));
         }
         if let Some(rate) = self.rate {
@@ -108,7 +120,7 @@ impl Policy {
             // The bridge has put it in the default one.
             requests.push(Request::leave_vlans(tap));
         }
-        if self.guard != Guard::Off || self.isolated || self.vlans.is_some() {
+        if self.is_guarded() || self.isolated || self.vlans.is_some() {
             requests.push(Request::port(tap, self));
         }
         requests
@@ -116,7 +128,7 @@ impl Policy {
 
     /// What is asked for then by whoever is not to have an address that is another's: EEXIST tells that the bridge knows it elsewhere.
     pub fn claim(&self, tap: u32, mac: Option<[u8; 6]>) -> Option<Request> {
-        mac.filter(|_| self.guard != Guard::Off).map(|mac| Request::claim(tap, mac))
+        mac.filter(|_| self.is_guarded()).map(|mac| Request::claim(tap, mac))
     }
 
     /// The program of the guard. One that goes by IP addresses begins with none; it needs the guest's own address, without which

@@ -1,7 +1,7 @@
 //! The requests, byte by byte (linux/rtnetlink.h, linux/if_link.h, linux/pkt_sched.h, linux/pkt_cls.h).
 
 use crate::bpf::Instruction;
-use crate::{Guard, Policy, Rate};
+use crate::{Policy, Rate};
 use std::ops::RangeInclusive;
 
 /// The place of the guard among the filters of a TAP (`pref` of tc(8)).
@@ -65,7 +65,7 @@ impl Request {
     }
 
     /// A place for filters of what comes in.
-    pub(crate) fn clsact(tap: u32) -> Self {
+    pub fn clsact(tap: u32) -> Self {
         let needs = "sch_ingress (CONFIG_NET_SCH_INGRESS)";
         Self::of_qdisc(tap, (CLSACT, OF_CLSACT), "clsact", &[], "give the TAP a place for filters", needs)
     }
@@ -165,7 +165,7 @@ impl Request {
         const BRIDGE_VLAN_INFO_PVID: u16 = 2;
         const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
         let mut flags = Vec::new();
-        if policy.guard != Guard::Off {
+        if policy.is_guarded() {
             // A guest that asks who is in a multicast group does not get all of them.
             push(&mut flags, IFLA_BRPORT_MULTICAST_ROUTER, &[0]);
         }
@@ -188,7 +188,7 @@ impl Request {
 
     /// The bridge has the guest's address at this port until the port is gone, whoever says that it is elsewhere (NTF_STICKY of
     /// linux/neighbour.h).
-    pub(crate) fn claim(tap: u32, mac: [u8; 6]) -> Self {
+    pub fn claim(tap: u32, mac: [u8; 6]) -> Self {
         const RTM_NEWNEIGH: u16 = 28;
         const NTF_STICKY: u8 = 0x40;
         const NUD_NOARP: u16 = 0x40;

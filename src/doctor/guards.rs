@@ -1,6 +1,7 @@
 //! What the guards of ports have dropped.
 
 use crate::doctor::Context;
+use crate::network::helper::NAME;
 use crate::network::inventory::Port;
 use crate::sys::packet::{BUFFER, Packets};
 use ::port::bpf::renewable;
@@ -35,13 +36,16 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
     let heard = listen(heard);
     let check = |(bridge, port): (&str, &Port)| {
         let nothing = BTreeSet::new();
+        // What our helper has made is held to the rules.
+        let is_by_rules = port.detail.link.alias.as_deref().is_some_and(|alias| alias.starts_with(NAME));
+        let user = port.user.as_deref().filter(|_| is_by_rules);
         let check = match heard.get(&port.detail.link.index) {
             Some(Err(error)) => GUARD.warning(
                 format!("its port has dropped {} frames, and can't be listened on: {error}", port.held.dropped),
                 "sudo kvm-bridge doctor",
             ),
-            Some(Ok(ear)) => judge(port.held.dropped, &ear.kinds, bridge),
-            None => judge(port.held.dropped, &nothing, bridge),
+            Some(Ok(ear)) => judge(port.held.dropped, &ear.kinds, bridge, user),
+            None => judge(port.held.dropped, &nothing, bridge, user),
         };
         check.of(port.vm.as_deref().map_or_else(|| port.detail.link.name.to_string(), text::name))
     };

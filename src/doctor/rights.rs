@@ -88,7 +88,7 @@ fn has_helper() -> Check {
 fn is_allowed(bridge: &str, person: &Person) -> Check {
     let name = &person.name;
     match judge(bridge.as_bytes(), &person.caller) {
-        Ok((Verdict::Allowed(Grant { max, policy }), _)) => {
+        Ok((Verdict::Allowed(Grant { max, policy, .. }), _)) => {
             let held = if policy.is_free() { "held to nothing".to_owned() } else { policy.to_string() };
             ACL.ok(match max {
                 None => format!("{bridge} is allowed to {name}: {held}"),

@@ -6,8 +6,9 @@ use crate::network::helper;
 use crate::network::helper::right_of;
 use crate::network::user::Person;
 use crate::output;
+use crate::state::config;
 use crate::sys::{files, tap};
-use kvm_bridge_helper::acl::{self, Acl, Place, Unknown, Verdict, show};
+use kvm_bridge_helper::acl::{self, Acl, Place, Unknown, Verdict, beyond_default, show};
 use kvm_bridge_helper::files::{Accounts, rules};
 use model::error::{Error, Result};
 use model::slips;
@@ -150,7 +151,8 @@ pub fn check(allows: &[Allow]) -> Result<Checked> {
     Ok(Checked { there, findings: missing, remedy })
 }
 
-/// The rules that allow nothing by mistake, and those for users and groups that nobody knows.
+/// The rules that allow nothing by mistake, those for users and groups that nobody knows, and those that hold ports to less than
+/// one would think.
 pub fn faults(acl: &Acl) -> Vec<Finding> {
     let slips = acl.slips().map(|slip| {
         Finding::of_line(&slip.place, "allows no bridge of any name", Some(format!("write {}", slip.meant)))
@@ -159,7 +161,34 @@ pub fn faults(acl: &Acl) -> Vec<Finding> {
     let unknown = acl
         .unknown(&accounts)
         .map(|unknown| Finding::of_line(&unknown.place, unknown.problem(), Some(meant(&unknown))));
-    slips.chain(unknown).collect()
+    let overruling = acl.overruling().into_iter().map(|(place, wider, policy)| {
+        let problem = format!("says nothing of ports: whom it names is not held to what {wider} says ({policy})");
+        Finding::of_line(place, problem, Some(SAY.to_owned()))
+    });
+    slips.chain(unknown).chain(overruling).chain(laxer_than_roots(acl)).collect()
+}
+
+/// What to add to a rule so that it says something of ports.
+const SAY: &str = "say that there too, or that it is meant to be so: guard on";
+
+/// The rules that hold users' guests to less than the configuration holds root's to.
+fn laxer_than_roots(acl: &Acl) -> Vec<Finding> {
+    let config = match config::system() {
+        Ok(config) => config,
+        Err(error) => return vec![Finding::new(error.what(), None)],
+    };
+    let mut findings: Vec<Finding> = Vec::new();
+    for (bridge, configured) in &config.bridges {
+        let policy = beyond_default(configured.policy());
+        for place in acl.silent(bridge.as_str().as_bytes()).filter(|_| !policy.is_free()) {
+            let problem = format!(
+                "says nothing of ports: users' guests on {bridge} are not held to what {} says ({policy})",
+                config::SYSTEM
+            );
+            findings.push(Finding::of_line(place, problem, Some(SAY.to_owned())));
+        }
+    }
+    findings
 }
 
 /// What to write in place of a name that the helper does not find.

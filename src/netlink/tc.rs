@@ -4,7 +4,7 @@
 //! parts, are written and read in `model::rtnl::tc`.
 
 use crate::netlink::read::whole;
-use crate::netlink::{Netlink, Request};
+use crate::netlink::{Body, Netlink, Request};
 use model::rtnl::tc::{
     CLSACT_HANDLE, IngressQdisc, PortQdisc, TCA_ACT_KIND, TCA_OPTIONS, ingress_qdisc, options, parse, port_qdisc,
 };
@@ -17,24 +17,16 @@ use rtnetlink::packet_route::tc::{TcActionMessage, TcActionMessageAttribute, TcA
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-const TC_H_CLSACT: u32 = 0xffff_fff1;
-
 /// The request that gives a link a clsact qdisc; `fine` are the errnos that mean that it has one.
 pub fn add_clsact(index: u32, fine: &'static [i32]) -> Request {
-    (Message::NewQueueDiscipline(clsact(index)).into(), NLM_F_CREATE | NLM_F_EXCL, fine)
+    let request = port::Request::clsact(index);
+    (Body::Bytes(request.kind, request.body), request.flags, fine)
 }
 
 /// The request that takes it away, with all filters.
 pub fn delete_clsact(index: u32) -> Request {
-    (Message::DelQueueDiscipline(clsact(index)).into(), 0, &[libc::ENODEV])
-}
-
-fn clsact(index: u32) -> TcMessage {
-    let mut message = TcMessage::with_index(index as i32);
-    message.header.handle = CLSACT_HANDLE.into();
-    message.header.parent = TC_H_CLSACT.into();
-    message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
-    message
+    const RTM_DELQDISC: u16 = 37;
+    (Body::Bytes(RTM_DELQDISC, port::Request::clsact(index).body), 0, &[libc::ENODEV])
 }
 
 /// The request that makes a filter, for a TAP or for none (0); `program` is that of one that marks, and has to live until it is sent.

@@ -137,12 +137,17 @@ pub fn plug(
     let (before, after) = (tap.policy.before(index, guest), tap.policy.after(index));
     let needs = std::iter::once(None).chain(before.iter().map(Some)).chain([None]).chain(after.iter().map(Some));
     let needs: Vec<Option<(&str, &str)>> = needs.map(|its| its.map(|its| (its.what, its.needs))).collect();
-    let link = || LinkUnspec::new_with_index(index);
+    let join = LinkUnspec::new_with_index(index).controller(bridge);
+    // What is held to something as a port is so before it is up.
+    let (join, up) = match after.is_empty() {
+        true => (join.up(), None),
+        false => (join, Some(set(LinkUnspec::new_with_index(index).up().build()))),
+    };
     let requests = std::iter::once(set(dress(true).build()))
         .chain(policy(before))
-        .chain([set(link().controller(bridge).build())])
+        .chain([set(join.build())])
         .chain(policy(after))
-        .chain([set(link().up().build())])
+        .chain(up)
         .chain(more);
     let mut answers = netlink.change(requests.collect()).map_err(failed)?;
     // A kernel without IPv6 has no address to be kept off.

@@ -15,6 +15,7 @@ use crate::state::journal;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
 use crate::sys::tap;
+use crate::sys::tap::Form;
 use crate::vm::VmId;
 use model::error::{Error, Result};
 use model::host::Host;
@@ -226,7 +227,8 @@ impl Made {
             return Err(Error::new(what, "Give guard=on, or let kvm-bridge make another bridge."));
         }
         let is_multi_queue = tap.queues > 1 || tap.found.is_some_and(|found| found.is_multi_queue);
-        let (queues, name) = tap::open(devices, tap.name.as_ref(), is_multi_queue).map_err(|error| {
+        let form = Form { is_multi_queue, lacks_vnet_headers: !tap.policy.has_vnet_headers() };
+        let (queues, name) = tap::open(devices, tap.name.as_ref(), form).map_err(|error| {
             let name = tap.name.as_ref().map_or("a TAP".to_owned(), |name| format!("the TAP {name}"));
             apply::failed(&tap.bridge, &format!("cannot open {name}"), &error)
         })?;

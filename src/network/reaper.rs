@@ -9,8 +9,9 @@
 //! Meanwhile it keeps a shared uplink shared: it follows what becomes of the interface, and the bridge's forwarding database,
 //! which says whom the host reaches through the bridge.
 
+mod listening;
+
 use crate::netlink::Netlink;
-use crate::network::announce::Announcer;
 use crate::network::announce::inbox::Inbox;
 use crate::network::guard::Guard;
 use crate::network::links::unreadable;
@@ -26,6 +27,7 @@ use crate::sys::lock::Hold;
 use crate::sys::memory;
 use crate::sys::process;
 use crate::sys::process::Stderr;
+use listening::Listening;
 use model::error::{Error, Result};
 use model::host::Link;
 use model::ifname::IfName;
@@ -35,7 +37,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// The name that it runs under; the program dispatches on it.
@@ -429,54 +431,6 @@ fn wait(
         }
         Err(error) => {
             Err(Error::new(format!("cannot wait: {}", error.desc()), "The next guest on this bridge tries again."))
-        }
-    }
-}
-
-/// What a reaper hears of its guests' addresses.
-struct Listening {
-    /// The cards whose addresses it was asked to announce, and that have not been looked for yet.
-    cards: Vec<Mac>,
-    announcers: Vec<Announcer>,
-    /// Where guests that come later hand over their announcers.
-    inbox: Option<Inbox>,
-    /// Those that are kept for `kvm-bridge ip`.
-    leases: Listeners,
-    /// What guests may send from by these.
-    sources: Sources,
-}
-
-impl Listening {
-    /// Begins to listen for what is announced. The lock was had once: the guest is plugged in, or it never will be.
-    fn begin(&mut self, netlink: &mut Netlink, bridge: &IfName, index: u32) {
-        if !self.cards.is_empty() {
-            let cards = std::mem::take(&mut self.cards);
-            let announcer = |mac| Announcer::on_port(netlink, bridge, index, mac).ok().flatten();
-            self.announcers.extend(cards.into_iter().filter_map(announcer));
-            self.trim();
-        }
-    }
-
-    fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let inbox = self.inbox.iter().map(Inbox::as_fd);
-        self.announcers.iter().map(Announcer::as_fd).chain(inbox).chain(self.leases.sockets())
-    }
-
-    fn hear(&mut self, files: &Files) {
-        self.leases.hear(files);
-        self.sources.renew(files);
-        self.announcers.extend(self.inbox.iter().flat_map(|inbox| std::iter::from_fn(|| inbox.take())));
-        if !self.announcers.is_empty() {
-            self.announcers.retain(|announcer| !announcer.hear());
-            self.trim();
-        }
-    }
-
-    /// Each later guest's stderr is its announcer's; of this process's own, nobody needs to wait for the end when none of
-    /// those that it was started for is left.
-    fn trim(&self) {
-        if self.cards.is_empty() && !self.announcers.iter().any(Announcer::tells_on_own_stderr) {
-            process::let_go_of_stderr();
         }
     }
 }

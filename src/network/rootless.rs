@@ -17,6 +17,7 @@ use crate::network::user_network;
 use crate::network::user_network::Joined;
 use crate::output::errno::reason;
 use crate::sys::place;
+use crate::sys::tap::Form;
 use crate::sys::{process, tap};
 use crate::vm::{VmId, id_of};
 use kvm_bridge_helper::access;
@@ -187,7 +188,7 @@ fn way_by(netlink: &mut Netlink, tap: Tap, name: IfName) -> Result<Way> {
 }
 
 /// QEMU's helper reads its own file only, counts nothing, and holds ports to nothing.
-fn check_qemus_rules(bridge: &str, caller: &Caller, Grant { max, policy }: Grant) -> Result<Policy> {
+fn check_qemus_rules(bridge: &str, caller: &Caller, Grant { max, policy, .. }: Grant) -> Result<Policy> {
     // Nobody has asked for the guard, which is there by default.
     let held = Policy { guard: Guard::Off, ..policy };
     let what = match (max, access::judge_by_qemus(bridge.as_bytes(), caller)) {
@@ -220,7 +221,7 @@ fn own_tap(tap: &Tap, name: &IfName) -> Result<Vec<OwnedFd>> {
     check_device()?;
     let is_multi_queue = tap.found.is_some_and(|found| found.is_multi_queue);
     let devices = (0..tap.queues).map(|_| tap::open_device()).collect::<Result<Vec<_>>>()?;
-    let opened = tap::open(devices, Some(name), is_multi_queue);
+    let opened = tap::open(devices, Some(name), Form { is_multi_queue, ..Form::default() });
     opened.map(|(queues, _)| queues).map_err(|error| {
         if error.raw_os_error() == Some(libc::EPERM) {
             return person().somebody_elses(tap, name);

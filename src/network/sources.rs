@@ -5,7 +5,7 @@
 //! renewed. Only answers to what the guest has asked count, and only as they go out by its own port.
 
 use crate::netlink::Netlink;
-use crate::network::apply::of_port;
+use crate::network::apply::{free_port, of_port};
 use crate::output;
 use crate::state::dhcp_leases;
 use crate::state::dhcp_leases::now;
@@ -45,11 +45,19 @@ impl Sources {
         let there: BTreeSet<u32> = ports.iter().map(|port| port.index).collect();
         self.ports.retain(|index, _| there.contains(index));
         for tap in ports.iter().filter(|port| matches!(port.kind, Kind::Tap { .. })) {
-            let Entry::Vacant(unknown) = self.ports.entry(tap.index) else { continue };
-            let filters = netlink.filters(tap.index, Hook::Ingress)?;
-            let guard = filters.into_iter().find(|found| found.is_filter() && found.pref == FILTER_PREF);
-            let guard = guard.and_then(|found| renewable(&found.program));
-            unknown.insert(guard.map(|(mac, has_vlans)| Guarded { mac: Mac(mac), has_vlans, addresses: None }));
+            let known = match self.ports.entry(tap.index) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let filters = netlink.filters(tap.index, Hook::Ingress)?;
+                    let guard = filters.into_iter().find(|found| found.is_filter() && found.pref == FILTER_PREF);
+                    let guard = guard.and_then(|found| renewable(&found.program));
+                    unknown.insert(guard.map(|(mac, has_vlans)| Guarded { mac: Mac(mac), has_vlans, addresses: None }))
+                }
+            };
+            // Whoever holds it could open it anew, with vnet headers (see `Policy::has_vnet_headers`).
+            if known.is_some() && matches!(tap.kind, Kind::Tap { is_persistent: true, .. }) {
+                free_port(netlink, tap.index)?;
+            }
         }
         Ok(())
     }

@@ -16,9 +16,14 @@ pub const SYSTEM: &str = "/etc/kvm-bridge/config.toml";
 
 /// Reads what there is.
 pub fn load() -> Result<Config> {
-    let system = read(Path::new(SYSTEM))?;
+    let system = system()?;
     let own = own_file().map_or(Ok(Config::default()), |path| read(&path))?;
     Ok(system.overlaid(own))
+}
+
+/// Reads the system's alone, which is for all guests of root's.
+pub fn system() -> Result<Config> {
+    read(Path::new(SYSTEM))
 }
 
 /// Which QEMU is configured, for a start that needs nothing else. A file that doesn't name one is not parsed, and one

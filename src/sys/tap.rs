@@ -54,13 +54,22 @@ pub fn open_vhost() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(VHOST)
 }
 
+/// How a TAP is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Form {
+    /// Whether it has several queues, or may have.
+    pub is_multi_queue: bool,
+    /// Whether it has no vnet headers, though the kernel has them.
+    pub lacks_vnet_headers: bool,
+}
+
 /// Makes a TAP, or opens a persistent one, and returns its descriptors, one for each device, and its name. Without a name
 /// the kernel takes the first free `kvbN`. It goes when the last copy of the descriptors is closed, unless it is
 /// persistent.
-pub fn open(devices: Vec<File>, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<(Vec<OwnedFd>, IfName)> {
+pub fn open(devices: Vec<File>, name: Option<&IfName>, form: Form) -> io::Result<(Vec<OwnedFd>, IfName)> {
     let (mut queues, mut chosen) = (Vec::new(), name.cloned());
     for device in devices {
-        chosen = Some(open_queue(&device, chosen.as_ref(), is_multi_queue)?);
+        chosen = Some(open_queue(&device, chosen.as_ref(), form)?);
         queues.push(device.into());
     }
     chosen.map(|chosen| (queues, chosen)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
@@ -68,7 +77,7 @@ pub fn open(devices: Vec<File>, name: Option<&IfName>, is_multi_queue: bool) -> 
 
 /// The same with one queue.
 pub fn open_one(device: File, name: Option<&IfName>) -> io::Result<(OwnedFd, IfName)> {
-    let chosen = open_queue(&device, name, false)?;
+    let chosen = open_queue(&device, name, Form::default())?;
     Ok((device.into(), chosen))
 }
 
@@ -91,12 +100,15 @@ pub fn stay(tap: &OwnedFd) -> io::Result<()> {
 }
 
 /// Makes one queue of a device, and tells the TAP's name.
-fn open_queue(device: &File, name: Option<&IfName>, is_multi_queue: bool) -> io::Result<IfName> {
+fn open_queue(device: &File, name: Option<&IfName>, form: Form) -> io::Result<IfName> {
     let mut features = 0;
     // SAFETY: the kernel writes one unsigned int.
     unsafe { ioctl::tun_get_features(device.as_raw_fd(), &mut features) }?;
-    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI | features as i32 & libc::IFF_VNET_HDR;
-    if is_multi_queue {
+    let mut flags = libc::IFF_TAP | libc::IFF_NO_PI;
+    if !form.lacks_vnet_headers {
+        flags |= features as i32 & libc::IFF_VNET_HDR;
+    }
+    if form.is_multi_queue {
         flags |= libc::IFF_MULTI_QUEUE;
     }
     let mut request = ifreq(name.map_or("kvb%d", IfName::as_str));

@@ -322,7 +322,7 @@ fn answer(nics: &[Nic], own: Ipv4Addr) {
 }
 
 /// Copies what comes between the card's TAP and another, which is eth0 of a namespace: frames and what they say of
-/// checksums and segments still to be made.
+/// checksums and segments still to be made, where the card's TAP says that.
 fn stack(nic: &Nic, namespace: &str) {
     nix::sched::setns(
         fs::File::open(format!("/run/netns/{namespace}")).expect("open the namespace"),
@@ -332,14 +332,15 @@ fn stack(nic: &Nic, namespace: &str) {
     let inner = fs::File::options().read(true).write(true).open("/dev/net/tun").expect("open /dev/net/tun");
     let inner = inner.as_raw_fd();
     // Each cuts or sums up what the other end can't: checksums, and segments of TCP by IPv4 and IPv6.
-    let offloads: libc::c_ulong = 0x1 | 0x2 | 0x4;
+    let (headers, offloads): (_, libc::c_ulong) =
+        if nic.header > 0 { (libc::IFF_VNET_HDR, 0x1 | 0x2 | 0x4) } else { (0, 0) };
     // SAFETY: an ifreq of zeroes is valid; these requests read it, or a number.
     unsafe {
         let mut request: libc::ifreq = std::mem::zeroed();
         for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
             *to = *from as libc::c_char;
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | headers) as libc::c_short;
         assert_eq!(libc::ioctl(inner, 0x4004_54ca, &raw mut request), 0, "make eth0");
         request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: 1, sa_data: [0; 14] };
         for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(nic.mac) {

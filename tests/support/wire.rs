@@ -100,6 +100,14 @@ impl Wire {
         self.with_label(label).iter().filter(|(way, _)| *way != Way::Out).map(|(_, tag)| *tag).collect()
     }
 
+    /// What was heard from an address so far.
+    pub fn from(&self, mac: &str) -> Vec<Vec<u8>> {
+        self.read();
+        let sender = bytes(mac);
+        let heard = self.heard.borrow();
+        heard.iter().map(|heard| &heard.frame).filter(|frame| frame[6..12] == sender).cloned().collect()
+    }
+
     #[track_caller]
     pub fn waits_for(&self, label: &str) {
         wait_for(&format!("the frame {label}"), 10, || (self.came(label) > 0).then_some(()));

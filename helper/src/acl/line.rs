@@ -100,6 +100,12 @@ pub(super) struct Said {
 }
 
 impl Said {
+    /// Whether it says nothing of what ports are held to.
+    pub(super) fn is_silent(&self) -> bool {
+        let Self { max: _, guard, isolated, vlans, rate } = self;
+        guard.is_none() && !isolated && vlans.is_none() && rate.is_none()
+    }
+
     /// Whether it allows less than a rule that says nothing of it.
     pub(super) fn restricts(&self) -> bool {
         let Self { max, guard, isolated, vlans, rate } = self;

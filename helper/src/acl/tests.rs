@@ -39,7 +39,8 @@ fn verdict(files: &[(&str, &str)], bridge: &str, caller: &Caller) -> Result<Verd
 
 /// Any number of TAPs, each guarded.
 fn unlimited() -> Verdict {
-    Verdict::Allowed(Grant { max: None, policy: Policy { guard: Guard::Mac, ..Policy::default() } })
+    let policy = Policy { guard: Guard::Mac, ..Policy::default() };
+    Verdict::Allowed(Grant { max: None, policy, needs_address: false })
 }
 
 fn may(files: &[(&str, &str)], bridge: &str) -> bool {
@@ -453,4 +454,36 @@ proptest! {
         let allows = text.lines().any(|line| line.trim_start().starts_with("allow"));
         prop_assert!(allows || !may(&[(QEMU, &text), (OURS, &text)], &bridge));
     }
+}
+
+#[test]
+fn a_rule_that_says_nothing_of_ports_where_others_do_is_told() {
+    let told = |ours: &str| {
+        let acl = acl_of(&[(OURS, ours)]).unwrap();
+        let told = acl.overruling();
+        told.iter().map(|(place, wider, policy)| (place.line, wider.line, policy.to_string())).collect::<Vec<_>>()
+    };
+    let isolated = |place, wider| vec![(place, wider, "isolated".to_owned())];
+    assert_eq!(told("allow br0 isolated\nallow br0 user alice max 4\n"), isolated(2, 1));
+    assert_eq!(told("allow br0 group kvm\nallow br0\nallow all isolated\n"), isolated(1, 3));
+    assert_eq!(told("allow all isolated\nallow all user alice\n"), isolated(2, 1));
+    assert_eq!(
+        told("allow br0 guard ip vlan 10 rate 1mbit\nallow br0 user alice\n"),
+        [(2, 1, "guarded by IP address, VLAN 10, 1mbit".to_owned())]
+    );
+    for meant in [
+        "allow br0 isolated\nallow br0 user alice guard on\n",
+        "allow br0 isolated\nallow br0 user alice\nallow br0 user alice rate 1mbit\n",
+        "allow br0 guard on\nallow br0 user alice\n",
+        "allow br0 max 2\nallow br0 user alice\n",
+        "allow br1 isolated\nallow br0 user alice\n",
+        "allow br0 isolated\ndeny br0 user alice\n",
+        "allow br0 isolated\nallow br0\n",
+    ] {
+        assert_eq!(told(meant), [], "{meant}");
+    }
+    let acl =
+        acl_of(&[(QEMU, "allow br0\n"), (OURS, "allow br0 isolated\nallow all user alice\nallow br1\n")]).unwrap();
+    let lines = |bridge: &'static str| acl.silent(bridge.as_bytes()).map(|place| place.line).collect::<Vec<_>>();
+    assert_eq!((lines("br0"), lines("br1"), lines("br2")), (vec![2], vec![2, 3], vec![2]));
 }

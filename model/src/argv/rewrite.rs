@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::optstr;
+use crate::text::shell::quote;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -33,7 +34,14 @@ pub enum Backend {
         vhost: bool,
     },
     /// It calls this helper for a TAP on this bridge, likewise.
-    Helper(PathBuf, IfName),
+    Helper {
+        /// The program.
+        path: PathBuf,
+        /// The bridge.
+        bridge: IfName,
+        /// Whether the helper wants to be told the guest's address: QEMU's does not.
+        wants_mac: bool,
+    },
 }
 
 impl Backend {
@@ -41,12 +49,12 @@ impl Backend {
         match self {
             Self::Inherited { queues, .. } => queues.len(),
             Self::Named { queues, .. } => usize::from(*queues),
-            Self::Helper(..) => 1,
+            Self::Helper { .. } => 1,
         }
     }
 
-    /// The `-netdev` of this id.
-    fn netdev(&self, id: &str) -> String {
+    /// The `-netdev` of this id, for a guest with this address.
+    fn netdev(&self, id: &str, mac: Mac) -> String {
         match self {
             Self::Inherited { queues, vhost } => {
                 let list = |fds: &[RawFd]| fds.iter().map(RawFd::to_string).collect::<Vec<_>>().join(":");
@@ -63,8 +71,11 @@ impl Backend {
                 let vhost = if *vhost { ",vhost=on" } else { "" };
                 format!("tap,id={id},ifname={name},script=no,downscript=no{queues}{vhost}")
             }
-            Self::Helper(helper, bridge) => {
-                let helper = optstr::escape(&helper.to_string_lossy());
+            Self::Helper { path, bridge, wants_mac } => {
+                // QEMU tells no helper the guest's address, and gives what has a blank to a shell.
+                let path = path.to_string_lossy();
+                let helper = if *wants_mac { format!("{} --mac={mac}", quote(&*path)) } else { path.into_owned() };
+                let helper = optstr::escape(&helper);
                 format!("bridge,id={id},br={},helper={helper}", optstr::escape(bridge.as_str()))
             }
         }
@@ -130,7 +141,7 @@ pub fn rewrite(line: &Line, netdevs: &[Netdev]) -> Vec<OsString> {
             Part::Nic(number) => netdevs.get(*number),
         };
         if let Some(netdev) = netdev {
-            words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id).into()]);
+            words.extend(["-netdev".into(), netdev.backend.netdev(&netdev.id, netdev.mac).into()]);
             let device = netdev.device(line.has_json_device).map(|device| ["-device".into(), device.into()]);
             if netdev.card == Card::OnBoard {
                 words.extend(["-net".into(), format!("nic,netdev={},macaddr={}", netdev.id, netdev.mac).into()]);
@@ -335,7 +346,7 @@ mod tests {
         let has = |key: &str, value: &str| text.contains(&format!(",{key}={value}"));
         assert_eq!(json["mq"] == true, has("mq", "on"));
         assert!(json["vectors"].is_null() || has("vectors", &json["vectors"].to_string()));
-        format!("-netdev {} -device {text}", netdev.backend.netdev("n"))
+        format!("-netdev {} -device {text}", netdev.backend.netdev("n", netdev.mac))
     }
 
     #[test]

@@ -33,12 +33,13 @@ pub fn vlan(name: &IfName, settings: BridgeDetail, have_own: bool) -> Check {
     let by_hand = format!(
         "qemu-kvm --bridge {name},vlan=ID ...   # for a guest in another VLAN; or: ip link set dev {name} type bridge vlan_filtering 0"
     );
+    let filters = if settings.has_service_tags { "it filters VLANs of 802.1ad" } else { "it filters VLANs" };
     match settings.default_vlan {
         _ if !settings.vlan_filtering => VLAN.ok("it does not filter VLANs"),
-        _ if have_own => VLAN.ok("it filters VLANs, and each guest is in one of its own"),
-        Some(vlan) => VLAN.warning(format!("it filters VLANs, and a new port is in VLAN {vlan}"), by_hand),
+        _ if have_own => VLAN.ok(format!("{filters}, and each guest is in one of its own")),
+        Some(vlan) => VLAN.warning(format!("{filters}, and a new port is in VLAN {vlan}"), by_hand),
         None => NONE.failure(
-            "it filters VLANs, and a new port is in none",
+            format!("{filters}, and a new port is in none"),
             format!("ip link set dev {name} type bridge vlan_default_pvid VLAN   # that of the network; or: {by_hand}"),
         ),
     }
@@ -155,6 +156,8 @@ mod tests {
             vlan(&IfName::new("br0").unwrap(), settings, false).verdict
         };
         assert_eq!((verdict(true, Some(1)), verdict(true, None)), (Verdict::Warning, Verdict::Failure));
+        let settings = BridgeDetail { vlan_filtering: true, has_service_tags: true, ..BridgeDetail::default() };
+        assert!(vlan(&IfName::new("br0").unwrap(), settings, false).observed.contains("VLANs of 802.1ad"));
         assert_eq!((verdict(false, Some(1)), verdict(false, None)), (Verdict::Ok, Verdict::Ok));
     }
 

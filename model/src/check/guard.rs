@@ -10,15 +10,26 @@ pub const GUARD: Topic = Topic(
     "A guarded port lets in what an honest guest sends with its own address. One that is a bridge or a router of VLANs itself, or has another address than its card, needs guard=off.",
 );
 
+/// Where rules for users are.
+const RULES: &str = "/etc/kvm-bridge/bridge.conf";
+
 /// A guard that has dropped frames, of which these kinds were heard since.
-pub fn judge(dropped: u64, kinds: &BTreeSet<String>, bridge: &str) -> Check {
+///
+/// `user` is whose guest it is, if a rule holds it and not root's own command line.
+pub fn judge(dropped: u64, kinds: &BTreeSet<String>, bridge: &str, user: Option<&str>) -> Check {
     if dropped == 0 {
         return GUARD.ok("its port is guarded, and has dropped nothing");
     }
     let heard: Vec<&str> = kinds.iter().map(String::as_str).collect();
     let heard = if heard.is_empty() { "none while it was watched".to_owned() } else { heard.join("; ") };
     let observed = format!("its port has dropped {}: {heard}", counted(dropped, "frame"));
-    GUARD.warning(observed, format!("qemu-kvm --bridge {bridge},guard=off ...   # if the guest is to send these"))
+    let fix = match user {
+        Some(user) => {
+            format!("sudoedit {RULES}   # if the guest is to send these: allow {bridge} user {user} guard off")
+        }
+        None => format!("qemu-kvm --bridge {bridge},guard=off ...   # if the guest is to send these"),
+    };
+    GUARD.warning(observed, fix)
 }
 
 /// What a frame is that was dropped, as the end of a sentence; `own` is the guest's address, and whether the guard goes `by_ip` too.
@@ -56,6 +67,13 @@ pub fn kind_of(frame: &[u8], own: Option<Mac>, by_ip: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_the_rules_to_say_is_a_rule() {
+        let fix = |user| judge(41, &BTreeSet::new(), "br0", user).fix.unwrap_or_default();
+        assert!(fix(None).starts_with("qemu-kvm --bridge br0,guard=off"));
+        assert!(fix(Some("alice")).ends_with("allow br0 user alice guard off"));
+    }
 
     #[test]
     fn what_was_dropped_is_called_by_its_name() {

@@ -8,6 +8,7 @@
 //! whose interface has changed (`nf_nat_oif_changed`), and the next packet is masqueraded with the new one's address.
 
 use crate::ifname::IfName;
+use crate::mac::Mac;
 use crate::nat::Nat;
 use crate::nat::forward::Forward;
 use crate::nat::guest::Guest;
@@ -20,8 +21,8 @@ pub fn table(bridge: &IfName) -> String {
     format!("kvmb_{bridge}")
 }
 
-/// Commands that make the table as it has to be, whatever it is now.
-pub fn add(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Value {
+/// Commands that make the table as it has to be, whatever it is now, for the bridge of this index and MAC address.
+pub fn add(bridge: &IfName, (index, mac): (u32, Mac), nat: &Nat, guests: &[Guest]) -> Value {
     let table = Table(table(bridge));
     let mut commands = vec![table.add(), table.delete(), table.add()];
     let forwards = || guests.iter().flat_map(|guest| guest.forwards.iter().map(move |forward| (guest, forward)));
@@ -37,7 +38,7 @@ pub fn add(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Value {
             "loopback" => loopback(index),
             "prerouting" => forwards().filter_map(|(guest, forward)| dnat(nat, guest, forward, true)).collect(),
             "output" => forwards().filter_map(|(guest, forward)| dnat(nat, guest, forward, false)).collect(),
-            "forward" => forward(index, nat),
+            "forward" => forward(index, mac, nat),
             _ => postrouting(index, nat),
         };
         commands.extend(rules.into_iter().map(|rule| table.rule(name, rule)));
@@ -45,7 +46,8 @@ pub fn add(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Value {
     json!({ "nftables": commands })
 }
 
-/// About the same rules as a person would type them: without ports that are forwarded, and what only these need.
+/// About the same rules as a person would type them: without ports that are forwarded, what only these need, and what keeps the host
+/// from routing between guests.
 pub fn typed(bridge: &IfName, nat: &Nat) -> String {
     let pairs = [("ip", nat.subnet.to_string())].into_iter().chain(nat.ula.map(|ula| ("ip6", ula.to_string())));
     let (mut out, mut masquerade) = (String::new(), String::new());
@@ -194,7 +196,7 @@ fn dnat(nat: &Nat, guest: &Guest, forward: &Forward, from_outside: bool) -> Opti
 }
 
 /// Guests' own connections go out, and answers come in; from outside only what is forwarded.
-fn forward(index: u32, nat: &Nat) -> Vec<Vec<Value>> {
+fn forward(index: u32, mac: Mac, nat: &Nat) -> Vec<Vec<Value>> {
     let (from_guests, to_guests) = (|| is(meta("iif"), json!(index)), || is(meta("oif"), json!(index)));
     // Behind a VPN, whose packets are smaller, not everybody hears that they have to be.
     let is_syn = json!({ "match": {
@@ -205,7 +207,16 @@ fn forward(index: u32, nat: &Nat) -> Vec<Vec<Value>> {
     } });
     let clamped = |side: Value| vec![side, is_syn.clone(), clamp.clone()];
     let mut rules = vec![
-        // From guest to guest, where bridged packets come this way too, and to a forwarded port of the host.
+        // From guest to guest: to a forwarded port of the host; by way of the host not, past what keeps them apart (isolated=on,
+        // VLANs); and what the bridge itself passes, where that comes this way too (br_netfilter).
+        vec![from_guests(), to_guests(), ct_has("status", json!(["dnat"])), verdict("accept")],
+        vec![
+            from_guests(),
+            to_guests(),
+            is(of_packet("ether", "daddr"), json!(mac.to_string())),
+            counter(),
+            verdict("drop"),
+        ],
         vec![from_guests(), to_guests(), verdict("accept")],
         // It would leave with the guest's own address.
         vec![from_guests(), ct_has("state", json!(["invalid"])), verdict("drop")],
@@ -242,6 +253,8 @@ mod tests {
     use super::*;
     use crate::nat::tests::{alice, br0, nat};
 
+    const LINK: (u32, Mac) = (7, Mac([2, 0, 0, 0, 0, 5]));
+
     fn rules(commands: &Value, chain: &str) -> Vec<String> {
         let rules = commands["nftables"].as_array().unwrap().iter().map(|command| &command["add"]["rule"]);
         rules.filter(|rule| rule["chain"] == chain).map(|rule| rule["expr"].to_string()).collect()
@@ -249,7 +262,7 @@ mod tests {
 
     #[test]
     fn it_is_replaced_in_one_go() {
-        let commands = add(&br0(), 7, &nat(), &[]);
+        let commands = add(&br0(), LINK, &nat(), &[]);
         let words: Vec<_> = commands["nftables"].as_array().unwrap()[..3]
             .iter()
             .map(|command| command.as_object().unwrap().keys().next().unwrap().as_str())
@@ -260,12 +273,12 @@ mod tests {
 
     #[test]
     fn loopback_is_forwarded_for_the_hosts_own_programs_alone() {
-        let commands = add(&br0(), 7, &nat(), &[alice(&["tcp:2222:22", "udp:0.0.0.0:53:5353", "tcp:[::]:80:8080"])]);
+        let commands = add(&br0(), LINK, &nat(), &[alice(&["tcp:2222:22", "udp:0.0.0.0:53:5353", "tcp:[::]:80:8080"])]);
         let (outside, own) = (rules(&commands, "prerouting"), rules(&commands, "output"));
         assert_eq!((outside.len(), own.len()), (2, 3));
         assert!(own[0].contains("127.0.0.1") && !outside.concat().contains("127.0.0.1"));
         assert!(own[2].contains("fd01:203:405:7:5054:ff:fe12:3456") && own[2].contains("::1"));
-        let without_ipv6 = add(&br0(), 7, &Nat { ula: None, ..nat() }, &[alice(&["tcp:[::]:80:8080"])]);
+        let without_ipv6 = add(&br0(), LINK, &Nat { ula: None, ..nat() }, &[alice(&["tcp:[::]:80:8080"])]);
         assert!(rules(&without_ipv6, "output").is_empty());
         assert!(!without_ipv6.to_string().contains("ip6"));
     }

@@ -64,7 +64,8 @@ fn title(bridge: &Bridge, manager: Option<&Manager>, whose: &str) -> Vec<Cell> {
         false => plain("STP off".to_owned()),
     });
     if settings.vlan_filtering {
-        facts.push(plain("filters VLANs".to_owned()));
+        let kind = if settings.has_service_tags { " of 802.1ad" } else { "" };
+        facts.push(plain(format!("filters VLANs{kind}")));
     }
     facts.push(plain(format!("MTU {}", link.mtu)));
     if let Some(nat) = &bridge.nat {

@@ -85,11 +85,14 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
 fn bridge_detail(data: &[u8], vlan_filtering: bool) -> BridgeDetail {
     const IFLA_BR_FORWARD_DELAY: u16 = 1;
     const IFLA_BR_STP_STATE: u16 = 5;
+    const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
     const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+    const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
     BridgeDetail {
         stp: number(data, IFLA_BR_STP_STATE).is_some_and(|state| state != 0),
         forward_delay: number(data, IFLA_BR_FORWARD_DELAY).unwrap_or_default(),
         vlan_filtering,
+        has_service_tags: attribute(data, IFLA_BR_VLAN_PROTOCOL) == Some(&ETH_P_8021AD),
         default_vlan: attribute(data, IFLA_BR_VLAN_DEFAULT_PVID)
             .and_then(|value| u16_at(value, 0))
             .filter(|vlan| *vlan != 0),

@@ -71,7 +71,7 @@ pub(super) fn prepare(journal: &Journal, masquerade: &Masquerade) -> Result<()> 
         kept.subnets = Some((network.subnet, ula));
         kept.write(bridge);
     }
-    rules::apply(bridge, journal.index, network, &[])?;
+    rules::apply(bridge, journal.link(), network, &[])?;
     forwarding::lend(bridge, journal.index, network.ula.is_some(), false)?;
     unblock(bridge, blocked);
     Ok(())
@@ -111,9 +111,9 @@ pub(super) fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) 
     let Some(Masquerade { network, .. }) = journal.nat().cloned() else { return Ok(false) };
     let bridge = journal.bridge.clone();
     let guests = networks::guests(files)?.all();
-    let was_whole = rules::are_whole(&bridge, journal.index, &network, &guests)?;
+    let was_whole = rules::are_whole(&bridge, journal.link(), &network, &guests)?;
     if !was_whole {
-        rules::apply(&bridge, journal.index, &network, &guests)?;
+        rules::apply(&bridge, journal.link(), &network, &guests)?;
     }
     keep_forwarding(netlink, journal, &network, &guests, true)?;
     keep_unblocked(files, journal)?;

@@ -3,7 +3,7 @@
 mod entries;
 mod keep;
 
-use crate::netlink::{Netlink, Request, tc};
+use crate::netlink::{Body, Netlink, Request, tc};
 use crate::network::apply::{Change, NO_IPV6, delete_owned, failed, set, set_ipv6};
 use crate::network::uplink::trunk;
 use crate::output::errno::reason;
@@ -19,10 +19,8 @@ use model::share::found::{Counts, Found, Links, There};
 use model::share::{Changes, Classifier, Filter, Hook, MarkBy, On, Place, Share};
 use rtnetlink::LinkUnspec;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
@@ -171,22 +169,14 @@ pub(super) fn attach(journal: &Journal, share: &Share, fine: &'static [i32], is_
 /// The request that has the bridge hold the host's address on its port to the uplink, whoever says that it is elsewhere: no
 /// guest gets what others send to the host (NTF_STICKY of linux/neighbour.h; the bridge forgets it with the port).
 fn hold(port: u32, host: Mac) -> Request {
-    (Message::NewNeighbour(held(port, host)).into(), NLM_F_CREATE | NLM_F_REPLACE, &[])
+    let claim = port::Request::claim(port, host.0);
+    (Body::Bytes(claim.kind, claim.body), NLM_F_CREATE | NLM_F_REPLACE, &[])
 }
 
 /// The request that ends that, when the host has another address.
 fn release(port: u32, host: Mac) -> Request {
-    (Message::DelNeighbour(held(port, host)).into(), 0, &[libc::ENOENT, libc::ENODEV])
-}
-
-fn held(port: u32, host: Mac) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = port;
-    message.header.state = NeighbourState::Noarp;
-    message.header.flags = NeighbourFlags::Controller | NeighbourFlags::Sticky;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(host.0.to_vec()));
-    message
+    const RTM_DELNEIGH: u16 = 29;
+    (Body::Bytes(RTM_DELNEIGH, port::Request::claim(port, host.0).body), 0, &[libc::ENOENT, libc::ENODEV])
 }
 
 fn not_loaded(uplink: &IfName, error: &io::Error) -> Error {

@@ -48,8 +48,8 @@ impl Attendant {
         guests::close(files, journal, ports)?;
         let guests = networks::guests(files)?.all();
         // Our own are looked at whenever any have changed.
-        if is_new && !rules::are_whole(&journal.bridge, journal.index, &network, &guests)? {
-            rules::apply(&journal.bridge, journal.index, &network, &guests)?;
+        if is_new && !rules::are_whole(&journal.bridge, journal.link(), &network, &guests)? {
+            rules::apply(&journal.bridge, journal.link(), &network, &guests)?;
         }
         let is_gone = is_new && !forwarding::is_guarded()?;
         keep_forwarding(netlink, journal, &network, &guests, is_gone)?;

@@ -49,7 +49,7 @@ pub fn admit(
     server::know(&guest, &network.domain, &files.nat())?;
     if !forwards.is_empty() {
         let guests = register.guests.all();
-        rules::apply(bridge, journal.index, network, &guests)?;
+        rules::apply(bridge, journal.link(), network, &guests)?;
         gateway::open_loopback(bridge, &guests)?;
     }
     Ok(reserved)
@@ -64,7 +64,7 @@ pub(super) fn close(files: &Files, journal: &Journal, ports: &[Link]) -> Result<
     }
     register.write()?;
     let guests = register.guests.all();
-    rules::apply(&journal.bridge, journal.index, &masquerade.network, &guests)?;
+    rules::apply(&journal.bridge, journal.link(), &masquerade.network, &guests)?;
     gateway::open_loopback(&journal.bridge, &guests)?;
     Ok(true)
 }

@@ -3,15 +3,16 @@
 use crate::sys::program::Program;
 use model::error::{Error, Result};
 use model::ifname::IfName;
+use model::mac::Mac;
 use model::nat::Nat;
 use model::nat::firewall::{self, Blocked};
 use model::nat::guest::Guest;
 use model::nat::ruleset;
 use serde_json::Value;
 
-/// Makes the bridge's table as it has to be, whatever it was, and looks whether it is there.
-pub fn apply(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Result<()> {
-    carry_out(&ruleset::add(bridge, index, nat, guests))?;
+/// Makes the table of the bridge of this index and MAC address as it has to be, whatever it was, and looks whether it is there.
+pub fn apply(bridge: &IfName, link: (u32, Mac), nat: &Nat, guests: &[Guest]) -> Result<()> {
+    carry_out(&ruleset::add(bridge, link, nat, guests))?;
     masqueraded(bridge)?.map(|_| ()).ok_or_else(|| {
         let table = ruleset::table(bridge);
         let what = format!("the table inet {table} was made, and is not there");
@@ -30,9 +31,9 @@ pub fn masqueraded(bridge: &IfName) -> Result<Option<u64>> {
 }
 
 /// Whether the table is there as `apply` makes it.
-pub fn are_whole(bridge: &IfName, index: u32, nat: &Nat, guests: &[Guest]) -> Result<bool> {
+pub fn are_whole(bridge: &IfName, link: (u32, Mac), nat: &Nat, guests: &[Guest]) -> Result<bool> {
     let listed = list(&ruleset::table(bridge))?;
-    Ok(listed.is_some_and(|listed| ruleset::is_whole(&listed, &ruleset::add(bridge, index, nat, guests))))
+    Ok(listed.is_some_and(|listed| ruleset::is_whole(&listed, &ruleset::add(bridge, link, nat, guests))))
 }
 
 /// What others drop of a bridge's packets.
