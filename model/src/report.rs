@@ -17,6 +17,11 @@ pub fn json(value: &Value) -> String {
     text::json_for_terminals(&format!("{value:#}\n"))
 }
 
+/// The same on one line, for what has never had other keys.
+pub fn json_line(value: &Value) -> String {
+    text::json_for_terminals(&format!("{value}\n"))
+}
+
 /// Keys that had another name before 0.2, each with that: it stands beside the new one until the next version.
 const OLD_KEYS: [(&str, &str); 9] = [
     ("observed", "saw"),
