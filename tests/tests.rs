@@ -41,6 +41,7 @@ mod macs;
 mod man_pages;
 mod managers_permanent;
 mod managers_shared;
+mod migration;
 mod nat;
 mod nat_parts;
 mod no_address;

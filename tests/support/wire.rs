@@ -3,6 +3,7 @@
 use super::namespaces::within;
 use super::wait_for;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -98,6 +99,15 @@ impl Wire {
     /// The VLAN tags with which it came in.
     pub fn tags(&self, label: &str) -> Vec<Option<u16>> {
         self.with_label(label).iter().filter(|(way, _)| *way != Way::Out).map(|(_, tag)| *tag).collect()
+    }
+
+    /// From whom frames of an EtherType have come, each once.
+    pub fn of_type(&self, ether_type: u16) -> BTreeSet<String> {
+        self.read();
+        let text = |mac: &[u8]| mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+        let heard = self.heard.borrow();
+        let its = heard.iter().filter(|heard| heard.frame.get(12..14) == Some(&ether_type.to_be_bytes()));
+        its.map(|heard| text(&heard.frame[6..12])).collect()
     }
 
     #[track_caller]
