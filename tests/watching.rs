@@ -65,6 +65,7 @@ fn what_happens_on_a_bridge_is_told_line_by_line() {
     lab.ip("link add name other type bridge");
     lab.ip("link set dev kvb0 master other");
     assert_eq!(event(&json, "guest-moved")["from"], "br0");
+    line(&lines, "the move", |line| line.starts_with("other: ") && line.ends_with(" moved here from br0"));
     lab.ip("link set dev kvb0 master br0");
     // As it is where the guest goes on at another host.
     lab.lan.run(&format!("ip link add link lan0 name mv0 address {mac} type macvlan"));
@@ -73,7 +74,7 @@ fn what_happens_on_a_bridge_is_told_line_by_line() {
     let behind = |line: &str| line.starts_with(&format!("br0: {guest_name} moved behind "));
     wait_for("the guest to be heard elsewhere", 20, || {
         lab.lan.command("ping -c 1 -W 1 -I mv0 10.77.0.2").output().expect("run ping");
-        lines.out().lines().any(behind).then_some(())
+        (lines.out().lines().any(behind) && json.out().contains("\"behind\":\"kvbp-br0\"")).then_some(())
     });
     line(&lines, "the way back", |line| line == format!("br0: {guest_name} moved here from other"));
     lab.ip("link del other");

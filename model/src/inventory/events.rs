@@ -74,6 +74,8 @@ pub struct Guest {
     pub mac: Option<Mac>,
     /// The process that has the TAP open.
     pub pid: Option<i32>,
+    /// Whose it is: anybody may call a guest of theirs by any name.
+    pub user: Option<String>,
 }
 
 impl Guest {
@@ -83,6 +85,7 @@ impl Guest {
             vm: port.vm.clone(),
             mac: port.mac,
             pid: port.process.as_ref().map(|process| process.pid),
+            user: port.user.clone(),
         }
     }
 }
@@ -109,6 +112,7 @@ impl Event {
             "time": time, "event": self.what.name(), "initial": is_initial, "bridge": self.bridge,
             "port": guest.map(|guest| &guest.port), "vm": guest.and_then(|guest| guest.vm.as_ref()),
             "mac": guest.and_then(|guest| guest.mac), "pid": guest.and_then(|guest| guest.pid),
+            "user": guest.and_then(|guest| guest.user.as_ref()),
             "address": null, "from": null, "behind": null, "fault": null,
         });
         match &self.what {
@@ -216,10 +220,14 @@ impl Watched {
                 Entry::Occupied(place) => {
                     let known = place.into_mut();
                     // Who it is stays known when its process has gone.
-                    let Guest { port, vm, mac, pid } = guest;
-                    let before = &known.guest;
-                    known.guest =
-                        Guest { port, vm: vm.or(before.vm.clone()), mac: mac.or(before.mac), pid: pid.or(before.pid) };
+                    let before = known.guest.clone();
+                    known.guest = Guest {
+                        vm: guest.vm.or(before.vm),
+                        mac: guest.mac.or(before.mac),
+                        pid: guest.pid.or(before.pid),
+                        user: guest.user.or(before.user),
+                        port: guest.port,
+                    };
                     if known.bridge != name {
                         let from = Some(std::mem::replace(&mut known.bridge, name.to_owned()));
                         known.behind = None;

@@ -8,6 +8,7 @@ use crate::network::news::{News, Woken, look_patiently, rest};
 use crate::output::errno::reason;
 use crate::sys::terminal::{Screen, Wish};
 use model::error::{Error, Result};
+use model::text;
 use nix::poll::PollFlags;
 use nix::sys::signal::raise;
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ impl Status {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let mut news = News::open()?;
         news.begin_to_look()?;
-        let mut seen = Ok(self.look(&mut netlink)?);
+        let mut seen: Result<Seen> = Ok(self.look(&mut netlink)?);
         let mut counters = Counters::default();
         counters.count(&mut netlink)?;
         let failed =
@@ -74,7 +75,7 @@ impl Status {
                     counters.show(seen);
                     screen.draw(&seen.text([]));
                 }
-                Err(error) => screen.draw(&Error::to_string(error)),
+                Err(error) => screen.draw(&text::lines(&error.to_string())),
             }
             let until = if is_stale { next_count.min(next_look) } else { next_count };
             let others: Vec<_> = screen.sources().into_iter().map(|file| (file, PollFlags::POLLIN)).collect();
