@@ -108,7 +108,11 @@ fn every_command_prints_what_the_page_says() {
     lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");
     is_as_documented(&lab, "hosts", "hosts --json");
-    is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");
+    is_as_documented(
+        &lab,
+        "doctor",
+        "doctor br0 --quick --incoming alice --json -- --bridge br0 -kernel /no/kernel -append x",
+    );
     is_as_documented(&lab, "recover", "recover --json");
     is_as_documented(&lab, "mac list", "mac list --json");
     is_as_documented(&lab, "down", "down br0 --force --json");

@@ -245,6 +245,23 @@ fn a_guest_that_moves_to_another_host_has_its_address_there_and_is_announced_wit
     assert!(seen.gap < Duration::from_secs(5), "{seen:?}");
 }
 
+#[test]
+fn a_users_guest_that_moves_in_needs_a_rule_without_the_guard() {
+    let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
+    lab.allow_more("allow br0 user alice\nallow br0 user bob guard off\n");
+    let doctor = |user: &str| {
+        let words = format!("doctor br0 --quick --verbose --incoming web --mac 02:00:5e:00:00:01 --user {user}");
+        lab.kvm_bridge(&words).run().exits_with(1).out
+    };
+    let said = doctor("alice");
+    assert!(said.contains("the helper refuses an address that br0 knows elsewhere"), "{said}");
+    assert!(said.contains("# allow br0 user alice guard off"), "{said}");
+    let said = doctor("bob");
+    assert!(said.contains("the port of bob's guest on br0 has no guard"), "{said}");
+    let err = lab.kvm_bridge("doctor --incoming web").run().exits_with(125).err;
+    assert!(err.contains("which bridge"), "{err}");
+}
+
 /// For docs/migrating-guests.md: KVM_BRIDGE_MIGRATIONS=5 cargo test ... --ignored --nocapture
 #[test]
 #[ignore = "a measurement"]

@@ -75,7 +75,7 @@ pub fn unseen(bridge: &str) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::argv::Identity;
+    use crate::argv::scan::Identity;
     use crate::check::Verdict;
     use crate::vm::VmId;
 
