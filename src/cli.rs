@@ -13,6 +13,7 @@ mod hosts;
 mod install;
 mod ip;
 mod mac;
+mod monitor;
 mod plan;
 mod recover;
 mod ssh;
@@ -58,6 +59,8 @@ For help on a command: kvm-bridge help COMMAND";
 enum Command {
     /// Show the bridges and what is on them
     Status(status::Status),
+    /// Print what happens on bridges, a line for each event
+    Monitor(monitor::Monitor),
     /// Print the addresses of a guest
     Ip(ip::Ip),
     /// Log in to a guest by ssh
@@ -155,6 +158,7 @@ impl Command {
     fn go_there(&self) -> Result<()> {
         let bridge = match self {
             Self::Status(status) => status.bridge.as_deref(),
+            Self::Monitor(monitor) => monitor.bridge.as_deref(),
             Self::Doctor(doctor) => doctor.bridge(),
             Self::Down(down) => down.bridge(),
             _ => None,
@@ -172,6 +176,7 @@ impl Command {
             Self::Ip(ip) => return ip.run(),
             Self::Doctor(doctor) => return doctor.run(),
             Self::Status(status) => return status.run(),
+            Self::Monitor(monitor) => monitor.run(),
             Self::Ssh(ssh) => ssh.run(),
             Self::Connect(connect) => connect.run(),
             Self::Hosts(hosts) => hosts.run(),

@@ -14,6 +14,7 @@ mod guards;
 mod guests;
 mod host;
 mod ikconfig;
+mod incoming;
 mod macs;
 mod nat;
 mod qemu;
@@ -39,6 +40,7 @@ use model::check::{Check, Verdict};
 use model::config::Config;
 use model::error::Result;
 use model::ifname::IfName;
+use model::mac::Mac;
 use model::request::Nic;
 use std::ffi::OsString;
 use std::path::Path;
@@ -57,6 +59,17 @@ pub struct Query {
     pub watch: Option<Duration>,
     /// Whether DHCP servers are asked for.
     pub asks: bool,
+    /// A guest that is to move here.
+    pub incoming: Option<Incoming>,
+}
+
+/// A guest that runs at another host and is to move here.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// The VM, as people call it.
+    pub vm: String,
+    /// The address that it has there.
+    pub mac: Option<Mac>,
 }
 
 impl Query {
@@ -135,6 +148,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(dhcp::checks(&mut context));
     checks.extend(guards::checks(&context));
     checks.extend(guests::checks(&mut context)?);
+    checks.extend(incoming::checks(&context)?);
     if let Some(own) = &context.own {
         let model = context.config.model.as_deref();
         let ours = context.line.as_ref().map(|line| ours(line, model)).unwrap_or_default();

@@ -2,6 +2,8 @@
 //! It may not know bridges or VMs.
 #![forbid(unsafe_code)]
 
+pub mod cards;
+
 use crate::output::errno::reason;
 use crate::sys::{files, place, process};
 use model::error::{Error, Result};
@@ -23,6 +25,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer that is read.
 const LONGEST: usize = 4 << 20;
+/// So many events are kept.
+const MOST_EVENTS: usize = 64;
 
 /// Why a command was not carried out.
 #[derive(Debug)]
@@ -76,7 +80,9 @@ impl Monitor {
             _ => cannot(&reason(&error), "See whether the file is still there."),
         })?;
         let peer = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials);
-        if peer.map(|peer| peer.pid()) != Ok(pid) {
+        // Whose it was when it began to listen: a number may be another process's by now.
+        let own = nix::unistd::geteuid().as_raw();
+        if peer.map(|peer| (peer.pid(), peer.uid())) != Ok((pid, own)) {
             return Err(cannot(
                 &format_args!("it is not that of process {pid}"),
                 "End the program that listens there.",
@@ -117,8 +123,16 @@ impl Monitor {
             if let Some(error) = message.get("error") {
                 return Err(Failure::Refused(error["desc"].as_str().unwrap_or("it does not say why").to_owned()));
             }
-            self.events.push(message);
+            self.keep(message);
         }
+    }
+
+    /// Keeps an event for later; of very many the last.
+    fn keep(&mut self, event: Value) {
+        if self.events.len() >= MOST_EVENTS {
+            self.events.remove(0);
+        }
+        self.events.push(event);
     }
 
     /// Waits for an event that is wanted; `None` if it has not come until `end`.
@@ -128,7 +142,7 @@ impl Monitor {
                 return Ok(Some(self.events.remove(at)));
             }
             match self.message(end) {
-                Ok(event) => self.events.push(event),
+                Ok(event) => self.keep(event),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(error) => return Err(error),
             }

@@ -105,6 +105,12 @@ impl Netlink {
         [3, 4].into_iter().try_for_each(|group| self.socket.add_membership(group))
     }
 
+    /// Also hears what changes about neighbours, and in the forwarding databases of bridges.
+    pub fn subscribe_to_neighbours(&mut self) -> io::Result<()> {
+        // RTNLGRP_NEIGH.
+        self.socket.add_membership(3)
+    }
+
     /// Also hears what changes about the host's addresses.
     pub fn subscribe_to_addresses(&mut self) -> io::Result<()> {
         // RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR.

@@ -14,6 +14,7 @@ pub mod links;
 pub mod locks;
 pub mod made;
 pub mod managed;
+pub mod news;
 pub mod observe;
 pub mod reaper;
 pub mod rootless;

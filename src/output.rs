@@ -42,13 +42,17 @@ pub fn step(text: impl FnOnce() -> String) {
 
 /// Prints a result; a reader that has gone is no fault, a full disk is.
 pub fn print(text: &str) -> Result<()> {
+    print_to_reader(text).map(|_| ())
+}
+
+/// The same, and whether there is a reader yet.
+pub fn print_to_reader(text: &str) -> Result<bool> {
     HAS_PRINTED.store(true, Ordering::Relaxed);
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::new(format!("cannot write: {}", reason(&error)), "See where stdout goes."))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new(format!("cannot write: {}", reason(&error)), "See where stdout goes.")),
     }
 }
 

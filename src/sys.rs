@@ -23,6 +23,7 @@ pub mod system_log;
 pub mod tap;
 pub mod tap_users;
 pub mod tcp;
+pub mod terminal;
 pub mod userns;
 
 pub use kvm_bridge_helper::entry;

@@ -153,6 +153,30 @@ fn a_card_goes_where_the_machine_takes_one_or_what_is_missing_is_said() {
 }
 
 #[test]
+fn what_an_attach_that_was_killed_has_left_is_removed_by_the_next() {
+    let Some(lab) = Lab::with_bridge("br0") else { return };
+    if !have("qemu-system-x86_64") || !have("strace") {
+        return;
+    }
+    let (guest, socket) = paused(&lab, "--bridge br0 -name vm");
+    let attach = || lab.kvm_bridge("attach vm --bridge br0");
+    let is_tap = |line: &&str| line.contains("type=tap");
+    let (mut nth, mut removed) = (1, 0);
+    while attach().dies_at("sendmsg", nth) {
+        nth += 1;
+        let said = lab.kvm_bridge("detach vm nosuch").run().exits_with(125).err;
+        removed += usize::from(said.contains("which an attach that was killed has left"));
+        let network = Qmp::connect(&socket).say("info network");
+        assert!(!network.lines().any(|line| is_tap(&line) && !line.starts_with(' ')), "{nth}: {network}");
+    }
+    assert!(removed > 0, "{removed} of {nth}");
+    // A TAP that QEMU was given and has not used yet is replaced by the next, which has its name.
+    let network = Qmp::connect(&socket).say("info network");
+    assert_eq!(network.lines().filter(is_tap).count(), taps(&lab).len(), "{network}");
+    guest.kill();
+}
+
+#[test]
 fn only_the_monitor_of_the_guest_itself_is_talked_with() {
     let Some(lab) = Lab::with_bridge("br0").and_then(Lab::with_users) else { return };
     if !have("qemu-system-x86_64") {

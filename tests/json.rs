@@ -45,6 +45,17 @@ pub(crate) fn is_as_documented(lab: &Lab, command: &str, words: &str) {
     ended_as_documented(command, &lab.kvm_bridge(words).run());
 }
 
+/// The same of a command that prints a value on each line; all of them together have what is documented.
+#[track_caller]
+pub(crate) fn lines_are_as_documented(command: &str, out: &str) {
+    let documented = documented().remove(command).unwrap_or_else(|| panic!("{command} is not on the page"));
+    let mut found = BTreeMap::new();
+    for line in out.lines() {
+        fields("", &serde_json::from_str(line).expect("JSON"), &mut found);
+    }
+    assert_eq!(found, documented, "{out}");
+}
+
 #[track_caller]
 fn ended_as_documented(command: &str, ended: &Ended) {
     let documented = documented().remove(command).unwrap_or_else(|| panic!("{command} is not on the page"));
@@ -97,7 +108,11 @@ fn every_command_prints_what_the_page_says() {
     lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");
     is_as_documented(&lab, "hosts", "hosts --json");
-    is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");
+    is_as_documented(
+        &lab,
+        "doctor",
+        "doctor br0 --quick --incoming alice --json -- --bridge br0 -kernel /no/kernel -append x",
+    );
     is_as_documented(&lab, "recover", "recover --json");
     is_as_documented(&lab, "mac list", "mac list --json");
     is_as_documented(&lab, "down", "down br0 --force --json");
@@ -110,7 +125,7 @@ fn every_command_prints_what_the_page_says() {
     fs::write(&file, r#"[{"vm":"name:dave","slots":[["02:00:5e:00:00:02"]]}]"#).expect("write an export");
     is_as_documented(&lab, "mac import", &format!("mac import {} --json", file.display()));
     lab.becomes_as_before();
-    assert_eq!(documented().len(), 17, "each command has its section");
+    assert_eq!(documented().len(), 18, "each command has its section");
 }
 
 #[test]

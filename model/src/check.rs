@@ -6,6 +6,7 @@ pub mod dhcp;
 pub mod firewall;
 pub mod guard;
 pub mod guest;
+pub mod incoming;
 pub mod kernel;
 pub mod mac;
 pub mod nat;

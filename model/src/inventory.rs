@@ -2,6 +2,7 @@
 //! It may not know how that was seen.
 #![forbid(unsafe_code)]
 
+pub mod events;
 mod hosts;
 mod ways;
 
@@ -18,7 +19,7 @@ use crate::nat::Nat;
 use crate::nat::guest::Guest;
 use crate::packet::lease::DhcpLease;
 use crate::packet::{arp_probe, is_link_local};
-use crate::rtnl::detail::Detail;
+use crate::rtnl::detail::{Detail, Stats};
 use crate::rtnl::network::{FdbEntry, Neighbour, PortVlans};
 use crate::share::found::Counts;
 use crate::share::{Filter, Share};
@@ -222,6 +223,29 @@ pub struct Port {
     pub leases: Vec<DhcpLease>,
     /// Those that a guest of this address once had: whether this one has them nobody has seen.
     pub last_known: Vec<IpAddr>,
+    /// What passes now, where somebody watches.
+    pub flows: Option<Flows>,
+}
+
+/// What passes a port in a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// From the guest: packets, bytes.
+    pub received: (u64, u64),
+    /// To the guest: packets, bytes.
+    pub sent: (u64, u64),
+}
+
+impl Flows {
+    /// Those between two readings of the counters.
+    pub fn between(before: &Stats, now: &Stats, time: Duration) -> Self {
+        let rate =
+            |before: u64, now: u64| (now.saturating_sub(before) as f64 / time.as_secs_f64().max(1e-3)).round() as u64;
+        Self {
+            received: (rate(before.rx_packets, now.rx_packets), rate(before.rx_bytes, now.rx_bytes)),
+            sent: (rate(before.tx_packets, now.tx_packets), rate(before.tx_bytes, now.tx_bytes)),
+        }
+    }
 }
 
 impl Port {
@@ -429,6 +453,7 @@ impl Seen<'_> {
             addresses: ips(now),
             leases: self.leases.iter().filter(is_its).copied().collect(),
             last_known: ips(before),
+            flows: None,
         }
     }
 }
@@ -437,7 +462,6 @@ impl Seen<'_> {
 mod tests {
     use super::*;
     use crate::journal::Life;
-    use crate::rtnl::detail::Stats;
     use crate::step::{Create, Ipv6};
     use crate::uplink::{Attachment, Port};
     use crate::uplink::{Awaited, Uplink};

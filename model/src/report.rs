@@ -15,3 +15,8 @@ use serde_json::Value;
 pub fn json(value: &Value) -> String {
     text::json_for_terminals(&format!("{value:#}\n"))
 }
+
+/// The same on one line.
+pub fn json_line(value: &Value) -> String {
+    text::json_for_terminals(&format!("{value}\n"))
+}

@@ -2,6 +2,7 @@
 
 use crate::cli::guest::{Guest, Search};
 use crate::launch::inherited::Inherited;
+use crate::monitor::cards::Card;
 use crate::monitor::{Failure, Monitor};
 use crate::netlink::Netlink;
 use crate::network::bring_up::bring_up;
@@ -13,7 +14,8 @@ use crate::vm::{Store, VmId};
 use clap::Args;
 use model::argv;
 use model::argv::inspect::QemuLine;
-use model::argv::rewrite::{Card, Netdev};
+use model::argv::rewrite;
+use model::argv::rewrite::Netdev;
 use model::argv::scan::Run;
 use model::argv::{Line, scan};
 use model::error::{Error, Result};
@@ -52,31 +54,8 @@ Examples:
 The guest has to run with a QMP socket: qemu-kvm --bridge br0,monitor=on ..., or with one of your own.
 A q35 machine also needs a free port: -device pcie-root-port,id=hot0,chassis=1";
 
-/// What QEMU says of a bus on which nothing is plugged while the machine runs.
-pub(super) const NO_HOT_PLUG: &str = "does not support hotplugging";
-
-/// The class of a bridge of PCI (PCI Code and ID Assignment Specification, 06h 04h).
-const PCI_BRIDGE: u64 = 0x0604;
-
-/// Where QEMU has its devices, those with an id and those without (qom-list).
-const DEVICES: [&str; 2] = ["/machine/peripheral", "/machine/peripheral-anon"];
-
-/// A network card, as QEMU has it.
-pub(super) struct Device {
-    /// Its path among QEMU's objects.
-    pub(super) path: String,
-    pub(super) mac: Mac,
-    /// The id of its netdev.
-    pub(super) netdev: String,
-}
-
-impl Device {
-    /// Whether it is behind a guest's port: one that has sent nothing is known by its TAP.
-    pub(super) fn is_on(&self, guest: &Guest) -> bool {
-        let link = &guest.port.detail.link;
-        guest.port.mac == Some(self.mac) || link.mac == Some(self.mac.of_tap())
-    }
-}
+/// What a network is called, with a number behind it, where nobody says.
+const NAME: &str = "bridge";
 
 /// A guest that is talked with.
 pub(super) struct Talk {
@@ -127,39 +106,29 @@ impl Talk {
         };
         let socket = Path::new("/proc").join(process.pid.to_string()).join("cwd").join(socket);
         let monitor = Monitor::connect(&socket, process.pid)?;
-        Ok(Self { guests, process, monitor })
+        let mut talk = Self { guests, process, monitor };
+        talk.clear(&line);
+        Ok(talk)
     }
 
-    /// The network cards on netdevs.
-    pub(super) fn devices(&mut self) -> Result<Vec<Device>> {
-        let cannot = |failure: Failure| failure.of("cannot ask for the devices");
-        let mut found = Vec::new();
-        for folder in DEVICES {
-            let devices = self.monitor.execute("qom-list", json!({ "path": folder })).map_err(cannot)?;
-            let names = devices.as_array().into_iter().flatten();
-            let names = names.filter(|one| one["type"].as_str().is_some_and(|kind| kind.starts_with("child<")));
-            for path in names.filter_map(|one| Some(format!("{folder}/{}", one["name"].as_str()?))) {
-                let mut get = |property: &str| {
-                    match self.monitor.execute("qom-get", json!({ "path": path, "property": property })) {
-                        Ok(value) => Ok(value.as_str().map(str::to_owned)),
-                        // Most devices have no such property.
-                        Err(Failure::Refused(_)) => Ok(None),
-                        Err(failure) => Err(cannot(failure)),
-                    }
-                };
-                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse()) {
-                    found.extend(get("netdev")?.map(|netdev| Device { path, mac, netdev }));
-                }
+    /// Removes the networks without a card that an `attach` has left which was killed: those of its names that are not on the command
+    /// line. Nobody else is in the midst of it: a monitor talks with one program at a time.
+    fn clear(&mut self, line: &QemuLine) {
+        let left = self.monitor.networks_without_card().unwrap_or_default();
+        let is_ours = |id: &&String| id.strip_prefix(NAME).is_some_and(|number| number.parse::<u32>().is_ok());
+        for id in left.iter().filter(is_ours).filter(|id| !line.netdevs.iter().any(|netdev| netdev.id == **id)) {
+            if self.monitor.execute("netdev_del", json!({ "id": id })).is_ok() {
+                crate::output::say(
+                    "kvm-bridge",
+                    format_args!("removed {id}, which an attach that was killed has left"),
+                );
             }
         }
-        Ok(found)
     }
 
-    /// The network cards that it has, as QEMU shows them to people.
-    pub(super) fn cards(&mut self) -> Result<String> {
-        let asked = self.monitor.execute("human-monitor-command", json!({ "command-line": "info network" }));
-        let said = asked.map_err(|failure| failure.of("cannot ask for the network cards"))?;
-        Ok(said.as_str().unwrap_or_default().to_owned())
+    /// Whether a card is behind one of the guest's ports.
+    fn is_known(&self, card: &Card) -> bool {
+        self.guests.iter().any(|guest| guest.has(card))
     }
 }
 
@@ -191,11 +160,8 @@ impl Attach {
             format!("virsh attach-interface {} bridge {} --live", quote(name), quote(bridge))
         })?;
         let store = Store::open()?;
-        let devices = talk.devices()?.into_iter();
-        let own: Vec<Mac> = devices
-            .filter(|device| talk.guests.iter().any(|guest| device.is_on(guest)))
-            .map(|device| device.mac)
-            .collect();
+        let cards = talk.monitor.cards()?;
+        let own: Vec<Mac> = cards.iter().filter(|card| talk.is_known(card)).map(|card| card.mac).collect();
         let (records, _) = store.list()?;
         let known = own.iter().find_map(|mac| {
             records.iter().find_map(|record| Some((VmId::from(record.vm.clone()), record.slot_of(*mac)?)))
@@ -304,14 +270,15 @@ fn system(process: &Process) -> String {
 
 /// Gives the QEMU the TAP, and the guest a card on it. If that fails nothing of it stays there.
 fn plug(talk: &mut Talk, line: &Line, applied: &Inherited) -> Result<(Netdev, Option<String>)> {
-    let known = talk.cards()?;
+    let known = talk.monitor.shown()?;
     let id = line.nics[0].id.clone();
     // Nor one that the line has used: its device may be gone, and is no part of this.
     let is_free = |id: &String| !known.contains(id.as_str()) && !line.devices_on.contains_key(id.as_bytes());
-    let mut free = (0..).map(|number| format!("bridge{number}")).filter(is_free);
+    let mut free = (0..).map(|number| format!("{NAME}{number}")).filter(is_free);
     let Some(id) = id.or_else(|| free.next()) else { return Err(Error::new("no id is free", "Give id=.")) };
     let netdevs = argv::netdevs(line, vec![id], applied.backends(), applied.macs());
-    let Some(netdev) = netdevs.into_iter().next().filter(|netdev| matches!(netdev.card, Card::Device(_))) else {
+    let Some(netdev) = netdevs.into_iter().next().filter(|netdev| matches!(netdev.card, rewrite::Card::Device(_)))
+    else {
         return Err(Error::new("this machine takes no network card while it runs", "Start it with the card."));
     };
     if known.contains(&netdev.mac.to_string()) {
@@ -342,7 +309,7 @@ fn plug(talk: &mut Talk, line: &Line, applied: &Inherited) -> Result<(Netdev, Op
         }
         return Err(failure.of("cannot add the network"));
     }
-    let added = add_device(talk, &netdev).and_then(|bus| match talk.cards() {
+    let added = talk.monitor.add_card(device(&netdev)).and_then(|bus| match talk.monitor.shown() {
         Ok(cards) if cards.contains(&netdev.mac.to_string()) => Ok(bus),
         other => {
             Err(other.err().unwrap_or_else(|| Error::new("the card was added and is not there", "Please report this.")))
@@ -357,42 +324,11 @@ fn plug(talk: &mut Talk, line: &Line, applied: &Inherited) -> Result<(Netdev, Op
     }
 }
 
-/// Adds the card itself: where the machine puts it, else, on a bus that takes none while it runs, in the first port for that
-/// which is free. Tells which.
-fn add_device(talk: &mut Talk, netdev: &Netdev) -> Result<Option<String>> {
-    let what = "cannot add the network card";
+/// The card, as device_add wants it.
+fn device(netdev: &Netdev) -> Value {
     let mut device: Value = netdev.device(true).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     device["id"] = netdev.id.clone().into();
-    let refused = match talk.monitor.execute("device_add", device.clone()) {
-        Ok(_) => return Ok(None),
-        Err(Failure::Refused(why)) if why.contains(NO_HOT_PLUG) => why,
-        Err(failure) => return Err(failure.of(what)),
-    };
-    for port in ports(talk) {
-        device["bus"] = port.clone().into();
-        // Such a port has this place alone: another is taken without a word, and the guest never sees it.
-        device["addr"] = "0".into();
-        match talk.monitor.execute("device_add", device.clone()) {
-            Ok(_) => return Ok(Some(port)),
-            // It is taken.
-            Err(Failure::Refused(_)) => {}
-            Err(failure) => return Err(failure.of(what)),
-        }
-    }
-    let remedy = "A q35 needs a free port, at its start: -device pcie-root-port,id=hot0,chassis=1. A pc needs ACPI.";
-    Err(Error::new(
-        format!("{what}: no port that takes one while it runs is free ({})", text::one_line(&refused)),
-        remedy,
-    ))
-}
-
-/// The ports for cards that are plugged, by their names.
-fn ports(talk: &mut Talk) -> Vec<String> {
-    let buses = talk.monitor.execute("query-pci", json!({})).unwrap_or_default();
-    let devices =
-        buses.as_array().into_iter().flatten().flat_map(|bus| bus["devices"].as_array().into_iter().flatten());
-    let ports = devices.filter(|device| device["class_info"]["class"].as_u64() == Some(PCI_BRIDGE));
-    ports.filter_map(|port| port["qdev_id"].as_str().filter(|id| !id.is_empty()).map(str::to_owned)).take(64).collect()
+    device
 }
 
 /// Words for a shell.

@@ -2,14 +2,15 @@
 
 mod report;
 
-use crate::doctor::{Query, examine};
+use crate::doctor::{Incoming, Query, examine};
 use crate::network::user_network;
 use crate::output;
 use clap::Args;
 use model::check::{Check, Verdict};
-use model::error::Result;
+use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::layout::{Style, Tone};
+use model::mac::Mac;
 use model::report::json;
 use model::text;
 use serde_json::json;
@@ -31,6 +32,12 @@ pub(super) struct Doctor {
     /// How long to watch a guest whose address is not known [default: 10, or 3 if it never sent a frame]
     #[arg(long, value_name = "SECONDS", value_parser = crate::cli::seconds, allow_negative_numbers = true)]
     watch: Option<u32>,
+    /// Also check what a guest needs that is to move here from another host
+    #[arg(long, value_name = "VM")]
+    incoming: Option<String>,
+    /// With --incoming, the MAC address that the guest has there
+    #[arg(long, value_name = "MAC", requires = "incoming")]
+    mac: Option<Mac>,
     /// Do not ask for DHCP servers and do not watch guests: send nothing, wait for nothing
     #[arg(long)]
     quick: bool,
@@ -52,6 +59,7 @@ Examples:
   kvm-bridge doctor br0 -- --bridge br0 -kernel bzImage -append \"ip=dhcp console=ttyS0\" -nographic
   kvm-bridge doctor br0 --user alice --verbose
   kvm-bridge doctor br0 --report=report.json     shows it, then writes it
+  kvm-bridge doctor br0 --incoming alice --mac 52:54:00:12:34:57 -- -name alice -machine pc-q35-7.2
   kvm-bridge doctor --json | jq -r '.checks[] | select(.verdict == \"failure\").fix'
 The command changes nothing. It asks for DHCP servers on each bridge as a guest would, for four
 seconds. If the host does not know the address of a guest, it asks the guest (by ARP, on the guest's
@@ -81,6 +89,13 @@ impl Doctor {
     }
 
     pub(super) fn run(self) -> Result<(String, ExitCode)> {
+        if self.incoming.is_some() && self.bridge.is_none() && self.words.is_empty() {
+            let what = "--incoming: which bridge the guest is to be on is not said";
+            return Err(Error::new(
+                what,
+                "Name it, or the arguments of its QEMU here: kvm-bridge doctor br0 --incoming VM -- ...",
+            ));
+        }
         let elsewhere = self.elsewhere();
         let none = self.quick.then_some(Duration::ZERO);
         let query = Query {
@@ -89,6 +104,7 @@ impl Doctor {
             user: self.user,
             watch: self.watch.map(|seconds| Duration::from_secs(seconds.into())).filter(|_| !self.quick).or(none),
             asks: !self.quick,
+            incoming: self.incoming.map(|vm| Incoming { vm, mac: self.mac }),
         };
         let mut checks = examine(&query)?;
         // The machine is the same there.

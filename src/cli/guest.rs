@@ -1,6 +1,7 @@
 //! A guest as people call it: found on the host's bridges and in the user's own networks, with its addresses.
 
 use crate::capture::Watch;
+use crate::monitor::cards::Card;
 use crate::netlink::Netlink;
 use crate::network::inventory;
 use crate::network::inventory::{Bridge, Port};
@@ -55,6 +56,11 @@ impl Guest {
     /// The name of its bridge.
     pub(super) fn bridge_name(&self) -> &str {
         self.bridge.detail.link.name.as_str()
+    }
+
+    /// Whether this is its card: one that has sent nothing is known by its TAP.
+    pub(super) fn has(&self, card: &Card) -> bool {
+        self.port.mac == Some(card.mac) || self.port.detail.link.mac == Some(card.mac.of_tap())
     }
 
     /// What is waited for: an IPv4 address that is good beyond its own link. IPv6 addresses come before it, and some at once.

@@ -28,7 +28,8 @@ use port::FILTER_PREF;
 use std::collections::BTreeMap;
 use std::sync::Once;
 
-pub use model::inventory::{Bridge, Host, OwnNetwork, Port, Role, SharedUplink, hosts};
+pub use model::inventory::events;
+pub use model::inventory::{Bridge, Flows, Host, OwnNetwork, Port, Role, SharedUplink, hosts};
 pub use model::packet::is_link_local;
 
 fn shared_uplink(

@@ -65,6 +65,11 @@ fn folder() -> Result<PathBuf> {
     Ok(run().join(namespace.ino().to_string()))
 }
 
+/// Where run-time files of this network namespace appear: the folder of all, and its own in that.
+pub fn folders() -> Result<[PathBuf; 2]> {
+    Ok([run().to_owned(), folder()?])
+}
+
 /// The lock of all who make bridges in a network namespace.
 fn making_in(folder: &Path) -> PathBuf {
     folder.join("making")

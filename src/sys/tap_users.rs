@@ -15,7 +15,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +42,7 @@ pub struct TapUsers {
 impl TapUsers {
     /// Looks at all processes, within `LIMIT`. Not to be called under a lock.
     pub fn look() -> Self {
+        SPENT.store(0, Ordering::Relaxed);
         let found = Arc::new(Mutex::new(Vec::new()));
         let (end, finds) = (Instant::now() + LIMIT, Arc::clone(&found));
         let is_whole = within(LIMIT, move || walk(end, &finds)).unwrap_or_default();
@@ -61,7 +62,9 @@ pub fn own_processes() -> impl Iterator<Item = Process> {
     let uid = nix::unistd::geteuid().as_raw();
     let is_own = move |path: &Path| fs::metadata(path).is_ok_and(|folder| folder.uid() == uid);
     let own = process::all().filter(move |(path, _)| is_own(path));
-    own.filter_map(|(path, pid)| describe(&path, pid, BTreeMap::new()))
+    // The folder of a program that another user runs with this one's rights (setuid) is this user's too.
+    let own = own.filter_map(|(path, pid)| describe(&path, pid, BTreeMap::new()));
+    own.filter(move |process| process.uid == uid)
 }
 
 /// Whether it came to its end before the time was over. The processes with the fewest descriptors come first (the size of the
@@ -98,13 +101,18 @@ const LONGEST: u64 = 128 << 10;
 const LONGEST_WORD: usize = 4096;
 /// How long one may take, so that one process does not hide all others.
 const FOR_ONE: Duration = Duration::from_millis(100);
-/// How long all command lines of other users may take together.
+/// How long all command lines of other users may take together in one look.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// So many of them may be waited for by threads that nobody waits for.
+const MOST_THREADS: usize = 16;
+/// What was spent of that.
+static SPENT: AtomicU64 = AtomicU64::new(0);
 
 /// A process's command line, or its beginning. It is in that process's own memory, so that its owner can keep whoever reads it
 /// for as long as they like: another user's is read in a thread that nobody waits for in the end, and is empty then.
 fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
-    static SPENT: AtomicU64 = AtomicU64::new(0);
+    /// Those of all looks: who looks again and again is not to have more and more of them.
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
     let path = process.join("cmdline");
     let read = move || {
         let mut line = Vec::new();
@@ -115,7 +123,16 @@ fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
     }
     let left = PATIENCE.saturating_sub(Duration::from_micros(SPENT.load(Ordering::Relaxed)));
     let start = Instant::now();
-    let line = within(left.min(FOR_ONE), read);
+    if THREADS.load(Ordering::Relaxed) >= MOST_THREADS {
+        return Some(Vec::new());
+    }
+    THREADS.fetch_add(1, Ordering::Relaxed);
+    let read_in_thread = move || {
+        let line = read();
+        THREADS.fetch_sub(1, Ordering::Relaxed);
+        line
+    };
+    let line = within(left.min(FOR_ONE), read_in_thread);
     SPENT.fetch_add(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     line.unwrap_or_else(|| Some(Vec::new()))
 }

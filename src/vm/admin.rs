@@ -148,7 +148,7 @@ impl Store {
     }
 
     /// The VM that a person means: one that is there, by its key or the text of it, or one that is not there yet.
-    pub(super) fn called(&self, name: &str) -> Result<VmId> {
+    pub fn called(&self, name: &str) -> Result<VmId> {
         let said = VmId::said(name);
         if self.read(&said)?.is_some() {
             return Ok(with_image(said));

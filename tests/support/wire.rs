@@ -3,6 +3,7 @@
 use super::namespaces::within;
 use super::wait_for;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -106,6 +107,15 @@ impl Wire {
         let sender = bytes(mac);
         let heard = self.heard.borrow();
         heard.iter().map(|heard| &heard.frame).filter(|frame| frame[6..12] == sender).cloned().collect()
+    }
+
+    /// From whom frames of an EtherType have come, each once.
+    pub fn of_type(&self, ether_type: u16) -> BTreeSet<String> {
+        self.read();
+        let text = |mac: &[u8]| mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+        let heard = self.heard.borrow();
+        let its = heard.iter().filter(|heard| heard.frame.get(12..14) == Some(&ether_type.to_be_bytes()));
+        its.map(|heard| text(&heard.frame[6..12])).collect()
     }
 
     #[track_caller]

@@ -81,8 +81,22 @@ fn title(bridge: &Bridge, manager: Option<&Manager>, whose: &str) -> Vec<Cell> {
 }
 
 /// What is told of each port; what no port has is left out.
-const COLUMNS: [&str; 12] =
-    ["PORT", "VM", "STATE", "POLICY", "ADDRESS", "MAC", "USER", "PROCESS", "SLOT", "SINCE", "RECEIVED", "SENT"];
+const COLUMNS: [&str; 14] = [
+    "PORT",
+    "VM",
+    "STATE",
+    "FROM GUEST",
+    "TO GUEST",
+    "POLICY",
+    "ADDRESS",
+    "MAC",
+    "USER",
+    "PROCESS",
+    "SLOT",
+    "SINCE",
+    "RECEIVED",
+    "SENT",
+];
 
 fn row(port: &Port, shared: Option<&SharedUplink>, now: u64) -> Vec<Cell> {
     let detail = &port.detail;
@@ -101,6 +115,8 @@ fn row(port: &Port, shared: Option<&SharedUplink>, now: u64) -> Vec<Cell> {
             (Some(shared), Role::Uplink) => state_of_shared(shared),
             _ => state(port),
         },
+        plain(port.flows.map(|flows| flow(flows.received)).unwrap_or_default()),
+        plain(port.flows.map(|flows| flow(flows.sent)).unwrap_or_default()),
         (if port.held.dropped > 0 { Some(Tone::Warning) } else { None }, port.held.to_string()),
         plain(addresses.collect::<Vec<String>>().join(" ")),
         plain(port.mac.map(|mac| mac.to_string()).unwrap_or_default()),
@@ -115,6 +131,11 @@ fn row(port: &Port, shared: Option<&SharedUplink>, now: u64) -> Vec<Cell> {
         plain(bytes(rx_bytes)),
         plain(bytes(tx_bytes)),
     ]
+}
+
+/// What passes in a second.
+fn flow((packets, size): (u64, u64)) -> String {
+    if packets == 0 { "0/s".to_owned() } else { format!("{packets}/s {}/s", bytes(size)) }
 }
 
 fn state(port: &Port) -> Cell {
