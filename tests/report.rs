@@ -65,15 +65,32 @@ fn the_hosts_log_has_what_becomes_of_a_bridge() {
 fn a_report_names_nobody() {
     let Some(lab) = Lab::with_address() else { return };
     let log = journal();
-    lab.ip("link add name secretnet type bridge");
+    lab.ip("link add name secretnet address 52:54:00:0c:34:56 type bridge");
+    lab.ip("link set dev secretnet alias acme7");
+    lab.ip("link property add dev secretnet altname enx52540c3456");
     let mut guest =
         lab.shim("--bridge br0 -name customer -smbios type=11,value=hunter2 -pidfile /tmp/carol.pid").boot();
     let mac = guest.qemu().macs()[0].clone();
     fs::create_dir_all("/etc/kvm-bridge").expect("a folder");
-    fs::write("/etc/kvm-bridge/config.toml", "[bridge.br0]\nmtu = 1400\n").expect("write a file");
+    fs::write("/etc/kvm-bridge/config.toml", "# a comment\n[bridge.br0]\nmtu = 1400 # a comment\n[bridge.dmz9]\n")
+        .expect("write a file");
+    fs::write("/etc/kvm-bridge/bridge.conf", "allow br0 user ldapuser\n").expect("write a file");
     let said = lab.kvm_bridge("doctor br0 --quick --report").run().succeeds();
     let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.out));
-    for gone in ["customer", "hunter2", "carol", "secretnet", "10.77.0", mac.as_str()] {
+    for gone in [
+        "customer",
+        "hunter2",
+        "carol",
+        "secretnet",
+        "acme7",
+        "enx5254",
+        "52:54:",
+        "10.77.0",
+        "a comment",
+        "dmz9",
+        "ldapuser",
+        mac.as_str(),
+    ] {
         assert!(!said.out.contains(gone), "{gone} in {}", said.out);
     }
     // One thing has one name everywhere.
@@ -91,9 +108,13 @@ fn a_report_names_nobody() {
         assert!(!report[field].is_null(), "{field}: {report:#}");
     }
     assert_eq!(report["journals"][0]["bridge"], "br0");
-    assert_eq!(report["files"]["/etc/kvm-bridge/config.toml"], "[bridge.br0]\nmtu = 1400\n");
+    let config = report["files"]["/etc/kvm-bridge/config.toml"].as_str().expect("the configuration");
+    assert!(config.starts_with("[bridge.br0]\nmtu = 1400\n[bridge.interface-"), "{config}");
     let links = report["network"]["ip -j -details link show"].as_array().expect("links");
-    assert!(links.iter().any(|link| link["ifname"] == "interface-1"), "{links:?}");
+    assert!(
+        links.iter().any(|link| link["ifname"].as_str().is_some_and(|name| name.starts_with("interface-"))),
+        "{links:?}"
+    );
 
     // It is written where nothing is, and to nothing that a link leads to.
     let file = lab.dir.path().join("report.json");
@@ -110,6 +131,7 @@ fn a_report_names_nobody() {
     }
     assert!(!lab.dir.path().join("victim").exists());
     fs::remove_file("/etc/kvm-bridge/config.toml").expect("delete a file");
+    fs::remove_file("/etc/kvm-bridge/bridge.conf").expect("delete a file");
     drop(log);
 }
 

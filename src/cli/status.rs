@@ -48,7 +48,7 @@ const EXAMPLES: &str = "\
 Examples:
   kvm-bridge status
   kvm-bridge status br0
-  kvm-bridge status --prometheus >/var/lib/prometheus/node-exporter/kvm-bridge.prom
+  kvm-bridge status --prometheus
   kvm-bridge status --watch
   kvm-bridge status --json | jq -r '.bridges[].ports[] | select(.vm == \"alice\").pid'
 The command needs no privileges; only root sees the processes of other users.

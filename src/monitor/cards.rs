@@ -47,10 +47,8 @@ impl Monitor {
                         Err(Failure::Refused(_)) => Ok(None),
                         Err(failure) => Err(cannot(failure)),
                     };
-                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse())
-                    && let Some(netdev) = get("netdev")?
-                {
-                    found.push(Card { path, mac, netdev });
+                if let Some(Ok(mac)) = get("mac")?.map(|mac| mac.parse()) {
+                    found.extend(get("netdev")?.map(|netdev| Card { path, mac, netdev }));
                 }
             }
         }

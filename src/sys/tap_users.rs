@@ -110,7 +110,7 @@ static SPENT: AtomicU64 = AtomicU64::new(0);
 
 /// A process's command line, or its beginning. It is in that process's own memory, so that its owner can keep whoever reads it
 /// for as long as they like: another user's is read in a thread that nobody waits for in the end, and is empty then.
-fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
+pub fn command_line(process: &Path, uid: u32) -> Option<Vec<u8>> {
     /// Those of all looks: who looks again and again is not to have more and more of them.
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     let path = process.join("cmdline");

@@ -1,6 +1,7 @@
 //! QEMU's command line for strangers: its options and what its network is made of, without the values of anything else.
 
 use crate::anonymous::Anonymizer;
+use crate::options::{Arity, arity};
 use crate::optstr;
 use crate::optstr::Param;
 use std::ffi::OsString;
@@ -34,25 +35,26 @@ const KEPT: [&str; 19] = [
 
 /// The words of a command line, each value that is not kept replaced by one that stands for it.
 pub fn masked(words: &[OsString], anonymizer: &mut Anonymizer) -> Vec<String> {
-    let mut option = None;
+    let mut option: Option<String> = None;
     let words = words.iter().map(|word| {
         let text = word.to_string_lossy();
-        match (text.strip_prefix('-'), option.take()) {
-            (Some(name), _) if !name.is_empty() => {
-                let name = name.strip_prefix('-').unwrap_or(name).to_owned();
-                // What is behind an equals sign is a value: only ours have one.
-                let (name, value) =
-                    name.split_once('=').map_or((name.as_str(), None), |(name, value)| (name, Some(value)));
-                let told = match value {
-                    Some(value) if OPEN.contains(&name) => format!("-{name}={value}"),
-                    Some(value) => format!("-{name}={}", anonymizer.value(value)),
-                    None => text.trim_start_matches('-').to_owned(),
-                };
-                option = Some(name.to_owned());
-                format!("-{}", told.trim_start_matches('-'))
+        if let Some(name) = option.take() {
+            return value_of(&name, word.as_bytes(), anonymizer);
+        }
+        let Some(name) = text.strip_prefix('-') else { return anonymizer.value(&text) };
+        let name = name.strip_prefix('-').unwrap_or(name);
+        // What is behind an equals sign is a value: only ours have one.
+        let (name, value) = name.split_once('=').map_or((name, None), |(name, value)| (name, Some(value)));
+        let is_ours = name == "bridge" || name.starts_with("bridge-");
+        if !is_ours && arity(name.as_bytes()) == Arity::Unknown {
+            return anonymizer.value(&text);
+        }
+        match value {
+            Some(value) => format!("-{name}={}", value_of(name, value.as_bytes(), anonymizer)),
+            None => {
+                option = (is_ours || arity(name.as_bytes()) == Arity::Value).then(|| name.to_owned());
+                format!("-{name}")
             }
-            (_, Some(name)) => value_of(&name, word.as_bytes(), anonymizer),
-            _ => anonymizer.value(&text),
         }
     });
     words.collect()
@@ -60,18 +62,24 @@ pub fn masked(words: &[OsString], anonymizer: &mut Anonymizer) -> Vec<String> {
 
 /// The value of an option.
 fn value_of(option: &str, value: &[u8], anonymizer: &mut Anonymizer) -> String {
-    let is_typed = TYPED.contains(&option);
-    if OPEN.contains(&option) {
-        return String::from_utf8_lossy(value).into_owned();
-    }
+    let text = String::from_utf8_lossy(value);
+    let is_word = |word: &[u8]| word.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
+    let (is_typed, is_open) = (TYPED.contains(&option), OPEN.contains(&option));
     let mut params = optstr::parse(value);
-    if !is_typed && params.iter().all(|param| param.key.is_none()) {
-        return anonymizer.value(&String::from_utf8_lossy(value));
+    let is_list = params.iter().enumerate().all(|(at, param)| match (&param.key, &param.value) {
+        (Some(key), Some(_)) => is_word(key),
+        (None, Some(first)) => at == 0 && (is_typed || is_open) && is_word(first),
+        _ => false,
+    });
+    // What is JSON, or a text with an equals sign in it.
+    if !is_list {
+        return anonymizer.value(&text);
     }
     for Param { key, value } in &mut params {
         let is_kept = match key.as_deref() {
-            Some(key) => is_typed && KEPT.iter().any(|kept| kept.as_bytes() == key),
-            None => is_typed,
+            Some(b"vm" | b"file" | b"dumpdtb") => false,
+            Some(key) => is_open || is_typed && KEPT.iter().any(|kept| kept.as_bytes() == key),
+            None => true,
         };
         if let Some(value) = value.as_mut().filter(|_| !is_kept) {
             *value = anonymizer.value(&String::from_utf8_lossy(value)).into_bytes();
@@ -86,16 +94,32 @@ mod tests {
 
     #[test]
     fn values_are_replaced_but_those_of_the_network() {
-        let line = "/opt/q/qemu-kvm --bridge br0,vm=x -m 1G -name alice -drive file=/home/a.img,if=virtio \
+        let line = "/opt/q/qemu-kvm --bridge br0,queues=2 -m 1G -name alice -drive file=/home/a.img,if=virtio \
                     -device e1000,netdev=n0,mac=52:54:00:00:00:01,serial=S3CR3T -netdev tap,id=n0,ifname=kvb0,helper=/opt/h \
-                    -append password=secret -smbios type=11,value=secret disk.qcow2 -nographic --odd=secret";
+                    -append password=secret -append -SECRET -incoming --SECRET -smbios type=11,value=secret disk.qcow2 -nographic --odd=secret";
         let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
         let masked = masked(&words, &mut Anonymizer::default()).join(" ");
         assert_eq!(
             masked,
-            "value-1 -bridge br0,vm=x -m 1G -name value-2 -drive file=value-3,if=value-4 \
+            "value-1 -bridge br0,queues=2 -m 1G -name value-2 -drive file=value-3,if=value-4 \
              -device e1000,netdev=n0,mac=52:54:00:00:00:01,serial=value-5 -netdev tap,id=n0,ifname=kvb0,helper=value-6 \
-             -append password=value-7 -smbios type=value-8,value=value-7 value-9 -nographic -odd=value-7"
+             -append password=value-7 -append value-8 -incoming value-9 -smbios type=value-10,value=value-7 value-11 -nographic value-12"
         );
+        for secret in [
+            "-append=S3CRET root=/dev/vda",
+            "-append=console=ttyS0,115200 S3CRET root=x",
+            "-drive=file=a,S3CRET",
+            "-device=virtio-net-pci,S3CRET",
+            "-device={\"driver\":\"ide-hd\",\"serial\":\"S3CRET\"}",
+            "-netdev={\"type\":\"stream\",\"password\":\"S3CRET\",\"a\":\"a=b\"}",
+            "-bridge=br0,vm=S3CRET",
+            "-S3CRET",
+            "--S3CRET=1",
+            "S3CRET",
+        ] {
+            let words: Vec<OsString> = secret.splitn(2, '=').map(OsString::from).collect();
+            let masked = super::masked(&words, &mut Anonymizer::default()).join(" ");
+            assert!(!masked.contains("S3CRET"), "{secret}: {masked}");
+        }
     }
 }

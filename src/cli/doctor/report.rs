@@ -20,6 +20,7 @@ use model::anonymous::Anonymizer;
 use model::argv::masked::masked;
 use model::check::Check;
 use model::error::{Error, Result};
+use model::ifname::IfName;
 use model::report::bridge::to_json;
 use model::report::json;
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many lines of the log are told.
 const LINES: &str = "100";
+/// And so many characters of each.
+const LONGEST: usize = 1000;
 /// Whose versions are told.
 const PROGRAMS: [&str; 5] = ["ip -V", "dnsmasq --version", "nft --version", "pasta --version", "systemctl --version"];
 /// What root has written down for us.
@@ -56,27 +59,18 @@ pub(super) fn report(query: &Query, checks: &[Check]) -> Result<Value> {
     let mut netlink = Netlink::open().map_err(unreadable)?;
     let bridges = inventory::look(&mut netlink)?;
     let links = netlink.links().map_err(unreadable)?;
-    let mut anonymizer = Anonymizer::default();
     let host = nix::sys::utsname::uname().map_err(|error| unreadable(error.into()))?;
-    let node = host.nodename().to_string_lossy();
-    anonymizer.name("host", &node);
-    anonymizer.name("host", node.split('.').next().unwrap_or_default());
-    for domain in resolver_words(&["search", "domain"]) {
-        anonymizer.name("domain", &domain);
-    }
-    for port in bridges.iter().flat_map(|bridge| &bridge.ports) {
-        port.vm.iter().for_each(|vm| anonymizer.name("vm", vm));
-        port.user.iter().filter(|user| *user != "root").for_each(|user| anonymizer.name("user", user));
-    }
-    let (records, _) = Store::open().and_then(|store| store.list()).unwrap_or_default();
-    for record in &records {
-        anonymizer.name("vm", record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name));
-    }
-    for user in users() {
-        anonymizer.name("user", &user);
-    }
-    for link in links.iter().filter(|link| !is_usual(link.name.as_str())) {
-        anonymizer.name("interface", link.name.as_str());
+    let mut anonymizer = Anonymizer::default();
+    let files: Vec<(&str, Option<String>)> = FILES.iter().map(|path| (*path, without_comments(path))).collect();
+    let network: HashMap<&str, Value> =
+        NETWORK.iter().map(|command| (*command, structured(said(command), &mut anonymizer))).collect();
+    name_hosts(&mut anonymizer, &host.nodename().to_string_lossy());
+    name_guests(&mut anonymizer, &bridges);
+    name_people(&mut anonymizer, files.iter().filter_map(|(_, text)| text.as_deref()));
+    let named = bridges_of_files().into_iter().chain(query.bridge.clone()).map(|name| name.to_string());
+    let names = links.iter().map(|link| link.name.to_string()).chain(named).chain(other_names(&network));
+    for name in names.filter(|name| !is_usual(name)) {
+        anonymizer.name("interface", &name);
     }
     let whole = json!({
         "report": 1,
@@ -91,18 +85,63 @@ pub(super) fn report(query: &Query, checks: &[Check]) -> Result<Value> {
         "root": process::is_root(),
         "bridge": query.bridge.as_ref().map(|bridge| bridge.as_str()),
         "managers": links.iter().filter_map(|link| {
-            Some((link.name.to_string(), json!(managed::of(link).ok()??.to_string())))
-        }).collect::<serde_json::Map<_, _>>(),
+            Some(json!({ "interface": link.name.as_str(), "manager": managed::of(link).ok()??.to_string() }))
+        }).collect::<Vec<_>>(),
         "checks": checks,
         "bridges": bridges.iter().map(|bridge| to_json(bridge, None, dhcp_leases::now())).collect::<Vec<_>>(),
         "journals": journals(),
         "guests": guests(&bridges, &mut anonymizer),
         "log": log(),
-        "files": FILES.iter().map(|path| (*path, json!(fs::read_to_string(path).ok()))).collect::<HashMap<_, _>>(),
+        "files": files.iter().map(|(path, text)| (*path, json!(text))).collect::<HashMap<_, _>>(),
         "name_servers": resolver_words(&["nameserver"]),
-        "network": NETWORK.iter().map(|command| (*command, structured(said(command)))).collect::<HashMap<_, _>>(),
+        "network": network,
     });
     Ok(anonymizer.document(whole))
+}
+
+/// The host's names and its domains.
+fn name_hosts(anonymizer: &mut Anonymizer, node: &str) {
+    anonymizer.name("host", node);
+    anonymizer.name("host", node.split('.').next().unwrap_or_default());
+    for domain in resolver_words(&["search", "domain"]) {
+        anonymizer.name("domain", &domain);
+    }
+}
+
+/// VMs, also those that do not run, and whose they are.
+fn name_guests(anonymizer: &mut Anonymizer, bridges: &[Bridge]) {
+    for port in bridges.iter().flat_map(|bridge| &bridge.ports) {
+        port.vm.iter().for_each(|vm| anonymizer.name("vm", vm));
+        port.user.iter().filter(|user| *user != "root").for_each(|user| anonymizer.name("user", user));
+    }
+    for guest in bridges.iter().filter_map(|bridge| bridge.nat.as_ref()).flat_map(|nat| &nat.guests) {
+        guest.name.iter().for_each(|name| anonymizer.name("vm", name));
+    }
+    let (records, _) = Store::open().and_then(|store| store.list()).unwrap_or_default();
+    for record in &records {
+        anonymizer.name("vm", record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name));
+    }
+}
+
+/// People who have accounts here, or whom rules name: a directory may have them.
+fn name_people<'a>(anonymizer: &mut Anonymizer, files: impl Iterator<Item = &'a str>) {
+    users().iter().for_each(|user| anonymizer.name("user", user));
+    for line in files.flat_map(str::lines) {
+        for (key, name) in line.split_whitespace().zip(line.split_whitespace().skip(1)) {
+            match key {
+                "user" | "group" if name != "root" => anonymizer.name("user", name),
+                "allow" | "deny" if name != "all" && !is_usual(name) => anonymizer.name("interface", name),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The bridges that journals and the configuration have, which may be no links.
+fn bridges_of_files() -> Vec<IfName> {
+    let configured = config::load().map(|config| config.bridges.into_keys().collect::<Vec<_>>());
+    let journals = Files::all().unwrap_or_default();
+    configured.unwrap_or_default().into_iter().chain(journals.iter().map(Files::bridge).cloned()).collect()
 }
 
 /// Shows it. With a name of a file it is written there too, by one who sits at a terminal only after they have said so.
@@ -128,16 +167,42 @@ pub(super) fn show(report: &Value, file: Option<&Path>) -> Result<String> {
     Ok(String::new())
 }
 
+/// The names that interfaces have beside their own.
+fn other_names(network: &HashMap<&str, Value>) -> Vec<String> {
+    let links = network.get(NETWORK[0]).and_then(Value::as_array).into_iter().flatten();
+    let names = links.filter_map(|link| link["altnames"].as_array()).flatten();
+    names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// A file of root's; what is written there for people is left out.
+fn without_comments(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let lines = text.lines().map(|line| line.split_once('#').map_or(line, |(line, _)| line).trim_end());
+    Some(lines.filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect())
+}
+
 /// What a command says; an error of one that is not there, or that fails.
 fn said(command: &str) -> Result<String> {
     let mut words = command.split(' ');
     Program::new(words.next().unwrap_or_default()).words(words).within(PATIENCE).run()
 }
 
-fn structured(said: Result<String>) -> Value {
+/// JSON that a command says. Of others' tables of nftables the names are left out.
+fn structured(said: Result<String>, anonymizer: &mut Anonymizer) -> Value {
+    const USUAL: [&str; 6] = ["filter", "nat", "mangle", "raw", "security", "firewalld"];
     match said {
         Ok(text) if text.trim().is_empty() => Value::Null,
-        Ok(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        Ok(text) => {
+            let mut value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            let tables = value.get_mut("nftables").and_then(Value::as_array_mut).into_iter().flatten();
+            for name in tables.filter_map(|entry| entry.get_mut("table")?.get_mut("name")) {
+                let text = name.as_str().unwrap_or_default();
+                if !USUAL.contains(&text) && !text.starts_with("kvm") {
+                    *name = anonymizer.value(text).into();
+                }
+            }
+            value
+        }
         Err(error) => json!({ "error": error.what() }),
     }
 }
@@ -199,8 +264,11 @@ fn guests(bridges: &[Bridge], anonymizer: &mut Anonymizer) -> Vec<Value> {
 /// What our processes have written into the host's log.
 fn log() -> Value {
     let journalctl = Program::new("journalctl").words(["-q", "--no-pager", "-o", "short-iso", "-n", LINES]);
-    match journalctl.words(["-t", events::PROGRAM]).within(PATIENCE).run() {
-        Ok(text) => text.lines().collect(),
+    // Anybody can write there in our name, of any length. These are root's and the caller's.
+    let uid = nix::unistd::geteuid();
+    let whose = ["-t".to_owned(), events::PROGRAM.to_owned(), "_UID=0".to_owned(), format!("_UID={uid}")];
+    match journalctl.words(whose).within(PATIENCE).run() {
+        Ok(text) => text.lines().map(|line| line.chars().take(LONGEST).collect::<String>()).collect(),
         Err(error) => json!({ "error": error.what() }),
     }
 }

@@ -10,6 +10,7 @@ use crate::sys::companion::{Account, Companion, account};
 use crate::sys::files;
 use crate::sys::place;
 use crate::sys::process;
+use crate::sys::tap_users::command_line;
 use model::error::{Error, Result};
 use model::ifname::IfName;
 use model::mac::Mac;
@@ -18,12 +19,12 @@ use model::nat::dnsmasq::{Places, words};
 use model::nat::guest::Guest;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use rustix::thread::CapabilitySet;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Who it runs as: the user that distributions have for it, or nobody.
@@ -106,21 +107,30 @@ pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
         if place::user_network().is_some() {
             return runs_inside(folder);
         }
-        let words = fs::read(format!("/proc/{pid}/cmdline"));
+        let process = Path::new("/proc").join(pid.to_string());
         let own = format!("--interface={bridge}");
-        let is_it = words.map_or(true, |words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()));
+        let words = process.metadata().ok().and_then(|found| command_line(&process, found.uid()));
+        // One that is there and was not read in time is believed.
+        let is_it = words.is_none_or(|words| words.is_empty() || has(&words, &own));
         is_it && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
     })
 }
 
-/// The same in a network of a user's own, whose processes have other numbers outside. Nobody is deceived there but the user.
+/// The same in a network of a user's own, whose processes have other numbers outside. Only those in that network count, which are that
+/// user's: what others say of themselves is not even read.
 fn runs_inside(folder: &Path) -> bool {
-    let own = format!("--dhcp-leasefile={}", folder.join("leases").display());
-    let is_it = |process: PathBuf| {
-        fs::read(process.join("cmdline"))
-            .is_ok_and(|words| words.split(|byte| *byte == 0).any(|word| word == own.as_bytes()))
+    let (own, network) = (format!("--dhcp-leasefile={}", folder.join("leases").display()), process::own_network());
+    let is_it = |process: &Path| {
+        network.is_some()
+            && process::network_of(process) == network
+            && command_line(process, geteuid().as_raw()).is_some_and(|words| has(&words, &own))
     };
-    process::all().any(|(process, _)| is_it(process))
+    process::all().any(|(process, _)| is_it(&process))
+}
+
+/// Whether a command line has a word.
+fn has(words: &[u8], own: &str) -> bool {
+    words.split(|byte| *byte == 0).any(|word| word == own.as_bytes())
 }
 
 /// Makes a guest known to the server, which reads it at once if it runs.
