@@ -198,6 +198,8 @@ install:
 	$(INSTALL) -d $(addprefix $(DESTDIR),$(NETWORKDIR) $(NMDIR) $(UDEVDIR) $(DATADIR))
 	sed 's|/usr/local/bin|$(SHIMDIR)|' packaging/apparmor >$(DESTDIR)$(DATADIR)/apparmor
 	chmod 644 $(DESTDIR)$(DATADIR)/apparmor
+	sed 's|/usr/local/libexec|$(LIBEXECDIR)|; s|/usr/local/share|$(PREFIX)/share|' packaging/apparmor-helper >$(DESTDIR)$(DATADIR)/apparmor-helper
+	chmod 644 $(DESTDIR)$(DATADIR)/apparmor-helper
 	$(INSTALL) -m 644 packaging/network/*.network packaging/network/*.link $(DESTDIR)$(NETWORKDIR)
 	$(INSTALL) -m 644 packaging/network/*.conf $(DESTDIR)$(NMDIR)
 	$(INSTALL) -m 644 packaging/network/*.rules $(DESTDIR)$(UDEVDIR)
