@@ -10,6 +10,7 @@ pub mod files;
 pub mod filter;
 pub mod firewall_news;
 pub mod journald;
+pub mod linux;
 pub mod lock;
 pub mod memory;
 pub mod netns;
