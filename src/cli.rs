@@ -21,7 +21,8 @@ mod status;
 mod up;
 mod usage;
 
-use crate::network::{announce, reaper, user_network};
+use crate::network;
+use crate::network::user_network;
 use crate::output;
 use crate::sys::{place, process};
 use clap::error::ErrorKind;
@@ -98,11 +99,8 @@ enum Command {
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     place::find_out();
-    if words.first().is_some_and(|name| name == reaper::NAME) {
-        return ExitCode::from(reaper::main(&words) as u8);
-    }
-    if words.first().is_some_and(|name| name == announce::NAME) {
-        return ExitCode::from(announce::main(&words) as u8);
+    if let Some(status) = network::run_left_behind(&words) {
+        return ExitCode::from(status as u8);
     }
     process::outlive_file_limit();
     let is_json = words

@@ -24,3 +24,14 @@ pub mod up;
 pub mod uplink;
 pub mod user;
 pub mod user_network;
+
+use std::ffi::OsString;
+
+/// Runs as one of the processes that stay behind, where `words` are of one.
+pub fn run_left_behind(words: &[OsString]) -> Option<i32> {
+    match words.first()?.to_str()? {
+        reaper::NAME => Some(reaper::main(words)),
+        announce::NAME => Some(announce::main(words)),
+        _ => user_network::main(words),
+    }
+}

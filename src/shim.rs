@@ -12,8 +12,8 @@ use crate::launch::environment::Caller;
 use crate::launch::kvm;
 use crate::launch::{Qemu, refusal};
 use crate::monitor;
+use crate::network;
 use crate::network::bring_up::bring_up;
-use crate::network::{announce, reaper, user_network};
 use crate::output;
 use crate::state::config;
 use crate::sys::place;
@@ -33,14 +33,8 @@ use std::path::PathBuf;
 /// The whole program: `words` are argv. Returns only if QEMU does not run.
 pub fn main(words: Vec<OsString>) -> i32 {
     place::find_out();
-    if let Some(status) = user_network::main(&words) {
+    if let Some(status) = network::run_left_behind(&words) {
         return status;
-    }
-    if words.first().is_some_and(|name| name == reaper::NAME) {
-        return reaper::main(&words);
-    }
-    if words.first().is_some_and(|name| name == announce::NAME) {
-        return announce::main(&words);
     }
     match run(words).and_then(|text| output::print(&text)) {
         Ok(()) => 0,

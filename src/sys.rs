@@ -9,6 +9,7 @@ pub mod ethtool;
 pub mod files;
 pub mod filter;
 pub mod firewall_news;
+pub mod linux;
 pub mod lock;
 pub mod memory;
 pub mod netns;

@@ -203,3 +203,17 @@ fn the_state_of_a_bridge_only_its_owner_may_write() {
     let found = lab.sh("find /run/kvm-bridge /var/lib/kvm-bridge -perm /022").run().succeeds().out;
     assert_eq!(found, "");
 }
+
+#[test]
+fn a_kernel_that_is_too_old_is_told_before_anything_is_made() {
+    let Some(lab) = Lab::with_address() else { return };
+    // Says that it is Linux 2.6.
+    let old = "setarch --uname-2.6";
+    for command in [lab.shim("--bridge br0"), lab.shim("--bridge-dry-run --bridge br0"), lab.kvm_bridge("up br0")] {
+        let said = command.through(old).run().exits_with(125).err;
+        assert!(said.contains("this is Linux 2.6.") && said.contains("bridges need 5.10 or later"), "{said}");
+        lab.is_untouched();
+    }
+    let said = lab.kvm_bridge("doctor br0 --quick").through(old).run().exits_with(1).out;
+    assert!(said.contains("failure  linux: this is Linux 2.6."), "{said}");
+}

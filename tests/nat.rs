@@ -316,6 +316,20 @@ fn two_bridges_have_two_networks_and_follow_the_default_route() {
 }
 
 #[test]
+fn a_full_network_has_room_again_when_somebody_has_gone() {
+    let Some(lab) = host() else { return };
+    let start = |name: &str| lab.shim(&format!("--bridge br0,uplink=nat,net=10.5.6.0/29 -name {name}"));
+    // The last quarter is for users' guests.
+    let mut guests: Vec<_> = ["a", "b", "c", "d"].map(|name| start(name).boot()).into();
+    let said = start("e").run().exits_with(125).err;
+    assert!(said.contains("no address of 10.5.6.0/29 is left") && said.contains("a larger network"), "{said}");
+    guests.pop().expect("d").terminate();
+    guests.push(start("e").boot());
+    drop(guests);
+    lab.waits_until_gone("br0");
+}
+
+#[test]
 fn a_bridge_that_stays_has_its_network_without_guests_and_again_after_a_boot() {
     let Some(lab) = host() else { return };
     let before = rest_of_host();

@@ -115,8 +115,11 @@ fn wifi_is_told_why_and_what_else_there_is() {
     hide("/sys/class/net").expect("an empty folder");
     fs::create_dir_all("/sys/class/net/eth0/phy80211").expect("make a folder");
     let why = "it is Wi-Fi: a station's 802.11 frames have three addresses";
-    is_refused(&lab, "br0,uplink=eth0", &[why, "uplink=nat"]);
-    let said = is_refused(&lab, "br0", &[why, "uplink=none"]);
+    let nat = "For guests behind the host's address: --bridge br0,uplink=nat";
+    is_refused(&lab, "br0,uplink=eth0", &[why, nat, "For guests on the LAN: give a wired interface."]);
+    let said = is_refused(&lab, "br0", &[why, "uplink=none", "For guests on the LAN: give a wired interface."]);
+    // Once is enough.
+    assert_eq!((said.matches(why).count(), said.matches("uplink=nat").count()), (1, 1), "{said}");
     assert_eq!(said.lines().nth(1), Some("  For guests behind the host's address: --bridge br0,uplink=nat"), "{said}");
 }
 

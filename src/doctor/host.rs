@@ -3,7 +3,7 @@
 use crate::doctor::Context;
 use crate::launch;
 use crate::launch::kvm;
-use crate::sys::tap;
+use crate::sys::{linux, tap};
 use model::check::{Check, Topic, Verdict};
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,7 +14,20 @@ const KVM: &str = "/dev/kvm";
 const KVM_DEVICE: u64 = nix::sys::stat::makedev(10, 232);
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {
-    vec![kvm_device(Path::new(KVM)), tun(), qemu(context)]
+    vec![kernel(), kvm_device(Path::new(KVM)), tun(), qemu(context)]
+}
+
+fn kernel() -> Check {
+    const LINUX: Topic = Topic("linux", "Older kernels lack some of what is asked of this one.");
+    if let Err(error) = linux::check() {
+        return LINUX.error(Verdict::Failure, &error);
+    }
+    let release = linux::release();
+    if linux::is_untried(&release) {
+        let observed = format!("this is Linux {release}, and nothing before {} is tested", linux::TRIED);
+        return LINUX.warning(observed, "Boot a newer kernel if something fails.");
+    }
+    LINUX.ok(format!("this is Linux {release}"))
 }
 
 fn kvm_device(path: &Path) -> Check {

@@ -5,6 +5,7 @@ use crate::netlink::Netlink;
 use crate::network::links::{look, unreadable};
 use crate::network::uplink::look::look_for;
 use crate::state::journal::Files;
+use crate::sys::linux;
 use crate::sys::random;
 use crate::sys::tap_users::{NOT_FOUND_OUT, TapUsers};
 use model::config::Config;
@@ -50,6 +51,7 @@ pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> R
     for spec in bridge_specs(nics, config) {
         let (bridge, spec) = (spec.uplink.bridge, spec.uplink);
         if host.link(bridge).is_none() {
+            linux::check()?;
             host.fresh_macs.insert(bridge.clone(), random::mac()?);
             look_for(netlink, &spec, &mut host)?;
         } else if nics.iter().any(|nic| nic.bridge == *bridge && nic.is_about_uplink()) {

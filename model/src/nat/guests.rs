@@ -1,6 +1,5 @@
 //! Who is on such a network: each guest that root has started, with its address and name.
 
-use crate::error::{Error, Result};
 use crate::mac::Mac;
 use crate::nat::Nat;
 use crate::nat::forward::Forward;
@@ -25,7 +24,8 @@ struct Known {
 }
 
 impl Guests {
-    /// Lets a guest in, and notes its address in `kept`. Its ports are its own from here on: whoever had one before is gone.
+    /// Lets a guest in, and notes its address in `kept`; `None`, and nothing is changed, where no address is left. Its ports are
+    /// its own from here on: whoever had one before is gone.
     pub fn admit(
         &mut self,
         nat: &Nat,
@@ -34,21 +34,21 @@ impl Guests {
         vm: &str,
         tap: u32,
         forwards: &[Forward],
-    ) -> Result<Guest> {
+    ) -> Option<Guest> {
         let before = self.0.iter().position(|known| known.guest.mac == mac).map(|at| self.0.remove(at).guest);
-        for Known { guest, .. } in &mut self.0 {
-            guest.forwards.retain(|own| !forwards.iter().any(|forward| forward.collides(own)));
-        }
         let (address, name) = match before {
             Some(Guest { address, name, .. }) => (address, name),
             None => (self.address(nat, kept, mac)?, label(vm).map(|name| self.free_name(&name))),
         };
+        for Known { guest, .. } in &mut self.0 {
+            guest.forwards.retain(|own| !forwards.iter().any(|forward| forward.collides(own)));
+        }
         let guest = Guest { mac, name, address, forwards: forwards.to_vec() };
         self.0.push(Known { tap, guest: guest.clone() });
-        Ok(guest)
+        Some(guest)
     }
 
-    fn address(&self, nat: &Nat, kept: &mut Addresses, mac: Mac) -> Result<Ipv4Addr> {
+    fn address(&self, nat: &Nat, kept: &mut Addresses, mac: Mac) -> Option<Ipv4Addr> {
         let here: Vec<Ipv4Addr> = self.0.iter().map(|known| known.guest.address).collect();
         let others = kept.iter().filter(|(other, _)| *other != mac).map(|(_, address)| *address);
         let taken: Vec<Ipv4Addr> = others.chain(here.iter().copied()).collect();
@@ -56,16 +56,10 @@ impl Guests {
         let known = kept.iter().find(|(other, _)| *other == mac).map(|(_, address)| *address);
         let known = known.filter(|address| (first..=last).contains(address) && !here.contains(address));
         // Before none is left, those get theirs who are not here.
-        let chosen = known.or_else(|| address_of(nat, mac, &taken)).or_else(|| address_of(nat, mac, &here));
-        let address = chosen.ok_or_else(|| {
-            Error::new(
-                format!("no address of {} is left", nat.subnet),
-                "Give the bridge a larger network: net=10.77.0.0/16.",
-            )
-        })?;
+        let address = known.or_else(|| address_of(nat, mac, &taken)).or_else(|| address_of(nat, mac, &here))?;
         kept.retain(|(other, its)| *other != mac && *its != address);
         kept.push((mac, address));
-        Ok(address)
+        Some(address)
     }
 
     /// Two VMs may have names of which DNS makes the same.
@@ -92,12 +86,6 @@ impl Guests {
         let (there, gone): (Vec<_>, Vec<_>) = self.0.drain(..).partition(|known| is_there(known.tap));
         self.0 = there;
         gone.into_iter().map(|known| known.guest.mac).collect()
-    }
-
-    /// Whether another guest can have an address.
-    pub fn has_room(&self, nat: &Nat, mac: Mac) -> bool {
-        let here: Vec<Ipv4Addr> = self.0.iter().map(|known| known.guest.address).collect();
-        self.0.iter().any(|known| known.guest.mac == mac) || address_of(nat, mac, &here).is_some()
     }
 
     /// All.
@@ -150,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_network_gives_again_what_is_not_in_use_and_then_says_so() {
+    fn a_full_network_gives_again_what_is_not_in_use_and_then_nothing() {
         let small = Nat { subnet: "10.77.5.0/29".parse().unwrap(), ..nat() };
         let (first, last) = small.range();
         let count = u8::try_from(u32::from(last) - u32::from(first) + 1).unwrap();
@@ -160,9 +148,11 @@ mod tests {
             for number in 0..count {
                 guests.admit(&small, &mut kept, mac(round * count + number), "x", number.into(), &[]).unwrap();
             }
-            assert!(!guests.has_room(&small, mac(200)) && guests.has_room(&small, mac(round * count)));
-            let error = guests.admit(&small, &mut kept, mac(200), "x", 99, &[]).unwrap_err().to_string();
-            assert!(error.contains("no address of 10.77.5.0/29 is left"), "{error}");
+            let before = (guests.clone(), kept.clone());
+            assert_eq!(guests.admit(&small, &mut kept, mac(200), "x", 99, &[]), None);
+            assert_eq!((&guests, &kept), (&before.0, &before.1));
+            // One that is there has its own.
+            guests.admit(&small, &mut kept, mac(round * count), "x", 99, &[]).unwrap();
         }
         assert_eq!(kept.len(), usize::from(count));
         // Those that have gone make room.
@@ -171,7 +161,6 @@ mod tests {
             guests.admit(&small, &mut kept, mac(number), "x", number.into(), &[]).unwrap();
         }
         assert_eq!(guests.forget(|tap| tap != 1), [mac(1)]);
-        assert!(guests.has_room(&small, mac(200)));
         guests.admit(&small, &mut kept, mac(200), "x", 99, &[]).unwrap();
     }
 

@@ -198,9 +198,9 @@ fn dnat(nat: &Nat, guest: &Guest, forward: &Forward, from_outside: bool) -> Opti
 /// Guests' own connections go out, and answers come in; from outside only what is forwarded.
 fn forward(index: u32, mac: Mac, nat: &Nat) -> Vec<Vec<Value>> {
     let (from_guests, to_guests) = (|| is(meta("iif"), json!(index)), || is(meta("oif"), json!(index)));
-    // Behind a VPN, whose packets are smaller, not everybody hears that they have to be.
+    // Behind a VPN, whose packets are smaller, not everybody hears that they have to be. Before 1.0 nft takes no list here.
     let is_syn = json!({ "match": {
-        "op": "==", "left": { "&": [of_packet("tcp", "flags"), ["syn", "rst"]] }, "right": "syn",
+        "op": "==", "left": { "&": [of_packet("tcp", "flags"), { "|": ["syn", "rst"] }] }, "right": "syn",
     } });
     let clamp = json!({ "mangle": {
         "key": { "tcp option": { "name": "maxseg", "field": "size" } }, "value": { "rt": { "key": "mtu" } },
@@ -269,6 +269,19 @@ mod tests {
             .collect();
         assert_eq!(words, ["add", "delete", "add"]);
         assert_eq!(remove("kvmb_br0")["nftables"].as_array().unwrap().len(), 2);
+    }
+
+    /// nft 0.9 takes a list in an expression for a mistake.
+    #[test]
+    fn no_list_is_combined_with_anything() {
+        fn is_fine(value: &Value) -> bool {
+            let operands = value["&"].as_array().into_iter().flatten();
+            operands.clone().all(|operand| !operand.is_array())
+                && value.as_object().into_iter().flat_map(|object| object.values()).all(is_fine)
+                && value.as_array().into_iter().flatten().all(is_fine)
+        }
+        let commands = add(&br0(), 7, &nat(), &[alice(&["tcp:2222:22"])]);
+        assert!(commands.to_string().contains("\"&\"") && is_fine(&commands));
     }
 
     #[test]

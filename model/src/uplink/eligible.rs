@@ -29,8 +29,7 @@ pub fn why_no_uplink(link: &Link) -> Option<(String, Phrase)> {
         _ if link.uplink.is_wifi => Some((
             "it is Wi-Fi: a station's 802.11 frames have three addresses, and the access point lets no other than its own in"
                 .into(),
-            "For guests behind the host's address: uplink=nat. For guests on the LAN: give a wired interface."
-                .into(),
+            "For guests on the LAN: give a wired interface.".into(),
         )),
         _ if !link.is_ethernet || link.mac.is_none() => Some(("it is no Ethernet".into(), other())),
         _ => None,
@@ -80,7 +79,7 @@ pub(super) fn check_uplink<'a>(link: &'a Link, spec: &BridgeSpec, host: &Host) -
     let name = &link.name;
     let refuse = |why: &str, remedy: Phrase| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
     if let Some((why, remedy)) = why_not(link, host) {
-        return refuse(&why, remedy);
+        return refuse(&why, remedy.say("\n").say(behind_the_host(spec)));
     }
     if let Some(mtu) = spec.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
@@ -92,12 +91,18 @@ pub(super) fn check_uplink<'a>(link: &'a Link, spec: &BridgeSpec, host: &Host) -
     Ok(link)
 }
 
-/// All interfaces: those that can be the uplink first, then why the others can't.
-pub(super) fn candidates(spec: &BridgeSpec, host: &Host) -> Phrase {
+/// A guest behind the host's address is not on the LAN: it is offered, and not done unasked.
+pub(super) fn behind_the_host(spec: &BridgeSpec) -> Phrase {
+    Phrase::from("For guests behind the host's address: ").request(spec.bridge, &[("uplink", "nat")])
+}
+
+/// All interfaces: those that can be the uplink first, then why the others can't, but for the one of which that was `told`.
+pub(super) fn candidates(spec: &BridgeSpec, host: &Host, told: Option<&Link>) -> Phrase {
     const MOST: usize = 8;
     let reason_of = |link: &Link| why_not(link, host).map(|(why, _)| why);
-    let (can, cannot): (Vec<&Link>, Vec<&Link>) =
-        host.all.iter().filter(|link| link.name.as_str() != "lo").partition(|link| reason_of(link).is_none());
+    let others =
+        host.all.iter().filter(|link| link.name.as_str() != "lo" && told.is_none_or(|told| told.index != link.index));
+    let (can, cannot): (Vec<&Link>, Vec<&Link>) = others.partition(|link| reason_of(link).is_none());
     let make = Phrase::from(format!("To make {}: ", spec.bridge));
     let ways =
         can.iter().fold(make, |ways, link| ways.request(spec.bridge, &[("uplink", link.name.as_str())]).say(", or "));
@@ -154,7 +159,7 @@ mod tests {
         let (what, remedy) =
             why_no_uplink(&Link { uplink: Uplink { is_wifi: true, ..Uplink::default() }, ..card(2, "wlan0") }).unwrap();
         assert!(
-            what.contains("802.11 frames have three addresses") && remedy.to_string().contains("uplink=nat"),
+            what.contains("802.11 frames have three addresses") && remedy.to_string().contains("a wired interface"),
             "{what} {remedy}"
         );
     }

@@ -14,7 +14,7 @@ pub(super) fn find<'a>(name: &IfName, spec: &BridgeSpec, host: &'a Host) -> Resu
         None => {
             let near = slips::near(name.as_str(), host.all.iter().map(|link| link.name.as_str()));
             let near = near.map(|near| format!("Is {near} meant? ")).unwrap_or_default();
-            let remedy = Phrase::from(near).say(candidates(spec, host)).say(" 'ip link' lists all.");
+            let remedy = Phrase::from(near).say(candidates(spec, host, None)).say(" 'ip link' lists all.");
             let by = if spec.is_configured { ", which the configuration names," } else { "" };
             Err(Error::new(format!("there is no interface {name}{by} to be the uplink"), remedy))
         }

@@ -7,7 +7,7 @@ use crate::netlink::{Body, Netlink, Request, tc};
 use crate::network::apply::{Change, NO_IPV6, delete_owned, failed, set, set_ipv6};
 use crate::network::uplink::trunk;
 use crate::output::errno::reason;
-use crate::sys::{bpf, ethtool};
+use crate::sys::{bpf, ethtool, linux};
 use model::error::{Error, Result};
 use model::host::{Link, NotShareable};
 use model::ifname::IfName;
@@ -64,7 +64,7 @@ pub fn mark(netlink: &mut Netlink) -> io::Result<Option<MarkBy>> {
     if netlink.has_action("skbedit")? {
         return Ok(Some(MarkBy::Skbedit));
     }
-    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let release = linux::release();
     let has_module = |list: &str| {
         let list = std::fs::read_to_string(format!("/lib/modules/{release}/{list}"));
         list.is_ok_and(|list| list.contains("/act_skbedit.ko"))

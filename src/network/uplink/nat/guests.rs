@@ -11,6 +11,7 @@ use model::host::Link;
 use model::journal::Journal;
 use model::mac::Mac;
 use model::nat::forward::Forward;
+use model::nat::guests::Guests;
 use std::os::fd::OwnedFd;
 
 /// Gives a guest its address, name and ports before its TAP, of this index, becomes a port. The ports are the guest's for as long as
@@ -35,13 +36,20 @@ pub fn admit(
     let reserved = on_host.iter().map(gateway::reserve).collect::<Result<Vec<OwnedFd>>>()?;
     let mut kept = Kept::read(bridge)?;
     let before = kept.clone();
-    if !register.guests.has_room(network, mac) {
-        let mut netlink = Netlink::open().map_err(unreadable)?;
-        let ports = netlink.ports(journal.index).map_err(unreadable)?;
-        let gone = register.guests.forget(|tap| ports.iter().any(|port| port.index == tap));
-        gone.into_iter().try_for_each(|mac| server::forget(mac, &files.nat()))?;
-    }
-    let guest = register.guests.admit(network, &mut kept.addresses, mac, vm, tap, forwards)?;
+    let mut admit = |guests: &mut Guests| guests.admit(network, &mut kept.addresses, mac, vm, tap, forwards);
+    let guest = match admit(&mut register.guests) {
+        Some(guest) => guest,
+        None => {
+            let mut netlink = Netlink::open().map_err(unreadable)?;
+            let ports = netlink.ports(journal.index).map_err(unreadable)?;
+            let gone = register.guests.forget(|tap| ports.iter().any(|port| port.index == tap));
+            gone.into_iter().try_for_each(|mac| server::forget(mac, &files.nat()))?;
+            admit(&mut register.guests).ok_or_else(|| {
+                let what = format!("no address of {} is left", network.subnet);
+                Error::new(what, "Give the bridge a larger network: net=10.77.0.0/16.")
+            })?
+        }
+    };
     if kept != before {
         kept.write(bridge);
     }
