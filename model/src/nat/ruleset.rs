@@ -280,7 +280,7 @@ mod tests {
                 && value.as_object().into_iter().flat_map(|object| object.values()).all(is_fine)
                 && value.as_array().into_iter().flatten().all(is_fine)
         }
-        let commands = add(&br0(), 7, &nat(), &[alice(&["tcp:2222:22"])]);
+        let commands = add(&br0(), LINK, &nat(), &[alice(&["tcp:2222:22"])]);
         assert!(commands.to_string().contains("\"&\"") && is_fine(&commands));
     }
 
