@@ -62,3 +62,4 @@ mod unprivileged;
 mod up_down;
 mod uplink_answers;
 mod user_network;
+mod vxlan;
