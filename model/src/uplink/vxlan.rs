@@ -66,7 +66,7 @@ pub fn device(bridge: &IfName) -> IfName {
 }
 
 /// What the headers take of the underlay's MTU: the guest's Ethernet, VXLAN, UDP and IP.
-fn overhead(local: IpAddr) -> u32 {
+pub fn overhead(local: IpAddr) -> u32 {
     14 + 8 + 8 + if local.is_ipv4() { 20 } else { 40 }
 }
 

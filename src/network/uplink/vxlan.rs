@@ -73,7 +73,7 @@ fn underlay(netlink: &mut Netlink, bridge: &IfName, asked: &Vxlan) -> Result<Res
 }
 
 /// The first address of a host that goes with that of this one: of IPv4, unless that is of IPv6.
-fn address_of(host: &str, local: Option<IpAddr>) -> Result<IpAddr> {
+pub fn address_of(host: &str, local: Option<IpAddr>) -> Result<IpAddr> {
     let fault = |why: &dyn std::fmt::Display| {
         let remedy = "Give remote= its address, or have the name in /etc/hosts: at boot nobody else may know it yet.";
         Error::new(format!("the address of {host} is not known: {why}"), remedy)
@@ -119,7 +119,7 @@ fn local(
 }
 
 /// The host's address that the kernel would send from to this one. Nothing is sent.
-fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
+pub fn source_towards(remote: IpAddr) -> io::Result<IpAddr> {
     let any = if remote.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect((remote, PORT))?;
