@@ -29,7 +29,7 @@ impl Fabric {
             let _ = writeln!(text, " bgp router-id {local}");
         }
         // So long a host that is cut off is waited for, in seconds; FRR itself has three minutes.
-    text += " timers bgp 10 30\n no bgp default ipv4-unicast\n";
+        text += " timers bgp 10 30\n no bgp default ipv4-unicast\n";
         if let Some((network, prefix)) = clients {
             text += " neighbor clients peer-group\n";
             let _ = writeln!(text, " neighbor clients remote-as {number}");

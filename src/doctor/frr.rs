@@ -26,10 +26,9 @@ pub(super) fn bgpd() -> Option<Error> {
             "whether bgpd of FRR runs could not be read: permission denied",
             "Ask as root, or as a member of the group frrvty.",
         ),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::new(
-            "bgpd of FRR does not run",
-            "Set bgpd=yes in /etc/frr/daemons, then: systemctl restart frr",
-        ),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            Error::new("bgpd of FRR does not run", "Set bgpd=yes in /etc/frr/daemons, then: systemctl restart frr")
+        }
         _ => Error::new(format!("bgpd of FRR does not answer: {}", reason(&error)), "systemctl status frr"),
     })
 }

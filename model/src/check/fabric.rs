@@ -14,7 +14,8 @@ pub const FABRIC: Topic = Topic("fabric", "By BGP EVPN, FRR tells each host whic
 pub fn of_sessions(sessions: &[(String, String)]) -> Check {
     let fix = |of: &str| format!("vtysh -c 'show bgp l2vpn evpn summary'{of}");
     if sessions.is_empty() {
-        return FABRIC.failure("bgpd of FRR knows no other host", "kvm-bridge fabric init --as 65000 --peers HOST,HOST");
+        return FABRIC
+            .failure("bgpd of FRR knows no other host", "kvm-bridge fabric init --as 65000 --peers HOST,HOST");
     }
     let open: Vec<String> = (sessions.iter().filter(|(_, state)| state != "Established"))
         .map(|(host, state)| format!("{host} ({state})"))
@@ -78,7 +79,10 @@ pub fn of_probe(vtep: &Vtep, remote: IpAddr, size: u32, probe: Probe) -> Check {
         Probe::Whole => FABRIC.ok(format!("packets of {size} bytes reach {remote}")),
         Probe::Small => MTU.failure(
             format!("packets of {size} bytes do not reach {remote}, and small ones do: the MTU on the way is less"),
-            format!("ping -M do -s {} {remote}   # what passes is the MTU less 28; or make the bridge with a smaller mtu=", size - 28),
+            format!(
+                "ping -M do -s {} {remote}   # what passes is the MTU less 28; or make the bridge with a smaller mtu=",
+                size - 28
+            ),
         ),
         Probe::Nothing => FABRIC.warning(
             format!("{remote} is not reached by ping from {}", vtep.local),
