@@ -11,6 +11,7 @@
 # make check-hosts     tries the .deb on a whole Debian host in a virtual machine, and writes docs/hosts.md;
 #                      SUITE=trixie MANAGER=nm, and others of tests/hosts/run; ONLY=REGEX (some rows);
 #                      DEB=FILE (on an older Debian than this one a package that was built there)
+# make check-fabric    tries uplink=vxlan: with FRR on three hosts made of namespaces, with QEMU guests on each; HOSTS=16 MACS=1000
 # make check-sweeps    answers each system call of each program with each error, of which make check tries a sample
 # make fuzz       feeds odd input to all that reads input, for SECONDS=60 each; TARGETS=argv alone (cargo-fuzz; see CONTRIBUTING.md)
 # make install    installs what make built; PREFIX= and DESTDIR= as packagers expect
@@ -76,8 +77,8 @@ CARGO_DEB = $(TOOLS)/bin/cargo-deb
 CARGO_RPM = $(TOOLS)/bin/cargo-generate-rpm
 CARGO_CYCLONEDX = $(TOOLS)/bin/cargo-cyclonedx
 
-.PHONY: all guest managers demo demo-svg check check-managers check-hosts check-sweeps fuzz bench bench-docs soak bench-uplink bench-user install uninstall \
-	deb rpm check-packages reproducible source release map clean
+.PHONY: all guest managers demo demo-svg check check-managers check-hosts check-fabric check-sweeps fuzz bench bench-docs soak \
+	bench-uplink bench-user install uninstall deb rpm check-packages reproducible source release map clean
 
 all: export RUSTFLAGS += $(REMAP)
 all:
@@ -128,6 +129,14 @@ check-hosts: $(if $(DEB),,deb)
 	$(if $(AS_ROOT),$(AS_ROOT) $(KEEP_CACHE)) tests/hosts/run $(SUITE) $(MANAGER) \
 		"$(or $(DEB),$$(ls -t target/kvm-bridge_*.deb | head -n 1))" target/hosts/$(SUITE)-$(MANAGER); \
 		failed=$$?; test -n "$(ONLY)" || tests/hosts/table target/hosts/$(SUITE)-$(MANAGER)/results.tsv && exit $$failed
+
+HOSTS = 3
+MACS = 1000
+check-fabric:
+	tests/packages fabric
+	$(MAKE) --no-print-directory guest
+	$(CARGO) build --locked --workspace --bins
+	$(AS_ROOT) tests/fabric/run --hosts $(HOSTS) --macs $(MACS) target/debug target/guest target/fabric/$(HOSTS)
 
 check-sweeps:
 	tests/packages check

@@ -8,6 +8,7 @@ mod detach;
 mod doctor;
 mod down;
 mod enter;
+mod fabric;
 mod guest;
 mod hosts;
 mod install;
@@ -88,6 +89,8 @@ enum Command {
     Install(install::Install),
     /// Clean up after killed processes, in this network namespace
     Recover(recover::Recover),
+    /// Print what FRR needs for a network of many hosts
+    Fabric(fabric::Fabrics),
     /// Manage the MAC addresses of VMs
     Mac(mac::Mac),
     /// Print candidates for the completions of shells
@@ -186,6 +189,7 @@ impl Command {
             Self::Plan(plan) => plan.run(),
             Self::Install(install) => install.run(),
             Self::Recover(recover) => recover.run(),
+            Self::Fabric(fabric) => fabric.run(),
             Self::Mac(mac) => mac.run(),
             Self::Complete(complete) => complete.run(),
         };

@@ -9,7 +9,9 @@
 
 mod bridge;
 mod dhcp;
+mod fabric;
 mod firewall;
+pub mod frr;
 mod guards;
 mod guests;
 mod host;
@@ -139,6 +141,7 @@ pub fn examine(query: &Query) -> Result<Vec<Check>> {
     checks.extend(uplink::checks(&mut context));
     checks.extend(bridge::checks(&context));
     checks.extend(nat::checks(&mut context));
+    checks.extend(fabric::checks(&mut context));
     checks.extend(macs::checks(&context));
     checks.extend(context.netlink.links().iter().flat_map(|links| unplugged(links)));
     let firewall = firewall::checks(&context);

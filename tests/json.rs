@@ -100,11 +100,13 @@ fn every_command_prints_what_the_page_says() {
     lab.ip("link add name other type bridge");
     lab.ip("addr add 10.9.0.1/24 dev other");
     let behind = lab.shim("--bridge br1,uplink=nat,forward=tcp:2222:22 -name bob").boot();
+    lab.kvm_bridge("up br2 --uplink vxlan:7:remote=10.77.0.1").run().succeeds();
     // And with what is amiss on one of ours.
     lab.reaper_of("br0").kill();
     is_as_documented(&lab, "status", "status --json");
     behind.kill();
     lab.waits_until_gone("br1");
+    lab.kvm_bridge("down br2").run().succeeds();
     lab.ip("link del other");
     is_as_documented(&lab, "ip", "ip alice --json");
     is_as_documented(&lab, "hosts", "hosts --json");

@@ -66,4 +66,5 @@ mod unprivileged;
 mod up_down;
 mod uplink_answers;
 mod user_network;
+mod vxlan;
 mod watching;

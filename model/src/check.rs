@@ -3,6 +3,7 @@
 
 pub mod bridge;
 pub mod dhcp;
+pub mod fabric;
 pub mod firewall;
 pub mod guard;
 pub mod guest;

@@ -4,6 +4,7 @@
 //! Filled in by `network::observe`; plain data here.
 #![forbid(unsafe_code)]
 
+use crate::error;
 use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::manager::{Manager, Taker};
@@ -34,6 +35,10 @@ pub struct Host {
     pub networks: BTreeMap<IfName, Nat>,
     /// For each bridge that is to have one, what its choice depends on. Looked up for these only.
     pub for_nat: BTreeMap<IfName, ForNat>,
+    /// For each bridge of ours that has a VXLAN, what was asked for.
+    pub vxlans: BTreeMap<IfName, String>,
+    /// For each bridge that is to have one, what it goes by; else why it can't. Looked up for these only.
+    pub for_vxlan: BTreeMap<IfName, error::Result<Underlay>>,
     /// Whether the kernel has IPv6.
     pub has_ipv6: bool,
     /// A network manager that would take our links. Looked up where an uplink is going to be shared.
@@ -64,6 +69,23 @@ pub struct ForNat {
     pub random: [u8; 11],
     /// The firewalls of others that would drop what its guests send.
     pub blocked: Vec<Blocked>,
+}
+
+/// What a VXLAN goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underlay {
+    /// The interface.
+    pub link: IfName,
+    /// Its index.
+    pub index: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The host's address there.
+    pub local: IpAddr,
+    /// The addresses of the other hosts that were named; one of this host's own is left out.
+    pub remotes: Vec<IpAddr>,
+    /// The VXLAN devices that there are, each with its VNI.
+    pub others: Vec<(IfName, u32)>,
 }
 
 /// One network interface.

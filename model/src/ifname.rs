@@ -45,6 +45,20 @@ impl IfName {
         Self(name)
     }
 
+    /// The name of a link of a bridge of ours, which begins with `start`. A bridge's name that leaves no room is cut, with a hash
+    /// of the whole name behind it.
+    pub fn of_bridge(start: &str, bridge: &Self) -> Self {
+        let name = bridge.as_str();
+        let room = Self::MAX - start.len();
+        if name.len() <= room {
+            return Self(format!("{start}{name}"));
+        }
+        // FNV-1a (draft-eastlake-fnv).
+        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
+        let cut = (0..=room - 6).rev().find(|at| name.is_char_boundary(*at)).unwrap_or_default();
+        Self(format!("{start}{}{:06x}", &name[..cut], hash & 0x00ff_ffff))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -98,8 +98,10 @@ impl Bridge {
 
     /// The interface that was made its port, and is none of it any more.
     pub fn lost_uplink(&self) -> Option<&IfName> {
-        let port = self.journal.as_ref()?.port()?;
-        (!self.ports.iter().any(|known| known.detail.link.index == port.index)).then_some(&port.uplink)
+        let journal = self.journal.as_ref()?;
+        let of_vxlan = || journal.vtep().map(|vtep| (journal.port_end(), &vtep.device));
+        let (index, name) = journal.port().map(|port| (port.index, &port.uplink)).or_else(of_vxlan)?;
+        (!self.ports.iter().any(|known| known.detail.link.index == index)).then_some(name)
     }
 
     /// The questions to a guest on it that is silent, if the host is on it too: see `watch::probe`.

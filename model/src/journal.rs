@@ -11,7 +11,7 @@ use crate::ifname::IfName;
 use crate::mac::Mac;
 use crate::share::Share;
 use crate::step::Create;
-use crate::uplink::{Attachment, Awaited, Masquerade, Port};
+use crate::uplink::{Attachment, Awaited, Masquerade, Port, Vtep};
 use serde::{Deserialize, Serialize};
 
 /// The format that is written, and the only one that is read: nothing before it was released.
@@ -106,7 +106,7 @@ impl Journal {
         self.index + 1
     }
 
-    /// The index of the veth pair's other end, a port of the bridge.
+    /// The index of the veth pair's other end, or of a VXLAN device: a port of the bridge.
     pub fn port_end(&self) -> u32 {
         self.index + 2
     }
@@ -125,11 +125,12 @@ impl Journal {
         link.kind == Kind::Bridge && has_its_index && (has_its_alias || has_its_mac)
     }
 
-    /// Whether this link is an end of the veth pair that the journal speaks of.
+    /// Whether this link is an end of the veth pair, or the VXLAN device, that the journal speaks of.
     pub fn owns_end(&self, link: &Link) -> bool {
         let is_its = [self.host_end(), self.port_end()].contains(&link.index);
         let has_its_alias = link.alias.as_deref().is_none_or(|alias| alias == self.alias());
-        is_its && self.index >= FIRST_INDEX && link.kind == Kind::Other("veth".to_owned()) && has_its_alias
+        let is_of_kind = matches!(&link.kind, Kind::Other(kind) if kind == "veth" || kind == "vxlan");
+        is_its && self.index >= FIRST_INDEX && is_of_kind && has_its_alias
     }
 
     /// Whether this link is the interface that was made a port, and not another that has its index now.
@@ -178,6 +179,11 @@ impl Journal {
         self.attachment.as_ref()?.nat()
     }
 
+    /// Its end of a VXLAN, if it has one.
+    pub fn vtep(&self) -> Option<&Vtep> {
+        self.attachment.as_ref()?.vtep()
+    }
+
     /// How its uplink is shared, if it is.
     pub fn share(&self) -> Option<&Share> {
         self.attachment.as_ref()?.share()
@@ -197,7 +203,7 @@ impl Journal {
     pub fn attached(&self, index: u32) -> bool {
         self.attachments().any(|its| match its {
             Attachment::Port(port) => port.index == index,
-            Attachment::Shared(_) => index == self.port_end(),
+            Attachment::Shared(_) | Attachment::Vxlan(_) => index == self.port_end(),
             // There is none.
             Attachment::Awaited(_) | Attachment::Nat(_) => false,
         })

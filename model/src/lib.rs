@@ -13,6 +13,7 @@ pub mod check;
 pub mod complete;
 pub mod config;
 pub mod error;
+pub mod fabric;
 pub mod firewall;
 pub mod host;
 pub mod ifname;

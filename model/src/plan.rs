@@ -73,7 +73,11 @@ impl BridgePlan {
         let up = self.is_down.then(|| set_up(&self.bridge));
         let attach = self.attachment.iter().flat_map(|its| its.commands(&self.bridge));
         let [_, port] = ends(&self.bridge);
-        let port = self.uplink().map(|uplink| if self.share().is_some() { &port } else { uplink });
+        let port = match &self.attachment {
+            Some(Attachment::Shared(_)) => Some(&port),
+            Some(Attachment::Vxlan(vtep)) => Some(&vtep.device),
+            _ => self.uplink(),
+        };
         let filters = self.create.as_ref().is_some_and(|create| create.filters_vlans);
         let trunk = port.filter(|_| filters).map(trunk);
         create.chain(up).chain(attach).chain(trunk).collect()
@@ -119,6 +123,11 @@ fn check_disjoint(lacks: BridgePlan, plan: &Plan) -> Result<BridgePlan> {
     if let Some((net, other)) = subnet(&lacks).and_then(|net| Some((net, other(net)?))) {
         let what = format!("{net} is already to be the network of {}", other.bridge);
         return Err(Error::new(what, "Give each bridge a network of its own, or leave net= out."));
+    }
+    let vni = |plan: &BridgePlan| Some(plan.attachment.as_ref()?.vtep()?.asked.vni);
+    if let Some(other) = plan.bridges.iter().find(|other| vni(other).is_some() && vni(other) == vni(&lacks)) {
+        let what = format!("its VNI is to be that of {} already", other.bridge);
+        return Err(Error::new(what, "Each bridge has one of its own, the same on all hosts."));
     }
     let Some(wanted) = lacks.uplink() else { return Ok(lacks) };
     match plan.bridges.iter().find(|other| other.uplink() == Some(wanted)) {
@@ -236,7 +245,9 @@ fn make(spec: &uplink::BridgeSpec, filters_vlans: bool, host: &Host) -> Result<B
     let unpinned = || Error::new(format!("{bridge} has no address to be made with"), "Please report this.");
     let mac = *host.fresh_macs.get(bridge).ok_or_else(unpinned)?;
     // One that is not set follows the ports, of which the first has 1500 then.
-    let mtu = spec.mtu.or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| spec.mtu.is_some() || *mtu != 1500);
+    let of_vxlan = attachment.as_ref().and_then(Attachment::vtep).map(|vtep| vtep.mtu);
+    let mtu =
+        spec.mtu.or(of_vxlan).or(uplink.map(|uplink| uplink.mtu)).filter(|mtu| spec.mtu.is_some() || *mtu != 1500);
     let no_arp = attachment.as_ref().is_some_and(Attachment::keeps_host_off);
     let ipv6 = match host.has_ipv6 {
         false => Ipv6::Usual,
@@ -345,7 +356,7 @@ fn tap(nic: &Nic, mtu: u32, policy: Policy, host: &Host) -> Result<Tap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{Address, NotShareable, Uplink as Seen};
+    use crate::host::{Address, NotShareable, Underlay, Uplink as Seen};
     use crate::mac::Mac;
     use crate::manager::{Manager, Taker};
     use crate::share::{Changes, MarkBy};
@@ -396,6 +407,9 @@ mod tests {
                 Some(Attachment::Nat(masquerade)) => {
                     host.networks.insert(bridge.clone(), masquerade.network.clone());
                 }
+                Some(Attachment::Vxlan(vtep)) => {
+                    host.vxlans.insert(bridge.clone(), vtep.asked.to_string());
+                }
                 Some(Attachment::Awaited(_)) | None => {}
             }
         }
@@ -406,13 +420,16 @@ mod tests {
         #[test]
         fn planning_after_applying_is_empty(
             is_up: bool, card_mtu in 68u32..=9000, mtu in proptest::option::of(prop_oneof![68u32..=1500, Just(1500)]),
-            uplink in proptest::sample::select(vec!["none", "eth0"]), there: bool, down: bool,
+            uplink in proptest::sample::select(vec!["none", "eth0", "vxlan:7"]), there: bool, down: bool,
         ) {
             let mut links = vec![Link { is_up, mtu: card_mtu, ..card(2, "eth0") }];
             if there {
                 links.push(Link { kind: Kind::Bridge, is_up: !down, ..card(9, "br1") });
             }
-            let host = host(links);
+            let local = "10.0.0.1".parse().unwrap();
+            let (remotes, others) = (Vec::new(), Vec::new());
+            let underlay = Underlay { link: name("eth0"), index: 2, mtu: 1500, local, remotes, others };
+            let host = Host { for_vxlan: [(name("br0"), Ok(underlay))].into(), ..host(links) };
             let mtu = mtu.map(|mtu| format!(",mtu={mtu}")).unwrap_or_default();
             let nics = [nic(&format!("br0,uplink={uplink}{mtu}")), nic("br1,uplink=none")];
             if let Ok(plan) = plan(&nics, &Config::default(), &host) {
@@ -420,7 +437,7 @@ mod tests {
                 prop_assert!(again.bridges.iter().all(BridgePlan::is_empty), "{again:?}");
                 prop_assert_eq!(again.taps, plan.taps);
             } else {
-                prop_assert!(uplink == "eth0" && !mtu.is_empty());
+                prop_assert!(uplink != "none" && !mtu.is_empty());
             }
         }
     }

@@ -107,9 +107,9 @@ pub struct Nic {
 pub const KEYS: [(&str, &str, &str); 23] = [
     (
         "uplink",
-        "IFACE|auto|nat|user|none",
+        "IFACE|auto|nat|user|none|vxlan:VNI",
         "the uplink of a new bridge (default: auto, the interface of the default route); nat: a network of the host's own; user: \
-         one of the user's own, without root",
+         one of the user's own, without root; vxlan: one with other hosts",
     ),
     ("net", "NET/PREFIX", "with uplink=nat or user, the IPv4 network of the guests (default: a free one, chosen once)"),
     (

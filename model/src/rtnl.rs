@@ -73,6 +73,7 @@ pub(crate) fn read_as_anything(datagram: &[u8]) {
     for answer in answers(datagram) {
         let _ = answer.outcome();
         let _ = link::parse(answer.body);
+        let _ = link::vni(answer.body);
         let _ = network::address(answer.body);
         let _ = network::route(answer.body);
         let _ = network::is_held(answer.body, 1);

@@ -118,22 +118,9 @@ pub enum MarkBy {
     Program,
 }
 
-/// The names of the veth pair of a bridge: the host's end and the bridge's port. A bridge's name that leaves no room is cut,
-/// with a hash of the whole name behind it.
+/// The names of the veth pair of a bridge: the host's end and the bridge's port.
 pub fn ends(bridge: &IfName) -> [IfName; 2] {
-    let name = bridge.as_str();
-    let room = IfName::MAX - "kvbh-".len();
-    let short = match name.len() <= room {
-        true => name.to_owned(),
-        false => {
-            // FNV-1a (draft-eastlake-fnv).
-            let hash =
-                name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
-            let cut = (0..=room - 6).rev().find(|at| name.is_char_boundary(*at)).unwrap_or_default();
-            format!("{}{:06x}", &name[..cut], hash & 0x00ff_ffff)
-        }
-    };
-    ["kvbh-", "kvbp-"].map(|start| IfName::seen(format!("{start}{short}")))
+    ["kvbh-", "kvbp-"].map(|start| IfName::of_bridge(start, bridge))
 }
 
 /// The links that have filters.

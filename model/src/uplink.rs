@@ -11,12 +11,14 @@ pub mod permanent;
 mod port;
 mod shared;
 pub mod user;
+pub mod vxlan;
 
 pub use awaited::Awaited;
 pub use eligible::why_no_uplink;
 pub use nat::Masquerade;
 pub use port::Port;
 pub use shared::not_shareable;
+pub use vxlan::{Vtep, Vxlan};
 
 use crate::error::{Error, Result};
 use crate::host::{Host, Link};
@@ -40,6 +42,8 @@ pub enum Uplink {
     Nat,
     /// The same without any right, in a network of the user's own: the bridge is in a namespace.
     User,
+    /// A network between hosts.
+    Vxlan(Vxlan),
     /// This interface of the host.
     Link(IfName),
 }
@@ -49,14 +53,14 @@ impl Uplink {
     pub fn interface(&self) -> Option<&IfName> {
         match self {
             Self::Link(name) => Some(name),
-            Self::Isolated | Self::Auto | Self::Nat | Self::User => None,
+            Self::Isolated | Self::Auto | Self::Nat | Self::User | Self::Vxlan(_) => None,
         }
     }
 
     /// Whether it is an interface of the host, which is attached in one way or another.
     pub fn is_interface(&self) -> bool {
         match self {
-            Self::Isolated | Self::Nat | Self::User => false,
+            Self::Isolated | Self::Nat | Self::User | Self::Vxlan(_) => false,
             Self::Auto | Self::Link(_) => true,
         }
     }
@@ -70,7 +74,7 @@ impl Uplink {
     pub fn has_subnet(&self) -> bool {
         match self {
             Self::Nat | Self::User => true,
-            Self::Isolated | Self::Auto | Self::Link(_) => false,
+            Self::Isolated | Self::Auto | Self::Vxlan(_) | Self::Link(_) => false,
         }
     }
 
@@ -81,6 +85,7 @@ impl Uplink {
             Self::Auto => "with the interface of the default route".to_owned(),
             Self::Nat => "with a network of the host's own".to_owned(),
             Self::User => "in a network of the user's own".to_owned(),
+            Self::Vxlan(vxlan) => format!("with VXLAN {}", vxlan.vni),
             Self::Link(name) => format!("with the uplink {name}"),
         }
     }
@@ -95,6 +100,10 @@ impl Uplink {
             // There the user has root's rights.
             Self::Nat | Self::User => (!has_network).then(|| "has no network of the host's own".to_owned()),
             _ if has_network => Some("has uplink=nat".to_owned()),
+            Self::Vxlan(vxlan) => match host.vxlans.get(&bridge.name) {
+                Some(its) => (*its != vxlan.to_string()).then(|| format!("has uplink={its}")),
+                None => Some("has no VXLAN of kvm-bridge".to_owned()),
+            },
             Self::Isolated => Some(format!("{} is its uplink", shared.or_else(|| host.ways_out.get(&bridge.name))?)),
             Self::Link(name) => (shared != Some(name) && !is_port(name)).then(|| format!("{name} is not its uplink")),
         }
@@ -131,6 +140,7 @@ impl BridgeSpec<'_> {
     fn lacks_uplink(&self, host: &Host) -> bool {
         match &self.uplink {
             Uplink::Isolated | Uplink::Nat | Uplink::User => false,
+            Uplink::Vxlan(_) => host.for_vxlan.get(self.bridge).is_some_and(Result::is_err),
             Uplink::Auto => host.default_uplinks.is_empty(),
             Uplink::Link(name) => host.link(name).is_none(),
         }
@@ -144,6 +154,7 @@ pub fn plan(spec: &BridgeSpec, host: &Host) -> Result<Option<Attachment>> {
         Uplink::User => return Err(user::refused()),
         _ if spec.is_late && spec.lacks_uplink(host) => return Ok(Some(Attachment::Awaited(Awaited::plan(spec)))),
         Uplink::Nat => return nat::plan(spec, host).map(Attachment::Nat).map(Some),
+        Uplink::Vxlan(vxlan) => return vxlan::plan(vxlan, spec, host).map(Attachment::Vxlan).map(Some),
         // Without an interface that can be it the other way was looked for.
         Uplink::Auto if spec.falls_back && host.for_nat.contains_key(spec.bridge) => {
             return nat::plan(spec, host).map(Attachment::Nat).map(Some);
@@ -168,6 +179,7 @@ impl FromStr for Uplink {
             "auto" => Self::Auto,
             "nat" => Self::Nat,
             "user" => Self::User,
+            vxlan if vxlan == "vxlan" || vxlan.starts_with("vxlan:") => Self::Vxlan(vxlan.parse()?),
             name => Self::Link(IfName::new(name)?),
         })
     }
@@ -176,6 +188,7 @@ impl FromStr for Uplink {
 impl fmt::Display for Uplink {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::Vxlan(vxlan) => return vxlan.fmt(out),
             Self::Isolated => "none",
             Self::Auto => "auto",
             Self::Nat => "nat",
@@ -222,6 +235,8 @@ pub enum Attachment {
     Awaited(Awaited),
     /// There is none: a network of the host's own is behind the bridge.
     Nat(Masquerade),
+    /// A VXLAN device of ours is a port.
+    Vxlan(Vtep),
 }
 
 impl Attachment {
@@ -230,7 +245,7 @@ impl Attachment {
         match self {
             Self::Port(port) => Some(&port.uplink),
             Self::Shared(share) => Some(&share.uplink),
-            Self::Awaited(_) | Self::Nat(_) => None,
+            Self::Awaited(_) | Self::Nat(_) | Self::Vxlan(_) => None,
         }
     }
 
@@ -266,6 +281,14 @@ impl Attachment {
         }
     }
 
+    /// The end of a VXLAN, if it has one.
+    pub fn vtep(&self) -> Option<&Vtep> {
+        match self {
+            Self::Vxlan(vtep) => Some(vtep),
+            _ => None,
+        }
+    }
+
     /// Whether the host has no part of the network by the bridge: it has its own by the uplink.
     pub fn keeps_host_off(&self) -> bool {
         matches!(self, Self::Shared(_) | Self::Awaited(_))
@@ -279,6 +302,7 @@ impl Attachment {
             // There is nothing to be typed before it is there.
             Self::Awaited(_) => Vec::new(),
             Self::Nat(masquerade) => masquerade.commands(bridge),
+            Self::Vxlan(vtep) => vtep.commands(bridge),
         }
     }
 }

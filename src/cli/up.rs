@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(super) struct Bring {
     /// The bridge
     bridge: String,
-    /// The uplink of a new bridge: an interface, auto (that of the default route), nat or none
+    /// The uplink of a new bridge: an interface, auto (that of the default route), nat, none or vxlan:VNI
     #[arg(long, value_name = "IF")]
     uplink: Option<String>,
     /// With --uplink nat: the IPv4 network of the guests, such as 10.77.5.0/24 (default: a free one)
@@ -137,6 +137,7 @@ impl Bring {
         let is_ours = done.bridge != Became::Foreign;
         let uplink = match (&done.uplink, &done.awaits) {
             _ if done.network.is_some() => "nat".to_owned(),
+            _ if done.vtep.is_some() => done.vtep.as_ref().map(|vtep| vtep.asked.to_string()).unwrap_or_default(),
             (Some(_), _) if self.follow => "auto".to_owned(),
             (Some(uplink), _) => uplink.to_string(),
             (None, Some(awaited)) => awaited.clone(),

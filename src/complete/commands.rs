@@ -6,8 +6,10 @@ use clap::{Arg, Command};
 use model::complete::{Answer, Candidate, Thing};
 
 /// Values that are only somebody's to know, or a number.
-const FREE: [&str; 12] =
-    ["ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID", "PORT", "CARD"];
+const FREE: [&str; 15] = [
+    "NUMBER", "HOSTS", "ADDRESS", "ARGS", "COMMAND", "NET", "WORDS", "SECONDS", "BYTES", "MAC", "SLOT", "NIC", "UUID",
+    "PORT", "CARD",
+];
 
 /// What a value is called in the definition decides on what is offered for it; `None` for a name that nobody has thought of.
 fn values_of(name: &str, typed: &str) -> Option<Answer> {

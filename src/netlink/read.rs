@@ -104,6 +104,28 @@ impl Netlink {
         })
     }
 
+    /// All of the host's addresses, each with the index of its link.
+    pub fn all_addresses(&mut self) -> io::Result<Vec<(u32, Address)>> {
+        whole(|| {
+            let mut found = Vec::new();
+            self.ask(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP, |answer| {
+                found.extend(u32_at(answer.body, 4).zip(network::address(answer.body)));
+            })?;
+            Ok(found)
+        })
+    }
+
+    /// All VXLAN devices of one VNI each, with that.
+    pub fn vxlans(&mut self) -> io::Result<Vec<(IfName, u32)>> {
+        whole(|| {
+            let mut found = Vec::new();
+            self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |answer| {
+                found.extend(link::vni(answer.body));
+            })?;
+            Ok(found)
+        })
+    }
+
     fn dump_routes(&mut self, family: AddressFamily, mut each: impl FnMut(Route)) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;

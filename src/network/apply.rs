@@ -53,8 +53,8 @@ impl Change {
             return Err(match needs {
                 Some((module, option)) if is_lacking(&error) => {
                     let remedy = format!(
-                        "The kernel needs {module} to share an uplink ({option}): load that, or give uplink= an interface \
-                         that nobody uses, or uplink=none."
+                        "The kernel needs {module} for that ({option}): load it (modprobe; in a container, on its host), or \
+                         give uplink= an interface that nobody uses, or uplink=none."
                     );
                     Error::new(format!("{what}: {}", reason(&error)), remedy)
                 }

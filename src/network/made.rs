@@ -40,6 +40,9 @@ pub(super) fn notices(journal: &Journal, host: &Host) -> Option<String> {
             host.default_uplinks.first().map(|first| format!(", as {first} cannot be its uplink")).unwrap_or_default();
         return Some(format!("made {bridge} with {}{why}{until}", masquerade.in_words()));
     }
+    if let Some(vtep) = journal.vtep() {
+        return Some(format!("made {bridge} with {}, MTU {}{until}", vtep.in_words(), vtep.mtu));
+    }
     let (how, uplink) = match (journal.share(), journal.port()) {
         (Some(share), _) => ("on the shared uplink", &share.uplink),
         (None, Some(port)) => ("with the port", &port.uplink),

@@ -59,6 +59,8 @@ pub(super) fn observe(netlink: &mut Netlink, nics: &[Nic], config: &Config) -> R
                 journal_of(bridge)?.filter(|journal| host.link(bridge).is_some_and(|link| journal.owns(link)));
             let network = journal.as_ref().and_then(Journal::nat).map(|masquerade| masquerade.network.clone());
             host.networks.extend(network.map(|network| (bridge.clone(), network)));
+            let vtep = journal.as_ref().and_then(Journal::vtep);
+            host.vxlans.extend(vtep.map(|vtep| (bridge.clone(), vtep.asked.to_string())));
             host.shared.extend(share_in(netlink, journal.as_ref())?.map(|share| (bridge.clone(), share)));
             if !spec.uplink.is_interface() {
                 host.ways_out.extend(way_out(netlink, &host, bridge)?.map(|port| (bridge.clone(), port)));

@@ -33,6 +33,7 @@ use model::host::Link;
 use model::ifname::IfName;
 use model::journal::Journal;
 use model::mac::Mac;
+use model::uplink::Uplink;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::{CStr, CString, OsString};
@@ -175,7 +176,8 @@ fn watch(
             drop(own.take());
             return Ok(());
         }
-        if !hears_routes && journal.goes_by_routes() {
+        let awaits_address = journal.awaits().is_some_and(|awaited| matches!(awaited.uplink, Uplink::Vxlan(_)));
+        if !hears_routes && (journal.goes_by_routes() || awaits_address) {
             events.subscribe_to_routes().map_err(deaf)?;
             hears_routes = true;
         }
@@ -188,7 +190,7 @@ fn watch(
             events.subscribe_to_forwarding().map_err(deaf)?;
             hears_forwarding = true;
         }
-        if (journal.may_share() || journal.nat().is_some()) && !hears_addresses {
+        if (journal.may_share() || journal.nat().is_some() || awaits_address) && !hears_addresses {
             events.subscribe_to_addresses().map_err(deaf)?;
             hears_addresses = true;
         }

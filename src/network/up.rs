@@ -79,9 +79,10 @@ pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
     let uplink = ours.as_ref().and_then(Journal::uplink).cloned();
     let awaits = ours.as_ref().and_then(Journal::awaits).map(|awaited| awaited.uplink.to_string());
     let network = ours.as_ref().and_then(Journal::nat).cloned();
+    let vtep = ours.as_ref().and_then(Journal::vtep).cloned();
     let how = |journal: &Journal| if journal.share().is_some() { Attach::Share } else { Attach::Port };
     let attach = ours.as_ref().filter(|_| uplink.is_some()).map(how);
-    Ok(Up { bridge: became, uplink, attach, network, awaits, mtu: nic.mtu, taps, notices })
+    Ok(Up { bridge: became, uplink, attach, network, vtep, awaits, mtu: nic.mtu, taps, notices })
 }
 
 /// Waits until a bridge of ours has its uplink, for `time` at the most. Whether it has.

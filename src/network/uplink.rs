@@ -5,6 +5,7 @@ pub(super) mod look;
 pub mod nat;
 pub(in crate::network) mod port;
 pub mod share;
+pub mod vxlan;
 
 use crate::netlink::Netlink;
 use crate::network::apply;
@@ -19,6 +20,7 @@ use std::io;
 pub(super) fn links(journal: &Journal, attachment: &Attachment) -> Option<Change> {
     match attachment {
         Attachment::Shared(share) => Some(share::create_ends(journal, share)),
+        Attachment::Vxlan(vtep) => Some(vxlan::create(journal, vtep)),
         Attachment::Port(_) | Attachment::Awaited(_) | Attachment::Nat(_) => None,
     }
 }
@@ -29,6 +31,7 @@ pub(super) fn prepare(journal: &Journal, attachment: &Attachment) -> Result<()> 
         Attachment::Port(port) => port::prepare(journal, port),
         Attachment::Shared(share) => share::prepare(journal, share),
         Attachment::Nat(masquerade) => nat::prepare(journal, masquerade),
+        Attachment::Vxlan(vtep) => vxlan::prepare(journal, vtep),
         Attachment::Awaited(_) => Ok(()),
     }
 }
@@ -46,6 +49,7 @@ pub(super) fn attach(journal: &Journal, attachment: &Attachment) -> Result<Vec<C
         Attachment::Port(port) => Ok(port::attach(journal, port)),
         Attachment::Shared(share) => share::attach(journal, share, &[], false),
         Attachment::Nat(masquerade) => Ok(nat::attach(journal, masquerade)),
+        Attachment::Vxlan(vtep) => Ok(vxlan::attach(journal, vtep)),
         Attachment::Awaited(_) => Ok(Vec::new()),
     }
 }
@@ -56,6 +60,7 @@ pub(super) fn detach(netlink: &mut Netlink, journal: &Journal, attachment: &Atta
         Attachment::Port(port) => port::detach(netlink, journal, port),
         Attachment::Shared(share) => share::take_back(netlink, journal, share),
         Attachment::Nat(masquerade) => nat::detach(journal, masquerade),
+        Attachment::Vxlan(_) => vxlan::detach(netlink, journal),
         Attachment::Awaited(_) => Ok(()),
     }
 }
@@ -66,7 +71,7 @@ fn next(netlink: &mut Netlink, journal: &Journal) -> Result<Option<Attachment>> 
     match &journal.attachment {
         Some(Attachment::Port(port)) => port::next(netlink, journal, port),
         Some(Attachment::Awaited(awaited)) => awaited::next(netlink, &journal.bridge, awaited),
-        Some(Attachment::Shared(_) | Attachment::Nat(_)) | None => Ok(None),
+        Some(Attachment::Shared(_) | Attachment::Nat(_) | Attachment::Vxlan(_)) | None => Ok(None),
     }
 }
 
@@ -106,6 +111,9 @@ fn finish(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result
             prepare(journal, port)?;
             Change::all(netlink, &bridge, attach(journal, port)?)?;
         }
+        Some(Attachment::Vxlan(_)) => {
+            vxlan::keep(netlink, journal)?;
+        }
         // None of these becomes another kind, or comes of one.
         Some(Attachment::Awaited(_) | Attachment::Nat(_)) | None => {}
     }
@@ -117,7 +125,9 @@ fn finish(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result
 /// alone. Whether anything was changed.
 pub fn keep(netlink: &mut Netlink, files: &Files, journal: &mut Journal) -> Result<bool> {
     let is_changed = follow(netlink, files, journal)?;
-    let is_mended =
-        share::keep(netlink, files, journal)? | nat::keep(netlink, files, journal)? | port::keep(netlink, journal)?;
+    let is_mended = share::keep(netlink, files, journal)?
+        | nat::keep(netlink, files, journal)?
+        | port::keep(netlink, journal)?
+        | vxlan::keep(netlink, journal)?;
     Ok(is_mended || is_changed)
 }

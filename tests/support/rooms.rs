@@ -27,6 +27,7 @@ pub const FLOORS: [(&str, &[&str]); 2] = [
             "nat",
             "slips",
             "manager",
+            "fabric",
             "share",
             "host",
             "rtnl",

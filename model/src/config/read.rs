@@ -34,7 +34,7 @@ const KEYS: [(&str, &str); 4] = [
 const OF_DEFAULTS: [(&str, &str); 1] = [("uplink_fallback", "uplink_fallback = \"nat\" or uplink_fallback = \"none\"")];
 /// Those of a bridge's table.
 const OF_BRIDGES: [(&str, &str); 12] = [
-    ("uplink", "uplink = \"eth1\", the name of an interface, or \"auto\", \"nat\" or \"none\""),
+    ("uplink", "uplink = \"eth1\", the name of an interface, or \"auto\", \"nat\", \"none\" or \"vxlan:VNI\""),
     ("keep", "keep = true or keep = false"),
     ("attach", "attach = \"share\" or attach = \"port\""),
     ("follow", "follow = true or follow = false"),

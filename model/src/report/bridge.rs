@@ -1,6 +1,7 @@
 //! A bridge with what is on it: a tree for people, JSON for programs.
 
 use crate::inventory::{Bridge, OwnNetwork, Port, Role, SharedUplink};
+use crate::journal::Journal;
 use crate::layout::table::Cell;
 use crate::layout::{Style, Tone, bytes, duration, table};
 use crate::manager::Manager;
@@ -11,6 +12,7 @@ use crate::packet::lease::DhcpLease;
 use crate::rtnl::detail::Stats;
 use crate::share::found::Counts;
 use crate::text;
+use crate::uplink::Vtep;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -70,6 +72,8 @@ fn title(bridge: &Bridge, manager: Option<&Manager>, whose: &str) -> Vec<Cell> {
     facts.push(plain(format!("MTU {}", link.mtu)));
     if let Some(nat) = &bridge.nat {
         facts.push(plain(format!("a network of {whose}, {}", nat.network.domain)));
+    } else if let Some(vtep) = bridge.journal.as_ref().and_then(Journal::vtep) {
+        facts.push(plain(vtep.in_words()));
     } else if !bridge.ports.iter().any(|port| port.role == Role::Uplink) {
         facts.push(plain("no uplink".to_owned()));
     }
@@ -260,6 +264,7 @@ pub fn to_json(bridge: &Bridge, manager: Option<&Manager>, uptime: u64) -> Value
         "uplink_carrier": uplink.map(|(_, has_carrier, _)| has_carrier),
         "uplink_attached": uplink.map(|(.., how)| how),
         "shared": shared.map(shared_to_json),
+        "vxlan": bridge.journal.as_ref().and_then(Journal::vtep).map(Vtep::to_json),
         "nat": bridge.nat.as_ref().map(nat_to_json),
         "ports": ports,
     })

@@ -2,7 +2,7 @@
 
 use crate::ifname::IfName;
 use crate::request::taps::PersistentTap;
-use crate::uplink::{Attach, Masquerade};
+use crate::uplink::{Attach, Masquerade, Vtep};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -31,6 +31,8 @@ pub struct Up {
     pub attach: Option<Attach>,
     /// Its network of the host's own, if it has one.
     pub network: Option<Masquerade>,
+    /// Its end of a VXLAN, if it has one.
+    pub vtep: Option<Vtep>,
     /// The uplink that it waits for, if it does.
     pub awaits: Option<String>,
     /// Its MTU, if it was asked for.
@@ -44,7 +46,9 @@ pub struct Up {
 impl Up {
     /// For people: lines. `saved` is the file that it was saved to, if that was asked for.
     pub fn tell(&self, bridge: &IfName, saved: Option<&Path>, is_to_be_saved: bool) -> String {
+        let of_vtep = |vtep: &Vtep| format!("with {}, MTU {}", vtep.in_words(), vtep.mtu);
         let uplink = match (&self.uplink, &self.awaits) {
+            _ if self.vtep.is_some() => self.vtep.as_ref().map(of_vtep).unwrap_or_default(),
             _ if self.network.is_some() => {
                 format!("with {}", self.network.as_ref().map(Masquerade::in_words).unwrap_or_default())
             }
@@ -93,6 +97,7 @@ impl Up {
             "result": result,
             "uplink": uplink,
             "network": network,
+            "vxlan": self.vtep.as_ref().map(Vtep::to_json),
             "waits_for": self.awaits,
             "taps": taps,
             "saved": saved,

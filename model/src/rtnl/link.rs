@@ -52,6 +52,18 @@ pub fn parse(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
+/// The name and VNI of a VXLAN device that has one.
+pub fn vni(body: &[u8]) -> Option<(IfName, u32)> {
+    const IFLA_VXLAN_ID: u16 = 1;
+    const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
+    let attributes = body.get(HEADER..)?;
+    let info = attribute(attributes, IFLA_LINKINFO)?;
+    let data = attribute(info, IFLA_INFO_DATA)?;
+    let is_of_many = attribute(data, IFLA_VXLAN_COLLECT_METADATA).is_some_and(|value| value.first() == Some(&1));
+    let is_one = attribute(info, IFLA_INFO_KIND).map(text).as_deref() == Some("vxlan") && !is_of_many;
+    Some((IfName::seen(text(attribute(attributes, IFLA_IFNAME)?)), number(data, IFLA_VXLAN_ID)?)).filter(|_| is_one)
+}
+
 /// Whether the IFLA_LINKINFO of a bridge says so.
 fn filters_vlans(info: &[u8]) -> bool {
     const IFLA_BR_VLAN_FILTERING: u16 = 7;
@@ -117,6 +129,15 @@ mod tests {
             message.extend(attribute(kind, value));
         }
         message
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_vxlan_tells_its_number() {
+        let id = attribute(1, &7u32.to_ne_bytes());
+        assert_eq!(vni(&message("vxlan", &id)), Some((IfName::seen("up0".to_owned()), 7)));
+        assert_eq!(vni(&message("vxlan", &[id.clone(), attribute(25, &[1])].concat())), None);
+        assert_eq!(vni(&message("geneve", &id)), None);
     }
 
     #[test]

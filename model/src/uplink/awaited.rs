@@ -45,6 +45,7 @@ impl Awaited {
     pub fn in_words(&self) -> String {
         match &self.uplink {
             Uplink::Auto => "a default route, whose interface is to be its uplink".to_owned(),
+            Uplink::Vxlan(vxlan) => format!("an address of the host's for {vxlan}"),
             uplink => format!("{uplink}, which is not there"),
         }
     }

@@ -3,7 +3,7 @@
 use crate::netlink::Netlink;
 use crate::network::links::{look, unreadable};
 use crate::network::managed;
-use crate::network::uplink::{nat, share};
+use crate::network::uplink::{nat, share, vxlan};
 use crate::sys::{packet, sysctl};
 use model::error::Result;
 use model::host;
@@ -26,6 +26,7 @@ pub(in crate::network) fn look_for(netlink: &mut Netlink, spec: &BridgeSpec, hos
     match &spec.uplink {
         Uplink::Isolated | Uplink::User => return Ok(()),
         Uplink::Nat => return nat::look_for(netlink, spec.bridge, host),
+        Uplink::Vxlan(asked) => return vxlan::look_for(netlink, spec.bridge, asked, host),
         Uplink::Link(uplink) => {
             look(netlink, host, uplink)?;
             is_in_sight = look_closely(netlink, host, uplink, spec.attach)?;

@@ -1,0 +1,104 @@
+//! A network of many hosts: whether FRR tells who is where, and whether packets get to the others.
+
+use crate::check::{Check, Topic};
+use crate::fabric::frr::Vni;
+use crate::mac::Mac;
+use crate::text::shell::quote;
+use crate::uplink::Vtep;
+use std::net::IpAddr;
+
+/// All of it but what has reasons of its own.
+pub const FABRIC: Topic = Topic("fabric", "By BGP EVPN, FRR tells each host which guests are on which other host.");
+
+/// The sessions with other hosts, each with its state.
+pub fn of_sessions(sessions: &[(String, String)]) -> Check {
+    let fix = |of: &str| format!("vtysh -c 'show bgp l2vpn evpn summary'{of}");
+    if sessions.is_empty() {
+        return FABRIC
+            .failure("bgpd of FRR knows no other host", "kvm-bridge fabric init --as 65000 --peers HOST,HOST");
+    }
+    let open: Vec<String> = (sessions.iter().filter(|(_, state)| state != "Established"))
+        .map(|(host, state)| format!("{host} ({state})"))
+        .collect();
+    match (open.len(), sessions.len()) {
+        (0, all) => FABRIC.ok(format!("bgpd of FRR speaks with {all} other host{}", if all == 1 { "" } else { "s" })),
+        (lacking, all) => {
+            let observed = format!("no session with {}", open.join(", "));
+            let fix = fix("   # TCP port 179 has to be open between the hosts");
+            if lacking == all { FABRIC.failure(observed, fix) } else { FABRIC.warning(observed, fix) }
+        }
+    }
+}
+
+/// What zebra knows of the VNI of a bridge.
+pub fn of_vni(vni: u32, known: Option<&Vni>) -> Check {
+    match known {
+        None => FABRIC.failure(
+            format!("zebra of FRR does not tell others of the VNI {vni}"),
+            "vtysh -c 'show running-config' | grep advertise-all-vni   # kvm-bridge fabric init prints what FRR needs",
+        ),
+        Some(Vni { hosts, .. }) if hosts.is_empty() => FABRIC.warning(
+            format!("no other host has the VNI {vni}"),
+            format!("kvm-bridge up BRIDGE --uplink vxlan:{vni}   # on the others"),
+        ),
+        Some(Vni { hosts, macs }) => {
+            let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+            FABRIC.ok(format!("the VNI {vni} is on {} too; {macs} MAC addresses are known", hosts.join(", ")))
+        }
+    }
+}
+
+/// Addresses that move from host to host all the time.
+pub fn of_duplicates(vni: u32, macs: &[Mac]) -> Option<Check> {
+    const DUPLICATE: Topic =
+        Topic("fabric", "An address that two guests have is now at one host, now at the other, and neither gets all.");
+    let first = macs.first()?;
+    let all: Vec<String> = macs.iter().map(ToString::to_string).collect();
+    Some(DUPLICATE.failure(
+        format!("a duplicate MAC address moves between hosts: {}", all.join(", ")),
+        format!("vtysh -c 'show evpn mac vni {vni} mac {first}'   # then give one of the guests another: mac="),
+    ))
+}
+
+/// What became of packets to another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// One of full size came back.
+    Whole,
+    /// A small one came back, one of full size did not.
+    Small,
+    /// None did.
+    Nothing,
+}
+
+/// Whether packets of full size get to another host.
+pub fn of_probe(vtep: &Vtep, remote: IpAddr, size: u32, probe: Probe) -> Check {
+    const MTU: Topic =
+        Topic("fabric", "A frame of full size is lost on the way: connections hang, and small packets pass.");
+    match probe {
+        Probe::Whole => FABRIC.ok(format!("packets of {size} bytes reach {remote}")),
+        Probe::Small => MTU.failure(
+            format!("packets of {size} bytes do not reach {remote}, and small ones do: the MTU on the way is less"),
+            format!(
+                "ping -M do -s {} {remote}   # what passes is the MTU less 28; or make the bridge with a smaller mtu=",
+                size - 28
+            ),
+        ),
+        Probe::Nothing => FABRIC.warning(
+            format!("{remote} is not reached by ping from {}", vtep.local),
+            format!("ping -I {} {remote}", quote(&vtep.underlay)),
+        ),
+    }
+}
+
+/// Whether the interface below still carries what the bridge was made for.
+pub fn of_underlay(vtep: &Vtep, size: u32, mtu: u32) -> Option<Check> {
+    const MTU: Topic = Topic("fabric", "The kernel drops what is larger than the interface below takes.");
+    let link = quote(&vtep.underlay);
+    (mtu < size).then(|| {
+        MTU.failure(
+            format!("{} has an MTU of {mtu} bytes, and packets of VXLAN have up to {size}", vtep.underlay),
+            format!("ip link set dev {link} mtu {size}   # or make the bridge again, which takes what is left"),
+        )
+    })
+}
