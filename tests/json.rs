@@ -101,6 +101,7 @@ fn every_command_prints_what_the_page_says() {
     is_as_documented(&lab, "hosts", "hosts --json");
     is_as_documented(&lab, "doctor", "doctor br0 --quick --json -- --bridge br0 -kernel /no/kernel -append x");
     is_as_documented(&lab, "recover", "recover --json");
+    is_as_documented(&lab, "fabric init", "fabric init --as 65000 --peers 10.77.0.1,10.77.0.2 --json");
     is_as_documented(&lab, "mac list", "mac list --json");
     is_as_documented(&lab, "down", "down br0 --force --json");
     guest.kill();
@@ -112,7 +113,7 @@ fn every_command_prints_what_the_page_says() {
     fs::write(&file, r#"[{"vm":"name:dave","slots":[["02:00:5e:00:00:02"]]}]"#).expect("write an export");
     is_as_documented(&lab, "mac import", &format!("mac import {} --json", file.display()));
     lab.becomes_as_before();
-    assert_eq!(documented().len(), 17, "each command has its section");
+    assert_eq!(documented().len(), 18, "each command has its section");
 }
 
 #[test]
