@@ -116,6 +116,7 @@ fn every_command_prints_what_the_page_says() {
         "doctor br0 --quick --incoming alice --json -- --bridge br0 -kernel /no/kernel -append x",
     );
     is_as_documented(&lab, "recover", "recover --json");
+    is_as_documented(&lab, "fabric init", "fabric init --as 65000 --peers 10.77.0.1,10.77.0.2 --json");
     is_as_documented(&lab, "mac list", "mac list --json");
     is_as_documented(&lab, "down", "down br0 --force --json");
     guest.kill();

@@ -8,6 +8,8 @@ use crate::output;
 use clap::{Args, Subcommand};
 use model::error::{Error, Result};
 use model::fabric::{Fabric, network_of};
+use model::report::json;
+use serde_json::json;
 use std::net::IpAddr;
 
 /// The arguments of `kvm-bridge fabric`.
@@ -38,6 +40,9 @@ struct Init {
     /// This host's address (default: the one by which it reaches the first of them)
     #[arg(long, value_name = "ADDRESS")]
     local: Option<IpAddr>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -77,9 +82,16 @@ impl Init {
         };
         let is_reflector = listed.is_some() && !self.reflectors.is_empty();
         let clients = is_reflector.then(|| (network_of(address.ip, address.prefix), address.prefix));
-        for lack in frr::lacks() {
+        let lacks = frr::lacks();
+        let lines = Fabric { number: self.number, local: address.ip, peers: peers.clone(), clients }.lines();
+        if self.json {
+            let lacks: Vec<_> = lacks.iter().map(Error::to_string).collect();
+            let peers: Vec<_> = peers.iter().map(IpAddr::to_string).collect();
+            return Ok(json(&json!({ "frr": lines, "local": address.ip, "peers": peers, "missing": lacks })));
+        }
+        for lack in lacks {
             output::say("kvm-bridge", lack);
         }
-        Ok(Fabric { number: self.number, local: address.ip, peers, clients }.lines())
+        Ok(lines)
     }
 }
