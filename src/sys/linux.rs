@@ -24,7 +24,7 @@ pub fn check() -> Result<()> {
         return Ok(());
     }
     let what = format!("this is Linux {release}, and bridges need {TRIED} or later");
-    Err(Error::new(what, "Nothing was made. Boot a newer kernel: that of Debian 11 and Ubuntu 22.04, or later."))
+    Err(Error::new(what, "Boot a newer one: Debian 11 and Ubuntu 22.04 have one."))
 }
 
 /// Whether it is older than those that were tried.
