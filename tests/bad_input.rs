@@ -582,7 +582,7 @@ fn a_wrong_command_line_of_kvm_bridge_is_told_in_the_form_of_all_errors() {
         ("hlep", "there is no command hlep", "Is 'kvm-bridge help' meant?"),
         ("stauts", "there is no command stauts", "Is 'kvm-bridge status' meant?"),
         ("mac lst", "mac: there is no command lst", "Is 'kvm-bridge mac list' meant?"),
-        ("frobnicate", "there is no command frobnicate", "The commands are status, ip, "),
+        ("frobnicate", "there is no command frobnicate", "The commands are status, monitor, ip, "),
         ("-v", "a command is missing", "The commands are "),
         ("install --chekc", "install: there is no option --chekc", "Is --check meant?"),
         (

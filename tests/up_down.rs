@@ -420,7 +420,7 @@ fn up_and_down_tell_programs_in_json() {
     let json = |words: &str| serde_json::from_str::<Value>(&lab.kvm_bridge(words).run().succeeds().out).expect("JSON");
     assert_eq!(
         json("up br0 --tap tap0 --user root --json"),
-        serde_json::json!({ "bridge": "br0", "result": "created", "uplink": "eth0", "network": null,
+        serde_json::json!({ "bridge": "br0", "result": "created", "uplink": "eth0", "network": null, "vxlan": null,
             "waits_for": null, "saved": null,
             "taps": [{ "name": "tap0", "user": "root", "made": true }] })
     );

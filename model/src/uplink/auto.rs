@@ -15,6 +15,6 @@ pub(super) fn choose<'a>(spec: &BridgeSpec, host: &'a Host) -> Result<&'a Link> 
     let name = &link.name;
     let what =
         format!("there is no such bridge, and {name}, where the default route leads, cannot be its uplink: {why}");
-    let ways = behind_the_host(spec).say("\n").say(remedy).say("\n");
+    let ways = behind_the_host(spec).say("\n  ").say(remedy).say("\n  ");
     Err(Error::new(what, ways.say(candidates(spec, host, Some(link)))))
 }

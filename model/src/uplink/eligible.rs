@@ -79,7 +79,10 @@ pub(super) fn check_uplink<'a>(link: &'a Link, spec: &BridgeSpec, host: &Host) -
     let name = &link.name;
     let refuse = |why: &str, remedy: Phrase| Err(Error::new(format!("{name} cannot be the uplink: {why}"), remedy));
     if let Some((why, remedy)) = why_not(link, host) {
-        return refuse(&why, remedy.say("\n").say(behind_the_host(spec)));
+        // One that is a bridge, or on one, has a better answer.
+        let leads_out = link.controller.is_none() && link.kind != Kind::Bridge && name.as_str() != "lo";
+        let ways = if leads_out { remedy.say("\n  ").say(behind_the_host(spec)) } else { remedy };
+        return refuse(&why, ways);
     }
     if let Some(mtu) = spec.mtu.filter(|mtu| *mtu > link.mtu) {
         let why = format!("its MTU is {} bytes, less than the {mtu} asked for", link.mtu);
