@@ -178,11 +178,14 @@ fn of_arp(mac: [u8; 6], addresses: &[[u8; 4]]) -> Vec<Instruction> {
 fn of_ipv4(addresses: &[[u8; 4]]) -> Vec<Instruction> {
     const UDP: u32 = 17;
     const DHCP_SERVER: u32 = 67;
+    const DHCP_CLIENT: u32 = 68;
     let mut asks = Vec::from(need(0));
     asks.push(Instruction(LOAD_BYTE, 0, 0, 23));
     asks.extend(need(UDP));
     asks.extend([Instruction(LOAD_IP_HEADER_LENGTH, 0, 0, 14), Instruction(LOAD_HALF_AT_X, 0, 0, 16)]);
     asks.extend(need(DHCP_SERVER));
+    asks.push(Instruction(LOAD_HALF_AT_X, 0, 0, 14));
+    asks.extend(need(DHCP_CLIENT));
     asks.push(GO_ON);
     let mut program = vec![Instruction(LOAD_WORD, 0, 0, 26)];
     let to_own = |at: usize| (addresses.len() - 1 - at + asks.len()) as u8;
@@ -195,6 +198,9 @@ fn of_ipv4(addresses: &[[u8; 4]]) -> Vec<Instruction> {
     program.extend([Instruction(IF_ANY_BIT, 0, 1, 0x1fff), GO_ON]);
     program.extend([Instruction(LOAD_IP_HEADER_LENGTH, 0, 0, 14), Instruction(LOAD_HALF_AT_X, 0, 0, 14)]);
     program.extend(drop_if(DHCP_SERVER));
+    // Clients listen to whoever speaks to their port.
+    program.push(Instruction(LOAD_HALF_AT_X, 0, 0, 16));
+    program.extend(drop_if(DHCP_CLIENT));
     program.push(GO_ON);
     program
 }
@@ -231,12 +237,14 @@ fn of_ipv6([a, b, c, d, e, f]: [u8; 6]) -> Vec<Instruction> {
     icmp.push(load(LOAD_WORD, 74));
     icmp.extend(need(low));
     icmp.push(GO_ON);
-    let mut udp = vec![load(LOAD_HALF, 54)];
-    udp.extend(drop_if(547));
-    udp.push(GO_ON);
+    let udp = of_dhcpv6(54);
+    // Of the first fragment the ports are there (RFC 7112).
     let mut fragment = vec![load(LOAD_BYTE, 54)];
-    fragment.extend([pass_if(6), pass_if(17)].concat());
-    fragment.push(DROP);
+    fragment.extend(pass_if(6));
+    fragment.extend(need(17));
+    fragment.push(load(LOAD_HALF, 56));
+    fragment.extend([Instruction(IF_ANY_BIT, 0, 1, 0xfff8), GO_ON]);
+    fragment.extend(of_dhcpv6(62));
     for (next, of_next) in [(ICMP, icmp), (17, udp), (44, fragment)] {
         program.push(Instruction(IF_EQUAL, 0, of_next.len() as u8, next));
         program.extend(of_next);
@@ -244,6 +252,16 @@ fn of_ipv6([a, b, c, d, e, f]: [u8; 6]) -> Vec<Instruction> {
     // TCP, ESP, SCTP.
     program.extend([pass_if(6), pass_if(50), pass_if(132)].concat());
     program.extend(groups());
+    program
+}
+
+/// Drops what a server sends from its port, and what is for clients' port (RFC 8415, 7.2); the UDP header stands there.
+fn of_dhcpv6(at: u32) -> Vec<Instruction> {
+    let mut program = vec![Instruction(LOAD_HALF, 0, 0, at)];
+    program.extend(drop_if(547));
+    program.push(Instruction(LOAD_HALF, 0, 0, at + 2));
+    program.extend(drop_if(546));
+    program.push(GO_ON);
     program
 }
 
@@ -448,7 +466,9 @@ mod tests {
             (ipv4([0; 4], 17, &udp(68, 53)), false, "from nobody"),
             (ipv4([0; 4], 6, &udp(68, 67)), false, "TCP from nobody"),
             (ipv4(OWN, 17, &udp(68, 67)), true, "DHCP, renewed"),
-            (ipv4(OWN, 17, &udp(53, 68)), true, "UDP"),
+            (ipv4(OWN, 17, &udp(53, 1068)), true, "UDP"),
+            (ipv4(OWN, 17, &udp(1067, 68)), false, "a DHCP server, from another port"),
+            (ipv4([0; 4], 17, &udp(1067, 67)), false, "from nobody, from another port"),
             (ipv4(OWN, 17, &udp(67, 68)), false, "a DHCP server"),
             (later, true, "a later fragment, whose first bytes are no ports"),
             (ipv6(OWN6, 6, &[]), true, "TCP, IPv6"),
@@ -470,7 +490,11 @@ mod tests {
             (ipv6(OWN6, 60, &[58]), false, "what options hide"),
             (ipv6(OWN6, 43, &[58]), false, "what a route hides"),
             (ipv6(OWN6, 44, &[58]), false, "what a fragment hides"),
-            (ipv6(OWN6, 44, &[17]), true, "a fragment"),
+            (ipv6(OWN6, 44, &[&[17, 0, 0, 1, 0, 0, 0, 1], &udp(53, 53)[..]].concat()), true, "a fragment"),
+            (ipv6(OWN6, 44, &[&[17, 0, 0, 9, 0, 0, 0, 1], &udp(547, 546)[..]].concat()), true, "a later fragment"),
+            (ipv6(OWN6, 44, &[&[17, 0, 0, 0, 0, 0, 0, 1], &udp(547, 1)[..]].concat()), false, "DHCPv6 in a fragment"),
+            (ipv6(OWN6, 44, &[&[17, 0, 0, 1, 0, 0, 0, 1], &udp(1, 546)[..]].concat()), false, "the same for clients"),
+            (ipv6(OWN6, 17, &udp(1547, 546)), false, "a DHCPv6 server, from another port"),
             (ipv6(OWN6, 17, &udp(546, 547)), true, "DHCPv6"),
             (ipv6(OWN6, 17, &udp(547, 546)), false, "a DHCPv6 server"),
             (frame(ALL, GUEST, 0x8035), true, "QEMU's announcement"),

@@ -121,7 +121,9 @@ impl Doctor {
             return Ok((json(&json!({ "failures": failures, "warnings": warnings, "checks": checks })), status));
         }
         let style = output::style();
-        let is_shown = |check: &&Check| output::tells_steps() || check.verdict != Verdict::Ok;
+        // Of a bridge that is named it is told whether it is there.
+        let is_asked = |check: &Check| query.bridge.is_some() && check.name == "bridge";
+        let is_shown = |check: &&Check| output::tells_steps() || check.verdict != Verdict::Ok || is_asked(check);
         let mut text: String = checks.iter().filter(is_shown).map(|check| tell(check, style)).collect();
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let well = plural(count(Verdict::Ok), "check");

@@ -262,7 +262,9 @@ impl Search<'_> {
 
 /// Whether a guest is called so by root's own commands or processes.
 pub(super) fn is_roots(port: &Port) -> bool {
-    port.process.as_ref().is_some_and(|process| process.uid == 0) || port.detail.link.vm().is_some()
+    // A TAP that somebody owns is theirs, whatever its owner says now (TUNSETOWNER) and whoever has it open.
+    let has_owner = port.detail.owner.is_some();
+    port.process.as_ref().is_some_and(|process| process.uid == 0 && !has_owner) || port.detail.link.vm().is_some()
 }
 
 /// Listens to guests for their addresses, and asks those that are silent.

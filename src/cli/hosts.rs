@@ -28,7 +28,8 @@ Guests in a network of your own have names inside it: kvm-bridge enter NETWORK -
 impl Hosts {
     pub(super) fn run(self) -> Result<String> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
-        let hosts = inventory::hosts(&inventory::look(&mut netlink)?, |port| !process::is_root() || is_roots(port));
+        let is_root = process::is_root();
+        let hosts = inventory::hosts(&inventory::look(&mut netlink)?, is_root, |port| !is_root || is_roots(port));
         if self.json {
             let hosts = hosts.iter().map(|host| json!({ "address": host.address, "name": host.name, "vm": host.vm }));
             return Ok(report::json(&json!({ "hosts": hosts.collect::<Vec<_>>() })));

@@ -6,6 +6,7 @@ use crate::vm::{Listed, Record, Store};
 use clap::{Args, Subcommand};
 use model::error::{Error, Result, json_reason};
 use model::text;
+use model::text::shell::quote;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::io::Read;
@@ -120,6 +121,13 @@ impl Mac {
             }),
             Command::Get { vm, nic, new, slot, json } => {
                 let (vm, nic, mac, is_new) = store.get(&vm, index(slot), (!new).then(|| index(nic)))?;
+                if is_new && !new {
+                    let (vm, forget) = (text::one_line(&vm), quote(&vm));
+                    let said = format_args!(
+                        "{vm} had no address yet: one is stored. If it was misspelt: kvm-bridge mac forget {forget}"
+                    );
+                    output::say("kvm-bridge", said);
+                }
                 Ok(match json {
                     true => crate::cli::json(&serde_json::json!({
                         "vm": vm, "slot": slot, "nic": nic, "mac": mac.to_string(), "new": is_new

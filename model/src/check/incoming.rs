@@ -13,7 +13,8 @@ pub const INCOMING: Topic = Topic(
 
 /// What is known here of its addresses; `there` is the one that it has, if somebody says that, `given` what its line has.
 pub fn addresses(vm: &str, known: Option<&Record>, there: Option<Mac>, given: &[Option<Mac>]) -> Check {
-    let copy = format!("kvm-bridge mac export {} | ssh HERE kvm-bridge mac import   # at the other host", quote(vm));
+    let copy =
+        format!("At the host where it runs: kvm-bridge mac export {} | ssh THIS-HOST kvm-bridge mac import", quote(vm));
     let given: Vec<Mac> = given.iter().copied().flatten().collect();
     let stored: Vec<Mac> = known.iter().flat_map(|record| record.macs()).collect();
     let list = |macs: &[Mac]| macs.iter().map(Mac::to_string).collect::<Vec<_>>().join(", ");
@@ -23,7 +24,7 @@ pub fn addresses(vm: &str, known: Option<&Record>, there: Option<Mac>, given: &[
         Some(there) if !macs.contains(&there) => {
             let observed =
                 format!("the guest has the MAC address {there}, and what is {whose} here is {}", list(&macs));
-            let fix = format!("kvm-bridge mac forget {}; {copy}", quote(vm));
+            let fix = format!("kvm-bridge mac forget {}   # here, where it does not run. {copy}", quote(vm));
             INCOMING.failure(observed, fix)
         }
         Some(there) => INCOMING.ok(format!("its MAC address {there} is {whose} here")),

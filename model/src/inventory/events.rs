@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+/// So many addresses of a card are told: a guest can have any number.
+const MOST_ADDRESSES: usize = 64;
+
 /// What has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
@@ -243,7 +246,7 @@ impl Watched {
             }
             for address in port.known_addresses().into_iter().filter(|address| !is_link_local(address)) {
                 // One that the host forgets and learns again is not new.
-                if known.addresses.insert(address) {
+                if known.addresses.len() < MOST_ADDRESSES && known.addresses.insert(address) {
                     events.push(Event::of_guest(What::GuestAddress(address), name, &known.guest));
                 }
             }

@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 use crate::mac::Mac;
-use crate::packet::dhcp::Message;
+use crate::packet::dhcp::{Kind, Message};
 use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The port of DHCP servers and relays (RFC 2131).
+const SERVER: u16 = 67;
 
 /// What a frame tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,15 @@ pub fn read(frame: &[u8]) -> Option<Told> {
             // Who asks whether an address is free has none yet (RFC 5227).
             (!ip.is_unspecified()).then_some(Told::Address { mac, ip: ip.into() })
         }
-        (NetSlice::Ipv4(_), Some(TransportSlice::Udp(udp))) => Message::parse(udp.payload()).map(Told::Dhcp),
+        (NetSlice::Ipv4(_), Some(TransportSlice::Udp(udp))) => {
+            let message = Message::parse(udp.payload())?;
+            // Port 67 is the servers': users have no right to it, and no guest behind a guard sends from it (RFC 2131, 4.1).
+            let is_in_place = match message.kind {
+                Kind::Offer | Kind::Ack | Kind::Nak => udp.source_port() == SERVER && udp.payload().first() == Some(&2),
+                _ => udp.destination_port() == SERVER && udp.payload().first() == Some(&1),
+            };
+            is_in_place.then_some(Told::Dhcp(message))
+        }
         (NetSlice::Ipv6(ip), Some(TransportSlice::Icmpv6(icmp))) => {
             let source = ip.header().source_addr();
             let target = || {
@@ -58,7 +69,7 @@ pub fn read(frame: &[u8]) -> Option<Told> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::dhcp::{Kind, discover};
+    use crate::packet::dhcp::discover;
     use etherparse::PacketBuilder;
     use proptest::prelude::*;
 
@@ -94,6 +105,26 @@ mod tests {
         let (own, other): (Ipv6Addr, Ipv6Addr) = ("fd00::7".parse().unwrap(), "fd00::9".parse().unwrap());
         assert_eq!(read(&solicitation(Ipv6Addr::UNSPECIFIED, own)), told(own.into()));
         assert_eq!(read(&solicitation(own, other)), told(own.into()));
+    }
+
+    #[test]
+    fn only_a_servers_port_answers() {
+        let answer = |from: u16, to: u16, op: u8| {
+            let mut message = vec![0; 240];
+            message[0] = op;
+            message[16..20].copy_from_slice(&[10, 0, 0, 7]);
+            message[28..34].copy_from_slice(&MAC.0);
+            message[236..].copy_from_slice(&[99, 130, 83, 99]);
+            message.extend([53, 1, 5, 255]);
+            let builder = PacketBuilder::ethernet2([2; 6], MAC.0).ipv4([10, 0, 0, 1], [255; 4], 64).udp(from, to);
+            let mut frame = Vec::new();
+            builder.write(&mut frame, &message).unwrap();
+            read(&frame)
+        };
+        assert!(matches!(answer(67, 68, 2), Some(Told::Dhcp(message)) if message.kind == Kind::Ack));
+        for (from, to, op) in [(1067, 68, 2), (1067, 67, 2), (68, 67, 2), (67, 68, 1)] {
+            assert_eq!(answer(from, to, op), None, "{from} {to} {op}");
+        }
     }
 
     #[test]

@@ -148,12 +148,17 @@ fn bridges_of_files() -> Vec<IfName> {
 pub(super) fn show(report: &Value, file: Option<&Path>) -> Result<String> {
     let text = json(report);
     let Some(path) = file else { return Ok(text) };
+    if path.symlink_metadata().is_ok() {
+        let what = format!("{} exists", path.display());
+        return Err(Error::new(what, "Give the name of a new file: --report=FILE"));
+    }
     output::print(&text)?;
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
         let _ = write!(io::stderr(), "Write this to {}? [y/N] ", path.display());
         let mut answer = String::new();
         let _ = io::stdin().lock().read_line(&mut answer);
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            output::say("kvm-bridge", "nothing is written");
             return Ok(String::new());
         }
     }
@@ -161,7 +166,7 @@ pub(super) fn show(report: &Value, file: Option<&Path>) -> Result<String> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| {
         let what = format!("cannot write {}: {}", path.display(), reason(&error));
-        Error::new(what, "Give the name of a new file: kvm-bridge doctor --report=FILE")
+        Error::new(what, "Give a new file in a folder that you may write to: --report=FILE")
     })?;
     output::say("kvm-bridge", format_args!("wrote {}", path.display()));
     Ok(String::new())

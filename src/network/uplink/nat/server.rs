@@ -110,8 +110,8 @@ pub fn runs(folder: &Path, bridge: &IfName) -> Option<bool> {
         let process = Path::new("/proc").join(pid.to_string());
         let own = format!("--interface={bridge}");
         let words = process.metadata().ok().and_then(|found| command_line(&process, found.uid()));
-        // One that is there and was not read in time is believed.
-        let is_it = words.is_none_or(|words| words.is_empty() || has(&words, &own));
+        // One that has ended and was not waited for has none.
+        let is_it = words.is_none_or(|words| has(&words, &own));
         is_it && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
     })
 }
