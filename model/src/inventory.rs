@@ -221,6 +221,8 @@ pub struct Port {
     pub slot: Option<usize>,
     /// The guest's addresses that the host knows.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that root has set (`ip neigh add`, NUD_PERMANENT): no guest has said them.
+    pub set: Vec<IpAddr>,
     /// The DHCP leases that it was seen to get.
     pub leases: Vec<DhcpLease>,
     /// Those that a guest of this address once had: whether this one has them nobody has seen.
@@ -452,6 +454,7 @@ impl Seen<'_> {
             user: uid.map(user_name),
             slot,
             mac,
+            set: ips(now.iter().copied().filter(|known| known.is_given).collect()),
             addresses: ips(now),
             leases: self.leases.iter().filter(is_its).copied().collect(),
             last_known: ips(before),

@@ -340,6 +340,7 @@ mod tests {
             slot: None,
             addresses: Vec::new(),
             leases: Vec::new(),
+            set: Vec::new(),
             last_known: Vec::new(),
             flows: None,
         }

@@ -20,7 +20,7 @@ pub struct Host {
 /// The addresses of guests that are good beyond their own link, by bridge and VM: those that a guest was seen to get, or where there are
 /// none those that the host has learnt. Two guests never have one name: the second gets a number, in the order of the bridges and
 /// of the runs of a VM. The host itself keeps its name.
-/// For root they are only those that DHCP gave: any guest can say by ARP that it has an address.
+/// For root they are only those that DHCP gave or root has set: any guest can say by ARP that it has an address.
 pub fn hosts(bridges: &[Bridge], is_for_root: bool, is_wanted: impl Fn(&Port) -> bool) -> Vec<Host> {
     let ports = bridges.iter().flat_map(|bridge| &bridge.ports).filter(|port| port.is_tap() && is_wanted(port));
     let mut runs: BTreeMap<(&str, usize), Vec<&Port>> = BTreeMap::new();
@@ -39,7 +39,7 @@ pub fn hosts(bridges: &[Bridge], is_for_root: bool, is_wanted: impl Fn(&Port) ->
         let mut addresses: Vec<IpAddr> = ports
             .iter()
             .flat_map(|port| match port.leases.is_empty() {
-                true if is_for_root => Vec::new(),
+                true if is_for_root => port.set.clone(),
                 true => port.addresses.clone(),
                 false => port.leases.iter().map(|lease| lease.address.into()).collect(),
             })
