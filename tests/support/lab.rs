@@ -273,7 +273,7 @@ impl Lab {
     pub fn no_longer_runs(&self) -> Vec<String> {
         let now: Vec<String> = self.all_processes().into_iter().map(|process| process.command).collect();
         let is_passing =
-            |command: &&String| command.is_empty() || command.contains("BPF ARP") || command.ends_with("nm-dispatcher");
+            |command: &&String| command.is_empty() || command.contains("[BPF ") || command.ends_with("nm-dispatcher");
         self.tolerated
             .borrow()
             .iter()
