@@ -437,8 +437,6 @@ impl Seen<'_> {
         let mac = is_tap.then(|| guest_mac(link, told, self.fdb, self.records)).flatten();
         let mut kept = self.records.iter().filter_map(|record| Some((record, record.slot_of(mac?)?)));
         let (kept, slot) = kept.next().unzip();
-        let kept_for =
-            |record: &Record| record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name).to_owned();
         let uid = owner(link, detail.owner, holder.map(|process| process.uid));
         let its = self.neighbours.iter().filter(|known| Some(known.mac) == mac);
         let (now, before): (Vec<&Neighbour>, Vec<&Neighbour>) = its.partition(|known| is_of_this_run(known, age));
@@ -448,7 +446,9 @@ impl Seen<'_> {
             detail: detail.clone(),
             role,
             held,
-            vm: vm.or_else(|| line.and_then(|line| line.name)).or_else(|| kept.map(kept_for)),
+            vm: vm
+                .or_else(|| line.and_then(|line| line.name))
+                .or_else(|| kept.map(|record: &Record| record.name().to_owned())),
             process: holder.map(|process| Process { uid: uid.unwrap_or(process.uid), ..process.clone() }),
             is_process_unknown: is_tap && link.has_carrier && holder.is_none() && !self.has_all_processes,
             user: uid.map(user_name),

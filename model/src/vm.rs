@@ -41,6 +41,11 @@ impl Record {
         Ok(record)
     }
 
+    /// What people call the VM: its key without the word for what it is known by.
+    pub fn name(&self) -> &str {
+        self.vm.split_once(':').map_or(&self.vm, |(_, name)| name)
+    }
+
     /// All of its addresses.
     pub fn macs(&self) -> impl Iterator<Item = Mac> {
         self.slots.iter().flatten().flatten().copied()

@@ -119,7 +119,7 @@ fn name_guests(anonymizer: &mut Anonymizer, bridges: &[Bridge]) {
     }
     let (records, _) = Store::open().and_then(|store| store.list()).unwrap_or_default();
     for record in &records {
-        anonymizer.name("vm", record.vm.split_once(':').map_or(record.vm.as_str(), |(_, name)| name));
+        anonymizer.name("vm", record.name());
     }
 }
 
