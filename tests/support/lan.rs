@@ -118,10 +118,13 @@ impl Lan {
     /// The address that the server has acknowledged for this MAC, once it has.
     #[track_caller]
     pub fn lease_of(&self, mac: &str, seconds: u64) -> String {
-        wait_for(&format!("a DHCPACK for {mac}"), seconds, || {
+        let acknowledged = || {
             let log = self.dhcp_log();
             let line = log.lines().rfind(|line| line.contains("DHCPACK(") && line.contains(mac))?;
             line.split_whitespace().find(|word| word.starts_with("10.77.0.")).map(str::to_owned)
+        };
+        patiently(Duration::from_secs(seconds), acknowledged).unwrap_or_else(|| {
+            panic!("waited {seconds} s in vain for a DHCPACK for {mac}; the server:\n{}", self.dhcp_log())
         })
     }
 

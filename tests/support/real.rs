@@ -12,7 +12,9 @@ use std::time::Duration;
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 /// A guest without any disk: the firmware of its network card asks for an address, about five seconds after the start.
-pub const IPXE: &str = "-accel tcg -machine pc,graphics=off -m 64 -boot n";
+/// It asks again until it is given one: dnsmasq offers one address to two that ask at the same time, and refuses the
+/// second, which iPXE does not understand.
+pub const IPXE: &str = "-accel tcg -machine pc,graphics=off -m 64 -boot order=n,reboot-timeout=5000";
 /// Nobody sees or hears it.
 pub const QUIET: &str = "-display none -serial null -monitor none";
 
