@@ -5,7 +5,6 @@ use crate::sharing::host;
 use crate::support::Lab;
 use crate::support::filters::text;
 use crate::support::guest::Guest;
-use crate::support::programs;
 use crate::support::user::{ALICE, Helper, Right, our_helper};
 use crate::support::wait_for;
 use crate::support::wire::{self, Wire, frame, tagged};
@@ -400,64 +399,24 @@ fn a_guarded_guest_asks_for_no_multicast() {
     lab.becomes_as_before();
 }
 
-/// Its addresses are those that the LAN's DHCP server gives it; nobody else's pass, nor what a server or a router would send.
+/// A user may have the address of a guest of root's that does not run, and no longer.
 #[test]
-fn a_guest_sends_only_from_what_dhcp_gave_it() {
-    for words in ["br0,uplink=eth0", "br0,uplink=eth0,attach=share"] {
-        let Some(lab) = Lab::new() else { return };
-        if !lab.lan.serve_short_leases() {
-            return;
-        }
-        let guest = Guest::boot_silent(&lab, "alice", &format!("--bridge {words},guard=ip"));
-        guest.run("ip link set eth0 up");
-        guest.run("ip addr add 10.77.0.66/24 dev eth0");
-        // Nothing was given yet. By IPv6 it has its own.
-        assert!(!guest.stack.pings("-w 2 10.77.0.1"));
-        assert!(guest.stack.pings(&format!("-w 8 {}%eth0", link_local(&lab))));
-        let given = lease(&lab, &guest);
-        guest.run(&format!("ip addr add {given}/24 dev eth0"));
-        let is_let_in = || guest.stack.pings(&format!("-w 2 -I {given} 10.77.0.1"));
-        assert!(is_let_in() || is_let_in(), "from {given}");
-        assert!(!guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"), "from what was not given");
-        // A reaper that begins anew knows what was given.
-        lab.reaper_of("br0").kill();
-        lab.kvm_bridge("recover").run().succeeds();
-        assert!(is_let_in() && !guest.stack.pings("-w 2 -I 10.77.0.66 10.77.0.1"));
-        let shown = lab.kvm_bridge("status br0").run().out;
-        assert!(shown.contains("guarded by IP address (dropped "), "{shown}");
-        // What it sends over and over doctor names.
-        let mut spoof = guest.stack.command("ping -I 10.77.0.66 -i 0.3 10.77.0.1").spawn().expect("run ping");
-        let told = lab.kvm_bridge("doctor br0 --verbose --watch 1").run().out;
-        let _ = spoof.kill();
-        let _ = spoof.wait();
-        assert!(told.contains("that is not from an address of its own"), "{told}");
-        guest.terminate();
-        lab.becomes_as_before();
-    }
-}
-
-/// The LAN's link-local address.
-fn link_local(lab: &Lab) -> String {
-    let shown = lab.lan.run("ip -6 -o addr show dev lan0 scope link");
-    let words: Vec<&str> = shown.split_whitespace().collect();
-    let at = words.iter().position(|word| *word == "inet6").expect("an address");
-    words[at + 1].split('/').next().expect("an address").to_owned()
-}
-
-/// The address that a DHCP client in the guest is given.
-fn lease(lab: &Lab, guest: &Guest) -> String {
-    let script = lab.new_file("udhcpc");
-    programs::script(&script, "env\n");
-    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {}", script.display());
-    let out = guest.run(&client);
-    let line = out.lines().rev().find_map(|line| line.strip_prefix("ip=")).expect("an address");
-    line.to_owned()
-}
-
-#[test]
-fn a_bridge_without_a_reaper_guards_no_ip_addresses() {
-    let Some(lab) = Lab::with_bridge("br0") else { return };
-    let said = lab.shim("--bridge br0,guard=ip").run().exits_with(125).err;
-    assert!(said.contains("has none") && said.contains("guard=on"), "{said}");
-    lab.becomes_as_before();
+fn a_guest_of_roots_gets_its_address_back() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
+    let helper = lab.install_helper(&our_helper(), true, Right::Capability);
+    lab.allow_more("allow br0\n");
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let own = "52:54:00:11:22:33";
+    let tap = lab.call(&helper, &format!("--br=br0 --fd=0 --mac={own}")).gives_a_tap();
+    let users = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb")).expect("its port");
+    let roots = Guest::boot_silent(&lab, "alice", &format!("--bridge br0,mac={own}"));
+    wait_for("the user's to be taken off", 10, || (!lab.ports("br0").contains(&users)).then_some(()));
+    assert!(lab.ports("br0").contains(&roots.tap));
+    let says = format!("{users} is off the bridge: its guest's address is that of a guest of root's, at {}", roots.tap);
+    wait_for("status to say so", 10, || lab.kvm_bridge("status br0").run().out.contains(&says).then_some(()));
+    let said = lab.call(&helper, &format!("--br=br0 --fd=0 --mac={own}")).refusal();
+    assert!(said.contains("is another's there"), "{said}");
+    drop(tap);
+    roots.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
 }

@@ -23,6 +23,7 @@ mod doctor;
 mod dry_run;
 mod failing_calls;
 mod finding_qemu;
+mod guard_ip;
 mod guards;
 mod guests;
 mod helper;

@@ -214,10 +214,13 @@ fn of_port(port: &Link) -> String {
     format!(": the bridge has it at the port {}{user}", show(&port.name))
 }
 
-/// Another port that is marked for a guest with this address.
+/// Another port for a guest with this address: one that is marked so, or one of root's, which has its guest's address but for the
+/// first byte.
 fn marked_with(ports: &[Link], own: u32, mac: [u8; 6]) -> Option<&Link> {
     let end = mark_of_address(mac);
-    ports.iter().find(|port| port.index != own && port.alias.starts_with(NAME.as_bytes()) && port.alias.ends_with(&end))
+    let is_users = |port: &Link| port.alias.starts_with(NAME.as_bytes()) && port.alias.ends_with(&end);
+    let is_roots = |port: &Link| port.alias.starts_with(b"kvm-bridge ") && port.address.get(1..) == Some(&mac[1..]);
+    ports.iter().find(|port| port.index != own && (is_users(port) || is_roots(port)))
 }
 
 fn open_device() -> Result<File, Failure> {

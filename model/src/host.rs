@@ -203,6 +203,12 @@ impl Link {
         self.alias.as_deref()?.strip_prefix("kvm-bridge ")
     }
 
+    /// The address that the guest of a user has to itself, if the helper was told of it: the end of its mark.
+    pub fn address_of_users_guest(&self) -> Option<Mac> {
+        let mark = self.alias.as_deref()?.strip_prefix("kvm-bridge-helper uid ")?;
+        mark.rsplit_once(" mac ")?.1.parse().ok()
+    }
+
     /// Whether it is a TAP that kvm-bridge or its helper made, and has an address that neither gave it: who holds a TAP may
     /// change that.
     pub fn has_foreign_address(&self) -> bool {

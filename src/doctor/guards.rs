@@ -2,12 +2,13 @@
 
 use crate::doctor::Context;
 use crate::network::helper::NAME;
-use crate::network::inventory::Port;
+use crate::network::inventory::{Bridge, Port};
 use crate::sys::packet::{BUFFER, Packets};
 use ::port::bpf::renewable;
 use model::bpf;
 use model::check::Check;
-use model::check::guard::{GUARD, judge, kind_of};
+use model::check::guard::{GUARD, judge, kind_of, unheard};
+use model::journal::Journal;
 use model::text;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,19 +24,19 @@ const PORTS: usize = 64;
 const KINDS: usize = 4;
 
 pub(super) fn checks(context: &Context) -> Vec<Check> {
-    let ports = |bridge| {
-        let bridge: &crate::network::inventory::Bridge = bridge;
-        let guarded = bridge.ports.iter().filter(|port| !port.held.guard.is_empty());
-        guarded.map(|port| (bridge.detail.link.name.as_str(), port)).collect::<Vec<_>>()
+    let of_bridge = |bridge| {
+        let bridge: &Bridge = bridge;
+        bridge.ports.iter().filter(|port| !port.held.guard.is_empty()).map(move |port| (bridge, port))
     };
-    let ports: Vec<(&str, &Port)> = context.bridges.iter().flat_map(ports).collect();
+    let ports: Vec<(&Bridge, &Port)> = context.bridges.iter().flat_map(of_bridge).collect();
     let is_quick = context.query.watch == Some(Duration::ZERO);
     let listened = ports.iter().map(|(_, port)| *port).filter(|port| port.held.dropped > 0 && !is_quick);
     let heard: BTreeMap<u32, io::Result<Ear>> =
         listened.take(PORTS).map(|port| (port.detail.link.index, Ear::open(port))).collect();
     let heard = listen(heard);
-    let check = |(bridge, port): (&str, &Port)| {
-        let nothing = BTreeSet::new();
+    let check = |(bridge, port): (&Bridge, &Port)| {
+        let (name, nothing) = (bridge.detail.link.name.as_str(), BTreeSet::new());
+        let is_heard = bridge.journal.as_ref().is_some_and(Journal::needs_reaper);
         // What our helper has made is held to the rules.
         let is_by_rules = port.detail.link.alias.as_deref().is_some_and(|alias| alias.starts_with(NAME));
         let user = port.user.as_deref().filter(|_| is_by_rules);
@@ -44,8 +45,9 @@ pub(super) fn checks(context: &Context) -> Vec<Check> {
                 format!("its port has dropped {} frames, and can't be listened on: {error}", port.held.dropped),
                 "sudo kvm-bridge doctor",
             ),
-            Some(Ok(ear)) => judge(port.held.dropped, &ear.kinds, bridge, user),
-            None => judge(port.held.dropped, &nothing, bridge, user),
+            _ if renewable(&port.held.guard).is_some() && !is_heard => unheard(name),
+            Some(Ok(ear)) => judge(port.held.dropped, &ear.kinds, name, user),
+            None => judge(port.held.dropped, &nothing, name, user),
         };
         check.of(port.vm.as_deref().map_or_else(|| port.detail.link.name.to_string(), text::name))
     };

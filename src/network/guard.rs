@@ -3,13 +3,15 @@
 //! Who holds a TAP may give it any address (SIOCSIFHWADDR on its descriptor asks for no capability, drivers/net/tun.c). A
 //! bridge delivers what is for the address of a port to that port, and learns it nowhere else (br_fdb_changeaddr in
 //! net/bridge/br_fdb.c): with the gateway's or another guest's address all of their frames go to that user. So the reaper
-//! takes a TAP off the bridge that has another address than before; only root can put it back.
+//! takes a TAP off the bridge that has another address than before; only root can put it back. A user's guest to which the helper
+//! gave the address of a guest of root's that did not run is taken off when that one comes.
 
 use crate::netlink::Netlink;
 use crate::network::apply::free_port;
 use crate::network::links::unreadable;
 use model::error::{Error, Result};
 use model::host::{Kind, Link};
+use model::ifname::IfName;
 use model::mac::Mac;
 use std::collections::BTreeMap;
 use std::mem;
@@ -20,7 +22,7 @@ pub struct Guard {
     /// The address that each TAP had at first, by the TAP's index.
     first: BTreeMap<u32, Option<Mac>>,
     /// Those that were taken off the bridge, and that are there.
-    disguised: BTreeMap<u32, Error>,
+    freed: BTreeMap<u32, Error>,
 }
 
 impl Guard {
@@ -30,18 +32,23 @@ impl Guard {
         let mut has_freed = false;
         for port in ports.iter().filter(|port| matches!(port.kind, Kind::Tap { .. })) {
             let first = before.get(&port.index).copied();
-            if is_disguised(port, first, host) {
+            let why = if is_disguised(port, first, host) {
+                Some(Fault::Disguised)
+            } else {
+                roots_with_address_of(port, ports).map(|root| Fault::Roots(&root.name))
+            };
+            if let Some(fault) = why {
                 free_port(netlink, port.index).map_err(unreadable)?;
-                self.disguised.insert(port.index, told(port));
+                self.freed.insert(port.index, told(port, &fault));
                 has_freed = true;
             } else {
                 self.first.insert(port.index, first.unwrap_or(port.mac));
             }
         }
-        for index in self.disguised.keys().copied().collect::<Vec<_>>() {
+        for index in self.freed.keys().copied().collect::<Vec<_>>() {
             let is_free = |link: Link| link.controller.is_none();
             if !netlink.link_at(index).map_err(unreadable)?.is_some_and(is_free) {
-                self.disguised.remove(&index);
+                self.freed.remove(&index);
             }
         }
         Ok(has_freed)
@@ -49,18 +56,33 @@ impl Guard {
 
     /// What is to be told of them, for as long as they are there.
     pub fn failure(&self) -> Option<&Error> {
-        self.disguised.values().next()
+        self.freed.values().next()
     }
 }
 
-fn told(port: &Link) -> Error {
+/// Why a TAP is off the bridge.
+enum Fault<'ports> {
+    Disguised,
+    /// The port of a guest of root's, whose address its user had the helper keep for it.
+    Roots(&'ports IfName),
+}
+
+fn told(port: &Link, fault: &Fault) -> Error {
     let mac = port.mac.map(|mac| mac.to_string()).unwrap_or_default();
     let vm = port.vm().map(|vm| format!(" of the VM {vm}")).unwrap_or_default();
-    let what = format!(
-        "{}{vm} is off the bridge: who holds it gave it the address {mac}, by which it got what is for that",
-        port.name
-    );
+    let why = match fault {
+        Fault::Disguised => format!("who holds it gave it the address {mac}, by which it got what is for that"),
+        Fault::Roots(root) => format!("its guest's address is that of a guest of root's, at {root}"),
+    };
+    let what = format!("{}{vm} is off the bridge: {why}", port.name);
     Error::new(what, "See who that is: kvm-bridge status. A guest that is started again is on the bridge again.")
+}
+
+/// The port of a guest of root's that has the address which this user's guest has to itself. A TAP of root's has its guest's
+/// address but for the first byte.
+fn roots_with_address_of<'ports>(port: &Link, ports: &'ports [Link]) -> Option<&'ports Link> {
+    let of_users = port.address_of_users_guest()?;
+    ports.iter().find(|root| root.vm().is_some() && root.mac.is_some_and(|mac| mac.0[1..] == of_users.0[1..]))
 }
 
 /// Whether a TAP has an address that it was not given; `first` is the one that it had when it was seen first. Those of ours begin
@@ -73,7 +95,6 @@ fn is_disguised(tap: &Link, first: Option<Option<Mac>>, host: Option<Mac>) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::ifname::IfName;
 
     #[test]
     fn only_an_address_that_a_tap_was_given_is_its_own() {
@@ -98,5 +119,20 @@ mod tests {
         ] {
             assert_eq!(is_disguised(&link, first.map(Some), host), expected, "{link:?} {first:?}");
         }
+    }
+
+    #[test]
+    fn an_address_of_a_guest_of_roots_is_no_users() {
+        let port = |name: &str, first: u8, alias: &str| Link {
+            kind: Kind::Tap { is_persistent: false, is_multi_queue: false },
+            mac: Some(Mac([first, 0, 0, 0, 0, 1])),
+            alias: Some(alias.to_owned()),
+            ..Link::bare(7, IfName::new(name).unwrap())
+        };
+        let users = |mac: &str| port("kvb1", 0xfa, &format!("kvm-bridge-helper uid 7 bridge 3 mac {mac}"));
+        let ports = [port("kvb0", 0xfe, "kvm-bridge alice"), users("52:00:00:00:00:01"), users("52:00:00:00:00:02")];
+        let roots = ports.each_ref().map(|port| roots_with_address_of(port, &ports).map(|root| root.name.as_str()));
+        assert_eq!(roots, [None, Some("kvb0"), None]);
+        assert!(roots_with_address_of(&ports[1], &ports[1..]).is_none());
     }
 }

@@ -109,6 +109,23 @@ impl Wire {
         heard.iter().map(|heard| &heard.frame).filter(|frame| frame[6..12] == sender).cloned().collect()
     }
 
+    /// Whether this frame has passed so far, with or without what a card fills it up with.
+    pub fn has(&self, frame: &[u8]) -> bool {
+        self.read();
+        // The kernel keeps a frame's first tag beside it.
+        let untagged = match frame[12..16] {
+            [0x81 | 0x88, 0x00 | 0xa8, high, low] => {
+                Some((u16::from_be_bytes([high, low]), [&frame[..12], &frame[16..]].concat()))
+            }
+            _ => None,
+        };
+        let is_it = |heard: &Heard| match &untagged {
+            Some((tag, rest)) => heard.tag == Some(*tag) && heard.frame.starts_with(rest),
+            None => heard.frame.starts_with(frame),
+        };
+        self.heard.borrow().iter().any(is_it)
+    }
+
     /// From whom frames of an EtherType have come, each once.
     pub fn of_type(&self, ether_type: u16) -> BTreeSet<String> {
         self.read();

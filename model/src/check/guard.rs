@@ -32,6 +32,17 @@ pub fn judge(dropped: u64, kinds: &BTreeSet<String>, bridge: &str, user: Option<
     GUARD.warning(observed, fix)
 }
 
+/// A guest that is held to the addresses that DHCP gives it, on a bridge where nobody hears which these are.
+pub fn unheard(bridge: &str) -> Check {
+    let observed = format!(
+        "its port lets in only what DHCP gave it, and nobody hears what that is: {bridge} has no reaper, so it has no IPv4"
+    );
+    GUARD.warning(
+        observed,
+        format!("sudoedit {RULES}   # guard on in place of guard ip, or a bridge with uplink=nat or a shared uplink"),
+    )
+}
+
 /// What a frame is that was dropped, as the end of a sentence; `own` is the guest's address, and whether the guard goes `by_ip` too.
 pub fn kind_of(frame: &[u8], own: Option<Mac>, by_ip: bool) -> String {
     let mac = |at: usize| frame.get(at..at + 6).and_then(|mac| mac.try_into().ok()).map(Mac);
