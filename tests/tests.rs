@@ -21,6 +21,7 @@ mod create;
 mod docs;
 mod doctor;
 mod dry_run;
+mod fabric;
 mod failing_calls;
 mod finding_qemu;
 mod guard_ip;

@@ -4,18 +4,20 @@ use crate::doctor::{Context, frr};
 use crate::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::program::{Program, is_installed};
-use model::check::fabric::{self, FABRIC, Probe};
+use model::check::fabric::{self, FABRIC, Probe, Refusal};
 use model::check::{Check, Verdict};
 use model::error::{Error, Result};
 use model::fabric::frr::{duplicates, sessions, vni};
 use model::journal::Journal;
 use model::uplink::Vtep;
-use model::uplink::vxlan::overhead;
-use std::net::IpAddr;
+use model::uplink::vxlan::{PORT, overhead};
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 /// How long FRR may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long who refuses a packet may take to say so.
+const ANSWERED: Duration = Duration::from_millis(300);
 /// So many other hosts are sent packets to.
 const MOST_PROBED: usize = 4;
 
@@ -31,10 +33,21 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
             remotes = hosts;
         }
         let size = vtep.mtu + overhead(vtep.local);
+        let device = bridge.ports.iter().map(|port| &port.detail).find(|detail| detail.link.name == vtep.device);
+        its.extend(device.and_then(|device| {
+            let stats = device.stats;
+            fabric::of_silence(stats.rx_packets, stats.tx_packets, remotes.len())
+        }));
         its.extend(of_underlay(&mut context.netlink, vtep, size));
         if !is_quick {
-            let probe = |remote: &IpAddr| Some(fabric::of_probe(vtep, *remote, size, probe(vtep, *remote, size)?));
-            its.extend(remotes.iter().take(MOST_PROBED).filter_map(probe));
+            for remote in remotes.iter().take(MOST_PROBED) {
+                let probed = probe(vtep, *remote, size);
+                its.extend(probed.map(|probed| fabric::of_probe(vtep, *remote, size, probed)));
+                let is_reached = probed.is_some_and(|probed| probed != Probe::Nothing);
+                its.extend(
+                    refusal(vtep.local, *remote, is_reached).map(|refusal| fabric::of_refusal(*remote, refusal)),
+                );
+            }
         }
         checks.extend(its.into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
@@ -98,4 +111,24 @@ fn probe(vtep: &Vtep, remote: IpAddr, size: u32) -> Option<Probe> {
         return Some(Probe::Whole);
     }
     Some(if ping(&[]) { Probe::Small } else { Probe::Nothing })
+}
+
+/// Who refuses packets to VXLAN's port of another host, if somebody answers so. What is sent has no VNI, so that who takes such
+/// packets drops it (RFC 7348, section 5).
+fn refusal(local: IpAddr, remote: IpAddr, is_reached: bool) -> Option<Refusal> {
+    let ask = || {
+        let socket = UdpSocket::bind((local, 0))?;
+        socket.set_read_timeout(Some(ANSWERED))?;
+        socket.connect((remote, PORT))?;
+        socket.send(&[0; 8])?;
+        socket.recv(&mut [0; 8])
+    };
+    match ask().err()?.raw_os_error()? {
+        libc::EPERM => Some(Refusal::Own),
+        // ICMP's answers (icmp_err_convert in net/ipv4/icmp.c, net/ipv6/icmp.c).
+        libc::ECONNREFUSED | libc::EACCES => Some(Refusal::Others),
+        // Also of a host that is not there at all.
+        libc::EHOSTUNREACH if is_reached => Some(Refusal::Others),
+        _ => None,
+    }
 }

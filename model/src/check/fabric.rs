@@ -5,7 +5,11 @@ use crate::fabric::frr::Vni;
 use crate::mac::Mac;
 use crate::text::shell::quote;
 use crate::uplink::Vtep;
+use crate::uplink::vxlan::PORT;
 use std::net::IpAddr;
+
+/// So many frames may go out before one comes: who is asked for may not be there.
+const FEW: u64 = 5;
 
 /// All of it but what has reasons of its own.
 pub const FABRIC: Topic = Topic("fabric", "By BGP EVPN, FRR tells each host which guests are on which other host.");
@@ -89,6 +93,39 @@ pub fn of_probe(vtep: &Vtep, remote: IpAddr, size: u32, probe: Probe) -> Check {
             format!("ping -I {} {remote}", quote(&vtep.underlay)),
         ),
     }
+}
+
+/// What became of a packet to the port of VXLAN on another host. That none is answered is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The host's own firewall lets none out (EPERM).
+    Own,
+    /// The other host, or something on the way, answered that it takes none.
+    Others,
+}
+
+/// That packets of VXLAN are refused on the way to another host.
+pub fn of_refusal(remote: IpAddr, refusal: Refusal) -> Check {
+    match refusal {
+        Refusal::Own => FABRIC.failure(
+            format!("the host's own firewall lets no packets out to UDP port {PORT} of {remote}"),
+            format!("nft list ruleset   # let UDP port {PORT} out to the other hosts"),
+        ),
+        Refusal::Others => FABRIC.failure(
+            format!("{remote} refuses packets to UDP port {PORT}: nobody there has a network of VXLAN, or a firewall refuses"),
+            format!("kvm-bridge status   # on {remote}; its firewall has to let UDP port {PORT} in from the other hosts"),
+        ),
+    }
+}
+
+/// That frames went to other hosts and none ever came from there.
+pub fn of_silence(received: u64, sent: u64, others: usize) -> Option<Check> {
+    (received == 0 && sent >= FEW && others > 0).then(|| {
+        FABRIC.warning(
+            format!("{sent} frames were sent to other hosts, and none came from them"),
+            format!("nft list ruleset   # here and there UDP port {PORT} has to be let in from the other hosts"),
+        )
+    })
 }
 
 /// Whether the interface below still carries what the bridge was made for.
