@@ -703,3 +703,36 @@ fn an_export_that_is_none_is_told_in_our_words() {
         assert!(!said.contains("expected") && !said.contains("field"), "{text}: {said}");
     }
 }
+
+/// A folder that two hosts have, each by a mount of its own: that passes its locks on, as NFS 4 does, or does not.
+#[test]
+fn a_folder_that_hosts_share_gives_no_address_twice_if_its_locks_are_shared() {
+    for (words, are_shared) in [("--enable-lock-forwarding --multithreaded", true), ("", false)] {
+        let Some(lab) = Lab::with_bridge("br0") else { return };
+        if !have("bindfs") {
+            return;
+        }
+        lab.sh("ip netns add other; ip -n other link add br0 type bridge; ip -n other link set br0 up")
+            .run()
+            .succeeds();
+        let (folder, shared) = (Path::new("/var/lib/kvm-bridge"), lab.dir.path().join("shared"));
+        fs::create_dir_all(folder).expect("make a folder");
+        fs::create_dir(&shared).expect("make a folder");
+        // The first guest's locks stay those of its own mount when the other host's is laid over it.
+        let start = |script: &str| {
+            lab.sh(&format!("bindfs {words} -o nonempty {} {}", shared.display(), folder.display())).run().succeeds();
+            let mut guest = lab.shim("--bridge br0 -name alice").then("hold").through_sh(script).start();
+            let mac = guest.qemu().mac();
+            (guest, mac)
+        };
+        let [(one, here), (other, there)] = ["exec \"$0\" \"$@\"", "exec ip netns exec other \"$0\" \"$@\""].map(start);
+        assert_eq!(here != there, are_shared, "{here} {there}");
+        drop((one.terminate(), other.terminate()));
+        // Who is started elsewhere when the first has ended is the same.
+        assert_eq!(mac_of(&lab, "--bridge br0 -name alice"), here);
+        for _ in 0..2 {
+            umount2(folder, MntFlags::MNT_DETACH).expect("take it off");
+        }
+        lab.sh("ip netns del other").run().succeeds();
+    }
+}
