@@ -3,9 +3,30 @@
 
 use crate::request::KEYS;
 
+/// Where what a key is for begins, and the most columns of a line.
+const COLUMN: usize = 25;
+const WIDTH: usize = 80;
+
+/// A key, and beside it what it is for, in lines that fit a terminal.
+fn lines(key: &str, form: &str, meaning: &str) -> String {
+    let (mut text, mut line) = (String::new(), format!("  {key}={form}"));
+    let mut is_full = line.len() >= COLUMN;
+    for word in meaning.split_whitespace() {
+        if is_full || line.len() + 1 + word.len() > WIDTH {
+            text += &line;
+            text.push('\n');
+            line.clear();
+            is_full = false;
+        }
+        let column = COLUMN.max(line.len() + 1);
+        line = format!("{line:<column$}{word}");
+    }
+    text + &line + "\n"
+}
+
 /// What `--bridge-help` prints, of this version.
 pub fn text(version: &str) -> String {
-    let keys = KEYS.iter().map(|(key, form, meaning)| format!("  {:<22} {meaning}\n", format!("{key}={form}")));
+    let keys = KEYS.iter().map(|(key, form, meaning)| lines(key, form, meaning));
     format!(
         "\
 Usage: qemu-kvm [--bridge BR[,key=value...]]... QEMU-ARGUMENTS
