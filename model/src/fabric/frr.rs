@@ -31,9 +31,14 @@ pub fn vni(text: &str) -> Option<Option<Vni>> {
         text => serde_json::from_str(text).ok()?,
     };
     let Some(macs) = said.get("numMacs") else { return said.is_object().then_some(None) };
-    // A number where there is none.
-    let hosts = said.get("numRemoteVteps").and_then(Value::as_array).cloned().unwrap_or_default();
-    let hosts = hosts.iter().map(|host| host.as_str()?.parse().ok()).collect::<Option<Vec<IpAddr>>>()?;
+    // FRR 10 has objects in a list of their own, FRR 8 the addresses in place of the number of them; none is the number 0 in both.
+    let hosts = match (said.get("remoteVteps"), said.get("numRemoteVteps")) {
+        (Some(list), _) | (None, Some(list @ Value::Array(_))) => list.as_array()?.as_slice(),
+        (None, Some(number)) if number.as_u64() != Some(0) => return None,
+        _ => &[],
+    };
+    let address = |host: &Value| host.get("ip").unwrap_or(host).as_str()?.parse().ok();
+    let hosts = hosts.iter().map(address).collect::<Option<Vec<IpAddr>>>()?;
     Some(Some(Vni { hosts, macs: macs.as_u64()? }))
 }
 
@@ -70,6 +75,9 @@ mod tests {
         let known = vni(r#"{"vni":100,"numMacs":2,"numRemoteVteps":["10.0.0.3","10.0.0.1"]}"#).unwrap().unwrap();
         assert_eq!((known.hosts.len(), known.macs), (2, 2));
         assert_eq!(vni(r#"{"vni":100,"numMacs":0,"numRemoteVteps":0}"#).unwrap().unwrap().hosts, [] as [IpAddr; 0]);
+        let of_ten = r#"{"numMacs":0,"numRemoteVteps":1,"remoteVteps":[{"ip":"10.97.0.2","flood":"HER"}]}"#;
+        assert_eq!(vni(of_ten).unwrap().unwrap().hosts, ["10.97.0.2".parse::<IpAddr>().unwrap()]);
+        assert_eq!(vni(r#"{"vni":100,"numMacs":0,"numRemoteVteps":1}"#), None);
         assert_eq!((vni("{}"), vni("")), (Some(None), Some(None)));
         let mac = "22:00:00:00:00:99";
         let said = format!(r#"{{"vni":100,"numMacs":1,"macs":{{"{mac}":{{"isDuplicate":true}}}}}}"#);
