@@ -112,9 +112,9 @@ class Host:
     def bridge(self, uplink=f"vxlan:{VNI}"):
         return self.kvm_bridge("up", "lab", "--uplink", uplink)
 
-    def guest(self, name, *more, network=("--bridge", "lab,model=virtio-net-pci")):
+    def guest(self, name, *more, network=("--bridge", "lab,model=virtio-net-pci"), within=()):
         """Starts the small guest, which asks for an address by itself."""
-        words = [places.binaries / "qemu-kvm", *network, "-name", name, "-accel", "tcg", "-m", "96",
+        words = [*within, places.binaries / "qemu-kvm", *network, "-name", name, "-accel", "tcg", "-m", "96",
                  "-nodefaults", "-machine", "pc,graphics=off", "-display", "none", "-monitor",
                  f"unix:/run/{name}.monitor,server,nowait", "-kernel", places.kernel, "-initrd", places.guest / "initramfs", "-append",
                  "console=ttyS0 quiet panic=-1 ip=dhcp guest.then=shell", "-serial", "stdio", "-pidfile", f"/run/{name}.pid", *more]
