@@ -36,8 +36,12 @@ impl Sender {
     }
 
     fn arp(&self, operation: u8, mac: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
+        self.arp_for(operation, mac, ip, GATEWAY)
+    }
+
+    fn arp_for(&self, operation: u8, mac: [u8; 6], ip: [u8; 4], target: [u8; 4]) -> Vec<u8> {
         let head = [0, 1, 8, 0, 6, 4, 0, operation];
-        self.ether(0x0806, &[&head, mac.as_slice(), &ip, &bytes(ALL), &GATEWAY].concat())
+        self.ether(0x0806, &[&head, mac.as_slice(), &ip, &bytes(ALL), &target].concat())
     }
 
     /// `fragment` is the field of flags and offset (RFC 791).
@@ -73,6 +77,11 @@ fn udp(from: u16, to: u16) -> Vec<u8> {
     datagram
 }
 
+/// IGMP (RFC 3376), with the checksum without which the bridge drops it.
+fn asking_for_group() -> Vec<u8> {
+    [&[0x11, 0, 0xee, 0xff, 0xe0, 0, 0x1f, 0xff], [0; 24].as_slice()].concat()
+}
+
 fn global(last: u8) -> [u8; 16] {
     [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
 }
@@ -105,10 +114,12 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         let head = [[17, 0], offset.to_be_bytes(), [0, 0], [0, 9]].concat();
         own.ipv6(own.ip6, 44, &[head, ports].concat())
     };
+    // What each router is to look at (RFC 2113).
+    let alert = &[0x94, 4, 0, 0];
     let honest = vec![
         ("ARP", own.arp(1, own.mac, own.ip)),
         ("ARP to all of its own address", own.arp(2, own.mac, own.ip)),
-        ("whether an address is free", own.arp(1, own.mac, nobody)),
+        ("whether its address is free", own.arp_for(1, own.mac, nobody, own.ip)),
         ("DHCP", own.ipv4(nobody, 0, 17, &[], &udp(68, 67))),
         ("DHCP, renewed", own.ipv4(own.ip, 0, 17, &[], &udp(68, 67))),
         ("UDP", own.ipv4(own.ip, 0, 17, &[], &udp(1053, 53))),
@@ -117,7 +128,7 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("a later fragment", own.ipv4(own.ip, 0x2001, 17, &[], &udp(67, 68))),
         ("asking for routers", own.neighbour(own.ip6, 133, [0; 16])),
         ("asking for a neighbour", own.neighbour(own.ip6, 135, global(1))),
-        ("whether an address is free, IPv6", own.neighbour([0; 16], 135, own.ip6)),
+        ("whether its address is free, IPv6", own.neighbour([0; 16], 135, own.ip6)),
         ("a neighbour advertisement", own.neighbour(own.ip6, 136, own.ip6)),
         ("groups", own.ipv6(own.ip6, 0, &[&[58, 0, 5, 2, 0, 0, 1, 0, 143], [0; 7].as_slice()].concat())),
         ("DHCPv6", own.ipv6(own.ip6, 17, &udp(546, 547))),
@@ -132,6 +143,14 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("ARP for the gateway, as a question", own.arp(1, own.mac, GATEWAY)),
         ("ARP with another's MAC address within", own.arp(2, [0x52, 0x54, 0, 9, 9, 9], own.ip)),
         ("ARP that a card fills up", short),
+        ("whether another's address is free", own.arp(1, own.mac, nobody)),
+        ("whether another's address is free, IPv6", own.neighbour([0; 16], 135, global(9))),
+        ("router, IPv4", own.ipv4(own.ip, 0, 1, &[], &[9; 32])),
+        ("redirect, IPv4", own.ipv4(own.ip, 0, 1, &[], &[5; 32])),
+        ("redirect, IPv4, in fragments", own.ipv4(own.ip, 0x2000, 1, options, &[5; 32])),
+        ("who asks for groups, IPv4", own.ipv4(own.ip, 0, 2, alert, &asking_for_group())),
+        ("VRRP", own.ipv4(own.ip, 0, 112, &[], &[0x31; 32])),
+        ("OSPF", own.ipv4(own.ip, 0, 89, &[], &[2; 44])),
         ("IPv4 from the gateway", own.ipv4(GATEWAY, 0, 17, &[], &udp(1053, 53))),
         ("IPv4 from the gateway, a later fragment", own.ipv4(GATEWAY, 0x2001, 17, &[], &udp(1, 2))),
         ("IPv4 from nobody", own.ipv4(nobody, 0, 17, &[], &udp(1053, 53))),

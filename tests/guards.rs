@@ -307,9 +307,10 @@ fn a_rule_that_says_guard_is_for_guests_whose_address_is_told() {
 #[test]
 fn a_checksum_is_no_way_past_the_guard() {
     let own = "52:54:00:11:22:33";
-    let arp = |rest: &[u8]| {
+    // As QEMU's announcement, which passes before it has an address.
+    let rarp = |rest: &[u8]| {
         let head =
-            [[255; 6].as_slice(), &wire::bytes(own), &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &wire::bytes(own)].concat();
+            [[255; 6].as_slice(), &wire::bytes(own), &[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], &wire::bytes(own)].concat();
         let mut frame = [head.as_slice(), &[0; 14], rest].concat();
         frame.resize(60, 0);
         frame
@@ -322,16 +323,16 @@ fn a_checksum_is_no_way_past_the_guard() {
     // struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, no segments, csum_start and csum_offset: the sender's IP address. What is
     // no header to the TAP is the beginning of a frame.
     let header = [&[1, 0, 0, 0, 0, 0][..], &20_u16.to_ne_bytes(), &10_u16.to_ne_bytes()].concat();
-    send(&[header, arp(b"forged")].concat());
-    send(&arp(b"last"));
+    send(&[header, rarp(b"forged")].concat());
+    send(&rarp(b"last"));
     wait_for("the last frame", 10, || (!peer.from(own).is_empty()).then_some(()));
-    assert_eq!(peer.from(own), [arp(b"last")]);
+    assert_eq!(peer.from(own), [rarp(b"last")]);
     // Where the MAC address is the kernel itself lets none be written.
     let Some((lab, helper)) = with_rules("allow br0\n") else { return };
     let tap = File::from(lab.call(&helper, &format!("--use-vnet --br=br0 --fd=0 --mac={own}")).gives_a_tap());
     for start in 0..20_u16 {
         let header = [&[1, 0, 0, 0, 0, 0][..], &start.to_ne_bytes(), &6_u16.to_ne_bytes()].concat();
-        let written = (&tap).write_all(&[header, arp(b"forged")].concat());
+        let written = (&tap).write_all(&[header, rarp(b"forged")].concat());
         assert_eq!(written.map_err(|error| error.raw_os_error()), Err(Some(libc::EINVAL)), "{start}");
     }
 }

@@ -25,6 +25,8 @@ pub const RETURN: u16 = 0x06;
 
 /// Loads two bytes behind where the index register points.
 pub const LOAD_HALF_AT_X: u16 = 0x48;
+/// Loads one.
+pub const LOAD_BYTE_AT_X: u16 = 0x50;
 /// Points the index register behind an IPv4 header: four times the low half of this byte.
 pub const LOAD_IP_HEADER_LENGTH: u16 = 0xb1;
 
@@ -70,7 +72,9 @@ pub fn guard(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
 /// - ARP with another sender, and IPv4 but from its addresses and what asks for one (RFC 2131),
 /// - IPv6 but from addresses that end in its own interface identifier (RFC 4291, appendix A; the kernel's and radvd's, not those
 ///   of privacy extensions), neighbour advertisements for others, and headers in which others could hide (RFC 7113),
-/// - what servers of DHCP and DHCPv6 send, router advertisements and redirects,
+/// - who asks whether another's address is free: whoever is about to have that gives it up (RFC 5227, 2.1.1; RFC 4862, 5.4.3),
+/// - what servers of DHCP and DHCPv6 send, and routers: advertisements, redirects, who asks for multicast groups, and what they
+///   say to each other (EIGRP, OSPF, PIM, VRRP),
 /// - all else but QEMU's own RARP.
 ///
 /// A frame that ends before what is looked at would pass (net/core/filter.c), and a network card fills it with zeros, up to 60
@@ -174,20 +178,28 @@ fn of_frames(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
     program
 }
 
-/// The sender's addresses stand at 22 and 28 (RFC 826); whoever asks whether an address is free has none (RFC 5227).
+/// The sender's addresses stand at 22 and 28 (RFC 826); whoever asks whether an address is free has none, and that stands at 38
+/// (RFC 5227).
 fn of_arp(mac: [u8; 6], addresses: &[[u8; 4]]) -> Vec<Instruction> {
+    let own = || addresses.iter().flat_map(|address| pass_if(word(*address)));
     let mut program = Vec::from(need_length(42));
     program.extend(need_address(22, mac));
     program.push(Instruction(LOAD_WORD, 0, 0, 28));
-    program.extend(addresses.iter().flat_map(|address| pass_if(word(*address))));
-    program.extend(pass_if(0));
+    program.extend(own());
+    program.extend(need(0));
+    program.push(Instruction(LOAD_WORD, 0, 0, 38));
+    program.extend(own());
     program.push(DROP);
     program
 }
 
 /// The header stands at 14 (RFC 791): its length, 20: the fragment, 23: the protocol, 26: the sender.
 fn of_ipv4(addresses: &[[u8; 4]]) -> Vec<Instruction> {
+    const ICMP: u32 = 1;
+    const IGMP: u32 = 2;
     const UDP: u32 = 17;
+    /// EIGRP, OSPF, PIM, VRRP and CARP.
+    const OF_ROUTERS: [u32; 4] = [88, 89, 103, 112];
     const DHCP_SERVER: u32 = 67;
     const DHCP_CLIENT: u32 = 68;
     let mut asks = Vec::from(need(0));
@@ -205,15 +217,26 @@ fn of_ipv4(addresses: &[[u8; 4]]) -> Vec<Instruction> {
     let own = addresses.iter().enumerate().map(|(at, address)| Instruction(IF_EQUAL, to_own(at), 0, word(*address)));
     program.extend(own);
     program.extend(&asks);
-    program.push(Instruction(LOAD_BYTE, 0, 0, 23));
-    program.extend([Instruction(IF_EQUAL, 1, 0, UDP), GO_ON]);
     program.push(Instruction(LOAD_HALF, 0, 0, 20));
     program.extend([Instruction(IF_ANY_BIT, 0, 1, 0x1fff), GO_ON]);
-    program.extend([Instruction(LOAD_IP_HEADER_LENGTH, 0, 0, 14), Instruction(LOAD_HALF_AT_X, 0, 0, 14)]);
-    program.extend(drop_if(DHCP_SERVER));
+    let at_x = |code, at| Instruction(code, 0, 0, at);
+    let mut udp = vec![at_x(LOAD_HALF_AT_X, 14)];
+    udp.extend(drop_if(DHCP_SERVER));
     // Clients listen to whoever speaks to their port.
-    program.push(Instruction(LOAD_HALF_AT_X, 0, 0, 16));
-    program.extend(drop_if(DHCP_CLIENT));
+    udp.push(at_x(LOAD_HALF_AT_X, 16));
+    udp.extend(drop_if(DHCP_CLIENT));
+    // Redirects and router advertisements (RFC 792, RFC 1256); who asks for groups (RFC 3376).
+    let mut icmp = vec![at_x(LOAD_BYTE_AT_X, 14)];
+    icmp.extend([drop_if(5), drop_if(9)].concat());
+    let mut igmp = vec![at_x(LOAD_BYTE_AT_X, 14)];
+    igmp.extend(drop_if(0x11));
+    program.extend([Instruction(LOAD_IP_HEADER_LENGTH, 0, 0, 14), Instruction(LOAD_BYTE, 0, 0, 23)]);
+    program.extend(OF_ROUTERS.iter().flat_map(|protocol| drop_if(*protocol)));
+    for (protocol, mut of_protocol) in [(UDP, udp), (ICMP, icmp), (IGMP, igmp)] {
+        of_protocol.push(GO_ON);
+        program.push(Instruction(IF_EQUAL, 0, of_protocol.len() as u8, protocol));
+        program.extend(of_protocol);
+    }
     program.push(GO_ON);
     program
 }
@@ -230,9 +253,11 @@ fn of_ipv6([a, b, c, d, e, f]: [u8; 6]) -> Vec<Instruction> {
         nobody.extend(need(0));
     }
     nobody.push(load(LOAD_BYTE, 20));
+    let of_own = [&[load(LOAD_WORD, 70)], &need(high)[..], &[load(LOAD_WORD, 74)], &need(low), &[GO_ON]].concat();
     let mut of_nobody = vec![load(LOAD_BYTE, 54)];
-    of_nobody.extend([pass_if(133), pass_if(135)].concat());
-    of_nobody.push(DROP);
+    of_nobody.extend(pass_if(133));
+    of_nobody.extend(need(135));
+    of_nobody.extend(&of_own);
     nobody.push(Instruction(IF_EQUAL, 0, of_nobody.len() as u8, ICMP));
     nobody.extend(of_nobody);
     nobody.extend(groups());
@@ -245,12 +270,9 @@ fn of_ipv6([a, b, c, d, e, f]: [u8; 6]) -> Vec<Instruction> {
     // From its own.
     program.push(load(LOAD_BYTE, 20));
     let mut icmp = vec![load(LOAD_BYTE, 54)];
-    icmp.extend([drop_if(134), drop_if(137)].concat());
-    icmp.extend([Instruction(IF_EQUAL, 1, 0, 136), GO_ON, load(LOAD_WORD, 70)]);
-    icmp.extend(need(high));
-    icmp.push(load(LOAD_WORD, 74));
-    icmp.extend(need(low));
-    icmp.push(GO_ON);
+    icmp.extend([drop_if(130), drop_if(134), drop_if(137)].concat());
+    icmp.extend([Instruction(IF_EQUAL, 1, 0, 136), GO_ON]);
+    icmp.extend(&of_own);
     let udp = of_dhcpv6(54);
     // Of the first fragment the ports are there (RFC 7112).
     let mut fragment = vec![load(LOAD_BYTE, 54)];
@@ -316,6 +338,7 @@ pub fn run(program: &[Instruction], frame: &[u8], mark: u32, tag: Option<u16>) -
             LOAD_BYTE => bytes(from, 1),
             LOAD_LENGTH => Some(frame.len() as u32),
             LOAD_HALF_AT_X => bytes(x + from, 2),
+            LOAD_BYTE_AT_X => bytes(x + from, 1),
             LOAD_IP_HEADER_LENGTH => {
                 let Some(byte) = bytes(from, 1) else { return 0 };
                 x = (byte as usize & 0x0f) * 4;
@@ -448,13 +471,17 @@ mod tests {
     }
 
     fn arp(of: [u8; 6], from: [u8; 4]) -> Vec<u8> {
-        let head = frame(ALL, GUEST, 0x0806)[..14].to_vec();
-        [&head[..], &[0, 1, 8, 0, 6, 4, 0, 2], &of, &from, &[0; 10]].concat()
+        arp_for(of, from, [0; 4])
     }
 
-    /// A neighbour advertisement of this address.
-    fn advertised(target: [u8; 16]) -> Vec<u8> {
-        ipv6(OWN6, 58, &[&[136, 0, 0, 0, 0, 0, 0, 0], &target[..]].concat())
+    fn arp_for(of: [u8; 6], from: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let head = frame(ALL, GUEST, 0x0806)[..14].to_vec();
+        [&head[..], &[0, 1, 8, 0, 6, 4, 0, 2], &of, &from, &[0; 6], &target].concat()
+    }
+
+    /// A neighbour advertisement of this address, or a solicitation.
+    fn neighbour(from: [u8; 16], kind: u8, target: [u8; 16]) -> Vec<u8> {
+        ipv6(from, 58, &[&[kind, 0, 0, 0, 0, 0, 0, 0], &target[..]].concat())
     }
 
     #[test]
@@ -471,7 +498,8 @@ mod tests {
         let listener = |next: u8, kind: u8| [&[next, 0, 5, 2, 0, 0, 1, 0], &[kind, 0][..]].concat();
         for (frame, expected, what) in [
             (arp(GUEST, OWN), true, "ARP of its own"),
-            (arp(GUEST, [0; 4]), true, "whether an address is free"),
+            (arp_for(GUEST, [0; 4], OWN), true, "whether its address is free"),
+            (arp_for(GUEST, [0; 4], other), false, "whether another's is"),
             (arp(GUEST, other), false, "ARP for the gateway"),
             (arp([2; 6], OWN), false, "ARP with another sender"),
             (ipv4(OWN, 6, &[]), true, "TCP"),
@@ -486,10 +514,20 @@ mod tests {
             (ipv4([0; 4], 17, &udp(1067, 67)), false, "from nobody, from another port"),
             (ipv4(OWN, 17, &udp(67, 68)), false, "a DHCP server"),
             (later, true, "a later fragment, whose first bytes are no ports"),
+            (ipv4(OWN, 1, &[8]), true, "ping, IPv4"),
+            (ipv4(OWN, 1, &[5]), false, "a redirect, IPv4"),
+            (ipv4(OWN, 1, &[9]), false, "a router, IPv4"),
+            (ipv4(OWN, 2, &[0x22]), true, "groups, IPv4"),
+            (ipv4(OWN, 2, &[0x11]), false, "who asks for groups, IPv4"),
+            (ipv4(OWN, 112, &[]), false, "VRRP"),
+            (ipv4(OWN, 89, &[]), false, "OSPF"),
+            (ipv4(OWN, 47, &[]), true, "GRE"),
             (ipv6(OWN6, 6, &[]), true, "TCP, IPv6"),
             (ipv6(global, 6, &[]), true, "from a global address"),
             (ipv6(other6, 6, &[]), false, "from another"),
-            (ipv6([0; 16], 58, &[135]), true, "whether an address is free"),
+            (neighbour([0; 16], 135, global), true, "whether its address is free, IPv6"),
+            (neighbour([0; 16], 135, other_target), false, "whether another's is, IPv6"),
+            (neighbour(OWN6, 135, other_target), true, "asking for a neighbour"),
             (ipv6([0; 16], 58, &[133]), true, "asking for routers"),
             (ipv6([0; 16], 58, &[134]), false, "a router from nowhere"),
             (ipv6([0; 16], 6, &[]), false, "TCP from nobody"),
@@ -500,8 +538,9 @@ mod tests {
             (ipv6(OWN6, 58, &[128]), true, "ping"),
             (ipv6(OWN6, 58, &[134]), false, "a router"),
             (ipv6(OWN6, 58, &[137]), false, "a redirect"),
-            (advertised(OWN6), true, "its own neighbour advertisement"),
-            (advertised(other_target), false, "another's"),
+            (ipv6(OWN6, 58, &[130]), false, "who asks for groups, without options"),
+            (neighbour(OWN6, 136, OWN6), true, "its own neighbour advertisement"),
+            (neighbour(OWN6, 136, other_target), false, "another's"),
             (ipv6(OWN6, 60, &[58]), false, "what options hide"),
             (ipv6(OWN6, 43, &[58]), false, "what a route hides"),
             (ipv6(OWN6, 44, &[58]), false, "what a fragment hides"),
@@ -528,7 +567,7 @@ mod tests {
         // Before it has an address, it asks for one.
         let program = guard_with_sources(GUEST, false, &[]);
         assert!(passes(&program, &ipv4([0; 4], 17, &udp(68, 67)), None) && !passes(&program, &ipv4(OWN, 6, &[]), None));
-        assert!(passes(&program, &arp(GUEST, [0; 4]), None) && !passes(&program, &arp(GUEST, OWN), None));
+        assert!(!passes(&program, &arp_for(GUEST, [0; 4], OWN), None) && !passes(&program, &arp(GUEST, OWN), None));
         // All that the other guard drops is dropped by this one.
         assert!(!passes(&program, &frame(ALL, [2; 6], 0x8035), None));
         assert!(!passes(&program, &frame([1, 0x80, 0xc2, 0, 0, 0], GUEST, 0x8035), None));
