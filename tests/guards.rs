@@ -421,3 +421,23 @@ fn a_guest_of_roots_gets_its_address_back() {
     roots.terminate();
     lab.kvm_bridge("down br0").run().succeeds();
 }
+
+/// Who holds the TAP of a guest of root's gets no port of a user's off the bridge with its address.
+#[test]
+fn an_address_that_a_tap_of_roots_was_not_given_takes_nobodys_port_away() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
+    let helper = lab.install_helper(&our_helper(), true, Right::Capability);
+    lab.allow_more("allow br0\n");
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let roots = Guest::boot_silent(&lab, "alice", "--bridge br0");
+    let tap = lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap();
+    lab.reapers_rest();
+    let users = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb") && *port != roots.tap);
+    lab.ip(&format!("link set dev {} address fe:54:00:11:22:33", roots.tap));
+    wait_for("root's to be taken off", 10, || (!lab.ports("br0").contains(&roots.tap)).then_some(()));
+    lab.reapers_rest();
+    assert!(lab.ports("br0").contains(&users.expect("its port")));
+    drop(tap);
+    roots.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
+}
