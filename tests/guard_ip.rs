@@ -5,6 +5,7 @@ use crate::support::Lab;
 use crate::support::guest::Guest;
 use crate::support::programs;
 use crate::support::user::{Right, our_helper};
+use crate::support::wait_for;
 use crate::support::wire::{Wire, bytes, tagged};
 
 const ALL: &str = "ff:ff:ff:ff:ff:ff";
@@ -56,6 +57,18 @@ impl Sender {
         let folded = (sum & 0xffff) + (sum >> 16);
         header[10..12].copy_from_slice(&(!(folded as u16 + (folded >> 16) as u16)).to_be_bytes());
         self.ether(0x0800, &[header.as_slice(), payload].concat())
+    }
+
+    /// DHCP (RFC 2131).
+    fn release(&self) -> Vec<u8> {
+        let mut message = vec![0; 240];
+        message[..3].copy_from_slice(&[1, 1, 6]);
+        message[12..16].copy_from_slice(&self.ip);
+        message[28..34].copy_from_slice(&self.mac);
+        message[236..].copy_from_slice(&[99, 130, 83, 99]);
+        message.extend([53, 1, 7, 255]);
+        let length = (message.len() as u16 + 8).to_be_bytes();
+        self.ipv4(self.ip, 0, 17, &[], &[&[0, 68, 0, 67], length.as_slice(), &[0, 0], &message].concat())
     }
 
     fn ipv6(&self, from: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
@@ -212,7 +225,7 @@ fn no_attack_passes_and_all_that_is_honest_does() {
         let last = &honest.last().expect("a frame").1;
         for (at, wire) in heard.iter().enumerate() {
             let came = || wire.has(last).then_some(());
-            crate::support::wait_for("the last frame", 10, came);
+            wait_for("the last frame", 10, came);
             for (what, frame) in &honest {
                 assert!(wire.has(frame), "{what}, guard={guard}, {at}");
             }
@@ -272,9 +285,13 @@ fn link_local(lab: &Lab) -> String {
 
 /// The address that a DHCP client in the guest is given.
 fn lease(lab: &Lab, guest: &Guest) -> String {
+    lease_with(lab, guest, "")
+}
+
+fn lease_with(lab: &Lab, guest: &Guest, words: &str) -> String {
     let script = lab.new_file("udhcpc");
     programs::script(&script, "env\n");
-    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {}", script.display());
+    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {} {words}", script.display());
     let out = guest.run(&client);
     let line = out.lines().rev().find_map(|line| line.strip_prefix("ip=")).expect("an address");
     line.to_owned()
@@ -297,4 +314,47 @@ fn a_guest_whose_address_nobody_hears_is_told_of() {
     let _tap = lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap();
     let told = lab.kvm_bridge("doctor br0 --quick").run().out;
     assert!(told.contains("nobody hears what that is: br0 has no reaper"), "{told}");
+}
+
+/// Servers know clients by what these say they are (option 61), which whoever is on the network hears. What a guest gives back it has
+/// no more.
+#[test]
+fn an_address_is_one_guests_until_it_gives_it_back() {
+    let Some(lab) = Lab::new() else { return };
+    if !lab.lan.serve_short_leases() {
+        return;
+    }
+    let boot = |name: &str| Guest::boot_silent(&lab, name, "--bridge br0,uplink=eth0,guard=ip");
+    let (victim, thief) = (boot("victim"), boot("thief"));
+    for guest in [&victim, &thief] {
+        guest.run("ip link set eth0 up");
+    }
+    let its = lease(&lab, &victim);
+    for guest in [&victim, &thief] {
+        guest.run(&format!("ip addr add {its}/24 dev eth0"));
+    }
+    let is_let_in = |guest: &Guest| guest.stack.pings(&format!("-w 2 -I {its} 10.77.0.1"));
+    assert!(is_let_in(&victim) || is_let_in(&victim), "from {its}");
+    // busybox's identifier is its MAC address.
+    let identifier = victim.mac.replace(':', "");
+    assert_eq!(
+        lease_with(&lab, &thief, &format!("-C -x 0x3d:01{identifier} -r {its}")),
+        its,
+        "the server knows who it is"
+    );
+    let is_heard = || lab.kvm_bridge("ip thief").run().out.contains(&its).then_some(());
+    wait_for("the reaper to hear of it", 10, is_heard);
+    assert!(!is_let_in(&thief) && !is_let_in(&thief));
+    // A reaper that begins anew knows whose it is.
+    lab.reaper_of("br0").kill();
+    lab.kvm_bridge("recover").run().succeeds();
+    // The server has noted the thief's MAC address for it, and asks when nobody answers there.
+    wait_for("the one whose it is to be let in", 30, || is_let_in(&victim).then_some(()));
+    assert!(!is_let_in(&thief));
+    let own = Sender::new(&victim.mac, &its);
+    Wire::in_namespace(&victim.stack.name, "eth0").send(&own.release());
+    wait_for("nothing to be let in from it", 10, || (!is_let_in(&victim)).then_some(()));
+    victim.terminate();
+    thief.terminate();
+    lab.becomes_as_before();
 }

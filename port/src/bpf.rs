@@ -48,6 +48,8 @@ const RENEWED: Instruction = Instruction(SKIP, 0, 0, 0);
 const ARP: u32 = 0x0806;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+/// Loads the sender of IPv4.
+const OF_SENDER: Instruction = Instruction(LOAD_WORD, 0, 0, 26);
 /// Reverse ARP, by which QEMU tells switches where a guest is that has moved.
 const RARP: u32 = 0x8035;
 
@@ -102,6 +104,15 @@ pub fn renewable(program: &[Instruction]) -> Option<([u8; 6], bool)> {
         }
         _ => None,
     }
+}
+
+/// The IPv4 addresses that such a program lets in.
+pub fn sources(program: &[Instruction]) -> impl Iterator<Item = [u8; 4]> {
+    let behind = program.iter().skip_while(|instruction| **instruction != OF_SENDER).skip(1);
+    // Behind them comes nobody's.
+    behind.map_while(|Instruction(code, _, _, address)| {
+        (*code == IF_EQUAL && *address != 0).then_some(address.to_be_bytes())
+    })
 }
 
 fn word([a, b, c, d]: [u8; 4]) -> u32 {
@@ -212,7 +223,7 @@ fn of_ipv4(addresses: &[[u8; 4]]) -> Vec<Instruction> {
     asks.extend(need(DHCP_CLIENT));
     asks.push(GO_ON);
     let mut program = Vec::from(need_length(34));
-    program.push(Instruction(LOAD_WORD, 0, 0, 26));
+    program.push(OF_SENDER);
     let to_own = |at: usize| (addresses.len() - 1 - at + asks.len()) as u8;
     let own = addresses.iter().enumerate().map(|(at, address)| Instruction(IF_EQUAL, to_own(at), 0, word(*address)));
     program.extend(own);
@@ -580,6 +591,9 @@ mod tests {
             assert_eq!(renewable(&guard(Some(GUEST), has_vlans)), None);
         }
         assert_eq!(renewable(&[]), None);
+        let of = |addresses: &[[u8; 4]]| sources(&guard_with_sources(GUEST, false, addresses)).collect::<Vec<_>>();
+        assert_eq!((of(&[]), of(&[OWN, [10, 77, 0, 99]])), (vec![], vec![OWN, [10, 77, 0, 99]]));
+        assert_eq!(sources(&[]).count(), 0);
         // BPF_MAXINSNS, and what a jump can reach.
         assert!(guard_with_sources(GUEST, false, &[OWN; 8]).len() < 250);
     }

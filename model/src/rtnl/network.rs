@@ -103,7 +103,18 @@ pub struct PortVlans {
 impl PortVlans {
     /// Whether it is in this one.
     pub fn has(&self, vlan: u16) -> bool {
-        self.untagged == Some(vlan) || self.others.iter().any(|range| range.contains(&vlan))
+        self.ranges().any(|range| range.contains(&vlan))
+    }
+
+    /// Whether both are in one, or neither in any, as on a bridge that does not filter.
+    pub fn meets(&self, other: &Self) -> bool {
+        let shared =
+            |own: RangeInclusive<u16>| other.ranges().any(|its| own.start() <= its.end() && its.start() <= own.end());
+        *self == *other || self.ranges().any(shared)
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        self.untagged.map(|vlan| vlan..=vlan).into_iter().chain(self.others.iter().cloned())
     }
 }
 
