@@ -39,6 +39,8 @@ pub const GO_ON: Instruction = Instruction(RETURN, 0, 0, u32::MAX);
 const HAS_TAG: u32 = (-0x1000_i32 + 48) as u32;
 /// SKF_AD_OFF + SKF_AD_VLAN_TAG: priority and VLAN of that tag.
 const TAG: u32 = (-0x1000_i32 + 44) as u32;
+/// SKF_AD_OFF + SKF_AD_VLAN_TPID: its EtherType.
+const TAG_TYPE: u32 = (-0x1000_i32 + 60) as u32;
 /// The VLAN of a tag; without one a frame is only given a priority (IEEE 802.1Q, 9.6).
 const VLAN: u32 = 0x0fff;
 
@@ -48,6 +50,8 @@ const RENEWED: Instruction = Instruction(SKIP, 0, 0, 0);
 const ARP: u32 = 0x0806;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+/// Loads the EtherType of a tag.
+const OF_TAG_TYPE: Instruction = Instruction(LOAD_WORD, 0, 0, TAG_TYPE);
 /// Loads the sender of IPv4.
 const OF_SENDER: Instruction = Instruction(LOAD_WORD, 0, 0, 26);
 /// Reverse ARP, by which QEMU tells switches where a guest is that has moved.
@@ -57,14 +61,15 @@ const RARP: u32 = 0x8035;
 /// 802, 8.4), as no switch or router of the factory has. It drops
 ///
 /// - what has another sender,
-/// - what has a VLAN tag, unless the guest `has_vlans`, or a tag within a tag,
+/// - what has a VLAN tag, unless it is of the EtherType `tags`, or a tag within a tag. One of another EtherType than the bridge's is no
+///   tag to the bridge, which has it leave within the port's VLAN (__allowed_ingress in net/bridge/br_vlan.c),
 /// - link-local control frames, of which a switch takes some for those of another switch: all of 01:80:c2:00:00:00 to 3f (STP,
 ///   LACP, 802.1X, LLDP, MVRP; IEEE 802.1Q, 8.6.3 and 10.5), and Cisco's PVST+, CDP, VTP, DTP and UDLD.
 ///
 /// A frame begins with the address that it is for (bytes 0 to 5), then its sender's (6 to 11), and its type (12, 13). Each part
 /// drops what it is about, or goes on with the instruction behind it.
-pub fn guard(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
-    let mut program = of_frames(mac, has_vlans);
+pub fn guard(mac: Option<[u8; 6]>, tags: Option<u16>) -> Vec<Instruction> {
+    let mut program = of_frames(mac, tags);
     program.push(GO_ON);
     program
 }
@@ -81,9 +86,9 @@ pub fn guard(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
 ///
 /// A frame that ends before what is looked at would pass (net/core/filter.c), and a network card fills it with zeros, up to 60
 /// bytes: what would not pass with these is dropped.
-pub fn guard_with_sources(mac: [u8; 6], has_vlans: bool, addresses: &[[u8; 4]]) -> Vec<Instruction> {
+pub fn guard_with_sources(mac: [u8; 6], tags: Option<u16>, addresses: &[[u8; 4]]) -> Vec<Instruction> {
     let mut program = vec![RENEWED];
-    program.extend(of_frames(Some(mac), has_vlans));
+    program.extend(of_frames(Some(mac), tags));
     program.push(Instruction(LOAD_HALF, 0, 0, 12));
     for (kind, of_kind) in [(ARP, of_arp(mac, addresses)), (IPV4, of_ipv4(addresses)), (IPV6, of_ipv6(mac))] {
         program.push(Instruction(IF_EQUAL, 0, of_kind.len() as u8, kind));
@@ -94,13 +99,14 @@ pub fn guard_with_sources(mac: [u8; 6], has_vlans: bool, addresses: &[[u8; 4]]) 
     program
 }
 
-/// The guest's address, and whether it has VLANs, of a program that is to be renewed.
-pub fn renewable(program: &[Instruction]) -> Option<([u8; 6], bool)> {
+/// The guest's address, and the EtherType of the tags that it may send, of a program that is to be renewed.
+pub fn renewable(program: &[Instruction]) -> Option<([u8; 6], Option<u16>)> {
     match program {
         [RENEWED, _, Instruction(IF_EQUAL, _, _, high), _, Instruction(IF_EQUAL, _, _, low), ..] => {
             let ([a, b, c, d], [_, _, e, f]) = (high.to_be_bytes(), low.to_be_bytes());
-            let has_vlans = !program.contains(&Instruction(LOAD_WORD, 0, 0, TAG));
-            Some(([a, b, c, d, e, f], has_vlans))
+            let mut behind = program.iter().skip_while(|instruction| **instruction != OF_TAG_TYPE).skip(1);
+            let tags = behind.next().map(|Instruction(.., kind)| *kind as u16);
+            Some(([a, b, c, d, e, f], tags))
         }
         _ => None,
     }
@@ -150,7 +156,7 @@ fn pass_if(value: u32) -> [Instruction; 2] {
 
 /// What is dropped by the Ethernet header alone; all else goes on.
 #[rustfmt::skip]
-fn of_frames(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
+fn of_frames(mac: Option<[u8; 6]>, tags: Option<u16>) -> Vec<Instruction> {
     let mut program = Vec::new();
     match mac {
         Some(mac) => program.extend(need_address(6, mac)),
@@ -161,15 +167,11 @@ fn of_frames(mac: Option<[u8; 6]>, has_vlans: bool) -> Vec<Instruction> {
             DROP,
         ]),
     }
-    if !has_vlans {
-        program.extend([
-            Instruction(LOAD_WORD, 0, 0, HAS_TAG),
-            Instruction(IF_EQUAL, 3, 0, 0),
-            Instruction(LOAD_WORD, 0, 0, TAG),
-            Instruction(IF_ANY_BIT, 0, 1, VLAN),
-            DROP,
-        ]);
-    }
+    program.extend([Instruction(LOAD_WORD, 0, 0, HAS_TAG), Instruction(IF_EQUAL, 3, 0, 0)]);
+    program.extend(match tags {
+        None => [Instruction(LOAD_WORD, 0, 0, TAG), Instruction(IF_ANY_BIT, 0, 1, VLAN), DROP],
+        Some(kind) => [OF_TAG_TYPE, Instruction(IF_EQUAL, 1, 0, kind.into()), DROP],
+    });
     program.extend([
         Instruction(LOAD_HALF, 0, 0, 12),
         Instruction(IF_EQUAL, 2, 0, 0x8100),
@@ -324,13 +326,13 @@ fn groups() -> Vec<Instruction> {
     program
 }
 
-/// What a program returns for a frame with this mark and this VLAN tag beside it: the kernel's machine, as far as our programs
+/// What a program returns for a frame with this mark and this VLAN tag beside it, after its EtherType: the kernel's machine, as far as our programs
 /// use it. A load from behind the frame's end returns 0 (net/core/filter.c). For tests.
 ///
 /// # Panics
 /// Where the kernel would refuse the program.
 #[allow(clippy::panic)]
-pub fn run(program: &[Instruction], frame: &[u8], mark: u32, tag: Option<u16>) -> u32 {
+pub fn run(program: &[Instruction], frame: &[u8], mark: u32, tag: Option<(u16, u16)>) -> u32 {
     let bytes = |at: usize, count: usize| {
         let bytes = frame.get(at..at + count)?;
         Some(bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte)))
@@ -343,7 +345,8 @@ pub fn run(program: &[Instruction], frame: &[u8], mark: u32, tag: Option<u16>) -
         let loaded = match code {
             LOAD_WORD if k == 0xffff_f014 => Some(mark),
             LOAD_WORD if k == HAS_TAG => Some(u32::from(tag.is_some())),
-            LOAD_WORD if k == TAG => Some(tag.unwrap_or_default().into()),
+            LOAD_WORD if k == TAG => Some(tag.unwrap_or_default().1.into()),
+            LOAD_WORD if k == TAG_TYPE => Some(tag.unwrap_or_default().0.into()),
             LOAD_WORD => bytes(from, 4),
             LOAD_HALF => bytes(from, 2),
             LOAD_BYTE => bytes(from, 1),
@@ -385,13 +388,15 @@ mod tests {
 
     const GUEST: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
     const ALL: [u8; 6] = [0xff; 6];
+    /// 802.1Q's.
+    const TAGS: u16 = 0x8100;
 
     fn frame(to: [u8; 6], from: [u8; 6], kind: u16) -> Vec<u8> {
         [to.as_slice(), &from, &kind.to_be_bytes(), &[0; 46]].concat()
     }
 
     fn passes(program: &[Instruction], frame: &[u8], tag: Option<u16>) -> bool {
-        match run(program, frame, 0, tag) {
+        match run(program, frame, 0, tag.map(|tag| (TAGS, tag))) {
             2 => false,
             u32::MAX => true,
             other => panic!("{other}"),
@@ -400,7 +405,7 @@ mod tests {
 
     #[test]
     fn only_the_guests_own_address_is_a_sender() {
-        let program = guard(Some(GUEST), false);
+        let program = guard(Some(GUEST), None);
         let from = |from| passes(&program, &frame(ALL, from, 0x0800), None);
         assert!(from(GUEST));
         for at in 0..6 {
@@ -412,7 +417,7 @@ mod tests {
 
     #[test]
     fn without_one_it_is_any_that_no_factory_gives() {
-        let program = guard(None, false);
+        let program = guard(None, None);
         let from = |first| passes(&program, &frame(ALL, [first, 1, 2, 3, 4, 5], 0x0800), None);
         for (first, expected) in [(0x52, true), (0x02, true), (0xfe, true), (0x00, false), (0x54, false), (0x03, false)]
         {
@@ -422,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_for_those_who_have_vlans_and_two_for_nobody() {
-        let [access, trunk] = [false, true].map(|has_vlans| guard(Some(GUEST), has_vlans));
+        let [access, trunk] = [None, Some(TAGS)].map(|tags| guard(Some(GUEST), tags));
         let plain = frame(ALL, GUEST, 0x0806);
         for (tag, of_access, of_trunk) in [
             (None, true, true),
@@ -433,6 +438,9 @@ mod tests {
         ] {
             assert_eq!(passes(&access, &plain, tag), of_access, "{tag:?}");
             assert_eq!(passes(&trunk, &plain, tag), of_trunk, "{tag:?}");
+            // To a bridge of 802.1ad that is no tag.
+            let is_untagged = run(&guard(Some(GUEST), Some(0x88a8)), &plain, 0, tag.map(|tag| (TAGS, tag))) == u32::MAX;
+            assert_eq!(is_untagged, tag.is_none(), "{tag:?}");
         }
         for kind in [0x8100, 0x88a8, 0x9100] {
             for program in [&access, &trunk] {
@@ -446,7 +454,7 @@ mod tests {
 
     #[test]
     fn no_switch_takes_it_for_a_switch() {
-        let program = guard(Some(GUEST), false);
+        let program = guard(Some(GUEST), None);
         let to = |to| passes(&program, &frame(to, GUEST, 0x0026), None);
         for last in 0..=0xff {
             assert_eq!(to([0x01, 0x80, 0xc2, 0, 0, last]), last > 0x3f, "{last:#x}");
@@ -497,7 +505,7 @@ mod tests {
 
     #[test]
     fn only_what_dhcp_gave_is_a_source() {
-        let program = guard_with_sources(GUEST, false, &[[10, 77, 0, 99], OWN]);
+        let program = guard_with_sources(GUEST, None, &[[10, 77, 0, 99], OWN]);
         let udp = |from: u16, to: u16| [from.to_be_bytes(), to.to_be_bytes()].concat();
         let (other, other6) = ([10, 77, 0, 1], [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0x50, 0x54, 0, 0xff, 0xfe, 9, 9, 9]);
         let mut global = OWN6;
@@ -576,7 +584,7 @@ mod tests {
             }
         }
         // Before it has an address, it asks for one.
-        let program = guard_with_sources(GUEST, false, &[]);
+        let program = guard_with_sources(GUEST, None, &[]);
         assert!(passes(&program, &ipv4([0; 4], 17, &udp(68, 67)), None) && !passes(&program, &ipv4(OWN, 6, &[]), None));
         assert!(!passes(&program, &arp_for(GUEST, [0; 4], OWN), None) && !passes(&program, &arp(GUEST, OWN), None));
         // All that the other guard drops is dropped by this one.
@@ -586,15 +594,15 @@ mod tests {
 
     #[test]
     fn what_is_to_be_renewed_is_known() {
-        for has_vlans in [false, true] {
-            assert_eq!(renewable(&guard_with_sources(GUEST, has_vlans, &[OWN])), Some((GUEST, has_vlans)));
-            assert_eq!(renewable(&guard(Some(GUEST), has_vlans)), None);
+        for tags in [None, Some(TAGS), Some(0x88a8)] {
+            assert_eq!(renewable(&guard_with_sources(GUEST, tags, &[OWN])), Some((GUEST, tags)));
+            assert_eq!(renewable(&guard(Some(GUEST), tags)), None);
         }
         assert_eq!(renewable(&[]), None);
-        let of = |addresses: &[[u8; 4]]| sources(&guard_with_sources(GUEST, false, addresses)).collect::<Vec<_>>();
+        let of = |addresses: &[[u8; 4]]| sources(&guard_with_sources(GUEST, None, addresses)).collect::<Vec<_>>();
         assert_eq!((of(&[]), of(&[OWN, [10, 77, 0, 99]])), (vec![], vec![OWN, [10, 77, 0, 99]]));
         assert_eq!(sources(&[]).count(), 0);
         // BPF_MAXINSNS, and what a jump can reach.
-        assert!(guard_with_sources(GUEST, false, &[OWN; 8]).len() < 250);
+        assert!(guard_with_sources(GUEST, None, &[OWN; 8]).len() < 250);
     }
 }

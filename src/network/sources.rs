@@ -29,7 +29,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 struct Guarded {
     mac: Mac,
-    has_vlans: bool,
+    /// The EtherType of the tags that its guest may send.
+    tags: Option<u16>,
     /// What it lets in.
     addresses: BTreeSet<Ipv4Addr>,
     /// Whether it is as we make them, and not as somebody before us did.
@@ -102,7 +103,7 @@ impl Sources {
                 continue;
             }
             let octets: Vec<[u8; 4]> = addresses.iter().map(Ipv4Addr::octets).collect();
-            let program = guard_with_sources(guard.mac.0, guard.has_vlans, &octets);
+            let program = guard_with_sources(guard.mac.0, guard.tags, &octets);
             if renewed(tap, &program).is_ok() {
                 output::step(|| format!("the guest {} may send from {addresses:?}", guard.mac));
                 (guard.addresses, guard.is_ours) = (addresses, true);
@@ -120,13 +121,8 @@ impl Sources {
 impl Guarded {
     /// What a program holds a port to that somebody before us has made, if it is to be renewed.
     fn by_others(program: &[port::bpf::Instruction]) -> Option<Self> {
-        let (mac, has_vlans) = renewable(program)?;
-        Some(Self {
-            mac: Mac(mac),
-            has_vlans,
-            addresses: sources(program).map(Ipv4Addr::from).collect(),
-            is_ours: false,
-        })
+        let (mac, tags) = renewable(program)?;
+        Some(Self { mac: Mac(mac), tags, addresses: sources(program).map(Ipv4Addr::from).collect(), is_ours: false })
     }
 }
 
