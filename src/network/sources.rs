@@ -19,6 +19,7 @@ use model::rtnl::network::PortVlans;
 use model::share::Hook;
 use port::bpf::{guard_with_sources, renewable, sources};
 use port::{FILTER_PREF, Request};
+use std::cell::OnceCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -80,6 +81,7 @@ impl Sources {
             leases.iter().filter(move |lease| (lease.port, lease.mac) == (tap, mac))
         };
         let guarded = || self.ports.iter().filter_map(|(index, guard)| Some((*index, guard.as_ref()?)));
+        let vlans = Vlans::default();
         // Who has what, those first that may send from it already.
         let mut holders: BTreeMap<Ipv4Addr, Vec<u32>> = BTreeMap::new();
         for has_it in [true, false] {
@@ -87,7 +89,7 @@ impl Sources {
                 let addresses = given(tap, guard).map(|lease| lease.address);
                 for address in addresses.filter(|address| guard.addresses.contains(address) == has_it) {
                     let holders = holders.entry(address).or_default();
-                    if !holders.iter().any(|other| meet(*other, tap)) {
+                    if !holders.iter().any(|other| vlans.meet(*other, tap)) {
                         holders.push(tap);
                     }
                 }
@@ -126,12 +128,18 @@ impl Guarded {
     }
 }
 
-/// Whether two ports are in one network; also where that can't be read. In VLANs of their own both may have an address.
-fn meet(one: u32, other: u32) -> bool {
-    let Ok(vlans) = Netlink::open().and_then(|mut netlink| netlink.port_vlans()) else { return true };
-    let vlans: BTreeMap<u32, PortVlans> = vlans.into_iter().collect();
-    let of = |port: u32| vlans.get(&port).cloned().unwrap_or_default();
-    of(one).meets(&of(other))
+/// The VLANs of ports, read when they are asked for.
+#[derive(Default)]
+struct Vlans(OnceCell<Option<BTreeMap<u32, PortVlans>>>);
+
+impl Vlans {
+    /// Whether two ports are in one network; also where that can't be read. In VLANs of their own both may have an address.
+    fn meet(&self, one: u32, other: u32) -> bool {
+        let read = || Some(Netlink::open().and_then(|mut netlink| netlink.port_vlans()).ok()?.into_iter().collect());
+        let Some(vlans) = self.0.get_or_init(read) else { return true };
+        let of = |port: u32| vlans.get(&port).cloned().unwrap_or_default();
+        of(one).meets(&of(other))
+    }
 }
 
 fn renewed(tap: u32, program: &[port::bpf::Instruction]) -> io::Result<()> {

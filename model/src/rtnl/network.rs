@@ -196,3 +196,25 @@ pub fn neighbour(body: &[u8], link: u32) -> Option<Neighbour> {
     };
     (on == link && state & UNKNOWN == 0).then_some(neighbour)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_meet_in_a_vlan_of_both_or_where_there_are_none() {
+        let port = |untagged, others: &[RangeInclusive<u16>]| PortVlans { untagged, others: others.to_vec() };
+        let (none, access, trunk) = (port(None, &[]), port(Some(10), &[]), port(Some(1), &[5..=9, 20..=30]));
+        for (one, other, expected) in [
+            (&none, &none, true),
+            (&access, &access, true),
+            (&access, &trunk, false),
+            (&port(Some(25), &[]), &trunk, true),
+            (&port(Some(2), &[8..=12]), &trunk, true),
+            (&port(Some(2), &[10..=19]), &trunk, false),
+            (&none, &access, false),
+        ] {
+            assert_eq!((one.meets(other), other.meets(one)), (expected, expected), "{one} {other}");
+        }
+    }
+}
