@@ -102,8 +102,8 @@ fn global(last: u8) -> [u8; 16] {
 /// What it is, and its bytes, by which it is told apart.
 type Frame = (&'static str, Vec<u8>);
 
-/// What passes, and what does not.
-fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
+/// What passes each guard, what does not pass guard=ip, and what does not pass guard=on either.
+fn frames(own: &Sender) -> [Vec<Frame>; 3] {
     const ROUTER: u8 = 134;
     let nobody = [0; 4];
     let advertised = [&[ROUTER, 0, 0, 0, 64, 0, 7, 8], [0; 8].as_slice()].concat();
@@ -185,6 +185,9 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("DHCPv6 server", own.ipv6(own.ip6, 17, &udp(547, 546))),
         ("DHCPv6 server from another port", own.ipv6(own.ip6, 17, &udp(1547, 546))),
         ("DHCPv6 server in fragments", fragment6(1, udp(547, 546))),
+        ("an EtherType of nobody's", own.ether(0x88b6, &[1])),
+    ];
+    let of_frames = vec![
         ("another's MAC address", with_mac("52:54:00:09:09:09")),
         ("STP", to("01:80:c2:00:00:00")),
         ("PVST+", to("01:00:0c:cc:cc:cd")),
@@ -193,15 +196,14 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("two tags", within(&[0x81, 0, 0, 10, 0x81, 0, 0, 20])),
         ("a priority, and a tag", within(&[0x81, 0, 0, 0, 0x81, 0, 0, 20])),
         ("something else", tagged(ALL, "52:54:00:09:09:09", 0, "else")),
-        ("an EtherType of nobody's", own.ether(0x88b6, &[1])),
     ];
-    (honest, attacks)
+    [honest, attacks, of_frames]
 }
 
 /// Of each frame whether it comes to the LAN and to a guest beside it, and that without a guard all would.
 #[test]
 fn no_attack_passes_and_all_that_is_honest_does() {
-    for guard in ["off", "ip"] {
+    for guard in ["off", "on", "ip"] {
         let Some(lab) = Lab::new() else { return };
         if !lab.lan.serve_short_leases() {
             return;
@@ -216,10 +218,10 @@ fn no_attack_passes_and_all_that_is_honest_does() {
         let given = std::net::Ipv4Addr::from(own.ip).to_string();
         guest.run(&format!("ip addr add {given}/24 dev eth0"));
         assert!(is_let_in(&given) || is_let_in(&given), "from {given}");
-        let (honest, attacks) = frames(&own);
+        let [honest, attacks, of_frames] = frames(&own);
         let wire = Wire::in_namespace(&guest.stack.name, "eth0");
         let heard = [Wire::in_namespace("lan", "lan0"), Wire::in_namespace(&beside.stack.name, "eth0")];
-        for (_, frame) in attacks.iter().chain(&honest) {
+        for (_, frame) in of_frames.iter().chain(&attacks).chain(&honest) {
             wire.send(frame);
         }
         let last = &honest.last().expect("a frame").1;
@@ -230,6 +232,9 @@ fn no_attack_passes_and_all_that_is_honest_does() {
                 assert!(wire.has(frame), "{what}, guard={guard}, {at}");
             }
             for (what, frame) in &attacks {
+                assert_eq!(wire.has(frame), guard != "ip", "{what}, guard={guard}, {at}");
+            }
+            for (what, frame) in &of_frames {
                 assert_eq!(wire.has(frame), guard == "off", "{what}, guard={guard}, {at}");
             }
         }
