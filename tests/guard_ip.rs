@@ -5,6 +5,7 @@ use crate::support::Lab;
 use crate::support::guest::Guest;
 use crate::support::programs;
 use crate::support::user::{Right, our_helper};
+use crate::support::wait_for;
 use crate::support::wire::{Wire, bytes, tagged};
 
 const ALL: &str = "ff:ff:ff:ff:ff:ff";
@@ -36,8 +37,12 @@ impl Sender {
     }
 
     fn arp(&self, operation: u8, mac: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
+        self.arp_for(operation, mac, ip, GATEWAY)
+    }
+
+    fn arp_for(&self, operation: u8, mac: [u8; 6], ip: [u8; 4], target: [u8; 4]) -> Vec<u8> {
         let head = [0, 1, 8, 0, 6, 4, 0, operation];
-        self.ether(0x0806, &[&head, mac.as_slice(), &ip, &bytes(ALL), &GATEWAY].concat())
+        self.ether(0x0806, &[&head, mac.as_slice(), &ip, &bytes(ALL), &target].concat())
     }
 
     /// `fragment` is the field of flags and offset (RFC 791).
@@ -52,6 +57,18 @@ impl Sender {
         let folded = (sum & 0xffff) + (sum >> 16);
         header[10..12].copy_from_slice(&(!(folded as u16 + (folded >> 16) as u16)).to_be_bytes());
         self.ether(0x0800, &[header.as_slice(), payload].concat())
+    }
+
+    /// DHCP (RFC 2131).
+    fn release(&self) -> Vec<u8> {
+        let mut message = vec![0; 240];
+        message[..3].copy_from_slice(&[1, 1, 6]);
+        message[12..16].copy_from_slice(&self.ip);
+        message[28..34].copy_from_slice(&self.mac);
+        message[236..].copy_from_slice(&[99, 130, 83, 99]);
+        message.extend([53, 1, 7, 255]);
+        let length = (message.len() as u16 + 8).to_be_bytes();
+        self.ipv4(self.ip, 0, 17, &[], &[&[0, 68, 0, 67], length.as_slice(), &[0, 0], &message].concat())
     }
 
     fn ipv6(&self, from: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
@@ -73,6 +90,11 @@ fn udp(from: u16, to: u16) -> Vec<u8> {
     datagram
 }
 
+/// IGMP (RFC 3376), with the checksum without which the bridge drops it.
+fn asking_for_group() -> Vec<u8> {
+    [&[0x11, 0, 0xee, 0xff, 0xe0, 0, 0x1f, 0xff], [0; 24].as_slice()].concat()
+}
+
 fn global(last: u8) -> [u8; 16] {
     [0xfd, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]
 }
@@ -80,8 +102,8 @@ fn global(last: u8) -> [u8; 16] {
 /// What it is, and its bytes, by which it is told apart.
 type Frame = (&'static str, Vec<u8>);
 
-/// What passes, and what does not.
-fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
+/// What passes each guard, what does not pass guard=ip, and what does not pass guard=on either.
+fn frames(own: &Sender) -> [Vec<Frame>; 3] {
     const ROUTER: u8 = 134;
     let nobody = [0; 4];
     let advertised = [&[ROUTER, 0, 0, 0, 64, 0, 7, 8], [0; 8].as_slice()].concat();
@@ -105,10 +127,12 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         let head = [[17, 0], offset.to_be_bytes(), [0, 0], [0, 9]].concat();
         own.ipv6(own.ip6, 44, &[head, ports].concat())
     };
+    // What each router is to look at (RFC 2113).
+    let alert = &[0x94, 4, 0, 0];
     let honest = vec![
         ("ARP", own.arp(1, own.mac, own.ip)),
         ("ARP to all of its own address", own.arp(2, own.mac, own.ip)),
-        ("whether an address is free", own.arp(1, own.mac, nobody)),
+        ("whether its address is free", own.arp_for(1, own.mac, nobody, own.ip)),
         ("DHCP", own.ipv4(nobody, 0, 17, &[], &udp(68, 67))),
         ("DHCP, renewed", own.ipv4(own.ip, 0, 17, &[], &udp(68, 67))),
         ("UDP", own.ipv4(own.ip, 0, 17, &[], &udp(1053, 53))),
@@ -117,7 +141,7 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("a later fragment", own.ipv4(own.ip, 0x2001, 17, &[], &udp(67, 68))),
         ("asking for routers", own.neighbour(own.ip6, 133, [0; 16])),
         ("asking for a neighbour", own.neighbour(own.ip6, 135, global(1))),
-        ("whether an address is free, IPv6", own.neighbour([0; 16], 135, own.ip6)),
+        ("whether its address is free, IPv6", own.neighbour([0; 16], 135, own.ip6)),
         ("a neighbour advertisement", own.neighbour(own.ip6, 136, own.ip6)),
         ("groups", own.ipv6(own.ip6, 0, &[&[58, 0, 5, 2, 0, 0, 1, 0, 143], [0; 7].as_slice()].concat())),
         ("DHCPv6", own.ipv6(own.ip6, 17, &udp(546, 547))),
@@ -132,6 +156,14 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("ARP for the gateway, as a question", own.arp(1, own.mac, GATEWAY)),
         ("ARP with another's MAC address within", own.arp(2, [0x52, 0x54, 0, 9, 9, 9], own.ip)),
         ("ARP that a card fills up", short),
+        ("whether another's address is free", own.arp(1, own.mac, nobody)),
+        ("whether another's address is free, IPv6", own.neighbour([0; 16], 135, global(9))),
+        ("router, IPv4", own.ipv4(own.ip, 0, 1, &[], &[9; 32])),
+        ("redirect, IPv4", own.ipv4(own.ip, 0, 1, &[], &[5; 32])),
+        ("redirect, IPv4, in fragments", own.ipv4(own.ip, 0x2000, 1, options, &[5; 32])),
+        ("who asks for groups, IPv4", own.ipv4(own.ip, 0, 2, alert, &asking_for_group())),
+        ("VRRP", own.ipv4(own.ip, 0, 112, &[], &[0x31; 32])),
+        ("OSPF", own.ipv4(own.ip, 0, 89, &[], &[2; 44])),
         ("IPv4 from the gateway", own.ipv4(GATEWAY, 0, 17, &[], &udp(1053, 53))),
         ("IPv4 from the gateway, a later fragment", own.ipv4(GATEWAY, 0x2001, 17, &[], &udp(1, 2))),
         ("IPv4 from nobody", own.ipv4(nobody, 0, 17, &[], &udp(1053, 53))),
@@ -153,6 +185,9 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("DHCPv6 server", own.ipv6(own.ip6, 17, &udp(547, 546))),
         ("DHCPv6 server from another port", own.ipv6(own.ip6, 17, &udp(1547, 546))),
         ("DHCPv6 server in fragments", fragment6(1, udp(547, 546))),
+        ("an EtherType of nobody's", own.ether(0x88b6, &[1])),
+    ];
+    let of_frames = vec![
         ("another's MAC address", with_mac("52:54:00:09:09:09")),
         ("STP", to("01:80:c2:00:00:00")),
         ("PVST+", to("01:00:0c:cc:cc:cd")),
@@ -161,15 +196,14 @@ fn frames(own: &Sender) -> (Vec<Frame>, Vec<Frame>) {
         ("two tags", within(&[0x81, 0, 0, 10, 0x81, 0, 0, 20])),
         ("a priority, and a tag", within(&[0x81, 0, 0, 0, 0x81, 0, 0, 20])),
         ("something else", tagged(ALL, "52:54:00:09:09:09", 0, "else")),
-        ("an EtherType of nobody's", own.ether(0x88b6, &[1])),
     ];
-    (honest, attacks)
+    [honest, attacks, of_frames]
 }
 
 /// Of each frame whether it comes to the LAN and to a guest beside it, and that without a guard all would.
 #[test]
 fn no_attack_passes_and_all_that_is_honest_does() {
-    for guard in ["off", "ip"] {
+    for guard in ["off", "on", "ip"] {
         let Some(lab) = Lab::new() else { return };
         if !lab.lan.serve_short_leases() {
             return;
@@ -184,20 +218,23 @@ fn no_attack_passes_and_all_that_is_honest_does() {
         let given = std::net::Ipv4Addr::from(own.ip).to_string();
         guest.run(&format!("ip addr add {given}/24 dev eth0"));
         assert!(is_let_in(&given) || is_let_in(&given), "from {given}");
-        let (honest, attacks) = frames(&own);
+        let [honest, attacks, of_frames] = frames(&own);
         let wire = Wire::in_namespace(&guest.stack.name, "eth0");
         let heard = [Wire::in_namespace("lan", "lan0"), Wire::in_namespace(&beside.stack.name, "eth0")];
-        for (_, frame) in attacks.iter().chain(&honest) {
+        for (_, frame) in of_frames.iter().chain(&attacks).chain(&honest) {
             wire.send(frame);
         }
         let last = &honest.last().expect("a frame").1;
         for (at, wire) in heard.iter().enumerate() {
             let came = || wire.has(last).then_some(());
-            crate::support::wait_for("the last frame", 10, came);
+            wait_for("the last frame", 10, came);
             for (what, frame) in &honest {
                 assert!(wire.has(frame), "{what}, guard={guard}, {at}");
             }
             for (what, frame) in &attacks {
+                assert_eq!(wire.has(frame), guard != "ip", "{what}, guard={guard}, {at}");
+            }
+            for (what, frame) in &of_frames {
                 assert_eq!(wire.has(frame), guard == "off", "{what}, guard={guard}, {at}");
             }
         }
@@ -253,9 +290,13 @@ fn link_local(lab: &Lab) -> String {
 
 /// The address that a DHCP client in the guest is given.
 fn lease(lab: &Lab, guest: &Guest) -> String {
+    lease_with(lab, guest, "")
+}
+
+fn lease_with(lab: &Lab, guest: &Guest, words: &str) -> String {
     let script = lab.new_file("udhcpc");
     programs::script(&script, "env\n");
-    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {}", script.display());
+    let client = format!("busybox udhcpc -i eth0 -n -q -f -t 10 -T 1 -s {} {words}", script.display());
     let out = guest.run(&client);
     let line = out.lines().rev().find_map(|line| line.strip_prefix("ip=")).expect("an address");
     line.to_owned()
@@ -278,4 +319,47 @@ fn a_guest_whose_address_nobody_hears_is_told_of() {
     let _tap = lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap();
     let told = lab.kvm_bridge("doctor br0 --quick").run().out;
     assert!(told.contains("nobody hears what that is: br0 has no reaper"), "{told}");
+}
+
+/// Servers know clients by what these say they are (option 61), which whoever is on the network hears. What a guest gives back it has
+/// no more.
+#[test]
+fn an_address_is_one_guests_until_it_gives_it_back() {
+    let Some(lab) = Lab::new() else { return };
+    if !lab.lan.serve_short_leases() {
+        return;
+    }
+    let boot = |name: &str| Guest::boot_silent(&lab, name, "--bridge br0,uplink=eth0,guard=ip");
+    let (victim, thief) = (boot("victim"), boot("thief"));
+    for guest in [&victim, &thief] {
+        guest.run("ip link set eth0 up");
+    }
+    let its = lease(&lab, &victim);
+    for guest in [&victim, &thief] {
+        guest.run(&format!("ip addr add {its}/24 dev eth0"));
+    }
+    let is_let_in = |guest: &Guest| guest.stack.pings(&format!("-w 2 -I {its} 10.77.0.1"));
+    assert!(is_let_in(&victim) || is_let_in(&victim), "from {its}");
+    // busybox's identifier is its MAC address.
+    let identifier = victim.mac.replace(':', "");
+    assert_eq!(
+        lease_with(&lab, &thief, &format!("-C -x 0x3d:01{identifier} -r {its}")),
+        its,
+        "the server knows who it is"
+    );
+    let is_heard = || lab.kvm_bridge("ip thief").run().out.contains(&its).then_some(());
+    wait_for("the reaper to hear of it", 10, is_heard);
+    assert!(!is_let_in(&thief) && !is_let_in(&thief));
+    // A reaper that begins anew knows whose it is.
+    lab.reaper_of("br0").kill();
+    lab.kvm_bridge("recover").run().succeeds();
+    // The server has noted the thief's MAC address for it, and asks when nobody answers there.
+    wait_for("the one whose it is to be let in", 30, || is_let_in(&victim).then_some(()));
+    assert!(!is_let_in(&thief));
+    let own = Sender::new(&victim.mac, &its);
+    Wire::in_namespace(&victim.stack.name, "eth0").send(&own.release());
+    wait_for("nothing to be let in from it", 10, || (!is_let_in(&victim)).then_some(()));
+    victim.terminate();
+    thief.terminate();
+    lab.becomes_as_before();
 }

@@ -307,9 +307,10 @@ fn a_rule_that_says_guard_is_for_guests_whose_address_is_told() {
 #[test]
 fn a_checksum_is_no_way_past_the_guard() {
     let own = "52:54:00:11:22:33";
-    let arp = |rest: &[u8]| {
+    // As QEMU's announcement, which passes before it has an address.
+    let rarp = |rest: &[u8]| {
         let head =
-            [[255; 6].as_slice(), &wire::bytes(own), &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &wire::bytes(own)].concat();
+            [[255; 6].as_slice(), &wire::bytes(own), &[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], &wire::bytes(own)].concat();
         let mut frame = [head.as_slice(), &[0; 14], rest].concat();
         frame.resize(60, 0);
         frame
@@ -322,16 +323,16 @@ fn a_checksum_is_no_way_past_the_guard() {
     // struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, no segments, csum_start and csum_offset: the sender's IP address. What is
     // no header to the TAP is the beginning of a frame.
     let header = [&[1, 0, 0, 0, 0, 0][..], &20_u16.to_ne_bytes(), &10_u16.to_ne_bytes()].concat();
-    send(&[header, arp(b"forged")].concat());
-    send(&arp(b"last"));
+    send(&[header, rarp(b"forged")].concat());
+    send(&rarp(b"last"));
     wait_for("the last frame", 10, || (!peer.from(own).is_empty()).then_some(()));
-    assert_eq!(peer.from(own), [arp(b"last")]);
+    assert_eq!(peer.from(own), [rarp(b"last")]);
     // Where the MAC address is the kernel itself lets none be written.
     let Some((lab, helper)) = with_rules("allow br0\n") else { return };
     let tap = File::from(lab.call(&helper, &format!("--use-vnet --br=br0 --fd=0 --mac={own}")).gives_a_tap());
     for start in 0..20_u16 {
         let header = [&[1, 0, 0, 0, 0, 0][..], &start.to_ne_bytes(), &6_u16.to_ne_bytes()].concat();
-        let written = (&tap).write_all(&[header, arp(b"forged")].concat());
+        let written = (&tap).write_all(&[header, rarp(b"forged")].concat());
         assert_eq!(written.map_err(|error| error.raw_os_error()), Err(Some(libc::EINVAL)), "{start}");
     }
 }
@@ -416,6 +417,26 @@ fn a_guest_of_roots_gets_its_address_back() {
     wait_for("status to say so", 10, || lab.kvm_bridge("status br0").run().out.contains(&says).then_some(()));
     let said = lab.call(&helper, &format!("--br=br0 --fd=0 --mac={own}")).refusal();
     assert!(said.contains("is another's there"), "{said}");
+    drop(tap);
+    roots.terminate();
+    lab.kvm_bridge("down br0").run().succeeds();
+}
+
+/// Who holds the TAP of a guest of root's gets no port of a user's off the bridge with its address.
+#[test]
+fn an_address_that_a_tap_of_roots_was_not_given_takes_nobodys_port_away() {
+    let Some(lab) = Lab::new().and_then(Lab::with_users) else { return };
+    let helper = lab.install_helper(&our_helper(), true, Right::Capability);
+    lab.allow_more("allow br0\n");
+    lab.kvm_bridge("up br0 --uplink eth0").run().succeeds();
+    let roots = Guest::boot_silent(&lab, "alice", "--bridge br0");
+    let tap = lab.call(&helper, "--br=br0 --fd=0 --mac=52:54:00:11:22:33").gives_a_tap();
+    lab.reapers_rest();
+    let users = lab.ports("br0").into_iter().find(|port| port.starts_with("kvb") && *port != roots.tap);
+    lab.ip(&format!("link set dev {} address fe:54:00:11:22:33", roots.tap));
+    wait_for("root's to be taken off", 10, || (!lab.ports("br0").contains(&roots.tap)).then_some(()));
+    lab.reapers_rest();
+    assert!(lab.ports("br0").contains(&users.expect("its port")));
     drop(tap);
     roots.terminate();
     lab.kvm_bridge("down br0").run().succeeds();

@@ -32,6 +32,8 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
+const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const AF_INET6: u16 = nix::libc::AF_INET6 as u16;
@@ -63,6 +65,8 @@ pub struct Link {
     pub alias: Vec<u8>,
     /// Of a bridge, whether its ports are members of VLANs.
     pub filters_vlans: bool,
+    /// Of a bridge, whether these are 802.1ad's.
+    pub has_service_tags: bool,
 }
 
 /// What is changed about a link.
@@ -206,7 +210,9 @@ fn link(body: &[u8]) -> Option<Link> {
                 if let Some(data) = of(IFLA_INFO_DATA).filter(|_| link.kind == b"bridge") {
                     let is_on =
                         |(kind, value): &(u16, &[u8])| *kind == IFLA_BR_VLAN_FILTERING && value.first() == Some(&1);
-                    link.filters_vlans = attributes(data)?.iter().any(is_on);
+                    let settings = attributes(data)?;
+                    link.filters_vlans = settings.iter().any(is_on);
+                    link.has_service_tags = settings.contains(&(IFLA_BR_VLAN_PROTOCOL, &ETH_P_8021AD));
                 }
             }
             _ => {}

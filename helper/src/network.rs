@@ -55,8 +55,11 @@ pub fn attach(task: &Task, reserve: Reserve) -> Result<File, Failure> {
     };
     let mut socket = Socket::open().map_err(cannot("ask the kernel"))?;
     let bridge = find_bridge(&mut socket, task.bridge, cannot("ask the kernel"))?;
-    let policy = &task.grant.policy;
     check_policy(task, &bridge)?;
+    let mut policy = task.grant.policy.clone();
+    if let Some(vlans) = &mut policy.vlans {
+        vlans.are_service_tags = bridge.has_service_tags;
+    }
     if let Some(mac) = task.claimed() {
         let routers = known::routers(&mut socket).map_err(cannot("ask the kernel for routers"))?;
         if routers.iter().any(|router| *router == mac) {

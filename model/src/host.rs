@@ -125,6 +125,9 @@ pub struct Link {
     pub has_carrier: bool,
     /// Of a bridge, whether its ports are members of VLANs (IFLA_BR_VLAN_FILTERING).
     pub filters_vlans: bool,
+    /// Of a bridge, whether its VLANs are those of 802.1ad (IFLA_BR_VLAN_PROTOCOL): service tags, in which customers have tags of
+    /// their own.
+    pub has_service_tags: bool,
 }
 
 /// What only matters of an interface that a bridge is to have as its uplink.
@@ -281,6 +284,7 @@ impl Link {
             uplink: Uplink::default(),
             has_carrier: false,
             filters_vlans: false,
+            has_service_tags: false,
         }
     }
 }

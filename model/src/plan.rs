@@ -287,12 +287,12 @@ pub fn policy(nic: &Nic, configured: &Bridge) -> Policy {
 
 /// A port has VLANs only where its bridge filters them, which is not switched on behind anybody's back: each port is in one VLAN
 /// then, and what was in another one is cut off.
-fn check_filtering(tap: Tap, plan: &Plan, host: &Host) -> Result<Tap> {
+fn check_filtering(mut tap: Tap, plan: &Plan, host: &Host) -> Result<Tap> {
     let bridge = &tap.bridge;
     let made = || plan.bridges.iter().find(|known| known.bridge == *bridge).and_then(|made| made.create.as_ref());
     let filters =
         host.link(bridge).map_or_else(|| made().is_some_and(|made| made.filters_vlans), |link| link.filters_vlans);
-    match &tap.policy.vlans {
+    match &mut tap.policy.vlans {
         Some(vlans) if !filters => {
             let command = format!("ip link set dev {bridge} type bridge vlan_filtering 1");
             let what = format!("vlan={vlans} is for a bridge that filters VLANs, and {bridge} does not");
@@ -300,7 +300,11 @@ fn check_filtering(tap: Tap, plan: &Plan, host: &Host) -> Result<Tap> {
                 Phrase::from("Leave ").key("vlan", "").say(" out. To have it filter, with all its ports in VLAN 1");
             Err(Error::new(what, remedy.run_as_root(command)))
         }
-        _ => Ok(tap),
+        Some(vlans) => {
+            vlans.are_service_tags = host.link(bridge).is_some_and(|link| link.has_service_tags);
+            Ok(tap)
+        }
+        None => Ok(tap),
     }
 }
 

@@ -165,7 +165,7 @@ fn before(dev: &str, policy: &Policy, mac: Mac) -> Vec<String> {
 /// The commands of what it is held to as a port: see `Policy::after`.
 fn after(dev: &str, policy: &Policy) -> Vec<String> {
     let mut commands = Vec::new();
-    if let Some(Vlans { untagged, tagged }) = &policy.vlans {
+    if let Some(Vlans { untagged, tagged, .. }) = &policy.vlans {
         commands.push(format!("bridge vlan del dev {dev} vid 1-4094"));
         commands.push(format!("bridge vlan add dev {dev} vid {untagged} pvid untagged"));
         let add = |first, last| format!("bridge vlan add dev {dev} vid {first}-{last}");

@@ -134,11 +134,11 @@ impl Policy {
     /// The program of the guard. One that goes by IP addresses begins with none; it needs the guest's own address, without which
     /// it lets in nothing.
     pub fn program(&self, mac: Option<[u8; 6]>) -> Vec<bpf::Instruction> {
-        let has_vlans = self.vlans.as_ref().is_some_and(|vlans| !vlans.tagged.is_empty());
+        let tags = self.vlans.as_ref().and_then(Vlans::tags);
         match (self.guard, mac) {
-            (Guard::Ip, Some(mac)) => bpf::guard_with_sources(mac, has_vlans, &[]),
+            (Guard::Ip, Some(mac)) => bpf::guard_with_sources(mac, tags, &[]),
             (Guard::Ip, None) => vec![bpf::DROP],
-            (Guard::Off | Guard::Mac, mac) => bpf::guard(mac, has_vlans),
+            (Guard::Off | Guard::Mac, mac) => bpf::guard(mac, tags),
         }
     }
 }

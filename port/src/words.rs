@@ -14,12 +14,22 @@ pub struct Vlans {
     pub untagged: u16,
     /// Those whose frames have their tag, in both directions: sorted, and none of them the other.
     pub tagged: Vec<RangeInclusive<u16>>,
+    /// Whether these tags are service tags, as on a bridge of 802.1ad (IFLA_BR_VLAN_PROTOCOL). That is not written.
+    pub are_service_tags: bool,
 }
 
 impl Vlans {
     /// One without a tag and no others.
     pub fn untagged(untagged: u16) -> Self {
-        Self { untagged, tagged: Vec::new() }
+        Self { untagged, tagged: Vec::new(), are_service_tags: false }
+    }
+}
+
+impl Vlans {
+    /// The EtherType of the tags that its port may send, if it may send any.
+    pub(crate) fn tags(&self) -> Option<u16> {
+        let kind = if self.are_service_tags { 0x88a8 } else { 0x8100 };
+        (!self.tagged.is_empty()).then_some(kind)
     }
 }
 
@@ -45,7 +55,7 @@ impl FromStr for Vlans {
         if ranges.windows(2).any(|pair| pair[0].end() >= pair[1].start()) {
             return Err(());
         }
-        Ok(Self { untagged, tagged: ranges })
+        Ok(Self { untagged, tagged: ranges, are_service_tags: false })
     }
 }
 

@@ -30,19 +30,20 @@ impl Guard {
     pub fn look(&mut self, netlink: &mut Netlink, ports: &[Link], host: Option<Mac>) -> Result<bool> {
         let before = mem::take(&mut self.first);
         let mut has_freed = false;
-        for port in ports.iter().filter(|port| matches!(port.kind, Kind::Tap { .. })) {
-            let first = before.get(&port.index).copied();
-            let why = if is_disguised(port, first, host) {
-                Some(Fault::Disguised)
-            } else {
-                roots_with_address_of(port, ports).map(|root| Fault::Roots(&root.name))
-            };
+        let taps = ports.iter().filter(|port| matches!(port.kind, Kind::Tap { .. }));
+        let first_of = |port: &Link| before.get(&port.index).copied();
+        // Whoever holds a TAP of root's can give it the address of a user's guest: that is no reason to take that one off.
+        let (disguised, honest): (Vec<&Link>, Vec<&Link>) =
+            taps.partition(|port| is_disguised(port, first_of(port), host));
+        let faults = disguised.into_iter().map(|port| (port, Some(Fault::Disguised)));
+        let roots = |port| roots_with_address_of(port, &honest).map(|root| Fault::Roots(&root.name));
+        for (port, why) in faults.chain(honest.iter().map(|port| (*port, roots(port)))) {
             if let Some(fault) = why {
                 free_port(netlink, port.index).map_err(unreadable)?;
                 self.freed.insert(port.index, told(port, &fault));
                 has_freed = true;
             } else {
-                self.first.insert(port.index, first.unwrap_or(port.mac));
+                self.first.insert(port.index, first_of(port).unwrap_or(port.mac));
             }
         }
         for index in self.freed.keys().copied().collect::<Vec<_>>() {
@@ -80,9 +81,9 @@ fn told(port: &Link, fault: &Fault) -> Error {
 
 /// The port of a guest of root's that has the address which this user's guest has to itself. A TAP of root's has its guest's
 /// address but for the first byte.
-fn roots_with_address_of<'ports>(port: &Link, ports: &'ports [Link]) -> Option<&'ports Link> {
+fn roots_with_address_of<'ports>(port: &Link, ports: &[&'ports Link]) -> Option<&'ports Link> {
     let of_users = port.address_of_users_guest()?;
-    ports.iter().find(|root| root.vm().is_some() && root.mac.is_some_and(|mac| mac.0[1..] == of_users.0[1..]))
+    ports.iter().copied().find(|root| root.vm().is_some() && root.mac.is_some_and(|mac| mac.0[1..] == of_users.0[1..]))
 }
 
 /// Whether a TAP has an address that it was not given; `first` is the one that it had when it was seen first. Those of ours begin
@@ -131,8 +132,9 @@ mod tests {
         };
         let users = |mac: &str| port("kvb1", 0xfa, &format!("kvm-bridge-helper uid 7 bridge 3 mac {mac}"));
         let ports = [port("kvb0", 0xfe, "kvm-bridge alice"), users("52:00:00:00:00:01"), users("52:00:00:00:00:02")];
-        let roots = ports.each_ref().map(|port| roots_with_address_of(port, &ports).map(|root| root.name.as_str()));
+        let ports = ports.each_ref();
+        let roots = ports.map(|port| roots_with_address_of(port, &ports).map(|root| root.name.as_str()));
         assert_eq!(roots, [None, Some("kvb0"), None]);
-        assert!(roots_with_address_of(&ports[1], &ports[1..]).is_none());
+        assert!(roots_with_address_of(ports[1], &ports[1..]).is_none());
     }
 }

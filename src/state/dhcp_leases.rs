@@ -154,6 +154,9 @@ impl Ear {
             if self.asked.hear(&message, is_sent) {
                 leases.extend(DhcpLease::of(port, &message, now()));
             }
+            if is_sent {
+                leases.extend(DhcpLease::given_back(port, &message, now()));
+            }
         }
         Ok(AT_ONCE)
     }

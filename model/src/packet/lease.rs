@@ -33,6 +33,12 @@ impl DhcpLease {
         (message.kind == Kind::Ack).then_some(Self { port, mac: message.client, address, until })
     }
 
+    /// What is known when a client has given its address back, or found that another has it: a lease that is over.
+    pub fn given_back(port: u32, message: &Message, now: u64) -> Option<Self> {
+        let is_over = matches!(message.kind, Kind::Release | Kind::Decline);
+        is_over.then_some(Self { port, mac: message.client, address: Ipv4Addr::UNSPECIFIED, until: Some(now) })
+    }
+
     /// For how many more seconds it is good from this time on; `None`: for ever.
     pub fn left(&self, now: u64) -> Option<u64> {
         self.until.map(|until| until.saturating_sub(now))
@@ -138,6 +144,18 @@ mod tests {
         assert_eq!(merged(vec![old], &[renewed], NOW, |_| true), [old]);
         let for_ever = DhcpLease { until: None, ..old };
         assert_eq!(merged(vec![old], &[for_ever], NOW, |_| true), [for_ever]);
+    }
+
+    #[test]
+    fn what_is_given_back_is_known_no_more() {
+        let (own, other) = (lease(7, 2, 50, 600), lease(8, 2, 60, 600));
+        let own = DhcpLease { mac: Mac([2; 6]), ..own };
+        for (kind, left) in
+            [(Kind::Release, vec![other]), (Kind::Decline, vec![other]), (Kind::Request, vec![own, other])]
+        {
+            let given = DhcpLease::given_back(7, &message(kind, None, None), NOW);
+            assert_eq!(merged(vec![own, other], given.as_slice(), NOW, |_| true), left, "{kind:?}");
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
         },
         owner: of_tap(IFLA_TUN_OWNER),
         group: of_tap(IFLA_TUN_GROUP),
-        bridge: (kind.as_deref() == Some("bridge")).then(|| bridge_detail(data, link.filters_vlans)),
+        bridge: (kind.as_deref() == Some("bridge")).then(|| bridge_detail(data, &link)),
         is_isolated: port
             .and_then(|port| attribute(port, IFLA_BRPORT_ISOLATED))
             .is_some_and(|value| value.first() == Some(&1)),
@@ -82,17 +82,15 @@ pub fn parse(body: &[u8]) -> Option<Detail> {
     })
 }
 
-fn bridge_detail(data: &[u8], vlan_filtering: bool) -> BridgeDetail {
+fn bridge_detail(data: &[u8], link: &Link) -> BridgeDetail {
     const IFLA_BR_FORWARD_DELAY: u16 = 1;
     const IFLA_BR_STP_STATE: u16 = 5;
-    const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
     const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
-    const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
     BridgeDetail {
         stp: number(data, IFLA_BR_STP_STATE).is_some_and(|state| state != 0),
         forward_delay: number(data, IFLA_BR_FORWARD_DELAY).unwrap_or_default(),
-        vlan_filtering,
-        has_service_tags: attribute(data, IFLA_BR_VLAN_PROTOCOL) == Some(&ETH_P_8021AD),
+        vlan_filtering: link.filters_vlans,
+        has_service_tags: link.has_service_tags,
         default_vlan: attribute(data, IFLA_BR_VLAN_DEFAULT_PVID)
             .and_then(|value| u16_at(value, 0))
             .filter(|vlan| *vlan != 0),

@@ -43,6 +43,7 @@ pub fn parse(body: &[u8]) -> Option<Link> {
             IFLA_LINKINFO => {
                 link.kind = parse_kind(value);
                 link.filters_vlans = link.kind == Kind::Bridge && filters_vlans(value);
+                link.has_service_tags = link.kind == Kind::Bridge && has_service_tags(value);
             }
             _ => {}
         }
@@ -69,6 +70,14 @@ fn filters_vlans(info: &[u8]) -> bool {
     const IFLA_BR_VLAN_FILTERING: u16 = 7;
     let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
     attribute(data, IFLA_BR_VLAN_FILTERING).is_some_and(|value| value.first() == Some(&1))
+}
+
+/// The same of 802.1ad.
+fn has_service_tags(info: &[u8]) -> bool {
+    const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
+    const ETH_P_8021AD: [u8; 2] = [0x88, 0xa8];
+    let data = attribute(info, IFLA_INFO_DATA).unwrap_or_default();
+    attribute(data, IFLA_BR_VLAN_PROTOCOL) == Some(&ETH_P_8021AD)
 }
 
 /// IFLA_LINKINFO; for a TAP with the flags that IFLA_TUN_* tell.

@@ -103,7 +103,18 @@ pub struct PortVlans {
 impl PortVlans {
     /// Whether it is in this one.
     pub fn has(&self, vlan: u16) -> bool {
-        self.untagged == Some(vlan) || self.others.iter().any(|range| range.contains(&vlan))
+        self.ranges().any(|range| range.contains(&vlan))
+    }
+
+    /// Whether both are in one, or neither in any, as on a bridge that does not filter.
+    pub fn meets(&self, other: &Self) -> bool {
+        let shared =
+            |own: RangeInclusive<u16>| other.ranges().any(|its| own.start() <= its.end() && its.start() <= own.end());
+        *self == *other || self.ranges().any(shared)
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        self.untagged.map(|vlan| vlan..=vlan).into_iter().chain(self.others.iter().cloned())
     }
 }
 
@@ -184,4 +195,26 @@ pub fn neighbour(body: &[u8], link: u32) -> Option<Neighbour> {
         confirmed: ticks.map(|ticks| Duration::from_millis(u64::from(ticks) * 10)),
     };
     (on == link && state & UNKNOWN == 0).then_some(neighbour)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_meet_in_a_vlan_of_both_or_where_there_are_none() {
+        let port = |untagged, others: &[RangeInclusive<u16>]| PortVlans { untagged, others: others.to_vec() };
+        let (none, access, trunk) = (port(None, &[]), port(Some(10), &[]), port(Some(1), &[5..=9, 20..=30]));
+        for (one, other, expected) in [
+            (&none, &none, true),
+            (&access, &access, true),
+            (&access, &trunk, false),
+            (&port(Some(25), &[]), &trunk, true),
+            (&port(Some(2), &[8..=12]), &trunk, true),
+            (&port(Some(2), &[10..=19]), &trunk, false),
+            (&none, &access, false),
+        ] {
+            assert_eq!((one.meets(other), other.meets(one)), (expected, expected), "{one} {other}");
+        }
+    }
 }
