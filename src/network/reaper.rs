@@ -229,7 +229,8 @@ fn watch(
                 return Ok(());
             }
         }
-        match guard.failure().or_else(|| attendant.failure()) {
+        // What a user has done does not hide what is amiss with ours.
+        match attendant.failure().or_else(|| guard.failure()) {
             Some(failure) => files.report_failure(failure),
             None => files.forget_failure(),
         }
