@@ -12,7 +12,7 @@ mod undo;
 use crate::network::helper;
 use crate::network::helper::{Right, right_of};
 use crate::network::user::Person;
-use crate::output::errno::reason;
+use crate::output::errno::{again_as_root, reason};
 use crate::sys::{files, lock};
 use kvm_bridge_helper::access;
 use kvm_bridge_helper::acl::{self, Verdict};
@@ -103,7 +103,7 @@ impl fmt::Display for Allow {
 /// Sets all of it up, and tells what was made, a line for each thing.
 pub fn install(allows: &[Allow], links: &[String]) -> Result<String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new("install: only root can set this up", "Run it as root: sudo kvm-bridge install"));
+        return Err(Error::new("install: only root can set this up", again_as_root()));
     }
     let _lock = lock_record()?;
     let mut work = Work { record: Record::read()?, told: String::new() };

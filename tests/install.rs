@@ -325,8 +325,17 @@ fn an_installation_that_cannot_be_done_is_refused_before_it_begins() {
         let said = is_refused(&lab, words);
         assert!(said.contains(why), "{said}");
     }
-    let said = lab.as_user(ALICE, "/run/bin/kvm-bridge").words("install").run().exits_with(125).err;
-    assert!(said.contains("sudo kvm-bridge install"), "{said}");
+    for words in [
+        "install",
+        "install --allow br0:alice --link=vm",
+        "install --uninstall",
+        "up br0 --uplink eth0 --save",
+        "down br0 --force",
+        "recover",
+    ] {
+        let said = lab.as_user(ALICE, "/run/bin/kvm-bridge").words(words).run().exits_with(125).err;
+        assert!(said.lines().any(|line| line.ends_with(&format!("sudo kvm-bridge {words}"))), "{said}");
+    }
     let after: Vec<_> = files().into_iter().filter(|file| !file.contains("/var/lib/kvm-bridge")).collect();
     assert_eq!(after, before);
 }

@@ -66,6 +66,7 @@ mod tap;
 mod teardown;
 mod unprivileged;
 mod up_down;
+mod upgrade;
 mod uplink_answers;
 mod user_network;
 mod vxlan;

@@ -192,10 +192,10 @@ fn a_screen_follows_what_happens_and_leaves_the_terminal_as_it_was() {
     drop(guest);
     wait_for("the end of the guest", 20, || (!shown(&screen).contains("guest7")).then_some(()));
     let out = screen.out();
-    assert!(out.contains("\x1b[?1049h\x1b[?25l") && !out.contains("\x1b[?1049l"), "{out}");
+    assert!(out.contains("\x1b[?1049h\x1b[?25l\x1b[?7l") && !out.contains("\x1b[?1049l"), "{out}");
     keys.write_all(b"xq").expect("type");
     let out = screen.end().succeeds().out;
-    let after = out.split("\x1b[?25h\x1b[?1049l").nth(1).unwrap_or_else(|| panic!("{out}"));
+    let after = out.split("\x1b[?7h\x1b[?25h\x1b[?1049l").nth(1).unwrap_or_else(|| panic!("{out}"));
     assert_eq!(after.split_whitespace().collect::<Vec<_>>(), ["status", "0", "as", "before"]);
     // By ^C, and by a signal from elsewhere.
     let (screen, mut keys) = at_a_terminal(&lab, "status br0 --watch");
@@ -209,7 +209,10 @@ fn a_screen_follows_what_happens_and_leaves_the_terminal_as_it_was() {
     let watching = lab.all_processes().into_iter().find(watches).expect("it runs");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(watching.pid), Signal::SIGTERM).expect("it runs");
     let out = screen.end().out;
-    assert!(out.contains("\x1b[?25h\x1b[?1049l") && out.contains("status 143") && out.contains("as before"), "{out}");
+    assert!(
+        out.contains("\x1b[?7h\x1b[?25h\x1b[?1049l") && out.contains("status 143") && out.contains("as before"),
+        "{out}"
+    );
     // Where there is no terminal.
     for words in ["status --watch", "status --watch --json"] {
         let err = lab.kvm_bridge(words).run().exits_with(125).err;

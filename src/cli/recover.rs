@@ -6,7 +6,7 @@ use crate::network::links::unreadable;
 use crate::network::reaper;
 use crate::network::reaper::Found;
 use crate::output;
-use crate::output::errno::as_root;
+use crate::output::errno::again_as_root;
 use crate::state;
 use crate::state::config::save;
 use crate::state::journal::Files;
@@ -43,7 +43,7 @@ impl Recover {
     pub(super) fn run(self) -> Result<String> {
         if !process::can_change_network() {
             let what = "recover: this needs the right to change the network, CAP_NET_ADMIN";
-            return Err(Error::new(what, as_root("sudo kvm-bridge recover")));
+            return Err(Error::new(what, again_as_root()));
         }
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let (mut text, mut all, mut faults) = (String::new(), Vec::new(), Vec::new());

@@ -3,6 +3,7 @@
 use crate::install::record::{Identity, Made, RECORD, Record, draft_of};
 use crate::install::{HEADER, cannot, lock_record};
 use crate::network::helper;
+use crate::output::errno::again_as_root;
 use crate::sys::files::{self, if_there};
 use model::error::{Error, Result};
 use std::fs;
@@ -13,10 +14,7 @@ use std::path::Path;
 /// Takes it back, the last first, and tells what it did. What has been changed since is left, and told of.
 pub fn uninstall() -> Result<String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(Error::new(
-            "install: only root can take this back",
-            "Run it as root: sudo kvm-bridge install --uninstall",
-        ));
+        return Err(Error::new("install: only root can take this back", again_as_root()));
     }
     let lock = lock_record()?;
     let mut record = Record::read()?;

@@ -6,7 +6,7 @@ use crate::network::inventory;
 use crate::network::inventory::Port;
 use crate::network::links::{by_name, unreadable};
 use crate::network::{apply, undo};
-use crate::output::errno::as_root;
+use crate::output::errno::again_as_root;
 use crate::state::journal::Files;
 use crate::sys::lock::Hold;
 use crate::sys::process;
@@ -27,7 +27,7 @@ pub const IN_USE: u8 = 1;
 pub fn down(bridge: &IfName, is_forced: bool) -> Result<Down> {
     if !process::can_change_network() {
         let what = format!("down {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
-        return Err(Error::new(what, as_root(&format!("sudo kvm-bridge down {bridge}"))));
+        return Err(Error::new(what, again_as_root()));
     }
     take_down(bridge, is_forced).map_err(|error| error.of(format_args!("down {bridge}")))
 }

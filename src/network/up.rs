@@ -11,7 +11,7 @@ use crate::network::locks::planned_locked;
 use crate::network::made;
 use crate::network::made::{Indices, Made};
 use crate::network::reaper;
-use crate::output::errno::as_root;
+use crate::output::errno::again_as_root;
 use crate::state::journal::Files;
 use crate::sys::random;
 use crate::sys::{process, tap};
@@ -37,7 +37,7 @@ pub fn up(nic: &Nic, taps: &[PersistentTap], config: &Config) -> Result<Up> {
     let bridge = &nic.bridge;
     if !process::can_change_network() {
         let what = format!("up {bridge}: this needs the right to change the network, CAP_NET_ADMIN");
-        return Err(Error::new(what, as_root(&format!("sudo kvm-bridge up {bridge} ..."))));
+        return Err(Error::new(what, again_as_root()));
     }
     let users = taps.iter().map(|tap| user(&tap.user)).collect::<Result<Vec<Uid>>>()?;
     process::hold_standard_places()?;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use kvm_bridge_helper::container;
+use model::text::shell::quote;
 use nix::errno::Errno;
 
 /// What an errno means, without Rust's `(os error N)`.
@@ -52,6 +53,12 @@ pub fn as_root(command: &str) -> String {
         true => "This root has not the right: see whether 'capsh --print' lists cap_net_admin.".to_owned(),
         false => format!("Run it as root: {command}"),
     }
+}
+
+/// The same where the command is this one again, of `kvm-bridge`, with all of its words.
+pub fn again_as_root() -> String {
+    let words: Vec<String> = std::env::args_os().skip(1).map(quote).collect();
+    as_root(&format!("sudo kvm-bridge {}", words.join(" ")))
 }
 
 /// What is to be done where a folder of root's can't be written to.

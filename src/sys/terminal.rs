@@ -48,17 +48,18 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Another screen without a cursor; the keyboard gives each key at once, and shows none.
+    /// Another screen without a cursor, on which long lines end at its edge; the keyboard gives each key at once, and shows
+    /// none.
     fn begin(&self) {
         if let Some(mut keyboard) = self.keyboard.clone() {
             keyboard.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
             let _ = tcsetattr(&self.stdin, OptionalActions::Now, &keyboard);
         }
-        write(b"\x1b[?1049h\x1b[?25l");
+        write(b"\x1b[?1049h\x1b[?25l\x1b[?7l");
     }
 
     fn end(&self) {
-        write(b"\x1b[?25h\x1b[?1049l");
+        write(b"\x1b[?7h\x1b[?25h\x1b[?1049l");
         if let Some(keyboard) = &self.keyboard {
             let _ = tcsetattr(&self.stdin, OptionalActions::Now, keyboard);
         }
