@@ -140,6 +140,27 @@ fn at_boot_the_address_may_come_later() {
 }
 
 #[test]
+fn a_host_whose_own_name_is_127_0_1_1_leaves_itself_out() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.baseline();
+    let own = "127.0.1.1";
+    let said = lab.kvm_bridge(&format!("up br0 --uplink vxlan:7:remote={own}+10.77.0.1")).run().succeeds().out;
+    assert!(said.contains("with VXLAN 7 from 10.77.0.2 on eth0 (10.77.0.1), MTU 1450"), "{said}");
+    lab.kvm_bridge("down br0").run().succeeds();
+    let init = |who: &str| lab.kvm_bridge(&format!("fabric init --as 65000 {who}")).run();
+    for (who, line) in [
+        (format!("--peers {own},10.77.0.1"), " neighbor 10.77.0.1 activate\n  advertise-all-vni"),
+        (format!("--reflectors {own},10.77.0.1"), " bgp listen range 10.77.0.0/24 peer-group clients"),
+    ] {
+        let lines = init(&who).succeeds().out;
+        assert!(lines.contains("router-id 10.77.0.2") && lines.contains(line) && !lines.contains(own), "{lines}");
+    }
+    let alone = init(&format!("--peers {own}")).exits_with(125).err;
+    assert!(alone.contains("Give --local an address of the host"), "{alone}");
+    lab.becomes_as_before();
+}
+
+#[test]
 fn a_dry_run_says_the_commands() {
     let Some(lab) = Lab::with_address() else { return };
     lab.baseline();

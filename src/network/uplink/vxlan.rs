@@ -45,6 +45,8 @@ fn underlay(netlink: &mut Netlink, bridge: &IfName, asked: &Vxlan) -> Result<Res
         },
         Peers::Evpn | Peers::Multicast(_) => Vec::new(),
     };
+    // On Debian, /etc/hosts has the host's own name as 127.0.1.1.
+    let remotes: Vec<IpAddr> = remotes.into_iter().filter(|remote| !remote.is_loopback()).collect();
     let all = netlink.all_addresses().map_err(unreadable)?;
     let Some((index, local)) = local(netlink, asked, dev.as_ref(), &remotes, &all)? else {
         let what = match (asked.local, &dev) {
