@@ -70,6 +70,12 @@ fn a_bridge_of_evpns_leaves_its_forwarding_database_to_frr() {
         let err = lab.kvm_bridge(words).run().exits_with(125).err;
         assert!(err.contains(why), "{words}: {err}");
     }
+    // What the kernel counts as taken, wherever it has gone.
+    lab.sh("ip link add vx9 type vxlan id 9 dstport 4789").run().succeeds();
+    lab.sh("ip link set vx9 netns lan").run().succeeds();
+    let err = lab.kvm_bridge("up other --uplink vxlan:9").run().exits_with(125).err;
+    assert!(err.contains("of a VXLAN its VNI, even in another network namespace"), "{err}");
+    lab.lan.run("ip link del vx9");
     lab.kvm_bridge("up other --uplink vxlan:8").run().succeeds();
     lab.kvm_bridge("down --all").run().succeeds();
     lab.becomes_as_before();
