@@ -167,6 +167,22 @@ fn a_host_whose_own_name_is_127_0_1_1_leaves_itself_out() {
 }
 
 #[test]
+fn doctor_names_an_address_that_the_host_has_lost() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("addr add 10.77.0.9/24 dev eth0");
+    lab.baseline();
+    lab.kvm_bridge("up br0 --uplink vxlan:7:local=10.77.0.9:remote=10.77.0.1").run().succeeds();
+    let lost = "the host has no address 10.77.0.9 any more";
+    let before = lab.kvm_bridge("doctor br0 --quick").run().out;
+    lab.ip("addr del 10.77.0.9/24 dev eth0");
+    let after = lab.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
+    assert!(!before.contains(lost) && after.contains(lost), "{before}{after}");
+    lab.ip("addr add 10.77.0.9/24 dev eth0");
+    lab.kvm_bridge("down br0").run().succeeds();
+    lab.becomes_as_before();
+}
+
+#[test]
 fn a_dry_run_says_the_commands() {
     let Some(lab) = Lab::with_address() else { return };
     lab.baseline();
