@@ -161,6 +161,8 @@ fn a_host_whose_own_name_is_127_0_1_1_leaves_itself_out() {
         let lines = init(&who).succeeds().out;
         assert!(lines.contains("router-id 10.77.0.2") && lines.contains(line) && !lines.contains(own), "{lines}");
     }
+    let unknown = init("--peers no.such.host.invalid").exits_with(125).err;
+    assert!(unknown.contains("Give its address, or have the name in /etc/hosts"), "{unknown}");
     let alone = init(&format!("--peers {own}")).exits_with(125).err;
     assert!(alone.contains("Give --local an address of the host"), "{alone}");
     lab.becomes_as_before();

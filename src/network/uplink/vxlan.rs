@@ -77,7 +77,7 @@ fn underlay(netlink: &mut Netlink, bridge: &IfName, asked: &Vxlan) -> Result<Res
 /// The first address of a host that goes with that of this one: of IPv4, unless that is of IPv6.
 pub fn address_of(host: &str, local: Option<IpAddr>) -> Result<IpAddr> {
     let fault = |why: &dyn std::fmt::Display| {
-        let remedy = "Give remote= its address, or have the name in /etc/hosts: at boot nobody else may know it yet.";
+        let remedy = "Give its address, or have the name in /etc/hosts: at boot nobody else may know it yet.";
         Error::new(format!("the address of {host} is not known: {why}"), remedy)
     };
     let found: Vec<IpAddr> = match host.parse() {
