@@ -70,6 +70,12 @@ fn a_bridge_of_evpns_leaves_its_forwarding_database_to_frr() {
         let err = lab.kvm_bridge(words).run().exits_with(125).err;
         assert!(err.contains(why), "{words}: {err}");
     }
+    // What the kernel counts as taken, wherever it has gone.
+    lab.sh("ip link add vx9 type vxlan id 9 dstport 4789").run().succeeds();
+    lab.sh("ip link set vx9 netns lan").run().succeeds();
+    let err = lab.kvm_bridge("up other --uplink vxlan:9").run().exits_with(125).err;
+    assert!(err.contains("of a VXLAN its VNI, even in another network namespace"), "{err}");
+    lab.lan.run("ip link del vx9");
     lab.kvm_bridge("up other --uplink vxlan:8").run().succeeds();
     lab.kvm_bridge("down --all").run().succeeds();
     lab.becomes_as_before();
@@ -136,6 +142,45 @@ fn at_boot_the_address_may_come_later() {
     lab.kvm_bridge("down br0").run().succeeds();
     lab.lan.run("ip link del vx7");
     lab.ip("addr del 10.77.0.2/24 dev eth0");
+    lab.becomes_as_before();
+}
+
+#[test]
+fn a_host_whose_own_name_is_127_0_1_1_leaves_itself_out() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.baseline();
+    let own = "127.0.1.1";
+    let said = lab.kvm_bridge(&format!("up br0 --uplink vxlan:7:remote={own}+10.77.0.1")).run().succeeds().out;
+    assert!(said.contains("with VXLAN 7 from 10.77.0.2 on eth0 (10.77.0.1), MTU 1450"), "{said}");
+    lab.kvm_bridge("down br0").run().succeeds();
+    let init = |who: &str| lab.kvm_bridge(&format!("fabric init --as 65000 {who}")).run();
+    for (who, line) in [
+        (format!("--peers {own},10.77.0.1"), " neighbor 10.77.0.1 activate\n  advertise-all-vni"),
+        (format!("--reflectors {own},10.77.0.1"), " bgp listen range 10.77.0.0/24 peer-group clients"),
+    ] {
+        let lines = init(&who).succeeds().out;
+        assert!(lines.contains("router-id 10.77.0.2") && lines.contains(line) && !lines.contains(own), "{lines}");
+    }
+    let unknown = init("--peers no.such.host.invalid").exits_with(125).err;
+    assert!(unknown.contains("Give its address, or have the name in /etc/hosts"), "{unknown}");
+    let alone = init(&format!("--peers {own}")).exits_with(125).err;
+    assert!(alone.contains("Give --local an address of the host"), "{alone}");
+    lab.becomes_as_before();
+}
+
+#[test]
+fn doctor_names_an_address_that_the_host_has_lost() {
+    let Some(lab) = Lab::with_address() else { return };
+    lab.ip("addr add 10.77.0.9/24 dev eth0");
+    lab.baseline();
+    lab.kvm_bridge("up br0 --uplink vxlan:7:local=10.77.0.9:remote=10.77.0.1").run().succeeds();
+    let lost = "the host has no address 10.77.0.9 any more";
+    let before = lab.kvm_bridge("doctor br0 --quick").run().out;
+    lab.ip("addr del 10.77.0.9/24 dev eth0");
+    let after = lab.kvm_bridge("doctor br0 --quick").run().exits_with(1).out;
+    assert!(!before.contains(lost) && after.contains(lost), "{before}{after}");
+    lab.ip("addr add 10.77.0.9/24 dev eth0");
+    lab.kvm_bridge("down br0").run().succeeds();
     lab.becomes_as_before();
 }
 

@@ -66,11 +66,13 @@ impl Init {
     fn run(self) -> Result<String> {
         let mut netlink = Netlink::open().map_err(unreadable)?;
         let own = netlink.all_addresses().map_err(unreadable)?;
-        let is_own = |ip: IpAddr| own.iter().any(|(_, address)| address.ip == ip);
+        // On Debian, /etc/hosts has the host's own name as 127.0.1.1.
+        let is_own = |ip: IpAddr| ip.is_loopback() || own.iter().any(|(_, address)| address.ip == ip);
         let named = if self.reflectors.is_empty() { &self.peers } else { &self.reflectors };
         let all = named.iter().map(|host| vxlan::address_of(host, self.local)).collect::<Result<Vec<IpAddr>>>()?;
         let peers: Vec<IpAddr> = all.iter().copied().filter(|peer| !is_own(*peer)).collect();
-        let listed = all.iter().copied().find(|peer| is_own(*peer));
+        let is_listed = peers.len() < all.len();
+        let listed = all.iter().copied().find(|peer| is_own(*peer) && !peer.is_loopback());
         let local = self.local.or(listed).or_else(|| vxlan::source_towards(*peers.first()?).ok());
         let address = own.iter().map(|(_, address)| address).find(|address| Some(address.ip) == local);
         let Some(address) = address else {
@@ -80,7 +82,7 @@ impl Init {
             };
             return Err(Error::new(what, "Give --local an address of the host; 'ip address' lists them."));
         };
-        let is_reflector = listed.is_some() && !self.reflectors.is_empty();
+        let is_reflector = is_listed && !self.reflectors.is_empty();
         let clients = is_reflector.then(|| (network_of(address.ip, address.prefix), address.prefix));
         let lacks = frr::lacks();
         let lines = Fabric { number: self.number, local: address.ip, peers: peers.clone(), clients }.lines();

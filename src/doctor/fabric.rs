@@ -39,7 +39,12 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
             fabric::of_silence(stats.rx_packets, stats.tx_packets, remotes.len())
         }));
         its.extend(of_underlay(&mut context.netlink, vtep, size));
-        if !is_quick {
+        let addresses = context.netlink.all_addresses();
+        let gone = addresses.ok().and_then(|addresses| {
+            let addresses: Vec<IpAddr> = addresses.into_iter().map(|(_, address)| address.ip).collect();
+            fabric::of_local(vtep, &addresses)
+        });
+        if !is_quick && gone.is_none() {
             for remote in remotes.iter().take(MOST_PROBED) {
                 let probed = probe(vtep, *remote, size);
                 its.extend(probed.map(|probed| fabric::of_probe(vtep, *remote, size, probed)));
@@ -49,6 +54,7 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
                 );
             }
         }
+        its.extend(gone);
         checks.extend(its.into_iter().map(|check| check.of(&bridge.detail.link.name)));
     }
     checks
@@ -56,12 +62,12 @@ pub(super) fn checks(context: &mut Context) -> Vec<Check> {
 
 /// What FRR says, and the other hosts that it knows.
 fn of_frr(vtep: &Vtep) -> (Vec<Check>, Vec<IpAddr>) {
-    if let Some(lack) = frr::lacks().first() {
-        return (vec![FABRIC.error(Verdict::Failure, lack)], Vec::new());
-    }
     if !process::is_root() {
         let why = "what FRR knows was not asked: that takes root";
         return (vec![FABRIC.warning(why, "sudo kvm-bridge doctor")], Vec::new());
+    }
+    if let Some(lack) = frr::lacks().first() {
+        return (vec![FABRIC.error(Verdict::Failure, lack)], Vec::new());
     }
     let number = vtep.asked.vni;
     let (mut checks, mut hosts) = (Vec::new(), Vec::new());
@@ -72,7 +78,7 @@ fn of_frr(vtep: &Vtep) -> (Vec<Check>, Vec<IpAddr>) {
     checks.push(match ask(&format!("show evpn vni {number} json"), vni) {
         Ok(known) => {
             hosts = known.as_ref().map(|known| known.hosts.clone()).unwrap_or_default();
-            fabric::of_vni(number, known.as_ref())
+            fabric::of_vni(vtep, known.as_ref())
         }
         Err(error) => FABRIC.error(Verdict::Warning, &error),
     });
@@ -124,7 +130,8 @@ fn refusal(local: IpAddr, remote: IpAddr, is_reached: bool) -> Option<Refusal> {
         socket.recv(&mut [0; 8])
     };
     match ask().err()?.raw_os_error()? {
-        libc::EPERM => Some(Refusal::Own),
+        // A firewall that lets none of a user's out may let those of the kernel out.
+        libc::EPERM if process::is_root() => Some(Refusal::Own),
         // ICMP's answers (icmp_err_convert in net/ipv4/icmp.c, net/ipv6/icmp.c).
         libc::ECONNREFUSED | libc::EACCES => Some(Refusal::Others),
         // Also of a host that is not there at all.

@@ -211,7 +211,9 @@ pub fn failed(bridge: &IfName, what: &str, error: &io::Error) -> Error {
         Some(libc::EXFULL) => {
             format!("A bridge has 1,023 ports at the most; 'ip link show master {bridge}' lists them.")
         }
-        Some(libc::EEXIST) => "Something else made it in this moment. Try again.".to_owned(),
+        Some(libc::EEXIST) => "Something has its name, or of a VXLAN its VNI, even in another network namespace; 'ip -d link' lists what is here. If \
+             nothing has, it was made in this moment: try again."
+                .to_owned(),
         Some(libc::EBUSY) => "It is in use by something else; 'ip -d link' tells by what.".to_owned(),
         Some(libc::EOPNOTSUPP) => "The kernel can't do that with this interface: give another uplink=.".to_owned(),
         Some(libc::ENODEV) => "It went away in this moment. Try again.".to_owned(),

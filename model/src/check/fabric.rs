@@ -35,17 +35,24 @@ pub fn of_sessions(sessions: &[(String, String)]) -> Check {
 }
 
 /// What zebra knows of the VNI of a bridge.
-pub fn of_vni(vni: u32, known: Option<&Vni>) -> Check {
+pub fn of_vni(vtep: &Vtep, known: Option<&Vni>) -> Check {
+    let vni = vtep.asked.vni;
     match known {
         None => FABRIC.failure(
             format!("zebra of FRR does not tell others of the VNI {vni}"),
             "vtysh -c 'show running-config' | grep advertise-all-vni   # kvm-bridge fabric init prints what FRR needs",
         ),
+        Some(Vni { local: Some(told), .. }) if *told != vtep.local => FABRIC.failure(
+            format!("zebra of FRR has {told} for this host's address in the VNI {vni}, which is {}", vtep.local),
+            format!(
+                "kvm-bridge up BRIDGE --uplink vxlan:{vni}:local=ADDRESS   # one of IPv4: FRR 8.4 tells of no other"
+            ),
+        ),
         Some(Vni { hosts, .. }) if hosts.is_empty() => FABRIC.warning(
             format!("no other host has the VNI {vni}"),
             format!("kvm-bridge up BRIDGE --uplink vxlan:{vni}   # on the others"),
         ),
-        Some(Vni { hosts, macs }) => {
+        Some(Vni { hosts, macs, .. }) => {
             let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
             FABRIC.ok(format!("the VNI {vni} is on {} too; {macs} MAC addresses are known", hosts.join(", ")))
         }
@@ -79,13 +86,15 @@ pub enum Probe {
 pub fn of_probe(vtep: &Vtep, remote: IpAddr, size: u32, probe: Probe) -> Check {
     const MTU: Topic =
         Topic("fabric", "A frame of full size is lost on the way: connections hang, and small packets pass.");
+    // IP's and ICMP's.
+    let headers = if remote.is_ipv4() { 28 } else { 48 };
     match probe {
         Probe::Whole => FABRIC.ok(format!("packets of {size} bytes reach {remote}")),
         Probe::Small => MTU.failure(
             format!("packets of {size} bytes do not reach {remote}, and small ones do: the MTU on the way is less"),
             format!(
-                "ping -M do -s {} {remote}   # what passes is the MTU less 28; or make the bridge with a smaller mtu=",
-                size - 28
+                "ping -M do -s {} {remote}   # what passes is the MTU less {headers}; or make the bridge with a smaller mtu=",
+                size - headers
             ),
         ),
         Probe::Nothing => FABRIC.warning(
@@ -128,6 +137,18 @@ pub fn of_silence(received: u64, sent: u64, others: usize) -> Option<Check> {
     })
 }
 
+/// That the host has lost the address that its packets go out with.
+pub fn of_local(vtep: &Vtep, addresses: &[IpAddr]) -> Option<Check> {
+    const LOCAL: Topic = Topic("fabric", "The other hosts answer to an address that nobody has.");
+    let local = vtep.local;
+    (!addresses.contains(&local)).then(|| {
+        LOCAL.failure(
+            format!("the host has no address {local} any more, and packets of VXLAN go out with it"),
+            "ip address   # give the host that address again, or make the bridge again: kvm-bridge down, then up",
+        )
+    })
+}
+
 /// Whether the interface below still carries what the bridge was made for.
 pub fn of_underlay(vtep: &Vtep, size: u32, mtu: u32) -> Option<Check> {
     const MTU: Topic = Topic("fabric", "The kernel drops what is larger than the interface below takes.");
@@ -138,4 +159,52 @@ pub fn of_underlay(vtep: &Vtep, size: u32, mtu: u32) -> Option<Check> {
             format!("ip link set dev {link} mtu {size}   # or make the bridge again, which takes what is left"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+    use crate::ifname::IfName;
+    use crate::uplink::vxlan::device;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn vtep(local: &str) -> Vtep {
+        Vtep {
+            asked: "vxlan:7".parse().unwrap(),
+            device: device(&IfName::new("lab").unwrap()),
+            underlay: IfName::new("eth0").unwrap(),
+            underlay_index: 2,
+            local: ip(local),
+            remotes: Vec::new(),
+            mtu: 1430,
+        }
+    }
+
+    #[test]
+    fn an_address_that_frr_does_not_tell_others_is_a_failure() {
+        let known = |local: Option<&str>| Vni { local: local.map(ip), hosts: vec![ip("10.0.0.2")], macs: 1 };
+        let judged = |local: &str, told| of_vni(&vtep(local), Some(&known(told))).verdict;
+        assert_eq!(judged("fd00::1", Some("0.0.0.0")), Verdict::Failure);
+        assert_eq!(judged("10.0.0.1", Some("10.0.0.1")), Verdict::Ok);
+        assert_eq!(judged("10.0.0.1", None), Verdict::Ok);
+    }
+
+    #[test]
+    fn an_address_that_the_host_has_lost_is_named() {
+        let found = of_local(&vtep("10.0.0.1"), &[ip("10.0.0.9")]).unwrap();
+        assert!(found.observed.contains("10.0.0.1 any more"), "{}", found.observed);
+        assert!(of_local(&vtep("10.0.0.1"), &[ip("127.0.0.1"), ip("10.0.0.1")]).is_none());
+    }
+
+    #[test]
+    fn the_ping_to_try_is_of_the_size_that_was_lost() {
+        for (local, remote, size) in [("10.0.0.1", "10.0.0.2", 1472), ("fd00::1", "fd00::2", 1452)] {
+            let fix = of_probe(&vtep(local), ip(remote), 1500, Probe::Small).fix.unwrap();
+            assert!(fix.starts_with(&format!("ping -M do -s {size} {remote} ")), "{fix}");
+        }
+    }
 }

@@ -18,6 +18,8 @@ pub fn sessions(text: &str) -> Option<Vec<(String, String)>> {
 /// What zebra knows of a VNI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vni {
+    /// The address at which it tells the others that this host is, where it says so.
+    pub local: Option<IpAddr>,
     /// The other hosts that have it.
     pub hosts: Vec<IpAddr>,
     /// How many addresses are known, those of this host among them.
@@ -39,7 +41,8 @@ pub fn vni(text: &str) -> Option<Option<Vni>> {
     };
     let address = |host: &Value| host.get("ip").unwrap_or(host).as_str()?.parse().ok();
     let hosts = hosts.iter().map(address).collect::<Option<Vec<IpAddr>>>()?;
-    Some(Some(Vni { hosts, macs: macs.as_u64()? }))
+    let local = said.get("vtepIp").and_then(Value::as_str).and_then(|local| local.parse().ok());
+    Some(Some(Vni { local, hosts, macs: macs.as_u64()? }))
 }
 
 /// The addresses that move to and fro, of `show evpn mac vni NUMBER duplicate json`.
@@ -73,7 +76,9 @@ mod tests {
         assert_eq!(sessions(said), Some(vec![state("10.0.0.2", "Established"), state("10.0.0.3", "Connect")]));
         assert_eq!(sessions("{}"), Some(Vec::new()));
         let known = vni(r#"{"vni":100,"numMacs":2,"numRemoteVteps":["10.0.0.3","10.0.0.1"]}"#).unwrap().unwrap();
-        assert_eq!((known.hosts.len(), known.macs), (2, 2));
+        assert_eq!((known.hosts.len(), known.macs, known.local), (2, 2, None));
+        let of_ipv6 = vni(r#"{"vni":86,"vtepIp":"0.0.0.0","numMacs":0}"#).unwrap().unwrap();
+        assert_eq!(of_ipv6.local, Some("0.0.0.0".parse().unwrap()));
         assert_eq!(vni(r#"{"vni":100,"numMacs":0,"numRemoteVteps":0}"#).unwrap().unwrap().hosts, [] as [IpAddr; 0]);
         let of_ten = r#"{"numMacs":0,"numRemoteVteps":1,"remoteVteps":[{"ip":"10.97.0.2","flood":"HER"}]}"#;
         assert_eq!(vni(of_ten).unwrap().unwrap().hosts, ["10.97.0.2".parse::<IpAddr>().unwrap()]);

@@ -45,6 +45,8 @@ fn underlay(netlink: &mut Netlink, bridge: &IfName, asked: &Vxlan) -> Result<Res
         },
         Peers::Evpn | Peers::Multicast(_) => Vec::new(),
     };
+    // On Debian, /etc/hosts has the host's own name as 127.0.1.1.
+    let remotes: Vec<IpAddr> = remotes.into_iter().filter(|remote| !remote.is_loopback()).collect();
     let all = netlink.all_addresses().map_err(unreadable)?;
     let Some((index, local)) = local(netlink, asked, dev.as_ref(), &remotes, &all)? else {
         let what = match (asked.local, &dev) {
@@ -75,7 +77,7 @@ fn underlay(netlink: &mut Netlink, bridge: &IfName, asked: &Vxlan) -> Result<Res
 /// The first address of a host that goes with that of this one: of IPv4, unless that is of IPv6.
 pub fn address_of(host: &str, local: Option<IpAddr>) -> Result<IpAddr> {
     let fault = |why: &dyn std::fmt::Display| {
-        let remedy = "Give remote= its address, or have the name in /etc/hosts: at boot nobody else may know it yet.";
+        let remedy = "Give its address, or have the name in /etc/hosts: at boot nobody else may know it yet.";
         Error::new(format!("the address of {host} is not known: {why}"), remedy)
     };
     let found: Vec<IpAddr> = match host.parse() {
