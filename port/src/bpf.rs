@@ -325,8 +325,8 @@ fn groups() -> Vec<Instruction> {
     program
 }
 
-/// What a program returns for a frame with this mark and this VLAN tag beside it, after its EtherType: the kernel's machine, as far as our programs
-/// use it. A load from behind the frame's end returns 0 (net/core/filter.c). For tests.
+/// What a program returns for a frame with this mark and this VLAN tag (EtherType and value) beside it: the kernel's machine, as
+/// far as our programs use it. A load from behind the frame's end returns 0 (net/core/filter.c). For tests.
 ///
 /// # Panics
 /// Where the kernel would refuse the program.

@@ -107,7 +107,7 @@ fn probe(vtep: &Vtep, remote: IpAddr, size: u32) -> Option<Probe> {
     if !is_installed("ping") {
         return None;
     }
-    let headers = if remote.is_ipv4() { 28 } else { 48 };
+    let headers = fabric::ping_headers(remote);
     let (local, remote) = (vtep.local.to_string(), remote.to_string());
     let ping = |words: &[&str]| {
         let usual = ["-n", "-q", "-c", "2", "-W", "1", "-I", &local];

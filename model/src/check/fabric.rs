@@ -82,12 +82,16 @@ pub enum Probe {
     Nothing,
 }
 
+/// What the headers take of a ping's packet, in bytes: IP's and ICMP's.
+pub fn ping_headers(remote: IpAddr) -> u32 {
+    8 + if remote.is_ipv4() { 20 } else { 40 }
+}
+
 /// Whether packets of full size get to another host.
 pub fn of_probe(vtep: &Vtep, remote: IpAddr, size: u32, probe: Probe) -> Check {
     const MTU: Topic =
         Topic("fabric", "A frame of full size is lost on the way: connections hang, and small packets pass.");
-    // IP's and ICMP's.
-    let headers = if remote.is_ipv4() { 28 } else { 48 };
+    let headers = ping_headers(remote);
     match probe {
         Probe::Whole => FABRIC.ok(format!("packets of {size} bytes reach {remote}")),
         Probe::Small => MTU.failure(
